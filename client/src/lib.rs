@@ -1,0 +1,1 @@
+//! The Cortado client: upload, results, local cluster, generators; a library others can use.

@@ -1,0 +1,2 @@
+//! The Cortado client: upload, results, local cluster, generators; a library others can use.
+fn main() {}

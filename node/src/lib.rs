@@ -1,0 +1,1 @@
+//! The Cortado daemon: one binary for every role.

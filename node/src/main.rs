@@ -1,0 +1,2 @@
+//! The Cortado daemon: one binary for every role.
+fn main() {}

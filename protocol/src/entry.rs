@@ -1,0 +1,261 @@
+//! Entries: what ledgers are made of, what travels to replicas and what the log records.
+//!
+//! An entry is one numbered batch of one edge of one job, turned into deltas, one for each slot. It
+//! is encoded once by the mapper; the same bytes travel, are logged and are handed off. A slot in
+//! [`EntryHead::slots`] without a part has an *empty* delta, which counts as coverage all the same.
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::frame::FrameError;
+use crate::limits::HEAD_BYTES;
+use crate::{JobId, META_SLOT, Slot, SlotSet, content_hash};
+
+/// An edge of a job's dataflow: a table's upload, the job log or the result.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Edge(pub u16);
+
+impl Edge {
+    /// The job log: specification, ends of tables, cancellation, manifest ([`crate::job::JobEntry`]).
+    pub const JOB: Self = Self(u16::MAX);
+    /// The result files, concatenated and cut into chunks.
+    pub const RESULT: Self = Self(u16::MAX - 1);
+
+    /// The edge of an upload.
+    #[must_use]
+    pub const fn table(index: usize) -> Self {
+        Self(index as u16)
+    }
+
+    /// The table's index in the plan, if this is the edge of an upload.
+    #[must_use]
+    pub const fn as_table(self) -> Option<usize> {
+        if self.0 < Self::RESULT.0 { Some(self.0 as usize) } else { None }
+    }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::JOB => f.write_str("job"),
+            Self::RESULT => f.write_str("result"),
+            Self(table) => write!(f, "table {table}"),
+        }
+    }
+}
+
+/// What an entry is called everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryKey {
+    /// The job.
+    pub job: JobId,
+    /// The edge of the job's dataflow.
+    pub edge: Edge,
+    /// The batch number on that edge.
+    pub number: u64,
+}
+
+/// What the batch was before it became deltas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Source {
+    /// Content hash of the batch as the client sent it.
+    pub content: u64,
+    /// Its length in bytes.
+    pub bytes: u32,
+    /// Records in it, rejected ones included.
+    pub rows: u32,
+}
+
+/// A delta's place in the entry's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Whose delta it is.
+    pub slot: Slot,
+    /// Its length in bytes.
+    pub len: u32,
+    /// Its content hash.
+    pub hash: u64,
+}
+
+/// An entry without its data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryHead {
+    /// What it is called.
+    pub key: EntryKey,
+    /// What it was made from.
+    pub source: Source,
+    /// The slots it speaks for.
+    pub slots: SlotSet,
+    /// The deltas that are not empty, in slot order.
+    pub parts: Vec<Part>,
+}
+
+/// An entry: head and data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who, what and where.
+    pub head: EntryHead,
+    /// The deltas of [`EntryHead::parts`], one after the other.
+    pub data: Bytes,
+}
+
+/// Hash of an empty delta.
+pub const EMPTY_HASH: u64 = 0;
+
+impl Entry {
+    /// Puts deltas together. `deltas` must be in slot order; slots of `slots` without one are empty.
+    #[must_use]
+    pub fn new(key: EntryKey, source: Source, slots: SlotSet, deltas: &[(Slot, Bytes)]) -> Self {
+        debug_assert!(deltas.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        let mut data = BytesMut::with_capacity(deltas.iter().map(|(_, d)| d.len()).sum());
+        let mut parts = Vec::with_capacity(deltas.len());
+        for (slot, delta) in deltas.iter().filter(|(_, delta)| !delta.is_empty()) {
+            debug_assert!(slots.contains(*slot));
+            data.put_slice(delta);
+            parts.push(Part { slot: *slot, len: delta.len() as u32, hash: content_hash(delta) });
+        }
+        Self { head: EntryHead { key, source, slots, parts }, data: data.freeze() }
+    }
+
+    /// An entry that speaks for the meta slot only.
+    #[must_use]
+    pub fn meta(key: EntryKey, delta: Bytes) -> Self {
+        Self::new(key, Source::default(), SlotSet::META, &[(META_SLOT, delta)])
+    }
+
+    /// The bytes that travel and are logged.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let head =
+            postcard::to_stdvec(&self.head).expect("an entry head has no unserializable type");
+        let mut bytes = BytesMut::with_capacity(4 + head.len() + self.data.len());
+        bytes.put_u32_le(head.len() as u32);
+        bytes.put_slice(&head);
+        bytes.put_slice(&self.data);
+        bytes.freeze()
+    }
+
+    /// Reads what [`Entry::encode`] wrote; the data is a slice of `bytes`, not a copy.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly one well-formed entry. Delta hashes are not recomputed here:
+    /// transport and log have their own checksums.
+    pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
+        let head_len = bytes.get(..4).ok_or(FrameError::Truncated)?;
+        let head_len =
+            u32::from_le_bytes([head_len[0], head_len[1], head_len[2], head_len[3]]) as usize;
+        if head_len > HEAD_BYTES {
+            return Err(FrameError::TooLarge { bytes: head_len, limit: HEAD_BYTES });
+        }
+        let head_bytes = bytes.get(4..4 + head_len).ok_or(FrameError::Truncated)?;
+        let head: EntryHead = crate::frame::from_postcard(head_bytes)?;
+        let data = bytes.slice(4 + head_len..);
+        head.check(data.len())?;
+        Ok(Self { head, data })
+    }
+
+    /// The delta of a slot: empty if the entry says so, `None` if it does not speak for the slot.
+    #[must_use]
+    pub fn delta(&self, slot: Slot) -> Option<Bytes> {
+        if !self.head.slots.contains(slot) {
+            return None;
+        }
+        let mut at = 0;
+        for part in &self.head.parts {
+            let end = at + part.len as usize;
+            if part.slot == slot {
+                return Some(self.data.slice(at..end));
+            }
+            at = end;
+        }
+        Some(Bytes::new())
+    }
+
+    /// The same entry, speaking only for those of `slots` it speaks for now.
+    #[must_use]
+    pub fn restrict(&self, slots: SlotSet) -> Self {
+        let kept = self.head.slots.and(slots);
+        if kept == self.head.slots {
+            return self.clone();
+        }
+        let mut data = BytesMut::new();
+        let mut parts = Vec::new();
+        let mut at = 0;
+        for part in &self.head.parts {
+            let end = at + part.len as usize;
+            if kept.contains(part.slot) {
+                data.put_slice(&self.data[at..end]);
+                parts.push(*part);
+            }
+            at = end;
+        }
+        Self { head: EntryHead { slots: kept, parts, ..self.head.clone() }, data: data.freeze() }
+    }
+}
+
+impl EntryHead {
+    /// The content hash of a slot's delta; [`EMPTY_HASH`] if it is empty.
+    #[must_use]
+    pub fn hash(&self, slot: Slot) -> u64 {
+        self.parts.iter().find(|part| part.slot == slot).map_or(EMPTY_HASH, |part| part.hash)
+    }
+
+    fn check(&self, data_len: usize) -> Result<(), FrameError> {
+        let ordered = self.parts.windows(2).all(|pair| pair[0].slot < pair[1].slot);
+        let inside = self.parts.iter().all(|p| p.slot <= META_SLOT && self.slots.contains(p.slot));
+        let total: u64 = self.parts.iter().map(|part| u64::from(part.len)).sum();
+        if ordered && inside && SlotSet::ALL.contains_all(self.slots) && total == data_len as u64 {
+            Ok(())
+        } else {
+            Err(FrameError::Malformed("entry head does not describe its data"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Entry {
+        let key = EntryKey { job: JobId(7), edge: Edge::table(1), number: 9 };
+        let deltas = [
+            (Slot(0), Bytes::from_static(b"zero")),
+            (Slot(5), Bytes::from_static(b"five")),
+            (META_SLOT, Bytes::from_static(b"meta")),
+        ];
+        Entry::new(key, Source { content: 1, bytes: 2, rows: 3 }, SlotSet::ALL, &deltas)
+    }
+
+    #[test]
+    fn round_trip_keeps_deltas_and_empties() {
+        let entry = sample();
+        let back = Entry::decode(&entry.encode()).unwrap();
+        assert_eq!(back, entry);
+        assert_eq!(back.delta(Slot(5)).unwrap(), "five");
+        assert_eq!(back.delta(Slot(6)).unwrap(), "");
+        assert_eq!(back.head.hash(Slot(6)), EMPTY_HASH);
+        assert_eq!(back.head.hash(Slot(5)), content_hash(b"five"));
+    }
+
+    #[test]
+    fn restriction_speaks_for_fewer_slots() {
+        let entry = sample().restrict(SlotSet::one(Slot(5)).or(SlotSet::one(Slot(6))));
+        assert_eq!(entry.delta(Slot(0)), None);
+        assert_eq!(entry.delta(Slot(5)).unwrap(), "five");
+        assert_eq!(entry.delta(Slot(6)).unwrap(), "");
+        assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
+    }
+
+    #[test]
+    fn truncated_or_padded_bytes_are_refused() {
+        let bytes = sample().encode();
+        for len in 0..bytes.len() {
+            assert!(Entry::decode(&bytes.slice(..len)).is_err(), "{len}");
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(Entry::decode(&Bytes::from(longer)).is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! Framing: how messages lie on a stream.
+//!
+//! ```text
+//! u32 le  length of everything after these four bytes
+//! u32 le  length of the head
+//! head    postcard
+//! tail    raw bytes, may be empty
+//! ```
+//! The same layout serves both protocols. This module turns messages into bytes and back; reading
+//! from and writing to streams is the transport's job.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::limits::HEAD_BYTES;
+
+/// Bytes of the outer length prefix.
+pub const PREFIX_BYTES: usize = 4;
+
+/// Why bytes are not a message. The connection they came from is closed; nothing else is affected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The bytes end before the message does.
+    #[error("message is truncated")]
+    Truncated,
+    /// A length is beyond its limit; nothing was allocated for it.
+    #[error("message of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// What was announced.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The bytes are no value of the expected type.
+    #[error("message is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// Encodes a frame, prefix included.
+pub fn encode<T: Serialize>(head: &T, tail: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(128 + tail.len());
+    bytes.put_bytes(0, 8);
+    let bytes = postcard::to_extend(head, Extender(bytes)).expect("messages serialize to memory").0;
+    finish(bytes, tail)
+}
+
+fn finish(mut bytes: BytesMut, tail: &[u8]) -> Bytes {
+    let head_len = bytes.len() - 8;
+    bytes.put_slice(tail);
+    let frame_len = (bytes.len() - PREFIX_BYTES) as u32;
+    bytes[..4].copy_from_slice(&frame_len.to_le_bytes());
+    bytes[4..8].copy_from_slice(&(head_len as u32).to_le_bytes());
+    bytes.freeze()
+}
+
+/// `BytesMut` collects bytes through `Extend<u8>`; postcard wants the collector by value.
+struct Extender(BytesMut);
+
+impl Extend<u8> for Extender {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.0.extend(bytes);
+    }
+}
+
+/// The length of the frame that follows, checked against the connection's limit.
+///
+/// # Errors
+/// [`FrameError::TooLarge`] if the frame may not be read.
+pub fn frame_len(prefix: [u8; PREFIX_BYTES], limit: usize) -> Result<usize, FrameError> {
+    let bytes = u32::from_le_bytes(prefix) as usize;
+    if bytes > limit { Err(FrameError::TooLarge { bytes, limit }) } else { Ok(bytes) }
+}
+
+/// Decodes a frame without its prefix. The tail is a slice of `frame`.
+///
+/// # Errors
+/// If the bytes are not exactly one head of type `T` and a tail.
+pub fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<(T, Bytes), FrameError> {
+    let prefix = frame.get(..4).ok_or(FrameError::Truncated)?;
+    let head_len = u32::from_le_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]) as usize;
+    if head_len > HEAD_BYTES {
+        return Err(FrameError::TooLarge { bytes: head_len, limit: HEAD_BYTES });
+    }
+    let head = frame.get(4..4 + head_len).ok_or(FrameError::Truncated)?;
+    Ok((from_postcard(head)?, frame.slice(4 + head_len..)))
+}
+
+/// Decodes a postcard value and refuses trailing bytes.
+///
+/// # Errors
+/// [`FrameError::Malformed`] if the bytes are not exactly one `T`.
+pub fn from_postcard<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(FrameError::Malformed("trailing bytes")),
+        Err(postcard::Error::DeserializeUnexpectedEnd) => Err(FrameError::Truncated),
+        Err(_) => Err(FrameError::Malformed("not a value of the expected type")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_and_tail_round_trip() {
+        let bytes = encode(&(7u32, "seven"), b"tail");
+        let prefix = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        assert_eq!(frame_len(prefix, 1000).unwrap(), bytes.len() - PREFIX_BYTES);
+        let (head, tail): ((u32, String), Bytes) = decode(&bytes.slice(PREFIX_BYTES..)).unwrap();
+        assert_eq!((head.0, head.1.as_str(), &tail[..]), (7, "seven", &b"tail"[..]));
+    }
+
+    #[test]
+    fn lengths_are_checked_before_anything_else() {
+        assert!(matches!(frame_len([255; 4], 1000), Err(FrameError::TooLarge { .. })));
+        let mut frame = vec![255, 255, 255, 255];
+        frame.extend_from_slice(b"xx");
+        assert!(matches!(decode::<u32>(&Bytes::from(frame)), Err(FrameError::TooLarge { .. })));
+        assert_eq!(
+            decode::<u32>(&Bytes::from_static(&[9, 0, 0, 0, 1])),
+            Err(FrameError::Truncated)
+        );
+        assert_eq!(
+            decode::<u8>(&Bytes::from_static(&[2, 0, 0, 0, 1, 2])),
+            Err(FrameError::Malformed("trailing bytes"))
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! Jobs: what a client submits, what the job log says, and how a job stands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Coverage, JobId, NodeId};
+
+/// What a client submits. Submitting the same specification again is harmless; another one under
+/// the same id is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// The job.
+    pub job: JobId,
+    /// What the plan is called in listings, for example `coffee`.
+    pub plan_name: String,
+    /// The plan file's text.
+    pub plan_toml: String,
+    /// The files to upload, per table, in the plan's order of tables.
+    pub tables: Vec<TableFiles>,
+}
+
+/// The files of one table, in the order in which their batches are numbered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableFiles {
+    /// The table's name in the plan.
+    pub name: String,
+    /// Its files, ordered by name.
+    pub files: Vec<FileSpec>,
+}
+
+/// One file of an upload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpec {
+    /// Path below the dataset's directory, with `/` between its parts.
+    pub name: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// The fields of the header line; empty for an empty file.
+    pub header: Vec<String>,
+}
+
+/// What stands before the payload of a batch on an upload stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchHeader {
+    /// The table's index in the plan.
+    pub table: u16,
+    /// The batch's number in the table.
+    pub number: u64,
+    /// Index of the file in [`TableFiles::files`].
+    pub file: u32,
+    /// Where the batch starts in the file, in bytes.
+    pub offset: u64,
+    /// Number of the batch's first line in the file, counted from 1.
+    pub first_line: u64,
+    /// Content hash of the payload ([`crate::content_hash`]).
+    pub content: u64,
+    /// Identifies the batch in logs of all nodes ([`trace_id`]).
+    pub trace: u64,
+}
+
+/// A trace id that a restarted client computes again.
+#[must_use]
+pub fn trace_id(job: JobId, table: u16, number: u64) -> u64 {
+    let mut bytes = [0; 26];
+    bytes[..16].copy_from_slice(&job.0.to_be_bytes());
+    bytes[16..18].copy_from_slice(&table.to_be_bytes());
+    bytes[18..].copy_from_slice(&number.to_be_bytes());
+    crate::content_hash(&bytes)
+}
+
+/// One entry of the job log (edge [`crate::Edge::JOB`]). Entries are a set: each has one number, and
+/// any order of arrival means the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobEntry {
+    /// What to do.
+    Spec(JobSpec),
+    /// The user does not want it any more. A manifest that exists all the same wins.
+    Cancel,
+    /// The job has ended, and how.
+    Manifest(Manifest),
+    /// A table is declared to have this many batches.
+    TableEnd {
+        /// The table's index in the plan.
+        table: u16,
+        /// Its number of batches.
+        batches: u64,
+    },
+}
+
+impl JobEntry {
+    /// First number of the table ends.
+    const TABLE_END: u64 = 16;
+
+    /// The entry's number on the job log's edge.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Spec(_) => 0,
+            Self::Cancel => 1,
+            Self::Manifest(_) => 2,
+            Self::TableEnd { table, .. } => Self::TABLE_END + u64::from(*table),
+        }
+    }
+}
+
+/// How a job ended. Two homes that finish the same job write the same manifest, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Manifest {
+    /// The result is complete.
+    Done {
+        /// The result files in order; their bytes, one after the other, are the result edge.
+        files: Vec<ResultFile>,
+        /// Number of chunks on the result edge.
+        chunks: u64,
+        /// Content hash over all result bytes.
+        hash: u64,
+    },
+    /// The job could not be computed; the reason is for the user.
+    Failed {
+        /// What went wrong and what to do.
+        message: String,
+    },
+}
+
+/// One file of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultFile {
+    /// File name, for example `q1.csv`.
+    pub name: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Data rows in it (the header not counted); 0 for the receipt.
+    pub rows: u64,
+}
+
+/// Where a job stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Too many jobs run already; this one waits at the given place in the queue (1 is next).
+    Queued {
+        /// Place in the queue.
+        position: u32,
+    },
+    /// Batches are being accepted.
+    Uploading,
+    /// All tables are declared; gaps are being closed and slots folded.
+    Finishing,
+    /// The result can be fetched.
+    Done,
+    /// It failed; see the message.
+    Failed {
+        /// What went wrong and what to do.
+        message: String,
+    },
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether nothing more will happen to the job.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Done | Self::Failed { .. } | Self::Cancelled)
+    }
+}
+
+/// How a table stands, as its home sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// The table's name.
+    pub name: String,
+    /// Batches that are durable at the home.
+    pub batches: u64,
+    /// Declared number of batches, once it is known.
+    pub declared: Option<u64>,
+    /// Records in those batches, rejected ones included.
+    pub rows: u64,
+    /// Bytes in those batches.
+    pub bytes: u64,
+    /// Bytes of the table's files.
+    pub total_bytes: u64,
+    /// Batches the client is asked to send again: no live node has them.
+    pub missing: Coverage,
+}
+
+/// Progress of a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// The stage's name: `fold`, `join` or `result`.
+    pub name: String,
+    /// Slots complete.
+    pub complete: u32,
+    /// Slots in all.
+    pub total: u32,
+}
+
+/// How a job stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// The job.
+    pub job: JobId,
+    /// The plan's name.
+    pub plan: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// The node that drives it now.
+    pub home: NodeId,
+    /// Per table.
+    pub tables: Vec<TableStatus>,
+    /// Per stage, once finishing has begun.
+    pub stages: Vec<StageStatus>,
+    /// One sentence: what it waits for now, if anything.
+    pub waits_for: Option<String>,
+    /// The manifest, once there is one.
+    pub manifest: Option<Manifest>,
+}

@@ -1,0 +1,234 @@
+//! Messages between nodes.
+//!
+//! Each node dials every peer once for the messages *it* sends: a bidirectional stream that carries
+//! [`LinkFrame`]s forward and cumulative acknowledgements back. Messages carry per-sender sequence
+//! numbers; the receiver handles each number once and in order, the sender keeps what is
+//! unacknowledged and sends it again after a reconnect.
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::{ClientError, ClientRequest, ClientResponse};
+use crate::{Coverage, Edge, EntryKey, JobId, LogId, NodeId, Slot, SlotSet};
+
+/// First frame in both directions of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`] of the speaker.
+    pub version: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The speaker; must be the node of its certificate.
+    pub node: NodeId,
+    /// Number of the speaker's process start: sequence numbers begin anew with each.
+    pub boot: u64,
+    /// The log it writes to.
+    pub log: LogId,
+    /// From the dialler: the lowest sequence number it still has. From the other side: the next
+    /// number it expects.
+    pub seq: u64,
+}
+
+/// A frame of a link; the tail belongs to the message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkFrame {
+    /// A message with its sequence number.
+    Message {
+        /// Grows by one with each message of this sender's boot to this receiver.
+        seq: u64,
+        /// What it says.
+        message: PeerMessage,
+    },
+    /// Everything below this number has been handled.
+    Ack {
+        /// The next number expected.
+        next: u64,
+    },
+}
+
+/// Coverage of some slots of an edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeCoverage {
+    /// The edge.
+    pub edge: Edge,
+    /// The slots it is said of.
+    pub slots: SlotSet,
+    /// The numbers.
+    pub coverage: Coverage,
+}
+
+/// What one node says to another. The table in docs/protocol.md tells who answers what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// Log this entry (encoded in the tail) and answer [`PeerMessage::Stored`] when it is fsynced.
+    Store,
+    /// These entries are fsynced in this log, for these slots.
+    Stored {
+        /// The log that has them.
+        log: LogId,
+        /// What is stored.
+        entries: Vec<(EntryKey, SlotSet)>,
+    },
+    /// The entry was not taken; the sender may try again later.
+    NotStored {
+        /// Which one.
+        key: EntryKey,
+        /// Why.
+        reason: NotStored,
+    },
+    /// The sender holds this of a job; the receiver, an owner of these slots, asks for what it misses.
+    Offer {
+        /// The job.
+        job: JobId,
+        /// What the sender holds.
+        held: Vec<EdgeCoverage>,
+    },
+    /// Answer to an offer: what the receiver holds durably of the offered edges and slots.
+    Have {
+        /// The job.
+        job: JobId,
+        /// The log that has them.
+        log: LogId,
+        /// What it holds.
+        held: Vec<EdgeCoverage>,
+    },
+    /// Send these entries if you have them, as [`PeerMessage::Store`], then [`PeerMessage::Fetched`].
+    Fetch {
+        /// The job.
+        job: JobId,
+        /// Given back in the answer.
+        round: u64,
+        /// What is wanted.
+        wanted: Vec<EdgeCoverage>,
+    },
+    /// All that could be sent of a fetch has been sent.
+    Fetched {
+        /// The job.
+        job: JobId,
+        /// From the fetch.
+        round: u64,
+    },
+    /// The job is gone for good: drop every trace of it.
+    Gone {
+        /// The job.
+        job: JobId,
+    },
+    /// From the home to the first live replica of some slots: do this once they are complete.
+    Work {
+        /// The job.
+        job: JobId,
+        /// Given back in the answer.
+        attempt: u64,
+        /// The slots to do.
+        slots: SlotSet,
+        /// Declared number of batches per table.
+        ends: Vec<u64>,
+        /// What to do. For lookups the keys are the tail (postcard, `Vec<(Slot, Vec<Vec<u8>>)>`).
+        work: Work,
+    },
+    /// A part of a slot's output; the bytes are the tail.
+    Output {
+        /// The job.
+        job: JobId,
+        /// From the request.
+        attempt: u64,
+        /// The slot.
+        slot: Slot,
+        /// Which part.
+        part: u32,
+        /// Parts in all.
+        parts: u32,
+    },
+    /// Some slots can't be done yet: these batches are missing, and no live node has them.
+    Incomplete {
+        /// The job.
+        job: JobId,
+        /// From the request.
+        attempt: u64,
+        /// What is missing.
+        missing: Vec<EdgeCoverage>,
+    },
+    /// The work failed for a reason that trying again does not change.
+    WorkFailed {
+        /// The job.
+        job: JobId,
+        /// From the request.
+        attempt: u64,
+        /// What went wrong.
+        message: String,
+    },
+    /// A client's request on its way to the job's home (or to any member, for listings).
+    Ask {
+        /// Given back in the answer.
+        id: u64,
+        /// What the client asks.
+        request: ClientRequest,
+    },
+    /// The answer to it; a result chunk is the tail.
+    Answer {
+        /// From the question.
+        id: u64,
+        /// The answer.
+        response: ClientResponse,
+    },
+    /// From a mapper to the job's home: what is the job, and may it run?
+    JobWanted {
+        /// The job.
+        job: JobId,
+    },
+    /// Answer: the specification (postcard [`crate::job::JobSpec`] in the tail) if `admission` says so.
+    JobIs {
+        /// The job.
+        job: JobId,
+        /// Whether batches are taken.
+        admission: Admission,
+    },
+    /// From homes to the admission node, once a second: these jobs want to run or do.
+    Admit {
+        /// Job, time of submission in milliseconds since the Unix epoch, whether it runs already.
+        jobs: Vec<(JobId, u64, bool)>,
+    },
+    /// Answer: which of them may run, and the places of the others in the queue (1 is next, 0 runs).
+    Admitted {
+        /// Job and place.
+        jobs: Vec<(JobId, u32)>,
+    },
+}
+
+/// Why an entry was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotStored {
+    /// The disk is at its reserve.
+    Full,
+    /// The job is gone for good.
+    Gone,
+    /// Another entry with other content is already there: a bug or a changed dataset.
+    Conflict,
+}
+
+/// What a replica does with its complete slots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Fold the ledger of every query and send each slot's output.
+    Fold,
+    /// Send the rows of a reference table with the given keys.
+    Lookup {
+        /// The table's index in the plan.
+        table: u16,
+    },
+}
+
+/// Whether a job's batches are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admission {
+    /// Yes.
+    Running,
+    /// Not yet.
+    Queued {
+        /// Place in the queue.
+        position: u32,
+    },
+    /// No: it ended.
+    Ended(ClientError),
+    /// Not known here.
+    Unknown,
+}

@@ -1,0 +1,134 @@
+//! Slots: the fixed partitions of the key space, and sets of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::SLOTS;
+
+/// One partition of a job's keys. Numbers below the job's slot count hold rows; [`META_SLOT`] holds
+/// what is said *about* batches and jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Slot(pub u8);
+
+/// The slot of everything that is not a row: batch summaries, the job log, results. Its owners are
+/// the owners of the job itself, the first of which is the job's home.
+pub const META_SLOT: Slot = Slot(SLOTS as u8);
+
+/// A set of slots, the meta slot included.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct SlotSet(pub u128);
+
+impl SlotSet {
+    /// No slot.
+    pub const EMPTY: Self = Self(0);
+    /// Only the meta slot.
+    pub const META: Self = Self(1 << SLOTS);
+    /// All slots there can be.
+    pub const ALL: Self = Self((1 << (SLOTS + 1)) - 1);
+
+    /// Slots 0 to `count - 1`.
+    #[must_use]
+    pub const fn first(count: usize) -> Self {
+        assert!(count <= SLOTS);
+        Self((1 << count) - 1)
+    }
+
+    /// A set of one slot.
+    #[must_use]
+    pub const fn one(slot: Slot) -> Self {
+        Self(1 << slot.0)
+    }
+
+    /// Adds a slot.
+    pub const fn insert(&mut self, slot: Slot) {
+        self.0 |= 1 << slot.0;
+    }
+
+    /// Whether the slot is in the set.
+    #[must_use]
+    pub const fn contains(self, slot: Slot) -> bool {
+        self.0 >> slot.0 & 1 == 1
+    }
+
+    /// Whether every slot of `other` is in this set.
+    #[must_use]
+    pub const fn contains_all(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// Slots in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Slots in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Slots of this set that are not in `other`.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is no slot in it.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many slots are in it.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// The position of `slot` among the members of the set, which must contain it.
+    #[must_use]
+    pub const fn rank(self, slot: Slot) -> usize {
+        (self.0 & ((1 << slot.0) - 1)).count_ones() as usize
+    }
+
+    /// Its slots in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = Slot> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            if rest == 0 {
+                return None;
+            }
+            let slot = rest.trailing_zeros() as u8;
+            rest &= rest - 1;
+            Some(Slot(slot))
+        })
+    }
+}
+
+impl FromIterator<Slot> for SlotSet {
+    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
+        let mut set = Self::EMPTY;
+        for slot in slots {
+            set.insert(slot);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rank_is_the_position_in_iteration_order() {
+        let set: SlotSet = [Slot(3), Slot(0), META_SLOT, Slot(63)].into_iter().collect();
+        assert_eq!(set.len(), 4);
+        for (position, slot) in set.iter().enumerate() {
+            assert_eq!(set.rank(slot), position);
+        }
+        assert!(SlotSet::ALL.contains(META_SLOT));
+        assert!(!SlotSet::first(64).contains(META_SLOT));
+    }
+}

@@ -1,0 +1,1 @@
+//! End-to-end, simulation and fault tests of Cortado.

@@ -1,0 +1,1 @@
+//! QUIC endpoints, certificates and framing shared by Cortado nodes and clients.
