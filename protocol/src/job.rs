@@ -14,6 +14,9 @@ pub struct JobSpec {
     pub plan_name: String,
     /// The plan file's text.
     pub plan_toml: String,
+    /// Slots of the job, 1 to [`crate::limits::SLOTS`]; clients take the cluster's default from
+    /// [`crate::client::ClusterView::slots`].
+    pub slots: u8,
     /// The files to upload, per table, in the plan's order of tables.
     pub tables: Vec<TableFiles>,
 }
