@@ -1,1 +1,37 @@
 //! Who is here, who is down, who leads and who owns what: SWIM, rendezvous ring, Bully. No I/O, no clock.
+//!
+//! Three state machines and one function, all pure: time is an argument (a [`Duration`] since the
+//! process started; wall clock as milliseconds since the Unix epoch), randomness comes from a seed,
+//! effects are polled.
+//!
+//! - [`Detector`]: SWIM failure detection and membership. Ends in a [`View`].
+//! - [`ring`]: which nodes of a view own a key. Every node computes it for itself.
+//! - [`Election`]: the Bully election of the node that supervises the others.
+//!
+//! *Down is a hint*: nothing irreversible may follow from a view alone. Roles, acknowledgements and
+//! sequence numbers are keyed on the node id, never on an [`Identity`]: identities renew.
+//!
+//! [`Duration`]: std::time::Duration
+//!
+//! ```
+//! use cortado_membership::ring;
+//! use cortado_protocol::NodeId;
+//!
+//! let nodes: Vec<NodeId> = ["node-1", "node-2", "node-3"].map(|n| n.parse().unwrap()).to_vec();
+//! let owners = ring::owners(7, &nodes);
+//! assert_eq!(owners.len(), 3);
+//! // When an owner goes, the others move up and keep their order.
+//! let rest: Vec<NodeId> = nodes.iter().copied().filter(|n| *n != owners[0]).collect();
+//! assert_eq!(ring::owners(7, &rest), owners[1..]);
+//! ```
+
+pub mod bully;
+mod detector;
+mod identity;
+pub mod ring;
+mod view;
+
+pub use bully::Election;
+pub use detector::{Counters, Detector, DetectorConfig, Output, Profile};
+pub use identity::{Identity, KnownPeer, next_generation};
+pub use view::{Member, MemberState, View};

@@ -1,0 +1,487 @@
+//! The failure detector: SWIM through foca, and what foca leaves to its user.
+//!
+//! Sans-IO. The shell hands in datagrams and the time, and drains [`Detector::poll_output`]:
+//!
+//! 1. read *all* datagrams that have arrived ([`Detector::handle_packet`]),
+//! 2. then run what is due ([`Detector::tick`]): an answer that waits must be heard before its
+//!    absence is judged,
+//! 3. then drain the outputs, in order, and sleep until [`Detector::next_deadline`].
+//!
+//! What is added to SWIM (A. Das, I. Gupta, A. Motivala, "SWIM: scalable weakly-consistent
+//! infection-style process group membership protocol", DSN 2002), and why:
+//! - an announce loop: without it isolated nodes and crossing renewals never heal (`announce`);
+//! - renewal with a clock and a disk: a node that was declared down comes back under a higher
+//!   generation, which is persisted first;
+//! - a lag guard: our own stall must not condemn others (after Lifeguard, A. Dadgar, J. Phillips,
+//!   J. Currey, arXiv 1707.00788);
+//! - checks of every datagram against the sender's certificate, the clock and sense (`packet`,
+//!   `rumour`).
+
+mod announce;
+mod config;
+mod packet;
+mod rumour;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::NodeId;
+use cortado_protocol::limits::MEMBERS;
+use foca::{AccumulatingRuntime, Foca, OwnedNotification, PostcardCodec, State};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::{Identity, KnownPeer, Member, MemberState, View, next_generation};
+use announce::Announcer;
+pub use config::{DetectorConfig, Profile};
+use packet::{ANYONE, Packet, Refusal};
+use rumour::Rumours;
+use timers::Timers;
+
+type Swim = Foca<Identity, PostcardCodec, StdRng, foca::NoCustomBroadcast>;
+type Runtime = AccumulatingRuntime<Identity>;
+
+/// A tick that is later than this is a stall of our own.
+const STALL: Duration = Duration::from_millis(100);
+/// Least time between two renewals: two nodes that share a name would else take each other down as
+/// fast as the network carries it.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
+/// How far a generation may lie ahead of our clock, in milliseconds: one day.
+const GENERATION_AHEAD: u64 = 24 * 60 * 60 * 1000;
+
+/// What the shell has to do, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send a datagram, once, without waiting for anything.
+    Send {
+        /// Where to.
+        to: SocketAddr,
+        /// Who must be there, as its certificate says; `None` if the name is not known yet.
+        node: Option<NodeId>,
+        /// At most [`cortado_protocol::limits::GOSSIP_BYTES`].
+        data: Bytes,
+    },
+    /// The membership as it is now.
+    View(View),
+    /// Write this generation and sync it *before* any later output is carried out.
+    Persist {
+        /// To be given to [`next_generation`] at the next start.
+        generation: u64,
+    },
+    /// All nodes ever seen that did not leave: keep them, for the next start.
+    Known(Vec<KnownPeer>),
+}
+
+/// What went wrong, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams that could not be read, or were too long.
+    pub malformed: u64,
+    /// Datagrams whose sender was not the one its certificate names, or claimed to be us.
+    pub forged: u64,
+    /// Datagrams that named a generation more than a day ahead of our clock.
+    pub future: u64,
+    /// Datagrams that would have made the cluster larger than it may be.
+    pub crowded: u64,
+    /// Datagrams whose bad news were left out, because their sender declared too many down.
+    pub rumours: u64,
+    /// Errors of the protocol's state machine. They need no action.
+    pub errors: u64,
+    /// Times the protocol's state machine failed and was built anew.
+    pub rebuilt: u64,
+    /// Times this node was declared down while it lived, and renewed its identity.
+    pub renewed: u64,
+    /// Ticks that came so late that suspected nodes were given more time.
+    pub stalls: u64,
+}
+
+/// The failure detector of one node. See the module's description of how to drive it.
+pub struct Detector {
+    config: DetectorConfig,
+    swim: Swim,
+    runtime: Runtime,
+    timers: Timers,
+    announcer: Announcer,
+    rumours: Rumours,
+    rng: StdRng,
+    outbox: VecDeque<Output>,
+    view: View,
+    counters: Counters,
+    /// Someone has confirmed that it knows our present identity.
+    confirmed: bool,
+    /// Something may have changed that the view shows.
+    stale: bool,
+    /// Number of identities the protocol held when the view was made.
+    shown: usize,
+    /// Our identity is dead: take a new one at this time.
+    renew_at: Option<Duration>,
+    /// The earliest time for the next renewal.
+    renewable_from: Duration,
+    /// The state machine failed in the middle of something.
+    broken: bool,
+    left: bool,
+    /// Highest generation of ours that anyone spoke of.
+    own_generation_seen: u64,
+    /// Latest wall clock seen; a clock that is set back must not make others look futuristic.
+    latest_unix_ms: u64,
+}
+
+impl Detector {
+    /// A node that is about to join.
+    ///
+    /// `me.generation` comes from [`next_generation`] and is on disk already. `known` is what
+    /// [`Output::Known`] said last time.
+    #[must_use]
+    pub fn new(
+        config: DetectorConfig,
+        me: Identity,
+        known: Vec<KnownPeer>,
+        now: Duration,
+        unix_ms: u64,
+    ) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let mut announcer = Announcer::new(config.seeds.clone(), known, now);
+        announcer.schedule(now, 0, 50, &mut rng);
+        let swim = Foca::new(me, config.profile.foca(), StdRng::from_rng(&mut rng), PostcardCodec);
+        let mut detector = Self {
+            config,
+            swim,
+            runtime: Runtime::new(),
+            timers: Timers::default(),
+            announcer,
+            rumours: Rumours::default(),
+            rng,
+            outbox: VecDeque::new(),
+            view: View::default(),
+            counters: Counters::default(),
+            confirmed: false,
+            stale: true,
+            shown: 0,
+            renew_at: None,
+            renewable_from: now,
+            broken: false,
+            left: false,
+            own_generation_seen: 0,
+            latest_unix_ms: unix_ms.max(me.generation),
+        };
+        detector.settle(now, unix_ms);
+        detector
+    }
+
+    /// A datagram from the node that `from` is, as its certificate proves.
+    pub fn handle_packet(&mut self, now: Duration, unix_ms: u64, from: NodeId, data: &[u8]) {
+        if self.left {
+            return;
+        }
+        self.latest_unix_ms = self.latest_unix_ms.max(unix_ms);
+        let horizon = self.latest_unix_ms.saturating_add(GENERATION_AHEAD);
+        let mut packet = match Packet::decode(from, data, horizon) {
+            Ok(packet) if from != self.me().id => packet,
+            refused => return self.refuse(from, refused.err().unwrap_or(Refusal::Forged)),
+        };
+        if !self.has_room_for(&packet) {
+            self.counters.crowded += 1;
+            return;
+        }
+        let me = self.me();
+        let own = packet.named().filter(|identity| identity.id == me.id);
+        let own = own.map(|identity| identity.generation).max();
+        self.own_generation_seen = self.own_generation_seen.max(own.unwrap_or(0));
+
+        let readdressed = packet.readdress(&me);
+        if self.leave_rumours_out(now, from, &mut packet) || readdressed {
+            match packet.encode() {
+                Ok(bytes) => self.drive(now, |swim, runtime| swim.handle_data(&bytes, runtime)),
+                Err(_) => self.counters.errors += 1,
+            }
+        } else {
+            self.drive(now, |swim, runtime| swim.handle_data(data, runtime));
+        }
+        self.settle(now, unix_ms);
+    }
+
+    /// Runs what is due. Call it at [`Self::next_deadline`], and only after all datagrams that have
+    /// arrived were handed in.
+    pub fn tick(&mut self, now: Duration, unix_ms: u64) {
+        if self.left {
+            return;
+        }
+        self.latest_unix_ms = self.latest_unix_ms.max(unix_ms);
+        let lag = self.timers.next().map_or(Duration::ZERO, |due| now.saturating_sub(due));
+        if lag > STALL {
+            self.counters.stalls += 1;
+            // After a long pause a full suspicion period is enough to be heard in.
+            let grace = lag.min(self.config.profile.suspicion());
+            self.timers.put_off_condemnations(now, now + grace);
+        }
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.drive(now, |swim, runtime| swim.handle_timer(timer, runtime));
+        }
+        self.settle(now, unix_ms);
+        if self.announcer.next <= now {
+            self.announce(now);
+            self.announcer.schedule(now, 1_000, 2_000, &mut self.rng);
+        }
+    }
+
+    /// When [`Self::tick`] is due; `None` once this node has left.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        if self.left {
+            return None;
+        }
+        [self.timers.next(), self.renew_at, Some(self.announcer.next)].into_iter().flatten().min()
+    }
+
+    /// The next thing to do. Drain it after every call of any other method.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outbox.pop_front()
+    }
+
+    /// Replaces the addresses for the first contact, for example after a look-up of a DNS name.
+    pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>) {
+        self.announcer.set_seeds(seeds);
+    }
+
+    /// Tells the cluster that this node is (or is no longer) about to leave: it serves on but owns
+    /// nothing new.
+    pub fn set_draining(&mut self, now: Duration, unix_ms: u64, draining: bool) {
+        if !self.left && self.me().draining != draining {
+            let me = Identity { draining, ..self.me() };
+            self.change_identity(now, unix_ms, me);
+            self.settle(now, unix_ms);
+        }
+    }
+
+    /// Leaves for good: the others forget this node at once instead of finding it dead. Send what
+    /// [`Self::poll_output`] yields, then stop; nothing follows.
+    pub fn leave(&mut self, now: Duration) {
+        if self.left {
+            return;
+        }
+        let me = Identity { leaving: true, ..self.me() };
+        self.drive(now, |swim, runtime| swim.change_identity(me, runtime));
+        self.drive(now, |swim, runtime| swim.leave_cluster(runtime));
+        // Each round tells three nodes picked at random; the rest hears it from them.
+        for _ in 0..2 {
+            self.drive(now, |swim, runtime| swim.gossip(runtime));
+        }
+        self.left = true;
+        self.timers.clear();
+        self.refresh();
+    }
+
+    /// The membership as of the last call.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// This node's present identity.
+    #[must_use]
+    pub fn me(&self) -> Identity {
+        *self.swim.identity()
+    }
+
+    fn refuse(&mut self, from: NodeId, refusal: Refusal) {
+        tracing::debug!(%from, %refusal, "dropped a membership datagram");
+        match refusal {
+            Refusal::Malformed => self.counters.malformed += 1,
+            Refusal::Forged => self.counters.forged += 1,
+            Refusal::Future => self.counters.future += 1,
+        }
+    }
+
+    /// Whether the cluster stays within its limit with the nodes a datagram names.
+    fn has_room_for(&self, packet: &Packet) -> bool {
+        let held = self.swim.iter_membership_state();
+        if held.len() + packet.updates.len() + 1 < MEMBERS {
+            return true;
+        }
+        let mut ids: BTreeSet<NodeId> = held.map(|member| member.id().id).collect();
+        ids.extend(packet.named().map(|identity| identity.id));
+        ids.insert(self.me().id);
+        ids.len() <= MEMBERS
+    }
+
+    /// Takes news of deaths out of a datagram if its sender has told too many of them. Tells
+    /// whether anything was taken out.
+    fn leave_rumours_out(&mut self, now: Duration, from: NodeId, packet: &mut Packet) -> bool {
+        if packet.down().next().is_none() {
+            return false;
+        }
+        let me = self.me();
+        let active: BTreeMap<NodeId, Identity> =
+            self.swim.iter_members().map(|m| (m.id().id, *m.id())).chain([(me.id, me)]).collect();
+        let is_news = |down: &Identity| active.get(&down.id).is_some_and(|held| down >= held);
+        let down = packet.down().filter(|down| is_news(down)).map(|down| down.id).collect();
+        if self.rumours.credible(now, from, &down, self.view.members.len()) {
+            return false;
+        }
+        self.counters.rumours += 1;
+        packet.updates.retain(|u| u.state() != State::Down || !down.contains(&u.id().id));
+        true
+    }
+
+    /// Runs one step of the state machine and takes over its effects. Neither an error nor a panic
+    /// in it may end the node.
+    fn drive(
+        &mut self,
+        now: Duration,
+        step: impl FnOnce(&mut Swim, &mut Runtime) -> Result<(), foca::Error>,
+    ) {
+        // Unwind safety: after a panic nothing of the two is used but a copy of the members.
+        let (swim, runtime) = (&mut self.swim, &mut self.runtime);
+        match catch_unwind(AssertUnwindSafe(|| step(swim, runtime))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.counters.errors += 1;
+                tracing::debug!(%error, "membership protocol");
+            }
+            Err(_) => self.broken = true,
+        }
+        while let Some(notification) = self.runtime.to_notify() {
+            self.stale = true;
+            match notification {
+                OwnedNotification::Active => self.confirmed = true,
+                OwnedNotification::Idle => self.confirmed = false,
+                OwnedNotification::Defunct => {
+                    self.confirmed = false;
+                    self.renew_at = Some(self.renewable_from.max(now));
+                }
+                _ => {}
+            }
+        }
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            let after = timers::jittered(&timer, after, &mut self.rng);
+            self.timers.submit(now + after, timer);
+        }
+        while let Some((to, data)) = self.runtime.to_send() {
+            // Nobody listens any more where a node has left.
+            if !to.leaving {
+                let node = (to.id.as_str() != ANYONE).then_some(to.id);
+                self.outbox.push_back(Output::Send { to: to.gossip_addr(), node, data });
+            }
+        }
+    }
+
+    /// Does what the last steps left to do: rebuild, renew, show.
+    fn settle(&mut self, now: Duration, unix_ms: u64) {
+        if self.broken {
+            self.rebuild(now, unix_ms);
+        }
+        if self.renew_at.is_some_and(|at| at <= now) {
+            self.counters.renewed += 1;
+            let me = self.me();
+            self.change_identity(now, unix_ms, me);
+        }
+        self.refresh();
+    }
+
+    /// Takes on `me` with a generation above all that is known of us, and tells everyone at once:
+    /// foca would tell three, under names they may just have given up themselves.
+    fn change_identity(&mut self, now: Duration, unix_ms: u64, me: Identity) {
+        let me = self.next_identity(unix_ms, me);
+        self.confirmed = false;
+        self.renew_at = None;
+        self.renewable_from = now + RENEWAL_PAUSE;
+        self.drive(now, |swim, runtime| swim.change_identity(me, runtime));
+        self.announce(now);
+        self.announcer.schedule(now, 250, 500, &mut self.rng);
+        self.stale = true;
+    }
+
+    fn next_identity(&mut self, unix_ms: u64, me: Identity) -> Identity {
+        let previous = self.me().generation.max(self.own_generation_seen);
+        let generation = next_generation(Some(previous), unix_ms);
+        self.outbox.push_back(Output::Persist { generation });
+        Identity { generation, ..me }
+    }
+
+    /// Starts over with the members as they are known, under a new identity.
+    fn rebuild(&mut self, now: Duration, unix_ms: u64) {
+        self.broken = false;
+        self.counters.rebuilt += 1;
+        let me = self.me();
+        let me = self.next_identity(unix_ms, me);
+        let members: Vec<_> = self.swim.iter_membership_state().cloned().collect();
+        let rng = StdRng::from_rng(&mut self.rng);
+        self.swim = Foca::new(me, self.config.profile.foca(), rng, PostcardCodec);
+        self.runtime = Runtime::new();
+        self.timers.clear();
+        self.confirmed = false;
+        self.renew_at = None;
+        self.drive(now, |swim, runtime| swim.apply_many(members.into_iter(), false, runtime));
+        // Having members is no confirmation: they know us under the identity before this one.
+        self.confirmed = false;
+        self.announce(now);
+        self.stale = true;
+    }
+
+    fn announce(&mut self, now: Duration) {
+        let me = self.me();
+        let targets = self.announcer.targets(&me, &self.view, !self.confirmed, &mut self.rng);
+        for target in targets {
+            self.drive(now, |swim, runtime| swim.announce(target, runtime));
+        }
+    }
+
+    /// Brings the view up to date and reports it if it changed.
+    fn refresh(&mut self) {
+        let held = self.swim.iter_membership_state();
+        // Members that were down when we first heard of them come without a notification.
+        if !std::mem::take(&mut self.stale) && held.len() == self.shown {
+            return;
+        }
+        self.shown = held.len();
+        let mut members: Vec<Member> = Vec::with_capacity(held.len() + 1);
+        let mut news = false;
+        for member in held {
+            let identity = *member.id();
+            if identity.leaving {
+                news |= self.announcer.forget(identity.id);
+                continue;
+            }
+            news |= self.announcer.learn(&identity);
+            members.push(Member { identity, state: state(&identity, member.state()) });
+        }
+        let me = self.me();
+        if !self.left {
+            members.push(Member { identity: me, state: state(&me, State::Alive) });
+        }
+        let heard: BTreeSet<NodeId> = members.iter().map(|m| m.identity.id).collect();
+        let silent = self.announcer.known().into_iter().filter(|peer| !heard.contains(&peer.id));
+        members.extend(silent.filter(|peer| peer.id != me.id).map(|peer| Member {
+            identity: Identity::addressee(peer.id, peer.gossip),
+            state: MemberState::Down,
+        }));
+        members.sort_unstable_by_key(|member| member.identity.id);
+        if members != self.view.members {
+            self.view = View { version: self.view.version + 1, members };
+            self.outbox.push_back(Output::View(self.view.clone()));
+        }
+        if news {
+            self.outbox.push_back(Output::Known(self.announcer.known()));
+        }
+    }
+}
+
+fn state(identity: &Identity, state: State) -> MemberState {
+    match state {
+        State::Down => MemberState::Down,
+        State::Alive | State::Suspect if identity.draining => MemberState::Draining,
+        State::Alive | State::Suspect => MemberState::Alive,
+    }
+}

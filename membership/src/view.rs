@@ -1,0 +1,99 @@
+//! What a node believes about the cluster at a moment.
+
+use cortado_protocol::NodeId;
+
+use crate::Identity;
+
+/// How a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemberState {
+    /// Serves, and takes new work. A suspected member is still alive.
+    Alive,
+    /// Serves, but hands its work over and is given no more.
+    Draining,
+    /// Did not answer, directly or through others. A hint, never a proof.
+    Down,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// The latest it said about itself. Of a node that is known from an earlier start but was not
+    /// heard of since this one, only the name and the gossip address are meant: generation 0.
+    pub identity: Identity,
+    /// How it stands.
+    pub state: MemberState,
+}
+
+/// A node's view of the membership, itself included. Views of different nodes may differ for a
+/// while, and nothing may depend on them being equal.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct View {
+    /// Counts the changes this node saw; means nothing to another node.
+    pub version: u64,
+    /// All members, ordered by name. Nodes that left are not in it; nodes that crashed stay.
+    pub members: Vec<Member>,
+}
+
+impl View {
+    /// The member of that name.
+    #[must_use]
+    pub fn get(&self, id: NodeId) -> Option<&Member> {
+        let place = self.members.binary_search_by_key(&id, |member| member.identity.id).ok()?;
+        self.members.get(place)
+    }
+
+    /// Nodes that may own something: alive and not draining. Ordered by name.
+    #[must_use]
+    pub fn live(&self) -> Vec<NodeId> {
+        self.ids(|state| state == MemberState::Alive)
+    }
+
+    /// Nodes that can be talked to: alive or draining. Ordered by name.
+    #[must_use]
+    pub fn reachable(&self) -> Vec<NodeId> {
+        self.ids(|state| state != MemberState::Down)
+    }
+
+    /// Nodes that are down. Ordered by name.
+    #[must_use]
+    pub fn down(&self) -> Vec<NodeId> {
+        self.ids(|state| state == MemberState::Down)
+    }
+
+    /// Whether the reachable members are more than half of all that are known: what a supervisor
+    /// needs before it touches a node that runs but cannot be reached.
+    #[must_use]
+    pub fn has_majority(&self) -> bool {
+        2 * self.reachable().len() > self.members.len()
+    }
+
+    fn ids(&self, keep: impl Fn(MemberState) -> bool) -> Vec<NodeId> {
+        self.members.iter().filter(|m| keep(m.state)).map(|m| m.identity.id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_tell_the_states_apart() {
+        let states = [MemberState::Alive, MemberState::Draining, MemberState::Down];
+        let member = |(n, state): (usize, &MemberState)| Member {
+            identity: Identity::addressee(
+                format!("node-{n}").parse().unwrap(),
+                "10.0.0.1:1".parse().unwrap(),
+            ),
+            state: *state,
+        };
+        let view = View { version: 1, members: states.iter().enumerate().map(member).collect() };
+        let ids: Vec<NodeId> = view.members.iter().map(|m| m.identity.id).collect();
+        assert_eq!(view.live(), ids[..1]);
+        assert_eq!(view.reachable(), ids[..2]);
+        assert_eq!(view.down(), ids[2..]);
+        assert!(view.has_majority());
+        assert_eq!(view.get(ids[1]).unwrap().state, MemberState::Draining);
+        assert_eq!(view.get("nobody".parse().unwrap()), None);
+    }
+}
