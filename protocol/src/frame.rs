@@ -86,6 +86,11 @@ pub fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<(T, Bytes), FrameErr
     Ok((from_postcard(head)?, frame.slice(4 + head_len..)))
 }
 
+/// Encodes a value as the tails of some messages carry it.
+pub fn to_postcard<T: Serialize>(value: &T) -> Bytes {
+    postcard::to_stdvec(value).expect("messages serialize to memory").into()
+}
+
 /// Decodes a postcard value and refuses trailing bytes.
 ///
 /// # Errors
