@@ -1,0 +1,185 @@
+//! Frames on QUIC streams; their layout is [`cortado_protocol::frame`]'s.
+
+use bytes::{Buf, Bytes, BytesMut};
+use cortado_protocol::frame::{FrameError, PREFIX_BYTES, decode, frame_len};
+use quinn::{RecvStream, SendStream};
+use serde::de::DeserializeOwned;
+
+/// Largest piece taken from a stream at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Why no frame could be read. The stream is of no use any more.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// What arrived is not a frame, or is over the limit.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The stream or its connection ended before its time.
+    #[error("stream lost: {0}")]
+    Lost(#[from] quinn::ReadError),
+}
+
+/// Why no frame could be written. The stream is of no use any more.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("stream lost: {0}")]
+pub struct WriteError(#[from] quinn::WriteError);
+
+/// Reads frames from a stream.
+#[derive(Debug)]
+pub struct FrameReader {
+    stream: RecvStream,
+    limit: usize,
+    /// Received, not yet handed out.
+    pending: Bytes,
+    /// Collects what does not lie in one piece: first the prefix, then the frame.
+    partial: BytesMut,
+    /// Length of the frame being collected, once its prefix is known.
+    expected: Option<usize>,
+}
+
+impl FrameReader {
+    /// Reads frames of at most `limit` bytes; nothing is allocated for longer ones.
+    #[must_use]
+    pub fn new(stream: RecvStream, limit: usize) -> Self {
+        Self { stream, limit, pending: Bytes::new(), partial: BytesMut::new(), expected: None }
+    }
+
+    /// The next frame without its prefix; `None` if the stream ended between two frames. Can be
+    /// cancelled without losing anything.
+    ///
+    /// # Errors
+    /// If the stream is lost, ends within a frame, or announces one over the limit.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+        loop {
+            if let Some(frame) = self.assemble()? {
+                return Ok(Some(frame));
+            }
+            match self.stream.read_chunk(CHUNK_BYTES, true).await? {
+                Some(chunk) => self.pending = chunk.bytes,
+                None if self.expected.is_none() && self.partial.is_empty() => return Ok(None),
+                None => return Err(FrameError::Truncated.into()),
+            }
+        }
+    }
+
+    /// The next frame, decoded: head and tail.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next`], or if the head is not a `T`.
+    pub async fn message<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Bytes)>, ReadError> {
+        match self.next().await? {
+            Some(frame) => Ok(Some(decode(&frame)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Length of the next frame, once its prefix has arrived; the frame itself stays to be read.
+    /// `None` if the stream ended. Lets the caller make room first. Can be cancelled.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next`].
+    pub async fn peek_len(&mut self) -> Result<Option<usize>, ReadError> {
+        loop {
+            self.take_prefix()?;
+            if self.expected.is_some() {
+                return Ok(self.expected);
+            }
+            match self.stream.read_chunk(CHUNK_BYTES, true).await? {
+                Some(chunk) => self.pending = chunk.bytes,
+                None if self.partial.is_empty() => return Ok(None),
+                None => return Err(FrameError::Truncated.into()),
+            }
+        }
+    }
+
+    /// Tells the other side that nothing more will be read.
+    pub fn stop(&mut self, code: u32) {
+        // A stream that is closed already needs no stop.
+        let _ = self.stream.stop(code.into());
+    }
+
+    fn take_prefix(&mut self) -> Result<(), FrameError> {
+        if self.expected.is_some() {
+            return Ok(());
+        }
+        let missing = PREFIX_BYTES - self.partial.len();
+        self.partial.extend_from_slice(&self.pending.split_to(missing.min(self.pending.len())));
+        if let Ok(prefix) = <[u8; PREFIX_BYTES]>::try_from(&self.partial[..]) {
+            self.expected = Some(frame_len(prefix, self.limit)?);
+            self.partial.clear();
+        }
+        Ok(())
+    }
+
+    /// Takes what is pending. A frame that lies in one piece is handed out as a slice of it.
+    fn assemble(&mut self) -> Result<Option<Bytes>, FrameError> {
+        self.take_prefix()?;
+        let Some(expected) = self.expected else { return Ok(None) };
+        if self.partial.is_empty() && self.pending.len() >= expected {
+            self.expected = None;
+            return Ok(Some(self.pending.split_to(expected)));
+        }
+        if self.partial.is_empty() {
+            self.partial.reserve(expected);
+        }
+        let missing = expected - self.partial.len();
+        let piece = self.pending.len().min(missing);
+        self.partial.extend_from_slice(&self.pending[..piece]);
+        self.pending.advance(piece);
+        if piece == missing {
+            self.expected = None;
+            return Ok(Some(std::mem::take(&mut self.partial).freeze()));
+        }
+        Ok(None)
+    }
+}
+
+/// Writes frames to a stream. A write that is cancelled may leave half a frame behind: drop the
+/// writer then.
+#[derive(Debug)]
+pub struct FrameWriter(SendStream);
+
+impl FrameWriter {
+    /// Writes to this stream.
+    #[must_use]
+    pub fn new(stream: SendStream) -> Self {
+        Self(stream)
+    }
+
+    /// Writes an encoded frame ([`cortado_protocol::frame::encode`]); waits while the other side does
+    /// not read.
+    ///
+    /// # Errors
+    /// If the stream is lost.
+    pub async fn write(&mut self, frame: Bytes) -> Result<(), WriteError> {
+        Ok(self.0.write_chunk(frame).await?)
+    }
+
+    /// Writes several at once, which saves packets.
+    ///
+    /// # Errors
+    /// If the stream is lost.
+    pub async fn write_many(&mut self, frames: &mut [Bytes]) -> Result<(), WriteError> {
+        Ok(self.0.write_all_chunks(frames).await?)
+    }
+
+    /// Says that nothing more will be written.
+    pub fn finish(&mut self) {
+        // A stream that is closed already needs no end.
+        let _ = self.0.finish();
+    }
+
+    /// Waits until the other side has all of it, or does not want it.
+    pub async fn delivered(&mut self) {
+        let _ = self.0.stopped().await;
+    }
+
+    /// Gives the stream up: the other side gets an error instead of an end.
+    pub fn reset(&mut self, code: u32) {
+        // A stream that is closed already needs no reset.
+        let _ = self.0.reset(code.into());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! TLS 1.3 configurations. The provider is passed explicitly, 0-RTT and session resumption are off at
+//! both ends: every connection shows its certificate.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use cortado_protocol::NodeId;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::RootCertStore;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::identity::{Identity, IdentityError, Role};
+use crate::settings::Kind;
+use crate::verifier::Verifier;
+
+/// Why certificates can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A file holds no certificate or key.
+    #[error("{what} is not PEM of the expected kind: {reason}")]
+    Pem {
+        /// What was read.
+        what: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// Certificate and key do not belong together, or are of an unsupported kind.
+    #[error("certificate and key can't be used together: {0}")]
+    Key(rustls::Error),
+    /// The certificate is not one of this cluster.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The certificate is for somebody else.
+    #[error("the certificate is for {found}, expected {expected}")]
+    Other {
+        /// Whose it is.
+        found: Identity,
+        /// What was needed.
+        expected: String,
+    },
+    /// The authority's certificate can't be trusted.
+    #[error("authority can't be used: {0}")]
+    Roots(String),
+}
+
+/// What a node needs for all its ports.
+#[derive(Clone, Debug)]
+pub struct NodeTls {
+    cluster: String,
+    node: NodeId,
+    own: Own,
+    peers: Arc<RootCertStore>,
+    clients: Arc<RootCertStore>,
+}
+
+/// What a client needs to dial nodes.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    cluster: String,
+    own: Own,
+    peers: Arc<RootCertStore>,
+}
+
+/// One's own certificate and key, and what is derived from the key.
+#[derive(Clone, Debug)]
+struct Own {
+    certificate: Arc<SingleCertAndKey>,
+    provider: Arc<CryptoProvider>,
+    reset_secret: [u8; 32],
+}
+
+impl NodeTls {
+    /// From PEM texts: own certificate and key, and the certificates of both authorities.
+    ///
+    /// # Errors
+    /// If a text is malformed or the certificate is not for a node of `cluster`.
+    pub fn from_pem(
+        cluster: &str,
+        certificate: &[u8],
+        key: &[u8],
+        peer_authority: &[u8],
+        client_authority: &[u8],
+    ) -> Result<Self, TlsError> {
+        let (own, identity) = Own::from_pem(certificate, key)?;
+        let node = match identity {
+            Identity::Node { cluster: theirs, node } if theirs == cluster => node,
+            found => {
+                let expected = format!("a node of cluster '{cluster}'");
+                return Err(TlsError::Other { found, expected });
+            }
+        };
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            node,
+            own,
+            peers: roots(peer_authority, Role::Peer)?,
+            clients: roots(client_authority, Role::Client)?,
+        })
+    }
+
+    /// As [`NodeTls::from_pem`], from files.
+    ///
+    /// # Errors
+    /// If a file can't be read, or as [`NodeTls::from_pem`].
+    pub fn load(
+        cluster: &str,
+        certificate: &Path,
+        key: &Path,
+        peer_authority: &Path,
+        client_authority: &Path,
+    ) -> Result<Self, TlsError> {
+        Self::from_pem(
+            cluster,
+            &read(certificate)?,
+            &read(key)?,
+            &read(peer_authority)?,
+            &read(client_authority)?,
+        )
+    }
+
+    /// The node its certificate speaks for.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    pub(crate) fn reset_secret(&self) -> &[u8; 32] {
+        &self.own.reset_secret
+    }
+
+    /// For a port that listens: the client port asks for certificates of the client authority, the
+    /// others for those of the peer authority.
+    pub(crate) fn listen(&self, kind: Kind) -> Result<QuicServerConfig, TlsError> {
+        let (role, roots) = match kind {
+            Kind::Client => (Role::Client, &self.clients),
+            Kind::Peer | Kind::Gossip => (Role::Peer, &self.peers),
+        };
+        let provider = &self.own.provider;
+        let verifier = Verifier::new(role, &self.cluster, None, roots, provider)
+            .map_err(|error| TlsError::Roots(error.to_string()))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(TlsError::Key)?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(self.own.certificate.clone());
+        config.alpn_protocols = vec![kind.alpn().to_vec()];
+        config.max_early_data_size = 0;
+        config.send_half_rtt_data = false;
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        QuicServerConfig::try_from(config).map_err(|error| TlsError::Roots(error.to_string()))
+    }
+
+    pub(crate) fn dial(
+        &self,
+        kind: Kind,
+        expect: Option<NodeId>,
+    ) -> Result<QuicClientConfig, TlsError> {
+        self.own.dial(&self.cluster, &self.peers, kind, expect)
+    }
+}
+
+impl ClientTls {
+    /// From PEM texts: own certificate and key, and the certificate of the peer authority, which
+    /// vouches for the nodes.
+    ///
+    /// # Errors
+    /// If a text is malformed or the certificate is not for a client of `cluster`.
+    pub fn from_pem(
+        cluster: &str,
+        certificate: &[u8],
+        key: &[u8],
+        peer_authority: &[u8],
+    ) -> Result<Self, TlsError> {
+        let (own, identity) = Own::from_pem(certificate, key)?;
+        match identity {
+            Identity::Client { cluster: theirs, .. } if theirs == cluster => {}
+            found => {
+                let expected = format!("a client of cluster '{cluster}'");
+                return Err(TlsError::Other { found, expected });
+            }
+        }
+        let peers = roots(peer_authority, Role::Peer)?;
+        Ok(Self { cluster: cluster.to_owned(), own, peers })
+    }
+
+    /// As [`ClientTls::from_pem`], from files.
+    ///
+    /// # Errors
+    /// If a file can't be read, or as [`ClientTls::from_pem`].
+    pub fn load(
+        cluster: &str,
+        certificate: &Path,
+        key: &Path,
+        peer_authority: &Path,
+    ) -> Result<Self, TlsError> {
+        Self::from_pem(cluster, &read(certificate)?, &read(key)?, &read(peer_authority)?)
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    pub(crate) fn reset_secret(&self) -> &[u8; 32] {
+        &self.own.reset_secret
+    }
+
+    pub(crate) fn dial(&self, expect: Option<NodeId>) -> Result<QuicClientConfig, TlsError> {
+        self.own.dial(&self.cluster, &self.peers, Kind::Client, expect)
+    }
+}
+
+impl Own {
+    fn from_pem(certificate: &[u8], key: &[u8]) -> Result<(Self, Identity), TlsError> {
+        let chain = certificates(certificate, "the certificate")?;
+        let identity = Identity::of(&chain[0])?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::Pem {
+            what: "the private key".into(),
+            reason: error.to_string(),
+        })?;
+        // Derived from the key, so that it is a secret, differs between nodes and outlives a restart.
+        let salt = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, b"cortado stateless reset");
+        let mut reset_secret = [0; 32];
+        salt.extract(key.secret_der())
+            .expand(&[b"v1"], ring::hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut reset_secret))
+            .map_err(|_| TlsError::Roots("key derivation failed".into()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(TlsError::Key)?;
+        let certificate = Arc::new(SingleCertAndKey::from(certified));
+        Ok((Self { certificate, provider, reset_secret }, identity))
+    }
+
+    fn dial(
+        &self,
+        cluster: &str,
+        peers: &Arc<RootCertStore>,
+        kind: Kind,
+        expect: Option<NodeId>,
+    ) -> Result<QuicClientConfig, TlsError> {
+        let verifier = Verifier::new(Role::Peer, cluster, expect, peers, &self.provider)
+            .map_err(|error| TlsError::Roots(error.to_string()))?;
+        let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(TlsError::Key)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(self.certificate.clone());
+        config.alpn_protocols = vec![kind.alpn().to_vec()];
+        config.enable_early_data = false;
+        config.resumption = Resumption::disabled();
+        config.enable_sni = false;
+        QuicClientConfig::try_from(config).map_err(|error| TlsError::Roots(error.to_string()))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::File { path: path.into(), source })
+}
+
+fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error = |reason: String| TlsError::Pem { what: what.into(), reason };
+    let chain = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| error(e.to_string()))?;
+    if chain.is_empty() { Err(error("there is no certificate in it".into())) } else { Ok(chain) }
+}
+
+/// Trusts an authority's certificates; several may stand in one file while one replaces another.
+fn roots(pem: &[u8], role: Role) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, &format!("the {role} authority"))? {
+        match Identity::of(&certificate) {
+            Ok(found @ Identity::Authority { role: theirs, .. }) if theirs != role => {
+                return Err(TlsError::Other { found, expected: format!("the {role} authority") });
+            }
+            // An authority made by other tools carries no name of ours; its chain is what counts.
+            _ => roots.add(certificate).map_err(|error| TlsError::Roots(error.to_string()))?,
+        }
+    }
+    Ok(Arc::new(roots))
+}
