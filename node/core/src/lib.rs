@@ -1,1 +1,435 @@
-//! The pure core of a Cortado node: home, mapper bookkeeping, replication, handoff. No I/O, no clock.
+//! The pure core of a Cortado node: what it decides, without sockets, files, threads or clocks.
+//!
+//! A [`Core`] is a state machine: [`Core::handle`] takes the time and one [`Input`] and appends
+//! [`Effect`]s. The shell moves bytes, reads clocks and files, and runs [`task::Task`]s; a simulator
+//! does the same with a virtual clock. Same inputs, same effects.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`link`] | which message is new, which must be sent again |
+//! | [`holdings`] | what this node's log has |
+//! | `store` | when an entry is durable here, and who is told |
+//! | `replicate` | when an entry is durable on W nodes |
+//! | `mapper` | what becomes of a client's batch |
+//! | `ask` | where a client's request goes |
+//! | `home` | what a job needs next |
+//! | `work` | when slots are complete, and closing their gaps |
+//! | `handoff` | what moves where after a change of view |
+//! | `admission` | which jobs may run |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse, MemberView};
+use cortado_protocol::job::BatchHeader;
+use cortado_protocol::peer::{Hello, PeerMessage};
+use cortado_protocol::{JobId, LogId, NodeId};
+
+mod admission;
+mod ask;
+mod handoff;
+pub mod holdings;
+mod home;
+mod job;
+pub mod link;
+mod mapper;
+mod placement;
+mod replicate;
+mod store;
+pub mod task;
+mod work;
+
+pub use placement::Members;
+
+/// Where a record is in this node's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordRef {
+    /// The segment's number.
+    pub segment: u32,
+    /// Where the record starts in it, in bytes.
+    pub offset: u32,
+    /// Its length, in bytes.
+    pub len: u32,
+}
+
+/// What does not change while a node runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Number of this process start: larger than any before it on this disk.
+    pub boot: u64,
+    /// The log this node writes to.
+    pub log: LogId,
+    /// Copies aimed at (R).
+    pub replicas: u8,
+    /// Copies needed before an acknowledgement (W).
+    pub min_copies: u8,
+    /// Slots of new jobs.
+    pub slots: u8,
+    /// Members that must have been seen before the first job is accepted.
+    pub expected_nodes: u16,
+    /// Jobs that run at once; others wait.
+    pub max_running_jobs: u32,
+    /// How long a job is kept after it ended, or after the last sign of it.
+    pub job_ttl: Duration,
+}
+
+/// What happens to a core.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passes; see [`Core::tick_interval`].
+    Tick,
+    /// The membership changed.
+    Members(Members),
+    /// The link this node dialled is ready, with the peer's hello.
+    LinkUp(Hello),
+    /// The link this node dialled broke.
+    LinkDown(NodeId),
+    /// The peer has handled everything below this number.
+    LinkAck(NodeId, u64),
+    /// A peer dialled; the answer is [`Effect::Welcome`].
+    Inbound(u64, Hello),
+    /// A message arrived on a connection that was welcomed.
+    Message {
+        /// The connection.
+        conn: u64,
+        /// The node of its certificate.
+        from: NodeId,
+        /// The message's number.
+        seq: u64,
+        /// The message.
+        message: PeerMessage,
+        /// Its tail.
+        tail: Bytes,
+    },
+    /// A client asks; the answer is [`Effect::Reply`] with the ticket.
+    Request(u64, ClientRequest),
+    /// A client sends a batch; the answer is [`Effect::BatchReply`] with the ticket.
+    Batch {
+        /// For the answer.
+        ticket: u64,
+        /// The job.
+        job: JobId,
+        /// What the payload is.
+        header: BatchHeader,
+        /// The records.
+        payload: Bytes,
+    },
+    /// The client of this ticket is gone; no answer is wanted.
+    Gone(u64),
+    /// These appends are fsynced.
+    Appended(Vec<(u64, RecordRef)>),
+    /// This append was refused: the disk is at its reserve.
+    AppendRefused(u64),
+    /// A task has ended.
+    TaskDone(u64, task::TaskOutput),
+    /// The operator wants this node to hand over and leave.
+    Drain,
+}
+
+/// What a core wants done. Effects are to be carried out in order; none of them answers at once.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write this frame on the link to the peer.
+    Send(NodeId, Bytes),
+    /// Answer the inbound hello of this connection: this number is expected next.
+    Welcome(u64, u64),
+    /// Tell the peer on this connection that everything below the number is handled.
+    Ack(u64, u64),
+    /// Append to the log and answer [`Input::Appended`] after the fsync.
+    Append {
+        /// For the answer.
+        ticket: u64,
+        /// Whose record it is: it can go when the job is gone.
+        job: JobId,
+        /// The record.
+        bytes: Bytes,
+    },
+    /// The log may drop the job's records.
+    Forget(JobId),
+    /// Keep these job ids: they must never come back.
+    SaveTombstones(Vec<JobId>),
+    /// Run this and answer [`Input::TaskDone`].
+    Run(u64, Box<task::Task>),
+    /// Answer a client; the tail belongs to it.
+    Reply(u64, Box<ClientResponse>, Bytes),
+    /// Answer a batch.
+    BatchReply(u64, BatchReply),
+    /// Everything this node held is elsewhere: it may leave.
+    Drained,
+    /// This node takes no new roles from now on: tell the members so.
+    Draining,
+}
+
+/// The state machine. See the crate's documentation.
+pub struct Core {
+    config: Config,
+    now: Duration,
+    wall_ms: u64,
+    members: Members,
+    placement: placement::Placements,
+    links: link::Links,
+    holdings: holdings::Holdings,
+    jobs: BTreeMap<JobId, job::JobLog>,
+    store: store::Store,
+    replicator: replicate::Replicator,
+    mapper: mapper::Mapper,
+    asks: ask::Asks,
+    homes: BTreeMap<JobId, home::Home>,
+    works: work::Works,
+    handoff: handoff::Handoff,
+    admission: admission::Queue,
+    tasks: BTreeMap<u64, task::Purpose>,
+    next_id: u64,
+    local: VecDeque<(PeerMessage, Bytes)>,
+    effects: Vec<Effect>,
+}
+
+impl Core {
+    /// A core that holds nothing yet. Give it the log's records with [`Core::restore`] and the
+    /// tombstones with [`Core::restore_tombstones`] before the first input.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            now: Duration::ZERO,
+            wall_ms: 0,
+            members: Members::alone(config.node),
+            placement: placement::Placements::default(),
+            links: link::Links::default(),
+            holdings: holdings::Holdings::default(),
+            jobs: BTreeMap::new(),
+            store: store::Store::default(),
+            replicator: replicate::Replicator::default(),
+            mapper: mapper::Mapper::default(),
+            asks: ask::Asks::default(),
+            homes: BTreeMap::new(),
+            works: work::Works::default(),
+            handoff: handoff::Handoff::default(),
+            admission: admission::Queue::default(),
+            tasks: BTreeMap::new(),
+            next_id: 0,
+            local: VecDeque::new(),
+            effects: Vec::new(),
+            config,
+        }
+    }
+
+    /// Takes one input at a time `now` (since any fixed start, never going back) and a wall clock in
+    /// milliseconds since the Unix epoch (which may jump), and appends what is to be done.
+    pub fn handle(&mut self, now: Duration, wall_ms: u64, input: Input, out: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        self.wall_ms = wall_ms;
+        match input {
+            Input::Tick => self.tick(),
+            Input::Members(members) => self.on_members(members),
+            Input::LinkUp(hello) => self.on_link_up(&hello),
+            Input::LinkDown(peer) => self.links.down(peer),
+            Input::LinkAck(peer, next) => self.links.acked(peer, next),
+            Input::Inbound(conn, hello) => {
+                self.on_identity(&hello);
+                let next = self.links.accept(conn, &hello);
+                self.effects.push(Effect::Welcome(conn, next));
+            }
+            Input::Message { conn, from, seq, message, tail } => {
+                if self.links.expects(conn, from, seq) {
+                    self.on_message(from, message, tail);
+                }
+                self.effects.push(Effect::Ack(conn, self.links.expected(from)));
+            }
+            Input::Request(ticket, request) => self.on_request(ticket, request),
+            Input::Batch { ticket, job, header, payload } => {
+                self.on_batch(ticket, job, header, payload);
+            }
+            Input::Gone(ticket) => self.on_client_gone(ticket),
+            Input::Appended(records) => self.on_appended(&records),
+            Input::AppendRefused(ticket) => self.on_append_refused(ticket),
+            Input::TaskDone(id, output) => self.on_task_done(id, output),
+            Input::Drain => self.start_draining(),
+        }
+        while let Some((message, tail)) = self.local.pop_front() {
+            self.on_message(self.config.node, message, tail);
+        }
+        out.append(&mut self.effects);
+    }
+
+    /// How often [`Input::Tick`] is wanted. Ticks drive retries and time-outs only; everything else
+    /// follows from events.
+    #[must_use]
+    pub fn tick_interval(&self) -> Duration {
+        let busy = self.replicator.is_busy() || self.asks.is_busy() || self.works.is_busy();
+        if busy || self.handoff.is_busy() || !self.homes.is_empty() || self.mapper.is_waiting() {
+            Duration::from_millis(50)
+        } else {
+            Duration::from_millis(500)
+        }
+    }
+
+    /// The lowest link number not yet acknowledged by the peer, for the hello.
+    #[must_use]
+    pub fn resume(&self, peer: NodeId) -> u64 {
+        self.links.resume(peer)
+    }
+
+    /// The hello this node says to a peer it dials.
+    #[must_use]
+    pub fn hello(&self, seq: u64) -> Hello {
+        Hello {
+            version: cortado_protocol::PROTOCOL_VERSION,
+            cluster: self.config.cluster.clone(),
+            node: self.config.node,
+            boot: self.config.boot,
+            log: self.config.log,
+            seq,
+        }
+    }
+
+    fn tick(&mut self) {
+        self.tick_replicator();
+        self.tick_mapper();
+        self.tick_asks();
+        self.tick_homes();
+        self.tick_works();
+        self.tick_handoff();
+        self.tick_admission();
+    }
+
+    fn on_members(&mut self, members: Members) {
+        let before = std::mem::replace(&mut self.members, members);
+        self.placement.clear();
+        for peer in &before.reachable {
+            if !self.members.is_reachable(*peer) {
+                self.links.give_up(*peer);
+            }
+        }
+        if before.live == self.members.live && before.reachable == self.members.reachable {
+            return;
+        }
+        tracing::info!(live = ?self.members.live, "the ring changed");
+        self.replicate_after_change();
+        self.reroute_asks();
+        self.homes_after_change();
+        self.works_after_change();
+        self.handoff_after_change();
+        self.admission_after_change();
+    }
+
+    fn on_link_up(&mut self, hello: &Hello) {
+        for frame in self.links.up(hello.node, hello.seq) {
+            self.effects.push(Effect::Send(hello.node, frame));
+        }
+        self.on_identity(hello);
+        self.handoff_to(hello.node);
+    }
+
+    fn on_identity(&mut self, hello: &Hello) {
+        use link::IdentityChange::{New, OtherLog, Restarted, Same};
+        match self.links.identify(hello) {
+            Same | New => {}
+            Restarted => {
+                self.slots_after_restart(hello.node);
+                self.resend_to(hello.node);
+                self.handoff_to(hello.node);
+            }
+            OtherLog => {
+                tracing::warn!(peer = %hello.node, "returned with another log: its copies count no more");
+                self.slots_after_restart(hello.node);
+                self.void_copies_of(hello.node);
+                self.resend_to(hello.node);
+                self.handoff_to(hello.node);
+            }
+        }
+    }
+
+    fn on_message(&mut self, from: NodeId, message: PeerMessage, tail: Bytes) {
+        match message {
+            PeerMessage::Store => self.on_store(from, &tail),
+            PeerMessage::Stored { log, entries } => self.on_stored(from, log, &entries),
+            PeerMessage::NotStored { key, reason } => self.on_not_stored(from, key, reason),
+            PeerMessage::Offer { job, held } => self.on_offer(from, job, held),
+            PeerMessage::Have { job, log, held } => self.on_have(from, job, log, held),
+            PeerMessage::Fetch { job, round, wanted } => self.on_fetch(from, job, round, &wanted),
+            PeerMessage::Fetched { job, round } => self.on_fetched(from, job, round),
+            PeerMessage::Gone { job } => self.bury(job),
+            PeerMessage::Work { job, attempt, slots, ends, work } => {
+                self.on_work(from, job, attempt, slots, ends, work, &tail);
+            }
+            PeerMessage::Output { job, attempt, slot, part, parts } => {
+                self.on_output(job, attempt, slot, (part, parts), tail);
+            }
+            PeerMessage::Incomplete { job, attempt, missing } => {
+                self.on_incomplete(job, attempt, &missing);
+            }
+            PeerMessage::WorkFailed { job, attempt, message } => {
+                self.on_work_failed(job, attempt, message);
+            }
+            PeerMessage::Ask { id, request } => self.on_ask(from, id, request),
+            PeerMessage::Answer { id, response } => self.on_answer(from, id, response, tail),
+            PeerMessage::JobWanted { job } => self.on_job_wanted(from, job),
+            PeerMessage::JobIs { job, admission } => self.on_job_is(job, admission, &tail),
+            PeerMessage::Admit { jobs } => self.on_admit(from, jobs),
+            PeerMessage::Admitted { jobs } => self.on_admitted(&jobs),
+        }
+    }
+
+    /// A task's output goes to whoever wanted it.
+    fn on_task_done(&mut self, id: u64, output: task::TaskOutput) {
+        let Some(purpose) = self.tasks.remove(&id) else { return };
+        match purpose {
+            task::Purpose::Map(mapping) => match output {
+                task::TaskOutput::Mapped(mapped) => self.on_mapped(mapping, mapped),
+                other => tracing::error!(?other, "mapping gave something else"),
+            },
+            task::Purpose::Work(key) => self.on_work_task(key, output),
+            task::Purpose::Home(job) => self.on_home_task(job, output),
+            task::Purpose::Fetch { to, job, round } => self.on_fetch_task(to, job, round, output),
+            task::Purpose::Chunk(origin) => self.on_chunk_task(origin, output),
+            task::Purpose::Rejects(origin) => self.on_rejects_task(origin, output),
+        }
+    }
+
+    /// Sends a message; one to this node itself is handled before [`Core::handle`] returns.
+    fn send(&mut self, to: NodeId, message: PeerMessage) {
+        self.send_with(to, message, Bytes::new());
+    }
+
+    fn send_with(&mut self, to: NodeId, message: PeerMessage, tail: Bytes) {
+        if to == self.config.node {
+            self.local.push_back((message, tail));
+            return;
+        }
+        if !self.members.is_reachable(to) {
+            return;
+        }
+        let bulk = matches!(message, PeerMessage::Store);
+        match self.links.push(to, message, &tail, bulk) {
+            link::Pushed::Write(frame) => self.effects.push(Effect::Send(to, frame)),
+            link::Pushed::Waits => {}
+            link::Pushed::Dropped => self.handoff_to(to),
+        }
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn run(&mut self, task: task::Task, purpose: task::Purpose) {
+        let id = self.fresh_id();
+        self.tasks.insert(id, purpose);
+        self.effects.push(Effect::Run(id, Box::new(task)));
+    }
+
+    /// The members as clients see them.
+    fn member_views(&self) -> Vec<MemberView> {
+        self.members.views.clone()
+    }
+
+    fn plan_of(&self, job: JobId) -> Option<Arc<job::BoundPlan>> {
+        self.jobs.get(&job).and_then(|log| log.plan.clone())
+    }
+}

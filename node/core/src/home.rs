@@ -1,0 +1,400 @@
+//! The home of a job: the first live owner of its meta slot drives it from phase to phase.
+//!
+//! A home keeps nothing that is not in the job's ledgers or computed again from them. When it dies,
+//! the next owner starts over from the first phase and comes to the same bytes; when views differ
+//! and two nodes both drive a job, they write the same entries.
+//!
+//! ```text
+//! collect ──(all tables declared, meta slot complete)──▶ slots (fold) ──▶ compute
+//!    ▲                                                                      │ ▲
+//!    │ retry after a failure                                        rows    ▼ │
+//!    └───────────────────────────────────────────────────────────  slots (lookup)
+//!                                                                           │
+//!                                    ended ◀── manifest ◀── write chunks ◀──┘
+//! ```
+
+mod slots;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_engine::Durability;
+use cortado_protocol::client::{ClientError, ClientResponse, ErrorKind};
+use cortado_protocol::entry::Entry;
+use cortado_protocol::job::{JobEntry, Manifest};
+use cortado_protocol::peer::{Admission, EdgeCoverage, PeerMessage};
+use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet};
+
+use crate::Core;
+use crate::ask::Origin;
+use crate::job::JobLog;
+use crate::replicate::Asker;
+use crate::task::{Finishing, Purpose, Task, TaskOutput};
+use crate::work::Kind;
+use slots::SlotRound;
+
+/// Pause before something that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// How long the meta slot may stand still before its gaps are closed from elsewhere.
+const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
+/// Chunks of a result on their way to the replicas at once.
+const CHUNKS_IN_FLIGHT: usize = 16;
+
+/// Where the home is with a job.
+enum Phase {
+    /// Batches and ends arrive; `gather` is the work that closes gaps of the meta slot.
+    Collect { gather: Option<u64> },
+    /// Slots fold, or look rows up.
+    Slots { rounds: Vec<SlotRound>, then: Then },
+    /// A task runs here.
+    Compute,
+    /// The result's chunks go to the replicas.
+    Write { manifest: Manifest, waiting: VecDeque<(u64, Bytes)>, in_flight: BTreeSet<u64> },
+    /// The manifest goes to the replicas.
+    Close,
+    /// Nothing is left to do.
+    Ended,
+}
+
+/// What follows when all slots have answered.
+enum Then {
+    Finish,
+    Join(Box<Finishing>),
+}
+
+/// A job this node drives.
+pub(crate) struct Home {
+    /// Place in the queue: 0 runs.
+    place: Option<u32>,
+    /// Mappers that wait to hear that the job runs.
+    wanted_by: BTreeSet<NodeId>,
+    phase: Phase,
+    /// What the client is asked to send again.
+    missing: Vec<EdgeCoverage>,
+    /// Clients that wait for news, until when.
+    waiting: Vec<(Origin, Duration)>,
+    /// Clients that wait for an entry of the job log to be durable.
+    entries: BTreeMap<u64, Vec<Origin>>,
+    retry_at: Duration,
+    progress_at: Duration,
+}
+
+impl Home {
+    fn new(now: Duration) -> Self {
+        Self {
+            place: None,
+            wanted_by: BTreeSet::new(),
+            phase: Phase::Collect { gather: None },
+            missing: Vec::new(),
+            waiting: Vec::new(),
+            entries: BTreeMap::new(),
+            retry_at: now,
+            progress_at: now,
+        }
+    }
+
+    /// The client is told when this entry of the job log is durable.
+    pub(crate) fn wait_for_entry(&mut self, number: u64, origin: Origin) {
+        self.entries.entry(number).or_default().push(origin);
+    }
+
+    /// Whether nothing is left to do or to say.
+    fn is_over(&self) -> bool {
+        let ended = matches!(self.phase, Phase::Ended);
+        ended && self.waiting.is_empty() && self.entries.is_empty()
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.place == Some(0)
+    }
+}
+
+impl Core {
+    /// The state of a job this node is the home of.
+    pub(crate) fn home_state(&mut self, job: JobId) -> &mut Home {
+        let now = self.now;
+        self.homes.entry(job).or_insert_with(|| Home::new(now))
+    }
+
+    /// Moves a job on as far as it goes.
+    pub(crate) fn drive(&mut self, job: JobId) {
+        if !self.is_home(job) {
+            self.resign(job);
+            return;
+        }
+        let Some(log) = self.jobs.get(&job) else { return };
+        let Some(plan) = log.plan.clone() else { return };
+        if log.ended().is_some() {
+            return self.ended(job);
+        }
+        let ends = log.all_ends();
+        let now = self.now;
+        let home = self.home_state(job);
+        if !home.runs() {
+            if home.place.is_none() {
+                self.ask_admission();
+            }
+            return;
+        }
+        match &mut home.phase {
+            Phase::Collect { gather } => {
+                let Some(ends) = ends else { return };
+                if gather.is_some() || now < home.retry_at {
+                    return;
+                }
+                let quiet = now >= home.progress_at + QUIET_BEFORE_GATHER;
+                if self.meta_complete(job, &ends) {
+                    let all = SlotSet::first(usize::from(plan.spec.slots));
+                    self.start_slots(job, vec![SlotRound::fold(all)], Then::Finish);
+                } else if quiet {
+                    self.gather(job, ends);
+                }
+            }
+            Phase::Slots { .. } => self.ask_slots(job),
+            Phase::Compute | Phase::Write { .. } | Phase::Close | Phase::Ended => {}
+        }
+    }
+
+    fn meta_complete(&self, job: JobId, ends: &[u64]) -> bool {
+        ends.iter().enumerate().all(|(table, end)| {
+            *end == 0
+                || self
+                    .holdings
+                    .edge(job, Edge::table(table))
+                    .is_some_and(|edge| edge.slot_coverage(META_SLOT, true).is_complete(*end))
+        })
+    }
+
+    fn gather(&mut self, job: JobId, ends: Vec<u64>) {
+        let attempt = self.fresh_id();
+        let home = self.home_state(job);
+        home.phase = Phase::Collect { gather: Some(attempt) };
+        home.missing.clear();
+        self.start_work((self.config.node, attempt), job, SlotSet::META, ends, Kind::Gather);
+    }
+
+    /// All slots have folded: put everything together.
+    fn compute(&mut self, job: JobId, outputs: Vec<(Slot, Bytes)>) {
+        let Some(plan) = self.plan_of(job) else { return };
+        let Some(ends) = self.jobs.get(&job).and_then(JobLog::all_ends) else { return };
+        let summaries = self.located(job, 0..ends.len(), SlotSet::META);
+        let (replicas, min_copies) = (self.config.replicas, self.config.min_copies);
+        let durability = Durability { replicas, min_copies };
+        self.home_state(job).phase = Phase::Compute;
+        let task = Task::Finish { plan, ends, durability, outputs, summaries };
+        self.run(task, Purpose::Home(job));
+    }
+
+    pub(crate) fn on_home_task(&mut self, job: JobId, output: TaskOutput) {
+        if !matches!(self.homes.get(&job).map(|home| &home.phase), Some(Phase::Compute)) {
+            return;
+        }
+        match output {
+            TaskOutput::Lookups(state, requests) => {
+                let rounds = requests.into_iter().map(SlotRound::lookup).collect();
+                self.start_slots(job, rounds, Then::Join(state));
+            }
+            TaskOutput::Results(manifest, chunks) => {
+                let waiting = (0..).zip(chunks).collect();
+                let in_flight = BTreeSet::new();
+                self.home_state(job).phase = Phase::Write { manifest, waiting, in_flight };
+                self.write_chunks(job);
+            }
+            TaskOutput::Unreadable(entries) => {
+                self.drop_unreadable(&entries);
+                self.start_over(job);
+            }
+            TaskOutput::Failed(message) => self.close(job, Manifest::Failed { message }),
+            other => tracing::error!(?other, "a home's task gave something else"),
+        }
+    }
+
+    fn write_chunks(&mut self, job: JobId) {
+        let Some(home) = self.homes.get_mut(&job) else { return };
+        let Phase::Write { waiting, in_flight, .. } = &mut home.phase else { return };
+        let room = CHUNKS_IN_FLIGHT.saturating_sub(in_flight.len()).min(waiting.len());
+        let chunks: Vec<_> = waiting.drain(..room).collect();
+        in_flight.extend(chunks.iter().map(|(number, _)| *number));
+        if in_flight.is_empty() {
+            let done = std::mem::replace(&mut home.phase, Phase::Close);
+            if let Phase::Write { manifest, .. } = done {
+                self.close(job, manifest);
+            }
+            return;
+        }
+        for (number, bytes) in chunks {
+            let key = EntryKey { job, edge: Edge::RESULT, number };
+            self.replicate(Entry::meta(key, bytes), Asker::Home);
+        }
+    }
+
+    fn close(&mut self, job: JobId, manifest: Manifest) {
+        self.home_state(job).phase = Phase::Close;
+        self.replicate_job_entry(job, &JobEntry::Manifest(manifest));
+    }
+
+    /// Sends an entry of the job log to its owners.
+    pub(crate) fn replicate_job_entry(&mut self, job: JobId, entry: &JobEntry) {
+        let bytes = cortado_protocol::frame::to_postcard(entry);
+        let key = EntryKey { job, edge: Edge::JOB, number: entry.number() };
+        self.replicate(Entry::meta(key, bytes), Asker::Home);
+    }
+
+    pub(crate) fn home_entry_durable(&mut self, key: EntryKey) {
+        let job = key.job;
+        if key.edge == Edge::RESULT {
+            if let Some(Phase::Write { in_flight, .. }) =
+                self.homes.get_mut(&job).map(|home| &mut home.phase)
+            {
+                in_flight.remove(&key.number);
+                self.write_chunks(job);
+            }
+            return;
+        }
+        let Some(home) = self.homes.get_mut(&job) else { return };
+        for origin in home.entries.remove(&key.number).unwrap_or_default() {
+            self.answer_status(origin, job);
+        }
+        self.drive(job);
+    }
+
+    pub(crate) fn home_entry_failed(&mut self, key: EntryKey, error: &ClientError) {
+        let job = key.job;
+        let Some(home) = self.homes.get_mut(&job) else { return };
+        for origin in home.entries.remove(&key.number).unwrap_or_default() {
+            self.answer(origin, ClientResponse::Error(error.clone()), Bytes::new());
+        }
+        if matches!(home_phase(self, job), Some(Phase::Write { .. } | Phase::Close)) {
+            tracing::warn!(%job, %error, "could not write the result; trying again");
+            self.start_over(job);
+        }
+    }
+
+    /// Begins again from the ledgers, after a pause.
+    fn start_over(&mut self, job: JobId) {
+        let now = self.now;
+        let home = self.home_state(job);
+        home.phase = Phase::Collect { gather: None };
+        home.retry_at = now + RETRY_AFTER;
+    }
+
+    /// The job has ended: tell everyone who waits.
+    fn ended(&mut self, job: JobId) {
+        let home = self.home_state(job);
+        let news = !matches!(home.phase, Phase::Ended) && home.place.is_some();
+        home.phase = Phase::Ended;
+        home.missing.clear();
+        let wanted_by = std::mem::take(&mut home.wanted_by);
+        self.answer_waiting(job);
+        for mapper in wanted_by {
+            self.on_job_wanted(mapper, job);
+        }
+        if news {
+            // Its place goes to the next in the queue.
+            self.ask_admission();
+        }
+    }
+
+    /// This node is not the home any more: the entry nodes of waiting clients ask the new one.
+    fn resign(&mut self, job: JobId) {
+        let Some(home) = self.homes.remove(&job) else { return };
+        let waiting = home.waiting.into_iter().map(|(origin, _)| origin);
+        let error = ClientError::new(ErrorKind::Unavailable, "the job's home is moving");
+        for origin in waiting.chain(home.entries.into_values().flatten()) {
+            self.answer(origin, ClientResponse::Error(error.clone()), Bytes::new());
+        }
+    }
+
+    /// A mapper asks for the job.
+    pub(crate) fn on_job_wanted(&mut self, from: NodeId, job: JobId) {
+        let ended = self.jobs.get(&job).and_then(JobLog::ended);
+        let plan = self.plan_of(job);
+        let (admission, tail) = if let Some(error) = ended {
+            (Admission::Ended(error), Bytes::new())
+        } else if let Some(plan) = plan.filter(|_| self.is_home(job)) {
+            let home = self.home_state(job);
+            match home.place {
+                Some(0) => (Admission::Running, cortado_protocol::frame::to_postcard(&plan.spec)),
+                Some(position) => (Admission::Queued { position }, Bytes::new()),
+                None => {
+                    home.wanted_by.insert(from);
+                    return self.ask_admission();
+                }
+            }
+        } else {
+            (Admission::Unknown, Bytes::new())
+        };
+        self.send_with(from, PeerMessage::JobIs { job, admission }, tail);
+    }
+
+    /// The admission node's word on a job.
+    pub(crate) fn home_admitted(&mut self, job: JobId, place: u32) {
+        let Some(home) = self.homes.get_mut(&job) else { return };
+        // A job that runs is never sent back into the queue.
+        if home.place != Some(0) {
+            home.place = Some(place);
+        }
+        for mapper in std::mem::take(&mut home.wanted_by) {
+            self.on_job_wanted(mapper, job);
+        }
+        self.drive(job);
+    }
+
+    pub(crate) fn home_after_append(&mut self, key: EntryKey) {
+        let now = self.now;
+        if let Some(home) = self.homes.get_mut(&key.job) {
+            home.progress_at = now;
+            self.drive(key.job);
+        } else if key.edge == Edge::JOB && self.is_home(key.job) {
+            self.home_state(key.job);
+            self.drive(key.job);
+        }
+    }
+
+    pub(crate) fn homes_after_change(&mut self) {
+        let jobs: Vec<_> = self.jobs.keys().copied().collect();
+        for job in jobs {
+            let open = self.jobs[&job].plan.is_some() && self.jobs[&job].ended().is_none();
+            if open && self.is_home(job) {
+                self.home_state(job);
+            }
+            if self.homes.contains_key(&job) {
+                self.slots_after_change(job);
+                self.drive(job);
+            }
+        }
+    }
+
+    pub(crate) fn tick_homes(&mut self) {
+        let jobs: Vec<_> = self.homes.keys().copied().collect();
+        for job in jobs {
+            self.answer_overdue(job);
+            self.drive(job);
+        }
+        self.homes.retain(|_, home| !home.is_over());
+        self.expire_jobs();
+    }
+
+    /// Ends the life of jobs whose time is over, everywhere.
+    fn expire_jobs(&mut self) {
+        let ttl_ms = self.config.job_ttl.as_millis() as u64;
+        let wall_ms = self.wall_ms;
+        let over = |log: &JobLog| log.touched_ms > 0 && wall_ms >= log.touched_ms + ttl_ms;
+        let jobs: Vec<_> =
+            self.jobs.iter().filter(|(_, log)| over(log)).map(|(job, _)| *job).collect();
+        for job in jobs {
+            if self.is_home(job) {
+                tracing::info!(%job, "the job's time to live is over");
+                for peer in self.members.reachable.clone() {
+                    self.send(peer, PeerMessage::Gone { job });
+                }
+            }
+        }
+    }
+}
+
+fn home_phase(core: &Core, job: JobId) -> Option<&Phase> {
+    core.homes.get(&job).map(|home| &home.phase)
+}

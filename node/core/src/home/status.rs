@@ -1,0 +1,204 @@
+//! How a job stands, told to clients at once or when there is news.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::{ClientResponse, TableCoverage};
+use cortado_protocol::job::{JobState, JobStatus, Manifest, StageStatus, TableStatus};
+use cortado_protocol::{Coverage, Edge, JobId};
+
+use super::Phase;
+use crate::Core;
+use crate::ask::Origin;
+use crate::job::{BoundPlan, JobLog};
+
+/// Longest time a client may wait for news.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+impl Core {
+    /// How a job stands, if it is known here.
+    pub(crate) fn status(&mut self, job: JobId) -> Option<JobStatus> {
+        let home_node = self.home(job);
+        let log = self.jobs.get(&job)?;
+        let plan = log.plan.as_ref()?;
+        let home = self.homes.get(&job);
+        let state = match &log.manifest {
+            Some(Manifest::Done { .. }) => JobState::Done,
+            Some(Manifest::Failed { message }) => JobState::Failed { message: message.clone() },
+            None if log.cancelled => JobState::Cancelled,
+            None => match home.and_then(|home| home.place) {
+                Some(0) if log.all_ends().is_some() => JobState::Finishing,
+                Some(0) => JobState::Uploading,
+                place => JobState::Queued { position: place.unwrap_or(0) },
+            },
+        };
+        let tables = (0..plan.spec.tables.len()).map(|t| self.table_status(job, plan, log, t));
+        let tables: Vec<_> = tables.collect();
+        let stages = home.map(|home| stages(&home.phase, home.slots_done())).unwrap_or_default();
+        let waits_for = self.waits_for(job, &state, &tables);
+        Some(JobStatus {
+            job,
+            plan: plan.spec.plan_name.clone(),
+            state,
+            home: home_node,
+            tables,
+            stages,
+            waits_for,
+            manifest: log.manifest.clone(),
+        })
+    }
+
+    fn table_status(
+        &self,
+        job: JobId,
+        plan: &BoundPlan,
+        log: &JobLog,
+        table: usize,
+    ) -> TableStatus {
+        let files = &plan.spec.tables[table];
+        let mut status = TableStatus {
+            name: files.name.clone(),
+            declared: log.ends.get(table).copied().flatten(),
+            total_bytes: files.files.iter().map(|file| file.bytes).sum(),
+            ..TableStatus::default()
+        };
+        let edge = Edge::table(table);
+        for (_, source) in self.holdings.edge(job, edge).iter().flat_map(|held| held.sources()) {
+            status.batches += 1;
+            status.rows += u64::from(source.rows);
+            status.bytes += u64::from(source.bytes);
+        }
+        if let Some(home) = self.homes.get(&job) {
+            let mut missing = Coverage::default();
+            for gap in home.missing.iter().filter(|gap| gap.edge == edge) {
+                missing.union(&gap.coverage);
+            }
+            status.missing = missing;
+        }
+        status
+    }
+
+    /// One sentence on what the job waits for.
+    fn waits_for(&self, job: JobId, state: &JobState, tables: &[TableStatus]) -> Option<String> {
+        match state {
+            JobState::Done | JobState::Failed { .. } | JobState::Cancelled => return None,
+            JobState::Queued { position: 0 } => {
+                return Some("waits for a place in the queue".to_owned());
+            }
+            JobState::Queued { position } => {
+                return Some(format!("waits in the queue at place {position}"));
+            }
+            JobState::Uploading | JobState::Finishing => {}
+        }
+        if let Err(reason) = self.replicas_suffice() {
+            return Some(reason);
+        }
+        let missing: Vec<_> = tables.iter().filter(|table| !table.missing.is_empty()).collect();
+        if !missing.is_empty() {
+            let names = missing.iter().map(|t| format!("{} {}", t.name, ranges(&t.missing)));
+            let names = names.collect::<Vec<_>>().join(", ");
+            return Some(format!("waits for batches that no live node has: {names}"));
+        }
+        if *state == JobState::Uploading {
+            let open = tables.iter().filter(|table| table.declared.is_none());
+            let open = open.map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Some(format!("waits for the client to upload {open}"));
+        }
+        match self.homes.get(&job).map(|home| (&home.phase, home.slots_done())) {
+            Some((Phase::Slots { .. }, Some((_, done, total)))) => {
+                Some(format!("waits for slots: {done} of {total} done"))
+            }
+            Some((Phase::Compute, _)) => Some("is being put together at its home".to_owned()),
+            Some((Phase::Write { .. } | Phase::Close, _)) => {
+                Some("its result is being written to the replicas".to_owned())
+            }
+            _ => {
+                let short = |t: &&TableStatus| t.declared.is_some_and(|end| t.batches < end);
+                let behind = tables.iter().filter(short);
+                let behind = behind.map(|t| {
+                    format!("{} {} of {}", t.name, t.batches, t.declared.unwrap_or_default())
+                });
+                let behind = behind.collect::<Vec<_>>().join(", ");
+                (!behind.is_empty()).then(|| format!("waits for batches: {behind}"))
+            }
+        }
+    }
+
+    /// What has arrived at this home, for a client that resumes.
+    pub(crate) fn coverage(&self, job: JobId) -> Vec<TableCoverage> {
+        let Some(log) = self.jobs.get(&job) else { return Vec::new() };
+        let table = |(table, declared): (usize, &Option<u64>)| {
+            let held = self.holdings.edge(job, Edge::table(table));
+            let sources = held.iter().flat_map(|held| held.sources());
+            let batches = sources.map(|(number, source)| (number, source.content)).collect();
+            TableCoverage { batches, declared: *declared }
+        };
+        log.ends.iter().enumerate().map(table).collect()
+    }
+
+    pub(crate) fn answer_status(&mut self, origin: Origin, job: JobId) {
+        if let Some(status) = self.status(job) {
+            self.answer(origin, ClientResponse::Status(status), Bytes::new());
+        }
+    }
+
+    /// Answers now if there is news, otherwise when there is or when the time is over.
+    pub(crate) fn wait_for_news(&mut self, origin: Origin, job: JobId, wait: Duration) {
+        let wait = wait.min(LONGEST_WAIT);
+        let ended = self.jobs.get(&job).is_some_and(|log| log.ended().is_some());
+        let until = self.now + wait;
+        let home = self.home_state(job);
+        if ended || wait.is_zero() || !home.missing.is_empty() {
+            self.answer_status(origin, job);
+        } else {
+            home.waiting.push((origin, until));
+        }
+    }
+
+    pub(crate) fn answer_waiting(&mut self, job: JobId) {
+        for (origin, _) in std::mem::take(&mut self.home_state(job).waiting) {
+            self.answer_status(origin, job);
+        }
+    }
+
+    pub(super) fn answer_overdue(&mut self, job: JobId) {
+        let now = self.now;
+        let Some(home) = self.homes.get_mut(&job) else { return };
+        let overdue: Vec<_> = home.waiting.extract_if(.., |(_, until)| *until <= now).collect();
+        for (origin, _) in overdue {
+            self.answer_status(origin, job);
+        }
+    }
+}
+
+/// `3-7, 9` for the numbers 3 to 7 and 9; cut after five intervals.
+fn ranges(coverage: &Coverage) -> String {
+    let intervals = coverage.intervals();
+    let named = intervals.iter().take(5).map(|&(start, end)| match end - start {
+        1 => start.to_string(),
+        _ => format!("{start}-{}", end - 1),
+    });
+    let mut text = named.collect::<Vec<_>>().join(", ");
+    if intervals.len() > 5 {
+        text.push_str(", …");
+    }
+    text
+}
+
+fn stages(phase: &Phase, slots: Option<(bool, u32, u32)>) -> Vec<StageStatus> {
+    let stage =
+        |name: &str, complete, total| StageStatus { name: name.to_owned(), complete, total };
+    match (phase, slots) {
+        (Phase::Slots { .. }, Some((true, complete, total))) => {
+            vec![stage("fold", complete, total)]
+        }
+        (Phase::Slots { .. }, Some((false, complete, total))) => {
+            vec![stage("join", complete, total)]
+        }
+        (Phase::Write { waiting, in_flight, .. }, _) => {
+            let left = (waiting.len() + in_flight.len()) as u32;
+            vec![stage("result", 0, left)]
+        }
+        _ => Vec::new(),
+    }
+}

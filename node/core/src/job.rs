@@ -1,0 +1,119 @@
+//! What the job log says, decoded: specification, ends, cancellation, manifest.
+
+use std::sync::Arc;
+
+use cortado_engine::{Layout, Plan};
+use cortado_protocol::JobId;
+use cortado_protocol::client::{ClientError, ErrorKind};
+use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
+use cortado_protocol::limits;
+
+use crate::Config;
+
+/// A specification with its plan compiled and its headers bound.
+#[derive(Debug)]
+pub struct BoundPlan {
+    /// What was submitted.
+    pub spec: JobSpec,
+    /// The compiled plan.
+    pub plan: Plan,
+    /// Where the needed columns stand, per table and file.
+    pub layouts: Vec<Vec<Layout>>,
+}
+
+impl BoundPlan {
+    /// Compiles and binds a specification.
+    ///
+    /// # Errors
+    /// A sentence for the user if the plan is wrong or a header does not fit it.
+    pub fn new(spec: JobSpec) -> Result<Self, ClientError> {
+        let bad = |message: String| ClientError::new(ErrorKind::BadInput, message);
+        let slots = usize::from(spec.slots);
+        if slots == 0 || slots > limits::SLOTS {
+            return Err(bad(format!("a job has 1 to {} slots, not {slots}", limits::SLOTS)));
+        }
+        let plan = Plan::parse(&spec.plan_toml).map_err(|error| bad(format!("plan: {error}")))?;
+        if plan.tables().len() != spec.tables.len() {
+            return Err(bad("the file list does not name the plan's tables".to_owned()));
+        }
+        if spec.tables.iter().map(|table| table.files.len()).sum::<usize>() > limits::FILES {
+            return Err(bad(format!("a job has at most {} files", limits::FILES)));
+        }
+        let mut layouts = Vec::with_capacity(spec.tables.len());
+        for (index, table) in spec.tables.iter().enumerate() {
+            if plan.tables()[index].name != table.name {
+                return Err(bad(format!("table {index} of the file list is not the plan's")));
+            }
+            let bind = |file: &cortado_protocol::job::FileSpec| {
+                plan.bind_header(index, &file.header)
+                    .map_err(|error| bad(format!("{}: {error}", file.name)))
+            };
+            layouts.push(table.files.iter().map(bind).collect::<Result<_, _>>()?);
+        }
+        Ok(Self { spec, plan, layouts })
+    }
+}
+
+/// The job log of one job, as far as this node has it.
+#[derive(Default)]
+pub(crate) struct JobLog {
+    pub(crate) plan: Option<Arc<BoundPlan>>,
+    /// Declared number of batches per table.
+    pub(crate) ends: Vec<Option<u64>>,
+    pub(crate) cancelled: bool,
+    pub(crate) manifest: Option<Manifest>,
+    /// Wall clock of the newest record of the job.
+    pub(crate) touched_ms: u64,
+    /// Wall clock of the record that holds the specification.
+    pub(crate) submitted_ms: u64,
+}
+
+impl JobLog {
+    /// Takes an entry in; entries may come in any order and again.
+    pub(crate) fn apply(&mut self, job: JobId, entry: JobEntry, wall_ms: u64) {
+        self.touched_ms = self.touched_ms.max(wall_ms);
+        match entry {
+            JobEntry::Spec(_) if self.plan.is_some() => {}
+            JobEntry::Spec(spec) => {
+                self.ends.resize(spec.tables.len().max(self.ends.len()), None);
+                self.submitted_ms = wall_ms;
+                match BoundPlan::new(spec) {
+                    Ok(bound) => self.plan = Some(Arc::new(bound)),
+                    // It was compiled before it was accepted; a node of another version may differ.
+                    Err(error) => tracing::error!(%job, %error, "can't read an accepted plan"),
+                }
+            }
+            JobEntry::Cancel => self.cancelled = true,
+            JobEntry::Manifest(manifest) => self.manifest = Some(manifest),
+            JobEntry::TableEnd { table, batches } => {
+                let table = usize::from(table);
+                if table < limits::TABLES {
+                    self.ends.resize(self.ends.len().max(table + 1), None);
+                    self.ends[table] = Some(batches);
+                }
+            }
+        }
+    }
+
+    /// Declared number of batches of all tables, once all are declared.
+    pub(crate) fn all_ends(&self) -> Option<Vec<u64>> {
+        self.plan.as_ref()?;
+        self.ends.iter().copied().collect()
+    }
+
+    /// Slots of the job.
+    pub(crate) fn slots(&self, config: &Config) -> u8 {
+        self.plan.as_ref().map_or(config.slots, |plan| plan.spec.slots)
+    }
+
+    /// Why no more batches are taken, if so.
+    pub(crate) fn ended(&self) -> Option<ClientError> {
+        let ended = |message: &str| Some(ClientError::new(ErrorKind::Ended, message));
+        match &self.manifest {
+            Some(Manifest::Done { .. }) => ended("the job is done"),
+            Some(Manifest::Failed { message }) => ended(message),
+            None if self.cancelled => ended("the job was cancelled"),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Links: ordered, numbered messages to and from each peer, across reconnects.
+//!
+//! A sender numbers its messages per receiver, keeps what is unacknowledged and sends it again after
+//! a reconnect; a receiver handles each number once, in order, and acknowledges cumulatively.
+//! Numbers belong to the sender's *boot*, so a restarted sender never reuses one.
+//!
+//! A link saves work, it carries no promise: whatever must happen is asked again by whoever needs it
+//! (the end-to-end argument, Saltzer, Reed, Clark 1984). That is why a full window may drop.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use cortado_protocol::peer::{Hello, LinkFrame, PeerMessage};
+use cortado_protocol::{LogId, NodeId, frame};
+
+/// Unacknowledged bytes to one peer beyond which entries are not queued any more.
+const WINDOW_BYTES: usize = 48 << 20;
+/// Unacknowledged bytes to one peer beyond which the queue is given up.
+const HARD_WINDOW_BYTES: usize = 96 << 20;
+
+/// A peer's process start and log, as its hello told them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// Number of its process start.
+    pub boot: u64,
+    /// The log it writes to.
+    pub log: LogId,
+}
+
+#[derive(Default)]
+struct Outbound {
+    next: u64,
+    unacked: VecDeque<(u64, Bytes)>,
+    bytes: usize,
+    up: bool,
+}
+
+struct Inbound {
+    boot: u64,
+    expected: u64,
+    conn: Option<u64>,
+}
+
+/// All links of a node.
+#[derive(Default)]
+pub struct Links {
+    outbound: BTreeMap<NodeId, Outbound>,
+    inbound: BTreeMap<NodeId, Inbound>,
+    identities: BTreeMap<NodeId, PeerIdentity>,
+}
+
+/// What became of a message given to [`Links::push`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// Queued; write this frame now.
+    Write(Bytes),
+    /// Queued; it is written when the link is up.
+    Waits,
+    /// Not queued: the peer is too far behind.
+    Dropped,
+}
+
+impl Links {
+    /// Numbers and queues a message. `bulk` messages are dropped beyond the window.
+    pub fn push(&mut self, peer: NodeId, message: PeerMessage, tail: &[u8], bulk: bool) -> Pushed {
+        let link = self.outbound.entry(peer).or_default();
+        if bulk && link.bytes + tail.len() > WINDOW_BYTES && link.bytes > 0 {
+            return Pushed::Dropped;
+        }
+        if link.bytes + tail.len() > HARD_WINDOW_BYTES {
+            link.clear();
+        }
+        let seq = link.next;
+        link.next += 1;
+        let bytes = frame::encode(&LinkFrame::Message { seq, message }, tail);
+        link.bytes += bytes.len();
+        link.unacked.push_back((seq, bytes.clone()));
+        if link.up { Pushed::Write(bytes) } else { Pushed::Waits }
+    }
+
+    /// The lowest number this node still has for the peer: what its hello says.
+    #[must_use]
+    pub fn resume(&self, peer: NodeId) -> u64 {
+        self.outbound.get(&peer).map_or(0, |l| l.unacked.front().map_or(l.next, |(seq, _)| *seq))
+    }
+
+    /// The dialled link is ready; returns the frames to write, oldest first.
+    pub fn up(&mut self, peer: NodeId, expected: u64) -> Vec<Bytes> {
+        let link = self.outbound.entry(peer).or_default();
+        link.up = true;
+        link.acked(expected);
+        link.unacked.iter().map(|(_, bytes)| bytes.clone()).collect()
+    }
+
+    /// The dialled link broke.
+    pub fn down(&mut self, peer: NodeId) {
+        if let Some(link) = self.outbound.get_mut(&peer) {
+            link.up = false;
+        }
+    }
+
+    /// The peer has handled everything below `next`.
+    pub fn acked(&mut self, peer: NodeId, next: u64) {
+        if let Some(link) = self.outbound.get_mut(&peer) {
+            link.acked(next);
+        }
+    }
+
+    /// The peer is believed down: what is queued for it would only grow old.
+    pub fn give_up(&mut self, peer: NodeId) {
+        if let Some(link) = self.outbound.get_mut(&peer) {
+            link.clear();
+        }
+    }
+
+    /// Whether messages reach the peer right now.
+    #[must_use]
+    pub fn is_up(&self, peer: NodeId) -> bool {
+        self.outbound.get(&peer).is_some_and(|link| link.up)
+    }
+
+    /// Takes an inbound hello; returns the number expected next.
+    pub fn accept(&mut self, conn: u64, hello: &Hello) -> u64 {
+        let link = self.inbound.entry(hello.node).or_insert(Inbound {
+            boot: hello.boot,
+            expected: hello.seq,
+            conn: None,
+        });
+        if link.boot != hello.boot {
+            link.boot = hello.boot;
+            link.expected = hello.seq;
+        }
+        link.expected = link.expected.max(hello.seq);
+        link.conn = Some(conn);
+        link.expected
+    }
+
+    /// Whether a message with this number is to be handled; moves the expectation on. Numbers that
+    /// were handled before, and messages of a connection that was replaced, are not.
+    pub fn expects(&mut self, conn: u64, from: NodeId, seq: u64) -> bool {
+        match self.inbound.get_mut(&from) {
+            Some(link) if link.conn == Some(conn) && seq >= link.expected => {
+                link.expected = seq + 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The number expected next on a connection, for the acknowledgement.
+    #[must_use]
+    pub fn expected(&self, from: NodeId) -> u64 {
+        self.inbound.get(&from).map_or(0, |link| link.expected)
+    }
+
+    /// Takes note of who a peer is now; returns who it was when it is another one.
+    pub fn identify(&mut self, hello: &Hello) -> IdentityChange {
+        let now = PeerIdentity { boot: hello.boot, log: hello.log };
+        match self.identities.insert(hello.node, now) {
+            None => IdentityChange::New,
+            Some(before) if before == now => IdentityChange::Same,
+            Some(before) if before.log != now.log => IdentityChange::OtherLog,
+            Some(_) => IdentityChange::Restarted,
+        }
+    }
+
+    /// The peer's boot and log, once it said hello.
+    #[must_use]
+    pub fn identity(&self, peer: NodeId) -> Option<PeerIdentity> {
+        self.identities.get(&peer).copied()
+    }
+}
+
+/// How a hello differs from the peer's last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityChange {
+    /// The first hello of this peer.
+    New,
+    /// Nothing changed.
+    Same,
+    /// The process was started again on its own disk.
+    Restarted,
+    /// The peer lost its disk: what it acknowledged counts no more.
+    OtherLog,
+}
+
+impl Outbound {
+    fn acked(&mut self, next: u64) {
+        while let Some((seq, bytes)) = self.unacked.front() {
+            if *seq >= next {
+                break;
+            }
+            self.bytes -= bytes.len();
+            self.unacked.pop_front();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.unacked.clear();
+        self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    fn hello(boot: u64, log: u128, seq: u64) -> Hello {
+        let cluster = "c".to_owned();
+        Hello { version: 1, cluster, node: node("b"), boot, log: LogId(log), seq }
+    }
+
+    #[test]
+    fn unacknowledged_messages_are_written_again_after_a_reconnect() {
+        let mut links = Links::default();
+        let peer = node("b");
+        assert_eq!(links.push(peer, PeerMessage::Store, b"0", true), Pushed::Waits);
+        assert_eq!(links.up(peer, 0).len(), 1);
+        assert!(matches!(links.push(peer, PeerMessage::Store, b"1", true), Pushed::Write(_)));
+        links.acked(peer, 1);
+        links.down(peer);
+        assert_eq!(links.resume(peer), 1);
+        assert_eq!(links.up(peer, 1).len(), 1);
+        assert_eq!(links.up(peer, 2).len(), 0);
+        assert_eq!(links.resume(peer), 2);
+    }
+
+    #[test]
+    fn each_number_is_handled_once_and_only_on_the_newest_connection() {
+        let mut links = Links::default();
+        let from = node("b");
+        assert_eq!(links.accept(1, &hello(1, 1, 0)), 0);
+        assert!(links.expects(1, from, 0));
+        assert!(!links.expects(1, from, 0));
+        assert_eq!(links.accept(2, &hello(1, 1, 0)), 1);
+        assert!(!links.expects(1, from, 1));
+        assert!(links.expects(2, from, 1));
+        assert_eq!(links.accept(3, &hello(2, 1, 0)), 0, "another boot counts anew");
+    }
+
+    #[test]
+    fn a_lost_disk_is_told_from_a_restart() {
+        let mut links = Links::default();
+        assert_eq!(links.identify(&hello(1, 1, 0)), IdentityChange::New);
+        assert_eq!(links.identify(&hello(1, 1, 0)), IdentityChange::Same);
+        assert_eq!(links.identify(&hello(2, 1, 0)), IdentityChange::Restarted);
+        assert_eq!(links.identify(&hello(3, 2, 0)), IdentityChange::OtherLog);
+    }
+
+    #[test]
+    fn the_window_drops_bulk_and_keeps_control() {
+        let mut links = Links::default();
+        let peer = node("b");
+        let big = vec![0; WINDOW_BYTES / 2 + 1];
+        assert_eq!(links.push(peer, PeerMessage::Store, &big, true), Pushed::Waits);
+        assert_eq!(links.push(peer, PeerMessage::Store, &big, true), Pushed::Dropped);
+        assert_eq!(links.push(peer, PeerMessage::Store, b"x", false), Pushed::Waits);
+    }
+}

@@ -1,0 +1,115 @@
+//! Placement: which members own what, by this node's view.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cortado_membership::ring;
+use cortado_protocol::client::MemberView;
+use cortado_protocol::{JobId, META_SLOT, NodeId, Slot, SlotSet};
+
+use crate::Core;
+
+/// The membership as the core needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// Grows with every change.
+    pub version: u64,
+    /// Members that take roles, ordered by id.
+    pub live: Vec<NodeId>,
+    /// Members that answer: the live ones and those that hand over, ordered by id.
+    pub reachable: Vec<NodeId>,
+    /// All known members, for listings.
+    pub views: Vec<MemberView>,
+    /// How many members were ever seen.
+    pub ever_seen: usize,
+}
+
+impl Members {
+    /// Nobody but this node.
+    #[must_use]
+    pub fn alone(me: NodeId) -> Self {
+        Self { version: 0, live: vec![me], reachable: vec![me], views: Vec::new(), ever_seen: 1 }
+    }
+
+    /// Whether messages to the member make sense.
+    #[must_use]
+    pub fn is_reachable(&self, node: NodeId) -> bool {
+        self.reachable.binary_search(&node).is_ok()
+    }
+}
+
+/// The owners of a job's slots, the first R live members each.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    /// Owners of each slot below the job's count, and of the meta slot at the end.
+    owners: Vec<Vec<NodeId>>,
+    /// The slots each owner has, ordered by id.
+    pub(crate) by_owner: Vec<(NodeId, SlotSet)>,
+}
+
+impl Placement {
+    fn new(job: JobId, slots: u8, replicas: usize, live: &[NodeId]) -> Self {
+        let mut owners = Vec::with_capacity(slots as usize + 1);
+        let mut by_owner: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
+        for slot in (0..slots).map(Slot).chain([META_SLOT]) {
+            let mut ordered = ring::owners(ring::slot_key(job, slot), live);
+            ordered.truncate(replicas);
+            for owner in &ordered {
+                by_owner.entry(*owner).or_default().insert(slot);
+            }
+            owners.push(ordered);
+        }
+        Self { owners, by_owner: by_owner.into_iter().collect() }
+    }
+
+    /// The owners of a slot, the first one first.
+    pub(crate) fn owners(&self, slot: Slot) -> &[NodeId] {
+        let last = self.owners.len() - 1;
+        let at = if slot == META_SLOT { last } else { (slot.0 as usize).min(last) };
+        &self.owners[at]
+    }
+
+    /// The slots a node owns.
+    pub(crate) fn slots_of(&self, node: NodeId) -> SlotSet {
+        let found = self.by_owner.binary_search_by_key(&node, |(owner, _)| *owner);
+        found.map_or(SlotSet::EMPTY, |at| self.by_owner[at].1)
+    }
+}
+
+/// Placements by job and slot count, computed once per view.
+#[derive(Default)]
+pub(crate) struct Placements(BTreeMap<(JobId, u8), Arc<Placement>>);
+
+/// Placements kept at most; they are cheap to compute again.
+const KEPT: usize = 256;
+
+impl Placements {
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Core {
+    /// The owners of a job's slots.
+    pub(crate) fn placement(&mut self, job: JobId) -> Arc<Placement> {
+        let slots = self.jobs.get(&job).map_or(self.config.slots, |log| log.slots(&self.config));
+        if self.placement.0.len() >= KEPT {
+            self.placement.0.clear();
+        }
+        let (replicas, live) = (self.config.replicas as usize, &self.members.live);
+        let make = || Arc::new(Placement::new(job, slots, replicas, live));
+        Arc::clone(self.placement.0.entry((job, slots)).or_insert_with(make))
+    }
+
+    /// The node that drives the job, by this node's view. A member that hands over drives nothing
+    /// any more, unless nobody else is there.
+    pub(crate) fn home(&mut self, job: JobId) -> NodeId {
+        let me = self.config.node;
+        self.placement(job).owners(META_SLOT).first().copied().unwrap_or(me)
+    }
+
+    /// Whether this node drives the job.
+    pub(crate) fn is_home(&mut self, job: JobId) -> bool {
+        self.home(job) == self.config.node
+    }
+}

@@ -1,0 +1,261 @@
+//! Replication: an entry is done when each of its deltas is fsynced on W distinct nodes.
+//!
+//! There is no primary: whoever has an entry sends it to the owners of its slots and counts the
+//! answers. A dead owner costs nothing but a changed list. Copies are counted by (node, log): a node
+//! that lost its disk lost what it acknowledged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::{ClientError, ErrorKind};
+use cortado_protocol::entry::Entry;
+use cortado_protocol::peer::{NotStored, PeerMessage};
+use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
+
+use crate::Core;
+
+/// How long an entry is tried before its asker is told to come back.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(8);
+/// How long an answer is waited for before the entry is sent again.
+const RESEND_AFTER: Duration = Duration::from_secs(2);
+
+/// Who wants to know that an entry is durable.
+#[derive(Debug, Clone)]
+pub(crate) enum Asker {
+    /// A client's batch: its tickets and the number of rejected rows.
+    Batch { tickets: Vec<u64>, rejected: u32 },
+    /// The home, about its own entries.
+    Home,
+}
+
+struct Outstanding {
+    entry: Entry,
+    copies: BTreeMap<NodeId, (LogId, SlotSet)>,
+    sent: BTreeMap<NodeId, SlotSet>,
+    asker: Asker,
+    since: Duration,
+    sent_at: Duration,
+    full: bool,
+}
+
+/// Entries on their way to W nodes.
+#[derive(Default)]
+pub(crate) struct Replicator {
+    outstanding: BTreeMap<EntryKey, Outstanding>,
+}
+
+impl Replicator {
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.outstanding.is_empty()
+    }
+}
+
+impl Outstanding {
+    /// Fewest copies of any slot of the entry.
+    fn fewest_copies(&self) -> u8 {
+        let slots = self.entry.head.slots;
+        let copies = |slot| self.copies.values().filter(|(_, set)| set.contains(slot)).count();
+        slots.iter().map(copies).min().unwrap_or(0) as u8
+    }
+
+    fn is_durable(&self, min_copies: u8) -> bool {
+        // Copies by bit-slices would be faster; two sets are the common case and done directly.
+        if min_copies == 2 {
+            let (mut once, mut twice) = (SlotSet::EMPTY, SlotSet::EMPTY);
+            for (_, set) in self.copies.values() {
+                twice = twice.or(once.and(*set));
+                once = once.or(*set);
+            }
+            return twice.contains_all(self.entry.head.slots);
+        }
+        self.fewest_copies() >= min_copies
+    }
+}
+
+fn conflict(key: EntryKey) -> ClientError {
+    let number = key.number;
+    let message =
+        format!("batch {number} was recorded before with other content; did the dataset change?");
+    ClientError::new(ErrorKind::Conflict, message)
+}
+
+impl Core {
+    /// Sends an entry to the owners of its slots. A second call for the same entry joins the first.
+    pub(crate) fn replicate(&mut self, entry: Entry, asker: Asker) {
+        let key = entry.head.key;
+        if let Some(outstanding) = self.replicator.outstanding.get_mut(&key) {
+            if outstanding.entry.head != entry.head {
+                let error = conflict(key);
+                if let Asker::Batch { tickets, .. } = &asker {
+                    self.batch_refused(key, tickets, &error);
+                }
+            } else if let (Asker::Batch { tickets, .. }, Asker::Batch { tickets: more, .. }) =
+                (&mut outstanding.asker, asker)
+            {
+                tickets.extend(more);
+            }
+            return;
+        }
+        let outstanding = Outstanding {
+            entry,
+            copies: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            asker,
+            since: self.now,
+            sent_at: self.now,
+            full: false,
+        };
+        self.replicator.outstanding.insert(key, outstanding);
+        self.send_to_owners(key);
+    }
+
+    /// Sends what the present owners were not sent yet.
+    fn send_to_owners(&mut self, key: EntryKey) {
+        let placement = self.placement(key.job);
+        let Some(outstanding) = self.replicator.outstanding.get_mut(&key) else { return };
+        outstanding.sent_at = self.now;
+        let mut messages: Vec<(NodeId, Bytes)> = Vec::new();
+        for (owner, slots) in &placement.by_owner {
+            let sent = outstanding.sent.entry(*owner).or_default();
+            let wanted = slots.and(outstanding.entry.head.slots).minus(*sent);
+            if !wanted.is_empty() {
+                *sent = sent.or(wanted);
+                messages.push((*owner, outstanding.entry.restrict(wanted).encode()));
+            }
+        }
+        for (owner, bytes) in messages {
+            self.send_with(owner, PeerMessage::Store, bytes);
+        }
+    }
+
+    /// Whether enough owners answer for an acknowledgement; otherwise what to tell the client.
+    pub(crate) fn replicas_suffice(&self) -> Result<(), String> {
+        let (live, needed) = (self.members.live.len(), usize::from(self.config.min_copies));
+        if live >= needed {
+            Ok(())
+        } else {
+            Err(format!("waiting for replicas: {live} of {needed}"))
+        }
+    }
+
+    pub(crate) fn on_stored(&mut self, from: NodeId, log: LogId, entries: &[(EntryKey, SlotSet)]) {
+        let current = if from == self.config.node {
+            Some(self.config.log)
+        } else {
+            self.links.identity(from).map(|identity| identity.log)
+        };
+        if current != Some(log) {
+            return;
+        }
+        for (key, slots) in entries {
+            let Some(outstanding) = self.replicator.outstanding.get_mut(key) else { continue };
+            let copies = outstanding.copies.entry(from).or_insert((log, SlotSet::EMPTY));
+            copies.1 = copies.1.or(*slots);
+            if outstanding.is_durable(self.config.min_copies) {
+                let done = self.replicator.outstanding.remove(key).expect("looked up just now");
+                let copies = done.fewest_copies();
+                self.on_replicated(*key, done.asker, copies);
+            }
+        }
+    }
+
+    fn on_replicated(&mut self, key: EntryKey, asker: Asker, copies: u8) {
+        match asker {
+            Asker::Batch { tickets, rejected } => {
+                self.batch_durable(key, &tickets, copies, rejected);
+            }
+            Asker::Home => self.home_entry_durable(key),
+        }
+    }
+
+    pub(crate) fn on_not_stored(&mut self, from: NodeId, key: EntryKey, reason: NotStored) {
+        let Some(outstanding) = self.replicator.outstanding.get_mut(&key) else { return };
+        match reason {
+            NotStored::Full => {
+                outstanding.full = true;
+                // Asked again with the next resend.
+                outstanding.sent.remove(&from);
+            }
+            NotStored::Gone => {
+                let message = "the job is gone: its time to live is over";
+                self.fail_outstanding(key, &ClientError::new(ErrorKind::NotFound, message));
+            }
+            NotStored::Conflict => {
+                self.fail_outstanding(key, &conflict(key));
+            }
+        }
+    }
+
+    fn fail_outstanding(&mut self, key: EntryKey, error: &ClientError) {
+        let Some(outstanding) = self.replicator.outstanding.remove(&key) else { return };
+        match outstanding.asker {
+            Asker::Batch { tickets, .. } => self.batch_refused(key, &tickets, error),
+            Asker::Home => self.home_entry_failed(key, error),
+        }
+    }
+
+    pub(crate) fn tick_replicator(&mut self) {
+        let now = self.now;
+        let mut late = Vec::new();
+        let mut over = Vec::new();
+        for (key, outstanding) in &mut self.replicator.outstanding {
+            if now >= outstanding.since + GIVE_UP_AFTER {
+                over.push(*key);
+            } else if now >= outstanding.sent_at + RESEND_AFTER {
+                let copies = &outstanding.copies;
+                outstanding.sent.retain(|node, _| copies.contains_key(node));
+                late.push(*key);
+            }
+        }
+        for key in late {
+            self.send_to_owners(key);
+        }
+        for key in over {
+            let Some(outstanding) = self.replicator.outstanding.get(&key) else { continue };
+            let needed = self.config.min_copies;
+            let reason = match self.replicas_suffice() {
+                Err(reason) => reason,
+                Ok(()) if outstanding.full => "disk full: free space on the nodes".to_owned(),
+                Ok(()) => {
+                    format!("waiting for replicas: {} of {needed}", outstanding.fewest_copies())
+                }
+            };
+            self.fail_outstanding(key, &ClientError::new(ErrorKind::Unavailable, reason));
+        }
+    }
+
+    pub(crate) fn replicate_after_change(&mut self) {
+        let keys: Vec<_> = self.replicator.outstanding.keys().copied().collect();
+        for key in keys {
+            self.send_to_owners(key);
+        }
+    }
+
+    /// The peer was started again: what it was sent may be lost.
+    pub(crate) fn resend_to(&mut self, peer: NodeId) {
+        for outstanding in self.replicator.outstanding.values_mut() {
+            if !outstanding.copies.contains_key(&peer) {
+                outstanding.sent.remove(&peer);
+            }
+        }
+        self.replicate_after_change();
+    }
+
+    /// The peer lost its disk: what it acknowledged counts no more.
+    pub(crate) fn void_copies_of(&mut self, peer: NodeId) {
+        for outstanding in self.replicator.outstanding.values_mut() {
+            outstanding.copies.remove(&peer);
+        }
+        self.handoff_void(peer);
+    }
+
+    pub(crate) fn replicator_forget(&mut self, job: JobId) {
+        let keys: Vec<_> =
+            self.replicator.outstanding.keys().filter(|key| key.job == job).copied().collect();
+        let error = ClientError::new(ErrorKind::NotFound, "the job is gone");
+        for key in keys {
+            self.fail_outstanding(key, &error);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Tasks: the heavy, pure work of the engine, carried out of the state machine's way.
+//!
+//! A shell runs [`execute`] on its worker threads, a simulator in place; the outcome comes back as
+//! [`crate::Input::TaskDone`]. A task reads this node's own log and nothing else.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use cortado_engine::{
+    Durability, Final, FinalError, FinalStep, LookupFold, LookupRequest, Mapped, ReportFile,
+    SlotFold, SummaryFold, map_batch,
+};
+use cortado_protocol::client::Reject;
+use cortado_protocol::entry::Entry;
+use cortado_protocol::job::{BatchHeader, Manifest, ResultFile};
+use cortado_protocol::{EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet, content_hash, limits};
+
+use crate::RecordRef;
+use crate::ask::Origin;
+use crate::job::BoundPlan;
+use crate::mapper::Mapping;
+use crate::work::WorkKey;
+
+/// Reads this node's log.
+pub trait Records {
+    /// The payload of a record, or `None` if it can't be read or its checksum is wrong.
+    fn read(&self, record: RecordRef) -> Option<Bytes>;
+}
+
+/// An entry and where this node's log has it.
+pub type Located = (EntryKey, RecordRef);
+
+/// What to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Turn a batch into deltas.
+    Map {
+        /// The job.
+        plan: Arc<BoundPlan>,
+        /// What the payload is.
+        header: BatchHeader,
+        /// The records.
+        payload: Bytes,
+    },
+    /// Fold the ledgers of some slots.
+    Fold {
+        /// The job.
+        plan: Arc<BoundPlan>,
+        /// The slots.
+        slots: SlotSet,
+        /// All entries of all tables that speak for any of them.
+        entries: Vec<Located>,
+    },
+    /// Find the rows of a reference table with the given keys.
+    Lookup {
+        /// The job.
+        plan: Arc<BoundPlan>,
+        /// The table's index.
+        table: usize,
+        /// The keys, per slot.
+        keys: Vec<(Slot, Vec<Vec<u8>>)>,
+        /// The table's entries that speak for any of the slots.
+        entries: Vec<Located>,
+    },
+    /// Merge the slots' outputs and the batch summaries.
+    Finish {
+        /// The job.
+        plan: Arc<BoundPlan>,
+        /// Declared number of batches per table.
+        ends: Vec<u64>,
+        /// What the acknowledgements stood for.
+        durability: Durability,
+        /// The output of every slot.
+        outputs: Vec<(Slot, Bytes)>,
+        /// All entries of all tables that speak for the meta slot.
+        summaries: Vec<Located>,
+    },
+    /// Go on with rows that were looked up.
+    Join {
+        /// Where [`Task::Finish`] stopped.
+        state: Box<Finishing>,
+        /// Rows by table and slot.
+        rows: Vec<(usize, Slot, Bytes)>,
+    },
+    /// Read entries, restricted to some slots each.
+    Read(Vec<(EntryKey, RecordRef, SlotSet)>),
+    /// Collect a table's rejected rows.
+    Rejects {
+        /// The job.
+        plan: Arc<BoundPlan>,
+        /// The table's index.
+        table: usize,
+        /// Its entries that speak for the meta slot.
+        summaries: Vec<Located>,
+    },
+}
+
+/// A finish that waits for rows of reference tables.
+pub struct Finishing {
+    plan: Arc<BoundPlan>,
+    ends: Vec<u64>,
+    durability: Durability,
+    last: Final,
+    summary: SummaryFold,
+}
+
+impl std::fmt::Debug for Finishing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finishing").field("job", &self.plan.spec.job).finish_non_exhaustive()
+    }
+}
+
+/// What came of it.
+pub enum TaskOutput {
+    /// Of [`Task::Map`].
+    Mapped(Mapped),
+    /// Of [`Task::Fold`] and [`Task::Lookup`]: the output of each slot.
+    Outputs(Vec<(Slot, Bytes)>),
+    /// Of [`Task::Finish`] and [`Task::Join`]: rows are needed.
+    Lookups(Box<Finishing>, Vec<LookupRequest>),
+    /// Of [`Task::Finish`] and [`Task::Join`]: the result, cut into chunks.
+    Results(Manifest, Vec<Bytes>),
+    /// Of [`Task::Read`].
+    Entries(Vec<Entry>),
+    /// Of [`Task::Rejects`].
+    Rejects(Vec<Reject>),
+    /// These records can't be read; nothing else was done.
+    Unreadable(Vec<Located>),
+    /// It can't be done, and trying again would not change that.
+    Failed(String),
+}
+
+impl std::fmt::Debug for TaskOutput {
+    /// Only the kind: outputs are large.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mapped(_) => "Mapped",
+            Self::Outputs(_) => "Outputs",
+            Self::Lookups(..) => "Lookups",
+            Self::Results(..) => "Results",
+            Self::Entries(_) => "Entries",
+            Self::Rejects(_) => "Rejects",
+            Self::Unreadable(_) => "Unreadable",
+            Self::Failed(_) => "Failed",
+        })
+    }
+}
+
+/// What a task is for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    Map(Mapping),
+    Work(WorkKey),
+    Home(JobId),
+    Fetch { to: NodeId, job: JobId, round: u64 },
+    Chunk(Origin),
+    Rejects(Origin),
+}
+
+/// Why a task stopped.
+enum Stop {
+    Unreadable(Vec<Located>),
+    Failed(String),
+}
+
+impl From<FinalError> for Stop {
+    fn from(error: FinalError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<cortado_engine::DeltaError> for Stop {
+    fn from(error: cortado_engine::DeltaError) -> Self {
+        Self::Failed(format!("a delta can't be read: {error}"))
+    }
+}
+
+/// Does a task.
+pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
+    let done = match task {
+        Task::Map { plan, header, payload } => Ok(map(&plan, &header, &payload)),
+        Task::Fold { plan, slots, entries } => fold(&plan, slots, &entries, records),
+        Task::Lookup { plan, table, keys, entries } => {
+            lookup(&plan, table, keys, &entries, records)
+        }
+        Task::Finish { plan, ends, durability, outputs, summaries } => {
+            finish(plan, ends, durability, &outputs, &summaries, records)
+        }
+        Task::Join { state, rows } => join(state, &rows),
+        Task::Read(wanted) => read(&wanted, records),
+        Task::Rejects { plan, table, summaries } => summarise(&plan, &summaries, records)
+            .map(|fold| TaskOutput::Rejects(fold.rejects(table, &plan.spec))),
+    };
+    match done {
+        Ok(output) => output,
+        Err(Stop::Unreadable(entries)) => TaskOutput::Unreadable(entries),
+        Err(Stop::Failed(message)) => TaskOutput::Failed(message),
+    }
+}
+
+fn map(plan: &BoundPlan, header: &BatchHeader, payload: &[u8]) -> TaskOutput {
+    let slots = usize::from(plan.spec.slots);
+    let layout = &plan.layouts[usize::from(header.table)][header.file as usize];
+    TaskOutput::Mapped(map_batch(&plan.plan, slots, layout, header, payload))
+}
+
+/// Reads entries one after the other; all unreadable ones are reported together.
+fn for_each(
+    entries: &[Located],
+    records: &dyn Records,
+    mut visit: impl FnMut(&Entry) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let mut unreadable = Vec::new();
+    for located in entries {
+        let entry = records.read(located.1).and_then(|bytes| Entry::decode(&bytes).ok());
+        match entry.filter(|entry| entry.head.key == located.0) {
+            Some(entry) if unreadable.is_empty() => visit(&entry)?,
+            Some(_) => {}
+            None => unreadable.push(*located),
+        }
+    }
+    if unreadable.is_empty() { Ok(()) } else { Err(Stop::Unreadable(unreadable)) }
+}
+
+fn fold(
+    plan: &BoundPlan,
+    slots: SlotSet,
+    entries: &[Located],
+    records: &dyn Records,
+) -> Result<TaskOutput, Stop> {
+    let mut folds: Vec<_> = slots.iter().map(|slot| (slot, SlotFold::new(&plan.plan))).collect();
+    for_each(entries, records, |entry| {
+        let Some(table) = entry.head.key.edge.as_table() else { return Ok(()) };
+        for (slot, fold) in &mut folds {
+            if let Some(delta) = entry.delta(*slot).filter(|delta| !delta.is_empty()) {
+                fold.add(table, &delta)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(TaskOutput::Outputs(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect()))
+}
+
+fn lookup(
+    plan: &BoundPlan,
+    table: usize,
+    keys: Vec<(Slot, Vec<Vec<u8>>)>,
+    entries: &[Located],
+    records: &dyn Records,
+) -> Result<TaskOutput, Stop> {
+    let mut folds: Vec<_> = keys
+        .into_iter()
+        .map(|(slot, keys)| (slot, LookupFold::new(&plan.plan, table, keys)))
+        .collect();
+    for_each(entries, records, |entry| {
+        for (slot, fold) in &mut folds {
+            if let Some(delta) = entry.delta(*slot).filter(|delta| !delta.is_empty()) {
+                fold.add(&delta)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(TaskOutput::Outputs(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect()))
+}
+
+fn summarise(
+    plan: &BoundPlan,
+    summaries: &[Located],
+    records: &dyn Records,
+) -> Result<SummaryFold, Stop> {
+    let mut fold = SummaryFold::new(&plan.plan);
+    for_each(summaries, records, |entry| {
+        let (table, delta) = (entry.head.key.edge.as_table(), entry.delta(META_SLOT));
+        if let (Some(table), Some(delta)) = (table, delta) {
+            fold.add(table, entry.head.key.number, &delta)?;
+        }
+        Ok(())
+    })?;
+    Ok(fold)
+}
+
+fn finish(
+    plan: Arc<BoundPlan>,
+    ends: Vec<u64>,
+    durability: Durability,
+    outputs: &[(Slot, Bytes)],
+    summaries: &[Located],
+    records: &dyn Records,
+) -> Result<TaskOutput, Stop> {
+    let summary = summarise(&plan, summaries, records)?;
+    let mut last = Final::new(&plan.plan, usize::from(plan.spec.slots));
+    for (slot, output) in outputs {
+        last.add(*slot, output)?;
+    }
+    step(Box::new(Finishing { plan, ends, durability, last, summary }))
+}
+
+fn join(mut state: Box<Finishing>, rows: &[(usize, Slot, Bytes)]) -> Result<TaskOutput, Stop> {
+    for (table, slot, rows) in rows {
+        state.last.add_rows(*table, *slot, rows)?;
+    }
+    step(state)
+}
+
+fn step(mut state: Box<Finishing>) -> Result<TaskOutput, Stop> {
+    match state.last.next()? {
+        FinalStep::Lookup(requests) => Ok(TaskOutput::Lookups(state, requests)),
+        FinalStep::Done(mut files) => {
+            let Finishing { plan, ends, durability, summary, .. } = &*state;
+            let receipt = summary.receipt(&plan.spec, ends, *durability, &files)?;
+            files.push(receipt.to_file());
+            let (manifest, chunks) = package(&files);
+            Ok(TaskOutput::Results(manifest, chunks))
+        }
+    }
+}
+
+/// Puts result files one after the other and cuts them into chunks.
+fn package(files: &[ReportFile]) -> (Manifest, Vec<Bytes>) {
+    let mut all = BytesMut::with_capacity(files.iter().map(|file| file.bytes.len()).sum());
+    for file in files {
+        all.extend_from_slice(&file.bytes);
+    }
+    let all = all.freeze();
+    let chunks: Vec<_> = (0..all.len())
+        .step_by(limits::CHUNK_BYTES)
+        .map(|at| all.slice(at..all.len().min(at + limits::CHUNK_BYTES)))
+        .collect();
+    let named = |file: &ReportFile| ResultFile {
+        name: file.name.clone(),
+        bytes: file.bytes.len() as u64,
+        rows: file.rows,
+    };
+    let files = files.iter().map(named).collect();
+    (Manifest::Done { files, chunks: chunks.len() as u64, hash: content_hash(&all) }, chunks)
+}
+
+fn read(
+    wanted: &[(EntryKey, RecordRef, SlotSet)],
+    records: &dyn Records,
+) -> Result<TaskOutput, Stop> {
+    let located: Vec<_> = wanted.iter().map(|(key, record, _)| (*key, *record)).collect();
+    let mut slots = wanted.iter().map(|(_, _, slots)| *slots);
+    let mut entries = Vec::with_capacity(wanted.len());
+    for_each(&located, records, |entry| {
+        let slots = slots.next().unwrap_or(SlotSet::EMPTY);
+        entries.push(entry.restrict(slots));
+        Ok(())
+    })?;
+    Ok(TaskOutput::Entries(entries))
+}
