@@ -1,2 +1,7 @@
-//! The Cortado client: upload, results, local cluster, generators; a library others can use.
-fn main() {}
+//! The command `cortado`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cortado::cli::main()
+}

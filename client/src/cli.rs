@@ -1,0 +1,106 @@
+//! The command `cortado`: reads its arguments, calls the library, prints, and turns errors into exit
+//! codes.
+
+mod args;
+mod cluster_commands;
+mod gen_command;
+mod local_command;
+mod output;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+
+use crate::{Cluster, Error, Target};
+use args::{Arguments, Command, GlobalArguments};
+use output::Output;
+
+/// Exit code of a usage error; clap's own.
+const USAGE: u8 = 2;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output and are no error; a closed one is none either.
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    log_to_stderr();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, Error::BrokenPipe) {
+                report(&error);
+            }
+            error.exit_code().into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Error> {
+    let output = Output { json: arguments.global.json };
+    match arguments.command {
+        Command::Gen(command) => gen_command::run(command, output),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "cortado", &mut text);
+            output.bytes(&text)
+        }
+        command => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|source| Error::io("start", "the runtime".as_ref(), source))?;
+            let result = runtime.block_on(run_online(command, &arguments.global, output));
+            // Reader threads may hang on a slow disk; the answer is known.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+/// Commands that speak to a cluster.
+async fn run_online(
+    command: Command,
+    global: &GlobalArguments,
+    output: Output,
+) -> Result<(), Error> {
+    if let Command::Local(command) = command {
+        return local_command::run(command, output).await;
+    }
+    let cluster = Cluster::new(&Target {
+        profile: global.cluster.clone(),
+        addresses: global.connect.clone(),
+        patience: Some(Duration::from_secs(global.timeout)),
+    })?;
+    match command {
+        Command::Nodes => cluster_commands::nodes(&cluster, output).await,
+        Command::Ring => cluster_commands::ring(&cluster, output).await,
+        Command::Drain { node } => cluster_commands::drain(&cluster, node, output).await,
+        _ => Err(Error::BadInput("not available".into())),
+    }
+}
+
+/// An error as its last words on standard error.
+fn report(error: &Error) {
+    let stderr = std::io::stderr();
+    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let prefix = if colour { "\u{1b}[1;31merror\u{1b}[0m:" } else { "error:" };
+    output::note(&format!("{prefix} {error}"));
+}
+
+/// Diagnostics of the libraries below, for those who ask for them in `CORTADO_LOG`.
+fn log_to_stderr() {
+    let filter = std::env::var("CORTADO_LOG").unwrap_or_else(|_| "error".into());
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}

@@ -1,0 +1,314 @@
+//! The arguments of the command line. Doc comments here are what `--help` prints.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use cortado_protocol::{JobId, NodeId};
+
+use crate::generate::coffee::Month;
+
+/// Version, git revision and protocol version.
+pub(super) const VERSION: &str = version();
+
+const fn version() -> &'static str {
+    const {
+        // A test compares it with the protocol crate.
+        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 1)")
+    }
+}
+
+/// Count data exactly once on a cluster without a broker
+///
+/// Cortado uploads files to a cluster of equal nodes, computes the reports of a plan and proves by a
+/// receipt that every row was counted once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cortado",
+    version = VERSION,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  cortado local up --dir demo              five nodes on this machine
+  cortado gen coffee --out data            a dataset to try it with
+  cortado --cluster demo run coffee --data data --out results
+  cortado --cluster demo verify JOB --recompute data
+  cortado local down --dir demo --wipe
+
+Exit codes:
+  0 ok · 1 the job failed or was cancelled · 2 usage or bad input · 3 not found
+  4 incomplete or mismatch · 5 cluster unreachable (safe to retry) · 130 interrupted"
+)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Where the cluster is, and how to print.
+#[derive(Clone, Debug, Args)]
+pub(super) struct GlobalArguments {
+    /// Profile directory of the cluster, as `cortado local up` writes one
+    #[arg(long, global = true, value_name = "PROFILE", env = "CORTADO_CLUSTER")]
+    pub(super) cluster: Option<PathBuf>,
+    /// Addresses of nodes, instead of the profile's
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        env = "CORTADO_CONNECT"
+    )]
+    pub(super) connect: Vec<String>,
+    /// Seconds without any answer after which the cluster counts as unreachable
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        env = "CORTADO_TIMEOUT"
+    )]
+    pub(super) timeout: u64,
+    /// Print JSON (see docs/cli-json.md)
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a cluster of node processes on this machine
+    #[command(subcommand)]
+    Local(LocalCommand),
+    /// Make a dataset
+    #[command(subcommand)]
+    Gen(GenCommand),
+    /// Upload a dataset, wait, and write the reports
+    ///
+    /// The job's id is printed first, on standard output. Ctrl-C detaches: the job stays in the
+    /// cluster, and the command to go on is printed.
+    #[command(after_help = "\
+Examples:
+  cortado run coffee --data data --out results
+  cortado run plans/mine.toml --data data --detach")]
+    Run(RunArguments),
+    /// Go on with an interrupted upload, sending only what is missing
+    #[command(after_help = "\
+Example:
+  cortado resume 01890a5d-ac96-774b-bcce-b302099a8057 --data data --out results")]
+    Resume(ResumeArguments),
+    /// List all jobs
+    Jobs,
+    /// Show how a job stands
+    Status {
+        /// The job's id
+        job: JobId,
+    },
+    /// Cancel a job
+    Cancel {
+        /// The job's id
+        job: JobId,
+    },
+    /// Fetch a job's reports again, from any node
+    Result {
+        /// The job's id
+        job: JobId,
+        /// Folder for the reports
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Check a job's receipt; with the data, compute everything again and compare
+    Verify {
+        /// The job's id
+        job: JobId,
+        /// The dataset, to compute the reports again in this process
+        #[arg(long, value_name = "DIR")]
+        recompute: Option<PathBuf>,
+    },
+    /// Say in one sentence what a job waits for
+    Explain {
+        /// The job's id
+        job: JobId,
+    },
+    /// Show the rows that were rejected, and why
+    Rejects {
+        /// The job's id
+        job: JobId,
+        /// Only this table
+        #[arg(long, value_name = "TABLE")]
+        table: Option<String>,
+    },
+    /// Show the members and how they stand
+    Nodes,
+    /// Show the owners of the slots, and moves in progress
+    Ring,
+    /// Move everything off a node and let it leave
+    Drain {
+        /// The node's name
+        node: NodeId,
+    },
+    /// Print a completion script
+    #[command(after_help = "\
+Example:
+  cortado completions bash > ~/.local/share/bash-completion/completions/cortado")]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// `coffee`, or the path of a plan file
+    pub(super) plan: String,
+    /// Folder of the dataset
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+    /// Folder for the reports
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Id of the job, a UUID; one that exists is resumed
+    #[arg(long, value_name = "ID")]
+    pub(super) job: Option<JobId>,
+    /// Do not wait for the reports once everything is uploaded
+    #[arg(long)]
+    pub(super) detach: bool,
+}
+
+/// Arguments of `resume`.
+#[derive(Debug, Args)]
+pub(super) struct ResumeArguments {
+    /// The job's id
+    pub(super) job: JobId,
+    /// Folder of the dataset, the same as before
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+    /// Folder for the reports
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Do not wait for the reports once everything is uploaded
+    #[arg(long)]
+    pub(super) detach: bool,
+}
+
+/// `cortado gen …`
+#[derive(Debug, Subcommand)]
+pub(super) enum GenCommand {
+    /// The dataset of a coffee-shop chain: the same bytes for the same options
+    #[command(after_help = "\
+Examples:
+  cortado gen coffee --out data
+  cortado gen coffee --out small --months 202401 --transactions-per-month 1000 --users 500")]
+    Coffee(CoffeeArguments),
+}
+
+/// Arguments of `gen coffee`.
+#[derive(Debug, Args)]
+pub(super) struct CoffeeArguments {
+    /// Folder for the dataset
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Months of sales
+    #[arg(long, value_name = "YYYYMM", value_delimiter = ',', default_value = "202401,202501")]
+    pub(super) months: Vec<Month>,
+    /// Transactions in each month
+    #[arg(long, value_name = "COUNT", default_value_t = 620_000)]
+    pub(super) transactions_per_month: u64,
+    /// Registered customers
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    pub(super) users: u64,
+    /// Seed of the random numbers
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(super) seed: u64,
+}
+
+/// `cortado local …`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  cortado local up --dir demo --nodes 5
+  cortado --cluster demo nodes
+  cortado local kill node-3 --dir demo
+  cortado local start node-3 --dir demo
+  cortado local down --dir demo --wipe")]
+pub(super) enum LocalCommand {
+    /// Make a cluster, or start what does not run of an existing one
+    Up {
+        #[command(flatten)]
+        dir: DirArgument,
+        /// Number of nodes [default: 5; an existing cluster keeps its own]
+        #[arg(long)]
+        nodes: Option<u16>,
+        /// Copies of each batch
+        #[arg(long, default_value_t = 3)]
+        replicas: u8,
+        /// Copies on disk before a batch is acknowledged
+        #[arg(long, default_value_t = 2)]
+        min_copies: u8,
+    },
+    /// Stop all nodes; their data stays unless wiped
+    Down {
+        #[command(flatten)]
+        dir: DirArgument,
+        /// Delete the cluster, its data included
+        #[arg(long)]
+        wipe: bool,
+    },
+    /// Kill a node (SIGKILL)
+    Kill(NodeArguments),
+    /// Start a node again
+    Start(NodeArguments),
+    /// Stop a node (SIGTERM): it hands its data over and leaves
+    Stop(NodeArguments),
+    /// Pause a node (SIGSTOP)
+    Pause(NodeArguments),
+    /// Let a paused node go on (SIGCONT)
+    Resume(NodeArguments),
+    /// Delete a stopped node's data
+    WipeDisk(NodeArguments),
+    /// Add nodes
+    Add {
+        #[command(flatten)]
+        dir: DirArgument,
+        /// How many
+        #[arg(long, default_value_t = 1)]
+        count: u16,
+    },
+}
+
+/// Which local cluster.
+#[derive(Debug, Args)]
+pub(super) struct DirArgument {
+    /// Folder of the cluster
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: PathBuf,
+}
+
+/// Which node of which local cluster.
+#[derive(Debug, Args)]
+pub(super) struct NodeArguments {
+    /// The node: node-1, node-2, …
+    pub(super) node: NodeId,
+    #[command(flatten)]
+    pub(super) dir: DirArgument,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_names_the_protocol() {
+        let protocol = format!("protocol {})", cortado_protocol::PROTOCOL_VERSION);
+        assert!(VERSION.ends_with(&protocol), "{VERSION}");
+    }
+}

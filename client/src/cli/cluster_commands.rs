@@ -1,0 +1,144 @@
+//! `cortado nodes`, `ring` and `drain`.
+
+use cortado_protocol::NodeId;
+use cortado_protocol::client::{ClientRequest, ClientResponse, ClusterView, MemberState, RingView};
+use serde_json::{Value, json};
+
+use super::output::{Output, grouped, table};
+use crate::cluster::unexpected;
+use crate::{Cluster, Error};
+
+pub(super) async fn nodes(cluster: &Cluster, output: Output) -> Result<(), Error> {
+    let view = cluster.view().await?;
+    output.show(&cluster_json(&view), |_| {
+        let supervisor = match &view.supervisor {
+            Some((node, term)) => format!("{node} (term {term})"),
+            None => "none elected yet".into(),
+        };
+        let formed = if view.formed {
+            String::new()
+        } else {
+            format!("\nstill forming: waits for {} nodes", view.expected_nodes)
+        };
+        format!(
+            "{}\n\ncluster {}, {} slots, fsync on {} of {}; seen by {}\nsupervisor: {supervisor}{formed}",
+            members_table(&view),
+            view.cluster,
+            view.slots,
+            view.min_copies,
+            view.replicas,
+            view.answered_by,
+        )
+    })
+}
+
+pub(super) async fn ring(cluster: &Cluster, output: Output) -> Result<(), Error> {
+    let view = match cluster.request(&ClientRequest::Ring).await? {
+        (ClientResponse::Ring(view), _) => view,
+        (other, _) => return Err(unexpected(&other)),
+    };
+    output.show(&ring_json(&view), |_| ring_text(&view))
+}
+
+pub(super) async fn drain(cluster: &Cluster, node: NodeId, output: Output) -> Result<(), Error> {
+    match cluster.request(&ClientRequest::Drain(node)).await? {
+        (ClientResponse::Accepted, _) => {
+            output.show(&json!({ "node": node, "state": "draining" }), |_| {
+                format!("{node} drains: it moves its records away and leaves; watch `cortado ring`")
+            })
+        }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// The members for people.
+pub(super) fn members_table(view: &ClusterView) -> String {
+    let rows = view
+        .members
+        .iter()
+        .map(|member| {
+            vec![
+                member.id.to_string(),
+                state(member.state).into(),
+                member.client_addr.to_string(),
+                member.jobs.map_or_else(String::new, |jobs| jobs.to_string()),
+            ]
+        })
+        .collect();
+    table(&["NODE", "STATE", "CLIENTS", "JOBS"], &[3], rows)
+}
+
+const fn state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Alive => "alive",
+        MemberState::Draining => "draining",
+        MemberState::Down => "down",
+    }
+}
+
+/// The members for programs; see docs/cli-json.md.
+pub(super) fn cluster_json(view: &ClusterView) -> Value {
+    let members: Vec<_> = view
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "id": member.id,
+                "state": state(member.state),
+                "client_addr": member.client_addr,
+                "generation": member.generation,
+                "jobs": member.jobs,
+            })
+        })
+        .collect();
+    let supervisor =
+        view.supervisor.as_ref().map(|(node, term)| json!({ "node": node, "term": term }));
+    json!({
+        "cluster": view.cluster,
+        "answered_by": view.answered_by,
+        "replicas": view.replicas,
+        "min_copies": view.min_copies,
+        "slots": view.slots,
+        "expected_nodes": view.expected_nodes,
+        "formed": view.formed,
+        "members": members,
+        "supervisor": supervisor,
+    })
+}
+
+fn ring_json(view: &RingView) -> Value {
+    let slots: Vec<_> = view
+        .slots
+        .iter()
+        .map(|(slot, owners)| json!({ "slot": slot.0, "owners": owners }))
+        .collect();
+    let moves: Vec<_> = view
+        .moves
+        .iter()
+        .map(|(job, node, entries)| json!({ "job": job, "to": node, "entries": entries }))
+        .collect();
+    json!({ "version": view.version, "slots": slots, "moves": moves })
+}
+
+fn ring_text(view: &RingView) -> String {
+    let rows = view
+        .slots
+        .iter()
+        .map(|(slot, owners)| {
+            let owners: Vec<_> = owners.iter().map(NodeId::to_string).collect();
+            vec![slot.0.to_string(), owners.join(" ")]
+        })
+        .collect();
+    let slots = table(&["SLOT", "OWNERS"], &[0], rows);
+    let moves = if view.moves.is_empty() {
+        "no moves in progress".into()
+    } else {
+        let rows = view
+            .moves
+            .iter()
+            .map(|(job, node, entries)| vec![job.to_string(), node.to_string(), grouped(*entries)])
+            .collect();
+        table(&["JOB", "TO", "ENTRIES"], &[2], rows)
+    };
+    format!("{slots}\n\n{moves}\nview {}", view.version)
+}

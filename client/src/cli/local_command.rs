@@ -1,0 +1,116 @@
+//! `cortado local`.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::args::{LocalCommand, NodeArguments};
+use super::cluster_commands::members_table;
+use super::output::{self, Output};
+use crate::Error;
+use crate::local::{self, Folder, NodeFolder, Options, UpReport};
+
+/// Nodes of a new cluster.
+const DEFAULT_NODES: u16 = 5;
+
+pub(super) async fn run(command: LocalCommand, output: Output) -> Result<(), Error> {
+    match command {
+        LocalCommand::Up { dir, nodes, replicas, min_copies } => {
+            if let Some(nodes) = nodes {
+                refuse_other_size(&dir.dir, nodes)?;
+            }
+            let nodes = nodes.unwrap_or(DEFAULT_NODES);
+            let report = local::up(&dir.dir, &Options { nodes, replicas, min_copies }).await?;
+            show_up(&report, output)
+        }
+        LocalCommand::Add { dir, count } => show_up(&local::add(&dir.dir, count).await?, output),
+        LocalCommand::Down { dir, wipe } => {
+            let ended = local::down(&dir.dir, wipe)?;
+            for end in ended.iter().filter(|end| !end.by_itself) {
+                output::note(&format!("{} did not stop in time and was killed", end.node));
+            }
+            let stopped: Vec<_> = ended.iter().map(|end| end.node).collect();
+            output.show(&json!({ "stopped": stopped, "wiped": wipe }), |_| {
+                let wiped = if wipe { "; everything deleted" } else { "" };
+                format!("{} stopped{wiped}", count(stopped.len()))
+            })
+        }
+        LocalCommand::Start(arguments) => {
+            let (folder, node) = open(&arguments)?;
+            let started = local::start(&folder, &node).await?;
+            done(output, &node, if started { "started" } else { "already running" })
+        }
+        LocalCommand::Stop(arguments) => {
+            let (_, node) = open(&arguments)?;
+            let ended = local::stop(&node)?;
+            done(output, &node, if ended.by_itself { "stopped" } else { "killed" })
+        }
+        LocalCommand::Kill(arguments) => {
+            let (_, node) = open(&arguments)?;
+            node.kill()?;
+            done(output, &node, "killed")
+        }
+        LocalCommand::Pause(arguments) => {
+            let (_, node) = open(&arguments)?;
+            node.signal(Signal::STOP)?;
+            done(output, &node, "paused")
+        }
+        LocalCommand::Resume(arguments) => {
+            let (_, node) = open(&arguments)?;
+            node.signal(Signal::CONT)?;
+            done(output, &node, "resumed")
+        }
+        LocalCommand::WipeDisk(arguments) => {
+            let (_, node) = open(&arguments)?;
+            node.wipe_disk()?;
+            done(output, &node, "wiped")
+        }
+    }
+}
+
+fn open(arguments: &NodeArguments) -> Result<(Folder, NodeFolder), Error> {
+    let folder = Folder::open(&arguments.dir.dir)?;
+    let node = folder.node(arguments.node)?;
+    Ok((folder, node))
+}
+
+/// A second `up` with another number of nodes is a mistake worth telling.
+fn refuse_other_size(dir: &std::path::Path, nodes: u16) -> Result<(), Error> {
+    if !Folder::exists(dir) {
+        return Ok(());
+    }
+    let existing = Folder::open(dir)?.nodes()?.len();
+    if existing == 0 || existing == usize::from(nodes) {
+        return Ok(());
+    }
+    Err(Error::BadInput(format!(
+        "{} has {existing} nodes already, --nodes says {nodes}; leave it out, or add nodes with \
+         `cortado local add`",
+        dir.display()
+    )))
+}
+
+fn show_up(report: &UpReport, output: Output) -> Result<(), Error> {
+    let value = json!({
+        "dir": report.folder,
+        "started": report.started,
+        "cluster": super::cluster_commands::cluster_json(&report.view),
+        "durability": report.durability,
+    });
+    output.show(&value, |_| {
+        format!("{}\n\n{}", members_table(&report.view), report.durability.sentence())
+    })?;
+    if !output.json {
+        let dir = report.folder.display();
+        output::note(&format!("use it with `--cluster {dir}` or `export CORTADO_CLUSTER={dir}`"));
+    }
+    Ok(())
+}
+
+fn done(output: Output, node: &NodeFolder, what: &str) -> Result<(), Error> {
+    let value = json!({ "node": node.name(), "state": what });
+    output.show(&value, |_| format!("{} {what}", node.name()))
+}
+
+fn count(nodes: usize) -> String {
+    if nodes == 1 { "1 node".into() } else { format!("{nodes} nodes") }
+}

@@ -1,0 +1,265 @@
+//! The cluster as a client sees it: addresses to try, members once one of them has answered, one
+//! connection to each, and requests that go on to the next node when one does not answer.
+
+mod address;
+mod connections;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::{
+    ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind, MemberState,
+};
+use cortado_protocol::{NodeId, frame, limits};
+use cortado_transport::{FrameReader, FrameWriter, Profile};
+use tokio::time::Instant;
+
+use crate::Error;
+use connections::Connections;
+pub(crate) use connections::NoAnswer;
+
+/// How long one node has to answer a request, beyond the time the request itself asks to wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after all nodes were asked in vain, or said "not now".
+const ROUND_PAUSE: Duration = Duration::from_millis(200);
+/// How long a cluster may be silent before it counts as unreachable.
+pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the cluster is.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// Profile directory.
+    pub profile: Option<PathBuf>,
+    /// Addresses instead of the profile's.
+    pub addresses: Vec<String>,
+    /// How long the cluster may be silent; [`DEFAULT_PATIENCE`] if none.
+    pub patience: Option<Duration>,
+}
+
+/// A cluster's nodes, reached over QUIC with the profile's certificate. Connections are made when
+/// they are needed and kept.
+pub struct Cluster {
+    name: String,
+    seeds: Vec<String>,
+    patience: Duration,
+    connections: Connections,
+    known: Mutex<Known>,
+}
+
+/// What is known of the members.
+#[derive(Default)]
+struct Known {
+    view: Option<ClusterView>,
+    /// The node that answered last.
+    last: Option<SocketAddr>,
+}
+
+impl Cluster {
+    /// Reads the profile. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if no profile is given or it can't be used.
+    pub fn new(target: &Target) -> Result<Self, Error> {
+        let dir = target.profile.as_deref().ok_or_else(|| {
+            Error::BadInput(
+                "which cluster? Give its profile directory with --cluster or in CORTADO_CLUSTER \
+                 (`cortado local up --dir DIR` makes one)"
+                    .into(),
+            )
+        })?;
+        let bad = |error: &dyn std::error::Error| Error::BadInput(error.to_string());
+        let profile = Profile::load(dir).map_err(|error| bad(&error))?;
+        let tls = profile.tls().map_err(|error| bad(&error))?;
+        let seeds =
+            if target.addresses.is_empty() { profile.addresses } else { target.addresses.clone() };
+        if let Some(wrong) = seeds.iter().find(|seed| !address::is_address(seed)) {
+            return Err(Error::BadInput(format!("'{wrong}' is not host:port")));
+        }
+        Ok(Self {
+            name: profile.cluster,
+            seeds,
+            patience: target.patience.unwrap_or(DEFAULT_PATIENCE),
+            connections: Connections::new(tls),
+            known: Mutex::default(),
+        })
+    }
+
+    /// The cluster of a local folder.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn from_folder(dir: &Path) -> Result<Self, Error> {
+        Self::new(&Target { profile: Some(dir.to_owned()), ..Target::default() })
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How long the cluster may be silent before it counts as unreachable.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// The members as any node sees them now; remembered for later requests.
+    ///
+    /// # Errors
+    /// As [`Cluster::request`].
+    pub async fn view(&self) -> Result<ClusterView, Error> {
+        match self.request(&ClientRequest::Cluster).await? {
+            (ClientResponse::Cluster(view), _) => {
+                self.known().view = Some(view.clone());
+                Ok(view)
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// The members that take work, by the last [`Cluster::view`].
+    #[must_use]
+    pub fn live_members(&self) -> Vec<(NodeId, SocketAddr)> {
+        let known = self.known();
+        let members = known.view.iter().flat_map(|view| &view.members);
+        members
+            .filter(|member| member.state == MemberState::Alive)
+            .map(|member| (member.id, member.client_addr))
+            .collect()
+    }
+
+    /// Asks any node, going on to the next one when one does not answer, and asking again while the
+    /// answer is "not now".
+    ///
+    /// # Errors
+    /// What the node says; [`Error::Unreachable`] when nothing else was heard for the cluster's
+    /// patience.
+    pub async fn request(&self, request: &ClientRequest) -> Result<(ClientResponse, Bytes), Error> {
+        let deadline = Instant::now() + self.patience;
+        let timeout = ANSWER_TIMEOUT + wait_of(request);
+        let mut reason = String::from("no address to try");
+        loop {
+            for addr in self.candidates().await {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                match self.ask(addr, request, timeout.min(left)).await {
+                    Ok((ClientResponse::Error(error), _)) => {
+                        self.known().last = Some(addr);
+                        if error.kind != ErrorKind::Unavailable {
+                            return Err(error.into());
+                        }
+                        reason = error.message;
+                    }
+                    Ok(answer) => {
+                        self.known().last = Some(addr);
+                        return Ok(answer);
+                    }
+                    Err(error) => reason = format!("{addr}: {error}"),
+                }
+            }
+            if Instant::now() + ROUND_PAUSE >= deadline {
+                return Err(self.unreachable(&reason));
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    /// Asks one node, once.
+    ///
+    /// # Errors
+    /// If it does not answer within `timeout`.
+    pub(crate) async fn ask(
+        &self,
+        addr: SocketAddr,
+        request: &ClientRequest,
+        timeout: Duration,
+    ) -> Result<(ClientResponse, Bytes), NoAnswer> {
+        let exchange = async {
+            let (mut writer, mut reader) = self.open(addr).await?;
+            writer.write(frame::encode(request, &[])).await.map_err(NoAnswer::new)?;
+            writer.finish();
+            let answer = reader.message::<ClientResponse>().await.map_err(NoAnswer::new)?;
+            answer.ok_or_else(|| NoAnswer::new("the node closed the stream without an answer"))
+        };
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                // Whatever went wrong on it, the next request gets a fresh connection.
+                self.connections.drop(addr);
+                Err(error)
+            }
+            Err(_) => {
+                self.connections.drop(addr);
+                Err(NoAnswer::new(format!("no answer within {:.1} s", timeout.as_secs_f32())))
+            }
+        }
+    }
+
+    /// Opens a stream to a node.
+    pub(crate) async fn open(
+        &self,
+        addr: SocketAddr,
+    ) -> Result<(FrameWriter, FrameReader), NoAnswer> {
+        let connection = self.connections.get(addr).await?;
+        let (send, receive) = connection.open_bi().await.map_err(NoAnswer::new)?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive, limits::CLIENT_FRAME_BYTES)))
+    }
+
+    /// What to say when the cluster was silent for too long.
+    pub(crate) fn unreachable(&self, reason: &str) -> Error {
+        Error::Unreachable(format!(
+            "cluster '{}' can't be reached ({} s without success); last: {reason}. It is safe to \
+             try again",
+            self.name,
+            self.patience.as_secs()
+        ))
+    }
+
+    /// Whom to ask, in order: who answered last, live members, the others, the addresses given.
+    async fn candidates(&self) -> Vec<SocketAddr> {
+        let mut candidates: Vec<SocketAddr> = Vec::new();
+        {
+            let known = self.known();
+            candidates.extend(known.last);
+            let mut members: Vec<_> = known.view.iter().flat_map(|view| &view.members).collect();
+            members.sort_by_key(|member| member.state == MemberState::Down);
+            candidates.extend(members.into_iter().map(|member| member.client_addr));
+        }
+        for seed in &self.seeds {
+            candidates.extend(address::resolve(seed).await);
+        }
+        let mut seen = std::collections::HashSet::new();
+        candidates.retain(|addr| seen.insert(*addr));
+        candidates
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a request asks the node to wait before it answers.
+fn wait_of(request: &ClientRequest) -> Duration {
+    match request {
+        ClientRequest::Status { wait_ms, .. } => Duration::from_millis(u64::from(*wait_ms)),
+        _ => Duration::ZERO,
+    }
+}
+
+/// An answer that does not fit the question: the node speaks another version, or is broken.
+pub(crate) fn unexpected(response: &ClientResponse) -> Error {
+    match response {
+        ClientResponse::Error(ClientError { kind, message }) => {
+            ClientError::new(*kind, message.clone()).into()
+        }
+        _ => Error::Unreachable(
+            "a node's answer does not fit the question; is it another version?".into(),
+        ),
+    }
+}

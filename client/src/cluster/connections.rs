@@ -1,0 +1,89 @@
+//! One connection per node, made when it is needed and kept until it fails.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cortado_transport::{ClientTls, Endpoint};
+use quinn::Connection;
+
+/// Why a node did not answer. Nothing is known about what it did with the request.
+#[derive(Clone, Debug)]
+pub(crate) struct NoAnswer(String);
+
+impl NoAnswer {
+    pub(super) fn new(reason: impl ToString) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The connections, and the sockets they use: one per kind of address, since loopback addresses,
+/// IPv4 and IPv6 need different ones.
+pub(super) struct Connections {
+    tls: ClientTls,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    endpoints: HashMap<(bool, bool), Endpoint>,
+    connections: HashMap<SocketAddr, Connection>,
+}
+
+impl Connections {
+    pub(super) fn new(tls: ClientTls) -> Self {
+        Self { tls, open: Mutex::default() }
+    }
+
+    /// The connection to a node; dials if there is none that lives.
+    pub(super) async fn get(&self, addr: SocketAddr) -> Result<Connection, NoAnswer> {
+        let endpoint = {
+            let mut open = self.open();
+            match open.connections.get(&addr) {
+                Some(connection) if connection.close_reason().is_none() => {
+                    return Ok(connection.clone());
+                }
+                _ => {}
+            }
+            let kind = (addr.is_ipv4(), addr.ip().is_loopback());
+            match open.endpoints.get(&kind) {
+                Some(endpoint) => endpoint.clone(),
+                None => {
+                    let endpoint = Endpoint::client(addr, &self.tls).map_err(NoAnswer::new)?;
+                    open.endpoints.insert(kind, endpoint.clone());
+                    endpoint
+                }
+            }
+        };
+        let connection = endpoint.dial(addr, None).await.map_err(NoAnswer::new)?;
+        // Two tasks may have dialled at once: both connections work, the later one is kept.
+        self.open().connections.insert(addr, connection.clone());
+        Ok(connection)
+    }
+
+    /// Closes the connection to a node, if there is one.
+    pub(super) fn drop(&self, addr: SocketAddr) {
+        if let Some(connection) = self.open().connections.remove(&addr) {
+            connection.close(0u32.into(), b"given up");
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        for endpoint in self.open().endpoints.values() {
+            endpoint.close();
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! A cluster of real node processes on this machine, without containers.
+//!
+//! A cluster is a folder: `cluster.toml` (what was asked for), `authority/` (both certificate
+//! authorities), `node-K/` (configuration, certificate, data, log and process id of each node) and,
+//! at the top, the profile that clients use (`--cluster DIR`). Nodes outlive the command that
+//! started them.
+
+mod down;
+mod folder;
+mod logs;
+mod nodes;
+mod ports;
+mod process;
+mod up;
+
+pub use down::{Ended, down, stop};
+pub use folder::Folder;
+pub use nodes::NodeFolder;
+pub use process::ProcessId;
+pub use up::{Durability, Options, UpReport, add, start, up};

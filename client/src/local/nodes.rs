@@ -1,0 +1,258 @@
+//! One node's folder: configuration, certificate, data, log and process.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cortado_protocol::NodeId;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{ProcessId, logs};
+use crate::Error;
+
+/// Names the daemon to start instead of the one beside the client.
+pub(super) const DAEMON_VARIABLE: &str = "CORTADO_NODE";
+/// The daemon's file name.
+const DAEMON: &str = "cortado-node";
+/// How long the end of a process is waited for after SIGKILL.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// A node's configuration file, as this crate writes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct NodeConfig {
+    pub(super) cluster: String,
+    pub(super) node: NodeId,
+    pub(super) data: PathBuf,
+    pub(super) bind: IpAddr,
+    pub(super) advertise: IpAddr,
+    pub(super) gossip_port: u16,
+    pub(super) peer_port: u16,
+    pub(super) client_port: u16,
+    pub(super) join: Vec<String>,
+    pub(super) expected_nodes: u16,
+    pub(super) replicas: u8,
+    pub(super) min_copies: u8,
+    pub(super) profile: String,
+    /// Keys a user has added; the node checks them.
+    #[serde(flatten)]
+    pub(super) other: toml::Table,
+    pub(super) tls: TlsConfig,
+}
+
+/// Where a node finds its certificates, relative to its configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TlsConfig {
+    pub(super) peer_ca: PathBuf,
+    pub(super) client_ca: PathBuf,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+/// A node of a local cluster.
+pub struct NodeFolder {
+    path: PathBuf,
+    pub(super) config: NodeConfig,
+}
+
+impl NodeFolder {
+    /// Whether a node lives at `path`.
+    pub(super) fn is_at(path: &Path) -> bool {
+        path.join("node.toml").is_file()
+    }
+
+    /// Opens `node-{number}` below a cluster's folder.
+    pub(super) fn open(cluster: &Path, number: u16) -> Result<Self, Error> {
+        let path = cluster.join(format!("node-{number}"));
+        let file = path.join("node.toml");
+        let text = fs::read_to_string(&file).map_err(|source| Error::io("read", &file, source))?;
+        let config = toml::from_str(&text)
+            .map_err(|error| Error::BadInput(format!("{}: {error}", file.display())))?;
+        Ok(Self { path, config })
+    }
+
+    /// A new one; nothing is written yet but its folder.
+    pub(super) fn create(cluster: &Path, config: NodeConfig) -> Result<Self, Error> {
+        let path = cluster.join(config.node.as_str());
+        fs::create_dir_all(&path).map_err(|source| Error::io("create", &path, source))?;
+        Ok(Self { path, config })
+    }
+
+    /// Writes the configuration.
+    pub(super) fn save(&self) -> Result<(), Error> {
+        let text = toml::to_string(&self.config).expect("plain values serialize to TOML");
+        self.write("node.toml", &text, false)
+    }
+
+    /// Writes a file of the node; a secret one is readable by its owner alone from the start.
+    pub(super) fn write(&self, name: &str, text: &str, secret: bool) -> Result<(), Error> {
+        let path = self.path.join(name);
+        crate::files::write(&path, text.as_bytes(), secret)
+            .map_err(|source| Error::io("write", &path, source))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> NodeId {
+        self.config.node
+    }
+
+    /// Where clients reach it.
+    #[must_use]
+    pub fn client_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.config.advertise, self.config.client_port)
+    }
+
+    /// Where other nodes find it, as they write it in their `join` list.
+    pub(super) fn gossip_address(&self) -> String {
+        SocketAddr::new(self.config.advertise, self.config.gossip_port).to_string()
+    }
+
+    /// All its ports.
+    pub(super) fn ports(&self) -> [u16; super::ports::PER_NODE as usize] {
+        [self.config.gossip_port, self.config.peer_port, self.config.client_port]
+    }
+
+    /// Its process, if it runs or is paused.
+    #[must_use]
+    pub fn process(&self) -> Option<ProcessId> {
+        ProcessId::load(&self.pid_file()).filter(ProcessId::is_running)
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        logs::tail(&self.path.join("node.log"), lines)
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.path.join("pid")
+    }
+
+    /// Starts its process, in a process group of its own so that no terminal's signals reach it,
+    /// unless it runs already; returns whether it was started.
+    ///
+    /// # Errors
+    /// If the daemon can't be found or started.
+    pub fn start(&self) -> Result<bool, Error> {
+        if self.process().is_some() {
+            return Ok(false);
+        }
+        let daemon = daemon()?;
+        let log_path = self.path.join("node.log");
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(&log_path)
+            .map_err(|source| Error::io("open", &log_path, source))?;
+        let mut child = Command::new(&daemon)
+            .arg("--config")
+            .arg(self.path.join("node.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .map_err(|source| Error::io("start", &daemon, source))?;
+        match ProcessId::of(child.id()) {
+            Some(process) => {
+                let file = self.pid_file();
+                process.save(&file).map_err(|source| Error::io("write", &file, source))?;
+            }
+            None => {
+                let _ = child.wait();
+            }
+        }
+        // Reaps it should it end before this command does.
+        std::thread::spawn(move || child.wait());
+        Ok(true)
+    }
+
+    /// Sends a signal to its process.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<ProcessId, Error> {
+        self.process().filter(|process| process.signal(signal)).ok_or_else(|| {
+            Error::BadInput(format!("{} does not run; see `cortado local up`", self.name()))
+        })
+    }
+
+    /// Kills its process (SIGKILL) and waits for its end.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.end(Signal::KILL, KILL_WAIT).map(drop)
+    }
+
+    /// Asks its process to end with `signal`, waits up to `limit`, then kills it; returns whether it
+    /// ended by itself.
+    ///
+    /// # Errors
+    /// If it does not run, or survives even SIGKILL.
+    pub fn end(&self, signal: Signal, limit: Duration) -> Result<bool, Error> {
+        let process = self.signal(signal)?;
+        // A paused process takes notice of nothing but SIGKILL.
+        let _ = process.signal(Signal::CONT);
+        if process.wait_end(limit) {
+            return Ok(true);
+        }
+        let _ = process.signal(Signal::KILL);
+        if process.wait_end(KILL_WAIT) {
+            return Ok(false);
+        }
+        Err(Error::Unreachable(format!(
+            "{} (process {}) does not end, not even by SIGKILL; it may be waiting for a disk",
+            self.name(),
+            process.pid
+        )))
+    }
+
+    /// Deletes its data; the node must not run.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if it runs, [`Error::Io`] if the data can't be deleted.
+    pub fn wipe_disk(&self) -> Result<(), Error> {
+        if self.process().is_some() {
+            return Err(Error::BadInput(format!(
+                "{} runs; stop it first with `cortado local stop {}` or `kill`",
+                self.name(),
+                self.name()
+            )));
+        }
+        let data = self.path.join(&self.config.data);
+        match fs::remove_dir_all(&data) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("delete", &data, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Loopback, where local nodes live.
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The daemon: `$CORTADO_NODE`, or the one beside this program.
+fn daemon() -> Result<PathBuf, Error> {
+    if let Some(path) = std::env::var_os(DAEMON_VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(DAEMON)));
+    beside.filter(|path| path.is_file()).ok_or_else(|| {
+        Error::BadInput(format!(
+            "{DAEMON} is not beside this program; build it (`cargo build --release`) or name it in \
+             {DAEMON_VARIABLE}"
+        ))
+    })
+}

@@ -1,0 +1,68 @@
+//! Free UDP ports. They lie below the range from which the system gives out ports for outgoing
+//! sockets, so a node that is down for a while does not find its port taken when it returns.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::ops::Range;
+
+/// Where ports are looked for.
+pub(super) const RANGE: Range<u16> = 10_000..32_000;
+/// Ports of one node: gossip, peer, client.
+pub(super) const PER_NODE: u16 = 3;
+/// Bases tried before giving up.
+const ATTEMPTS: usize = 1_000;
+
+/// Picks `count` consecutive free ports that are not in `taken`. `random` gives numbers below its
+/// argument.
+pub(super) fn pick(
+    count: u16,
+    taken: &BTreeSet<u16>,
+    mut random: impl FnMut(u16) -> u16,
+) -> Option<Range<u16>> {
+    let bases = RANGE.end - RANGE.start - count;
+    (0..ATTEMPTS).find_map(|_| {
+        let base = RANGE.start + random(bases);
+        let ports = base..base + count;
+        let free = !ports.clone().any(|port| taken.contains(&port)) && all_free(ports.clone());
+        free.then_some(ports)
+    })
+}
+
+/// Whether all can be bound at once.
+fn all_free(mut ports: Range<u16>) -> bool {
+    let mut held = Vec::new();
+    ports.all(|port| {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).map(|socket| held.push(socket)).is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tries all bases one after the other.
+    fn ascending() -> impl FnMut(u16) -> u16 {
+        let mut next = 0;
+        move |bound| {
+            next += 1;
+            (next - 1) % bound
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_passed_over() {
+        let free = pick(3, &BTreeSet::new(), ascending()).unwrap();
+        let _held = UdpSocket::bind((Ipv4Addr::LOCALHOST, free.start + 1)).unwrap();
+        let other = pick(3, &BTreeSet::new(), ascending()).unwrap();
+        assert!(other.start > free.start + 1, "{free:?} {other:?}");
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over_though_nobody_listens() {
+        let free = pick(3, &BTreeSet::new(), ascending()).unwrap();
+        let other = pick(3, &BTreeSet::from([free.end - 1]), ascending()).unwrap();
+        assert!(!other.contains(&(free.end - 1)));
+        assert!(other.start >= RANGE.start && other.end <= RANGE.end);
+        assert_eq!(pick(3, &RANGE.collect(), ascending()), None);
+    }
+}

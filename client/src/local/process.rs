@@ -1,0 +1,148 @@
+//! Processes of other commands' making, named so that a recycled process id is never signalled: by
+//! id *and* start time (field 22 of `/proc/PID/stat`, see proc(5)), and signalled through a pidfd
+//! that was opened before the start time was compared.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// How often a process is looked at while waiting for its end.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A process, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessId {
+    /// The process id.
+    pub pid: i32,
+    /// When it started, in clock ticks since the machine did.
+    pub start: u64,
+}
+
+/// What `/proc/PID/stat` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    start: u64,
+}
+
+impl ProcessId {
+    /// The living process with this id.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let pid = i32::try_from(pid).ok()?;
+        let stat = stat(pid)?;
+        Some(Self { pid, start: stat.start })
+    }
+
+    /// Reads a file that [`Self::save`] wrote.
+    #[must_use]
+    pub fn load(path: &Path) -> Option<Self> {
+        toml::from_str(&fs::read_to_string(path).ok()?).ok()
+    }
+
+    /// Writes it to a file, in place of what is there.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn save(&self, path: &Path) -> std::io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        fs::write(&temporary, format!("pid = {}\nstart = {}\n", self.pid, self.start))?;
+        fs::rename(&temporary, path)
+    }
+
+    /// Whether it runs (or is stopped). A process that has ended and waits for its parent does not.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.start == self.start && !ended(stat.state))
+    }
+
+    /// Whether it is stopped (SIGSTOP).
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.start == self.start && stat.state == 'T')
+    }
+
+    /// Sends a signal; returns whether the process was there.
+    #[must_use]
+    pub fn signal(&self, signal: Signal) -> bool {
+        let Some(pid) = Pid::from_raw(self.pid) else { return false };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        self.is_running() && pidfd_send_signal(handle, signal).is_ok()
+    }
+
+    /// Waits for its end; returns whether it came within `limit`.
+    #[must_use]
+    pub fn wait_end(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.is_running() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        true
+    }
+}
+
+const fn ended(state: char) -> bool {
+    matches!(state, 'Z' | 'X' | 'x')
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name (field 2) may hold anything, so fields are counted from its last parenthesis.
+fn parse(text: &str) -> Option<Stat> {
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // Field 3 was the state; 22 is the start time.
+    let start = fields.nth(22 - 4)?.parse().ok()?;
+    Some(Stat { state, start })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse() {
+        let rest = (4..=21).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        let text = format!("77 (a) S (b) R) T {rest} 4242 23 24");
+        assert_eq!(parse(&text), Some(Stat { state: 'T', start: 4242 }));
+        assert_eq!(parse("77 (a"), None);
+        assert_eq!(parse("77 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn a_recycled_id_is_neither_running_nor_signalled() {
+        let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
+        let process = ProcessId::of(child.id()).unwrap();
+        let recycled = ProcessId { start: process.start + 1, ..process };
+        assert!(process.is_running() && !recycled.is_running());
+        assert!(!recycled.signal(Signal::KILL));
+        assert!(process.is_running());
+        assert!(process.signal(Signal::KILL));
+        // Not waited for yet: a zombie counts as ended.
+        assert!(process.wait_end(Duration::from_secs(10)));
+        child.wait().unwrap();
+        assert!(!process.signal(Signal::KILL));
+    }
+
+    #[test]
+    fn a_pid_file_round_trips_and_a_broken_one_names_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let process = ProcessId { pid: 7, start: 99 };
+        process.save(&path).unwrap();
+        assert_eq!(ProcessId::load(&path), Some(process));
+        fs::write(&path, "12345\n").unwrap();
+        assert_eq!(ProcessId::load(&path), None);
+    }
+}
