@@ -204,11 +204,12 @@ impl Election {
     fn answered(&mut self, now: Duration, from: NodeId, term: u64) {
         let behind = term > self.term;
         self.learn(term);
-        if self.leads() {
+        if self.leads() && from > self.me {
+            // We led only because we had not heard of it.
+            self.elect(now);
+        } else if self.leads() && behind {
             // Someone has seen a later claim than ours, maybe our own before a restart.
-            if behind {
-                self.claim(now, term + 1);
-            }
+            self.claim(now, term + 1);
         } else if from > self.me && matches!(self.phase, Phase::Asking { .. }) {
             self.phase = Phase::Promised;
             self.deadline = Some(now + CLAIM_TIMEOUT);
@@ -217,10 +218,12 @@ impl Election {
 
     fn claimed(&mut self, now: Duration, from: NodeId, term: u64) {
         if from < self.me {
-            // The lead is ours to take, and the term to learn.
+            // The lead is not its to take. The term is ours to learn.
             self.learn(term);
             if self.leads() {
                 self.claim(now, self.term.max(term + 1));
+            } else if self.leader.is_some() {
+                self.send(from, Message::Answer { term: self.term });
             } else if self.phase == Phase::Settled {
                 self.elect(now);
             }

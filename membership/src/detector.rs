@@ -33,7 +33,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::NodeId;
 use cortado_protocol::limits::MEMBERS;
-use foca::{AccumulatingRuntime, Foca, OwnedNotification, PostcardCodec, State};
+use foca::{AccumulatingRuntime, Foca, OwnedNotification, PostcardCodec, State, Timer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -194,6 +194,7 @@ impl Detector {
         let own = own.map(|identity| identity.generation).max();
         self.own_generation_seen = self.own_generation_seen.max(own.unwrap_or(0));
 
+        self.remind(&packet);
         let readdressed = packet.readdress(&me);
         if self.leave_rumours_out(now, from, &mut packet) || readdressed {
             match packet.encode() {
@@ -221,6 +222,9 @@ impl Detector {
             self.timers.put_off_condemnations(now, now + grace);
         }
         while let Some(timer) = self.timers.pop_due(now) {
+            if self.is_refuted(&timer) {
+                continue;
+            }
             self.drive(now, |swim, runtime| swim.handle_timer(timer, runtime));
         }
         self.settle(now, unix_ms);
@@ -295,6 +299,19 @@ impl Detector {
         *self.swim.identity()
     }
 
+    /// Whether a timer would condemn a member that has refuted the suspicion since. foca spares it
+    /// in its list, but tells it to its face that it is dead, and the member would renew for nothing.
+    fn is_refuted(&self, timer: &Timer<Identity>) -> bool {
+        let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else {
+            return false;
+        };
+        !self.swim.iter_members().any(|member| {
+            member.id() == member_id
+                && member.incarnation() == *incarnation
+                && member.state() == State::Suspect
+        })
+    }
+
     fn refuse(&mut self, from: NodeId, refusal: Refusal) {
         tracing::debug!(%from, %refusal, "dropped a membership datagram");
         match refusal {
@@ -314,6 +331,31 @@ impl Detector {
         ids.extend(packet.named().map(|identity| identity.id));
         ids.insert(self.me().id);
         ids.len() <= MEMBERS
+    }
+
+    /// Tells a sender that lost its generation (a blank disk, and a clock that is behind) which one
+    /// we hold. foca would only tell it that it is down, once for every generation it tries.
+    fn remind(&mut self, packet: &Packet) {
+        let sender = packet.header.src;
+        let mut held = self.swim.iter_membership_state().map(foca::Member::id);
+        let Some(held) =
+            held.find(|held| held.id == sender.id && held.generation > sender.generation)
+        else {
+            return;
+        };
+        let reminder = Packet {
+            header: foca::Header {
+                src: self.me(),
+                src_incarnation: 0,
+                dst: sender,
+                message: foca::Message::TurnUndead,
+            },
+            updates: vec![foca::Member::down(*held)],
+        };
+        if let Ok(data) = reminder.encode() {
+            let (to, node) = (sender.gossip_addr(), Some(sender.id));
+            self.outbox.push_back(Output::Send { to, node, data: data.into() });
+        }
     }
 
     /// Takes news of deaths out of a datagram if its sender has told too many of them. Tells
@@ -368,9 +410,10 @@ impl Detector {
             let after = timers::jittered(&timer, after, &mut self.rng);
             self.timers.submit(now + after, timer);
         }
+        let me = self.me().id;
         while let Some((to, data)) = self.runtime.to_send() {
-            // Nobody listens any more where a node has left.
-            if !to.leaving {
+            // Nobody listens any more where a node has left, or at what we were before.
+            if !to.leaving && to.id != me {
                 let node = (to.id.as_str() != ANYONE).then_some(to.id);
                 self.outbox.push_back(Output::Send { to: to.gossip_addr(), node, data });
             }
@@ -446,18 +489,20 @@ impl Detector {
             return;
         }
         self.shown = held.len();
+        let me = *self.swim.identity();
         let mut members: Vec<Member> = Vec::with_capacity(held.len() + 1);
         let mut news = false;
         for member in held {
             let identity = *member.id();
-            if identity.leaving {
+            if identity.id == me.id {
+                // An identity of ours from before.
+            } else if identity.leaving {
                 news |= self.announcer.forget(identity.id);
-                continue;
+            } else {
+                news |= self.announcer.learn(&identity);
+                members.push(Member { identity, state: state(&identity, member.state()) });
             }
-            news |= self.announcer.learn(&identity);
-            members.push(Member { identity, state: state(&identity, member.state()) });
         }
-        let me = self.me();
         if !self.left {
             members.push(Member { identity: me, state: state(&me, State::Alive) });
         }

@@ -102,8 +102,9 @@ mod tests {
         assert_eq!(keys, GOLDEN_KEYS);
         assert_eq!(first, GOLDEN_OWNERS);
     }
-    const GOLDEN_KEYS: [u64; 4] = [0, 0, 0, ADMISSION_KEY];
-    const GOLDEN_OWNERS: [&str; 4] = ["", "", "", ""];
+    const GOLDEN_KEYS: [u64; 4] =
+        [501147904100229970, 12087617071365053507, 7112670708643591487, ADMISSION_KEY];
+    const GOLDEN_OWNERS: [&str; 4] = ["node-2", "node-6", "node-7", "node-6"];
 
     #[test]
     fn keys_of_different_things_differ_and_the_meta_slot_lives_with_the_job() {
