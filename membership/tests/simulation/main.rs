@@ -93,15 +93,16 @@ fn a_healed_cut_merges() {
     for profile in PROFILES {
         for (name, group) in cuts {
             let mut times = Vec::new();
-            for seed in 0..60 {
+            for seed in 0..200 {
                 let _run = Run(seed, name);
                 let count = 2 + seed as usize % 8;
                 let aligned = seed % 3 == 0;
                 let spread = if aligned { Duration::ZERO } else { ms(500) };
                 let mut world = joined(seed, count, profile, spread);
                 world.split(group);
-                let cut = if aligned { 10_000 } else { world.rng.random_range(500..20_000) };
+                let cut = if aligned { 10_000 } else { world.rng.random_range(5_000..20_000) };
                 world.run_for(ms(cut));
+                assert!(!world.all_agree(), "the cut is seen");
                 world.heal();
                 times.push(world.until(ms(10_000), World::all_agree).expect("they merge"));
                 world.run_for(ms(5_000));
@@ -116,7 +117,7 @@ fn a_healed_cut_merges() {
 #[test]
 fn four_nodes_that_start_and_heal_in_step_merge_every_time() {
     let mut times = Vec::new();
-    for seed in 0..300 {
+    for seed in 0..1_000 {
         let _run = Run(seed, "four_nodes_that_start_and_heal_in_step_merge_every_time");
         let mut world = World::new(seed, 4, Profile::Lan);
         world.loss = 0.0;
@@ -152,6 +153,42 @@ fn a_one_way_cut_and_a_bridge_do_no_lasting_harm() {
         }
         world.heal();
         world.until(ms(5_000), World::all_agree).expect("they merge");
+    }
+}
+
+#[test]
+fn most_of_the_cluster_may_die_at_once() {
+    let mut times = Vec::new();
+    for seed in 0..100 {
+        let _run = Run(seed, "most_of_the_cluster_may_die_at_once");
+        let count = 4 + seed as usize % 6;
+        let mut world = joined(seed, count, Profile::Lan, ms(300));
+        let survivors = world.rng.random_range(1..=count / 2);
+        (survivors..count).for_each(|n| world.crash(n));
+        times.push(world.until(ms(15_000), World::all_agree).expect("all deaths are seen"));
+        (survivors..count).for_each(|n| world.start(n));
+        world.until(ms(5_000), World::all_agree).expect("all are back");
+    }
+    assert!(quantiles("death of most", times).1 < 6.0);
+}
+
+#[test]
+fn a_flapping_link_causes_no_storm() {
+    for seed in 0..20 {
+        let _run = Run(seed, "a_flapping_link_causes_no_storm");
+        let mut world = joined(seed, 5, Profile::Lan, ms(300));
+        let before: Vec<u64> = world.nodes.iter().map(|node| node.sent).collect();
+        for _ in 0..15 {
+            world.split(|n| n % 2);
+            world.run_for(ms(2_000));
+            world.heal();
+            world.run_for(ms(2_000));
+        }
+        for (node, before) in world.nodes.iter().zip(before) {
+            let rate = (node.sent - before) as f64 / 60.0;
+            assert!(rate < 200.0, "{} sends {rate} packets per second", node.id);
+        }
+        world.until(ms(5_000), World::all_agree).expect("all agree");
     }
 }
 
