@@ -1,0 +1,207 @@
+//! Group commit: one thread owns the log, drains its queue, appends everything and syncs once.
+//!
+//! The longer a sync takes, the more requests gather behind it and the more one sync serves (group
+//! commit, Gray and Reuter 1992 §9.4). No timer: an idle log syncs a lone request at once.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+
+use crate::error::{AppendError, SyncError};
+use crate::format::RecordRef;
+use crate::log::Log;
+
+/// Appended bytes after which a group is synced although more is waiting: bounds the delay of the
+/// first one in it.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// A record to append.
+#[derive(Debug, Clone)]
+pub struct Append<T> {
+    /// The caller's kind of record.
+    pub kind: u8,
+    /// The garbage-collection group, or 0.
+    pub group: u128,
+    /// Milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// The payload, in parts that are written one after the other.
+    pub payload: Vec<Bytes>,
+    /// Whether it may use the disk's reserve ([`Log::append_reserved`]).
+    pub reserved: bool,
+    /// Handed back when it is done.
+    pub tag: T,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Committed<T> {
+    /// The record is durable.
+    Stored {
+        /// From the request.
+        tag: T,
+        /// Where it stands.
+        record: RecordRef,
+    },
+    /// The record was not appended: full, or too large. The log goes on.
+    Refused {
+        /// From the request.
+        tag: T,
+        /// Why.
+        error: AppendError,
+    },
+    /// The log failed: the last report of this committer. Nothing that is unreported is durable; the process
+    /// has to end.
+    Poisoned(SyncError),
+}
+
+/// The committer has stopped; the request is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log's queue is {}", if *full { "full" } else { "closed" })]
+pub struct QueueClosed<R> {
+    /// What was not queued.
+    pub request: R,
+    /// Whether it was only full (never from the blocking methods).
+    pub full: bool,
+}
+
+enum Request<T> {
+    Append(Append<T>),
+    Forget(u128),
+}
+
+/// Sends requests to a [`Committer`]. Cheap to clone.
+pub struct CommitQueue<T>(SyncSender<Request<T>>);
+
+impl<T> Clone for CommitQueue<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> CommitQueue<T> {
+    /// Queues a record; waits while the queue is full.
+    ///
+    /// # Errors
+    /// If the committer has stopped.
+    pub fn append(&self, append: Append<T>) -> Result<(), QueueClosed<Append<T>>> {
+        self.0.send(Request::Append(append)).map_err(|error| closed(error.0, false))
+    }
+
+    /// Queues a record if there is room.
+    ///
+    /// # Errors
+    /// If the queue is full or the committer has stopped.
+    pub fn try_append(&self, append: Append<T>) -> Result<(), QueueClosed<Append<T>>> {
+        self.0.try_send(Request::Append(append)).map_err(|error| match error {
+            TrySendError::Full(request) => closed(request, true),
+            TrySendError::Disconnected(request) => closed(request, false),
+        })
+    }
+
+    /// Queues [`Log::forget`]; it happens after everything queued before is durable.
+    ///
+    /// # Errors
+    /// If the committer has stopped.
+    pub fn forget(&self, group: u128) -> Result<(), QueueClosed<u128>> {
+        self.0.send(Request::Forget(group)).map_err(|_| QueueClosed { request: group, full: false })
+    }
+}
+
+fn closed<T>(request: Request<T>, full: bool) -> QueueClosed<Append<T>> {
+    match request {
+        Request::Append(request) => QueueClosed { request, full },
+        Request::Forget(_) => unreachable!("only appends are given back through here"),
+    }
+}
+
+/// The thread that owns the log.
+pub struct Committer<T> {
+    queue: CommitQueue<T>,
+    thread: JoinHandle<Log>,
+}
+
+impl<T: Send + 'static> Committer<T> {
+    /// Starts the thread. `queued` bounds the queue (at least 1); `on_done` is called on the thread once for every
+    /// request that was queued, in order, and must not block for long.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn spawn(
+        log: Log,
+        queued: usize,
+        on_done: impl FnMut(Committed<T>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::sync_channel(queued.max(1));
+        let thread = std::thread::Builder::new()
+            .name("log-committer".to_owned())
+            .spawn(move || run(log, &receiver, on_done))?;
+        Ok(Self { queue: CommitQueue(sender), thread })
+    }
+
+    /// A sender of requests.
+    #[must_use]
+    pub fn queue(&self) -> CommitQueue<T> {
+        self.queue.clone()
+    }
+
+    /// Waits until every other sender is dropped and everything queued is done; gives the log back.
+    ///
+    /// # Errors
+    /// The panic of `on_done`, if it panicked.
+    pub fn close(self) -> std::thread::Result<Log> {
+        drop(self.queue);
+        self.thread.join()
+    }
+}
+
+fn run<T>(
+    mut log: Log,
+    receiver: &Receiver<Request<T>>,
+    mut on_done: impl FnMut(Committed<T>),
+) -> Log {
+    let mut group = Vec::new();
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        let mut bytes = 0;
+        let mut forgotten = Vec::new();
+        while let Some(request) = next.take() {
+            match request {
+                Request::Append(append) => {
+                    bytes += append.payload.iter().map(Bytes::len).sum::<usize>();
+                    group.push(append_one(&mut log, append));
+                }
+                Request::Forget(group) => forgotten.push(group),
+            }
+            // A record after a forget may belong to the same group: keep their order.
+            if bytes < GROUP_BYTES && forgotten.is_empty() {
+                next = receiver.try_recv().ok();
+            }
+        }
+        // A poisoned append shows here too: syncing a poisoned log fails.
+        let result = log.sync().and_then(|()| {
+            group.drain(..).for_each(&mut on_done);
+            forgotten.drain(..).try_for_each(|group| log.forget(group))
+        });
+        if let Err(error) = result {
+            on_done(Committed::Poisoned(error));
+            break;
+        }
+    }
+    log
+}
+
+fn append_one<T>(log: &mut Log, append: Append<T>) -> Committed<T> {
+    let Append { kind, group, wall_ms, payload, reserved, tag } = append;
+    let parts: Vec<&[u8]> = payload.iter().map(|part| &part[..]).collect();
+    let result = if reserved {
+        log.append_reserved(kind, group, wall_ms, &parts)
+    } else {
+        log.append(kind, group, wall_ms, &parts)
+    };
+    match result {
+        Ok(record) => Committed::Stored { tag, record },
+        Err(error) => Committed::Refused { tag, error },
+    }
+}

@@ -1,0 +1,303 @@
+//! The writer: append, sync, forget.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::error::{AppendError, OpenError, SyncError};
+use crate::format::{
+    PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef, payload_crc,
+    segment_name,
+};
+use crate::mark;
+use crate::reader::LogReader;
+use crate::recovery::{self, Recovery};
+use crate::rotation::{Current, is_full};
+use crate::segments::Segments;
+use crate::state::StateFiles;
+use crate::storage::Storage;
+
+/// Appended bytes after which free space is looked at again.
+const FREE_CHECK_BYTES: u64 = 1 << 20;
+
+/// Sizes of a log, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Size of the first segment after a start; each later one is twice as large, so that an idle
+    /// node sets little space aside and a busy one rotates seldom.
+    pub first_segment_bytes: u32,
+    /// Largest segment, except that a single record that is larger gets one of its own.
+    pub segment_bytes: u32,
+    /// Free space below which [`Log::append`] refuses.
+    pub reserve_bytes: u64,
+}
+
+impl Default for LogConfig {
+    /// 4 MiB, growing to 64 MiB; 256 MiB in reserve.
+    fn default() -> Self {
+        Self { first_segment_bytes: 4 << 20, segment_bytes: 64 << 20, reserve_bytes: 256 << 20 }
+    }
+}
+
+/// A write-ahead log, owned by its one writer.
+pub struct Log {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) config: LogConfig,
+    pub(crate) log_id: u128,
+    pub(crate) segments: Segments,
+    pub(crate) current: Current,
+    pub(crate) next_sequence: u64,
+    pub(crate) synced_sequence: u64,
+    /// Header checksum of the last record, to which the next one is chained.
+    pub(crate) previous: u32,
+    pub(crate) poisoned: bool,
+    pub(crate) next_segment_bytes: u32,
+    /// Bytes that may be appended before free space is looked at again; 0 while below the reserve.
+    unchecked_bytes: u64,
+    scratch: Vec<u8>,
+}
+
+impl Log {
+    /// Opens the log of this storage and delivers every valid record in the order it was appended.
+    ///
+    /// A directory without a log gets one with the id `new_id`. What was delivered is durable. Memory is bounded by a few records.
+    /// Method: see [`Recovery`].
+    ///
+    /// # Errors
+    /// If the disk fails or is too full for a new segment, or the log is of another version.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        config: LogConfig,
+        new_id: u128,
+        deliver: &mut dyn FnMut(RecordRef, &RecordMeta, &[u8]),
+    ) -> Result<(Self, Recovery), OpenError> {
+        let (recovered, recovery) = recovery::recover(&storage, new_id, deliver)?;
+        let io = |what| move |source| OpenError::Io { what, source };
+        let log_id = recovery.log_id;
+        mark::create(&*storage).map_err(io("create the synced mark"))?;
+        let bytes = config.first_segment_bytes.min(config.segment_bytes);
+        let segment = recovered.next_segment;
+        let current = Current::prepare(&*storage, log_id, segment, recovered.next_sequence, bytes)
+            .and_then(|prepared| prepared.publish(&*storage))
+            .map_err(io("create a segment"))?;
+        let mut segments = recovered.segments;
+        for empty in recovered.empty {
+            storage.delete(&segment_name(empty)).map_err(io("delete an empty segment"))?;
+            segments.remove(empty);
+        }
+        storage.sync_dir().map_err(io("sync the directory"))?;
+        segments.add(segment);
+        let log = Self {
+            storage,
+            config,
+            log_id,
+            segments,
+            current,
+            next_sequence: recovered.next_sequence,
+            synced_sequence: recovered.next_sequence - 1,
+            previous: 0,
+            poisoned: false,
+            next_segment_bytes: bytes.saturating_mul(2).min(config.segment_bytes),
+            unchecked_bytes: 0,
+            scratch: Vec::new(),
+        };
+        Ok((log, recovery))
+    }
+
+    /// The log's id, which is its disk's: a blank directory gets a new one.
+    #[must_use]
+    pub fn log_id(&self) -> u128 {
+        self.log_id
+    }
+
+    /// Appends a record whose payload is the concatenation of `payload`. It is durable after the next [`Log::sync`].
+    ///
+    /// `group` is the unit of [`Log::forget`]; records of group 0 belong to none and vanish with
+    /// the segment they happen to stand in. `wall_ms` is recorded as it is.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] and [`AppendError::TooLarge`] change nothing; after any other error the
+    /// process has to end.
+    pub fn append(
+        &mut self,
+        kind: u8,
+        group: u128,
+        wall_ms: u64,
+        payload: &[&[u8]],
+    ) -> Result<RecordRef, AppendError> {
+        self.write(kind, group, wall_ms, payload, self.config.reserve_bytes)
+    }
+
+    /// [`Log::append`] that may use the reserve: for small records that free space or keep the node working.
+    ///
+    /// # Errors
+    /// As [`Log::append`]; `Full` only when the disk really is.
+    pub fn append_reserved(
+        &mut self,
+        kind: u8,
+        group: u128,
+        wall_ms: u64,
+        payload: &[&[u8]],
+    ) -> Result<RecordRef, AppendError> {
+        self.write(kind, group, wall_ms, payload, 0)
+    }
+
+    fn write(
+        &mut self,
+        kind: u8,
+        group: u128,
+        wall_ms: u64,
+        payload: &[&[u8]],
+        reserve: u64,
+    ) -> Result<RecordRef, AppendError> {
+        if self.poisoned {
+            return Err(AppendError::Poisoned);
+        }
+        let bytes: usize = payload.iter().map(|part| part.len()).sum();
+        if bytes > PAYLOAD_BYTES {
+            return Err(AppendError::TooLarge { bytes });
+        }
+        let frame_bytes = (RECORD_HEADER_BYTES + bytes) as u32;
+        self.check_reserve(u64::from(frame_bytes), reserve)?;
+        if self.current.room() < frame_bytes {
+            self.rotate(frame_bytes, reserve)?;
+        }
+
+        let header = RecordHeader {
+            meta: RecordMeta { kind, group, wall_ms, sequence: self.next_sequence },
+            len: bytes as u32,
+            payload_crc: payload_crc(payload),
+            previous: self.previous,
+            synced: self.synced_sequence,
+        };
+        let (segment, offset) = (self.current.segment, self.current.end);
+        let (encoded, crc) = header.encode(Place { log_id: self.log_id, segment, offset });
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&encoded);
+        payload.iter().for_each(|part| self.scratch.extend_from_slice(part));
+        let written = self.storage.write_at(&self.current.name, offset.into(), &self.scratch);
+        // Nothing counts as appended until here: the next record overwrites what was written.
+        written.map_err(|error| self.failed(error))?;
+
+        self.current.end += frame_bytes;
+        self.next_sequence += 1;
+        self.previous = crc;
+        self.segments.note(segment, group);
+        self.scratch.shrink_to(1 << 20);
+        Ok(RecordRef { segment, offset, len: bytes as u32 })
+    }
+
+    /// Asking the file system on every append would cost as much as a small append.
+    fn check_reserve(&mut self, bytes: u64, reserve: u64) -> Result<(), AppendError> {
+        if reserve == 0 {
+            return Ok(());
+        }
+        if self.unchecked_bytes < bytes {
+            let free = self.storage.free_bytes().map_err(|error| self.failed(error))?;
+            if free < reserve.saturating_add(bytes) {
+                self.unchecked_bytes = 0;
+                return Err(AppendError::Full);
+            }
+            self.unchecked_bytes = FREE_CHECK_BYTES.max(bytes);
+        }
+        self.unchecked_bytes -= bytes;
+        Ok(())
+    }
+
+    pub(crate) fn failed(&mut self, error: io::Error) -> AppendError {
+        if is_full(&error) {
+            return AppendError::Full;
+        }
+        self.poisoned = true;
+        AppendError::Io(error)
+    }
+
+    /// Makes everything appended so far durable, with one `fdatasync`; free if nothing was.
+    ///
+    /// # Errors
+    /// Any error poisons the log for ever: the caller must end the process, without a second try.
+    pub fn sync(&mut self) -> Result<(), SyncError> {
+        if self.poisoned {
+            return Err(SyncError::Poisoned);
+        }
+        if self.synced_sequence + 1 == self.next_sequence {
+            return Ok(());
+        }
+        if let Err(error) = self.storage.sync(&self.current.name) {
+            self.poisoned = true;
+            return Err(SyncError::Io(error));
+        }
+        self.all_synced();
+        Ok(())
+    }
+
+    /// Everything appended is durable.
+    pub(crate) fn all_synced(&mut self) {
+        self.synced_sequence = self.next_sequence - 1;
+        if let Err(error) = mark::write(&*self.storage, self.log_id, self.synced_sequence) {
+            // Only a hint for the next start; the data is where it should be.
+            tracing::warn!(%error, "could not write the synced mark");
+        }
+    }
+
+    /// The highest sequence number known to be durable; 0 if there is none.
+    #[must_use]
+    pub fn synced_sequence(&self) -> u64 {
+        self.synced_sequence
+    }
+
+    /// The caller needs no record of this group any more. Segments of which the same is true of every
+    /// group are deleted, except the current one.
+    ///
+    /// The deletion is lazy: after a restart records of a forgotten group may be delivered again. If
+    /// one of them says that the group ended, it is delivered whenever an earlier one of the group
+    /// is. So: append that record, sync, then forget; appending to a forgotten group revives it.
+    ///
+    /// # Errors
+    /// If the disk fails; the log is poisoned.
+    pub fn forget(&mut self, group: u128) -> Result<(), SyncError> {
+        if self.poisoned {
+            return Err(SyncError::Poisoned);
+        }
+        self.segments.forget(group);
+        self.collect().map_err(|error| {
+            self.poisoned = true;
+            SyncError::Io(error)
+        })
+    }
+
+    fn collect(&mut self) -> io::Result<()> {
+        let current = self.current.segment;
+        if self.segments.only_forgotten(current) && self.current.is_worth_rotating() {
+            match self.rotate(0, 0) {
+                // It goes with a later rotation.
+                Ok(()) | Err(AppendError::Full) => {}
+                Err(AppendError::Io(error)) => return Err(error),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        for segment in self.segments.deletable(self.current.segment) {
+            self.storage.delete(&segment_name(segment))?;
+            self.storage.sync_dir()?;
+            self.segments.remove(segment);
+            tracing::debug!(segment, "deleted a log segment");
+        }
+        Ok(())
+    }
+
+    /// Numbers of the segments on disk, oldest first; the last one is being written.
+    pub fn segments(&self) -> impl Iterator<Item = u32> + '_ {
+        self.segments.numbers()
+    }
+
+    /// A reader for any thread.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(Arc::clone(&self.storage), self.log_id)
+    }
+
+    /// The state files next to the log.
+    #[must_use]
+    pub fn state(&self) -> StateFiles {
+        StateFiles::new(Arc::clone(&self.storage))
+    }
+}

@@ -1,0 +1,129 @@
+//! Rotation: how the log moves to a new segment.
+//!
+//! The order matters. The new file is made, filled and synced under a temporary name; so a full disk
+//! shows before the old segment is touched, and no segment ever has half a header. Then the old
+//! segment is cut to its length and synced. Only then does the new one get its name. Hence in every
+//! state a crash can leave, only the last segment can hold anything unsynced, and every other
+//! one ends with its last record.
+
+use std::io;
+
+use crate::error::AppendError;
+use crate::format::{DATA_START, SegmentHeader, segment_name};
+use crate::log::Log;
+use crate::storage::Storage;
+
+/// Name of a segment that has none yet.
+pub(crate) const SPARE_FILE: &str = "segment-next";
+
+/// The segment being written.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) segment: u32,
+    pub(crate) name: String,
+    /// Where the next record goes.
+    pub(crate) end: u32,
+    /// Length of the file.
+    capacity: u32,
+}
+
+impl Current {
+    /// Bytes that still fit.
+    pub(crate) fn room(&self) -> u32 {
+        self.capacity.saturating_sub(self.end)
+    }
+
+    /// Whether giving its space back is worth a new file: not for every small job of an idle node.
+    pub(crate) fn is_worth_rotating(&self) -> bool {
+        self.end - DATA_START >= (self.capacity - DATA_START) / 4
+    }
+
+    /// Makes the file of a segment under a temporary name, durable except for the name. On an error nothing is
+    /// left behind that matters.
+    pub(crate) fn prepare(
+        storage: &dyn Storage,
+        log_id: u128,
+        segment: u32,
+        first_sequence: u64,
+        bytes: u32,
+    ) -> io::Result<Prepared> {
+        let capacity = bytes.max(DATA_START);
+        let fill = || {
+            storage.resize(SPARE_FILE, capacity.into())?;
+            let header = SegmentHeader { log_id, segment, first_sequence };
+            storage.write_at(SPARE_FILE, 0, &header.encode())?;
+            storage.sync(SPARE_FILE)
+        };
+        discard_spare(storage)?;
+        storage.create(SPARE_FILE)?;
+        if let Err(error) = fill() {
+            // Best effort: it is deleted before the next one is made, too.
+            let _ = storage.delete(SPARE_FILE);
+            return Err(error);
+        }
+        let name = segment_name(segment);
+        Ok(Prepared(Self { segment, name, end: DATA_START, capacity }))
+    }
+}
+
+/// Deletes a file left from an earlier try; it never held a record.
+pub(crate) fn discard_spare(storage: &dyn Storage) -> io::Result<()> {
+    match storage.delete(SPARE_FILE) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A segment that has no name yet.
+pub(crate) struct Prepared(Current);
+
+impl Prepared {
+    /// Gives the segment its name, durably.
+    pub(crate) fn publish(self, storage: &dyn Storage) -> io::Result<Current> {
+        storage.rename(SPARE_FILE, &self.0.name)?;
+        storage.sync_dir()?;
+        Ok(self.0)
+    }
+}
+
+/// Whether space is what is missing.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl Log {
+    /// Goes on in a new segment that has room for a record of `frame_bytes`, and leaves `reserve`
+    /// bytes free.
+    pub(crate) fn rotate(&mut self, frame_bytes: u32, reserve: u64) -> Result<(), AppendError> {
+        let needed = DATA_START + frame_bytes;
+        let wanted = self.next_segment_bytes.max(needed);
+        let segment = self.current.segment.checked_add(1).ok_or(AppendError::Full)?;
+        let free = self.storage.free_bytes().map_err(|error| self.failed(error))?;
+        // Near the limit a small segment does: better than refusing while there is space.
+        let bytes = [wanted, self.config.first_segment_bytes.max(needed), needed]
+            .into_iter()
+            .find(|bytes| u64::from(*bytes).saturating_add(reserve) <= free)
+            .ok_or(AppendError::Full)?;
+        let (log_id, sequence) = (self.log_id, self.next_sequence);
+        let prepared = Current::prepare(&*self.storage, log_id, segment, sequence, bytes)
+            .map_err(|error| self.failed(error))?;
+
+        let end = self.current.end;
+        // From here on an error leaves the old segment cut: whatever it is, it ends the log.
+        let sealed = self.storage.resize(&self.current.name, end.into());
+        let published = sealed
+            .and_then(|()| self.storage.sync(&self.current.name))
+            .and_then(|()| prepared.publish(&*self.storage));
+        match published {
+            Ok(current) => self.current = current,
+            Err(error) => {
+                self.poisoned = true;
+                return Err(AppendError::Io(error));
+            }
+        }
+        self.all_synced();
+        self.segments.add(segment);
+        self.next_segment_bytes = wanted.saturating_mul(2).min(self.config.segment_bytes);
+        Ok(())
+    }
+}
