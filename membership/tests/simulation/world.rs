@@ -53,7 +53,7 @@ impl World {
     /// `count` nodes, none of which runs yet. The first two addresses are everyone's seeds.
     pub(crate) fn new(seed: u64, count: usize, profile: Profile) -> Self {
         let node = |n: usize| Node {
-            id: format!("node-{}", n + 1).parse().unwrap(),
+            id: format!("node-{}", n + 1).parse().expect("a valid node name"),
             detector: None,
             paused: false,
             skew_ms: 0,
