@@ -1,0 +1,317 @@
+//! From slot outputs to result files: top n, joins, order, limit, CSV.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use cortado_protocol::{Slot, SlotSet};
+
+use crate::lookup::{KeyedRows, read_rows};
+use crate::plan::{Join, Plan, Query, slot_of};
+use crate::rows::Rows;
+use crate::types::ColumnType;
+use crate::wire::{DeltaError, Reader, put_uint};
+
+/// Rows of a reference table that are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookupRequest {
+    /// The table's index in the plan.
+    pub table: usize,
+    /// The keys in order, by the slot that holds them; see [`crate::LookupFold`].
+    pub keys: Vec<(Slot, Vec<Vec<u8>>)>,
+}
+
+/// A result file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportFile {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub bytes: Bytes,
+    /// Data rows, the header line not counted; 0 for the receipt.
+    pub rows: u64,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinalStep {
+    /// Answer each slot of each request by [`Final::add_rows`], then call [`Final::next`] again.
+    Lookup(Vec<LookupRequest>),
+    /// The result files, without the receipt.
+    Done(Vec<ReportFile>),
+}
+
+/// Why there is no result. Nothing was published from what is there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FinalError {
+    /// Outputs of slots are missing.
+    #[error("the outputs of {0} slots are missing")]
+    MissingSlots(usize),
+    /// Requested rows of reference tables are missing.
+    #[error("the rows of {0} lookups are missing")]
+    MissingRows(usize),
+    /// The batches of a table are not exactly those declared.
+    #[error("table '{table}' has batches {found:?} instead of 0..{declared}")]
+    Coverage {
+        /// The table's name.
+        table: String,
+        /// Half-open intervals that are there.
+        found: Vec<(u64, u64)>,
+        /// The declared number of batches.
+        declared: u64,
+    },
+    /// The job's specification does not fit the plan.
+    #[error("the job does not fit the plan: {0}")]
+    Spec(String),
+    /// A delta or output is damaged.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
+    /// The receipt can't be read.
+    #[error("the receipt can't be read: {0}")]
+    Receipt(String),
+}
+
+/// The last stage, at the job's home.
+pub struct Final {
+    plan: Plan,
+    slots: usize,
+    seen: SlotSet,
+    queries: Vec<Progress>,
+    started: bool,
+    found: KeyedRows,
+    pending: BTreeSet<(usize, Slot)>,
+}
+
+/// How far a query is.
+struct Progress {
+    rows: Rows,
+    joined: usize,
+    /// Joins whose rows have been asked for.
+    requested: Vec<bool>,
+}
+
+impl Query {
+    /// The types of the query's rows before its joins.
+    pub(crate) fn base_types(&self) -> Vec<ColumnType> {
+        self.columns[..self.base.len()].iter().map(|(_, ty)| *ty).collect()
+    }
+}
+
+impl Final {
+    /// A last stage that waits for the outputs of slots 0 to `slots - 1`.
+    #[must_use]
+    pub fn new(plan: &Plan, slots: usize) -> Self {
+        let progress = |query: &Query| Progress {
+            rows: Rows::new(query.base_types()),
+            joined: 0,
+            requested: vec![false; query.joins.len()],
+        };
+        Self {
+            plan: plan.clone(),
+            slots: slots.clamp(1, cortado_protocol::limits::SLOTS),
+            seen: SlotSet::EMPTY,
+            queries: plan.queries().iter().map(progress).collect(),
+            started: false,
+            found: BTreeMap::new(),
+            pending: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a slot's output, in any order.
+    ///
+    /// # Errors
+    /// If the bytes are no output of this plan, or the slot is unknown or was added before. After
+    /// damage this last stage is of no use.
+    pub fn add(&mut self, slot: Slot, output: &[u8]) -> Result<(), DeltaError> {
+        if usize::from(slot.0) >= self.slots {
+            return Err(DeltaError::Malformed("output of an unknown slot"));
+        }
+        if self.seen.contains(slot) {
+            return Err(DeltaError::Twice(u64::from(slot.0)));
+        }
+        let mut reader = Reader(output);
+        for query in &mut self.queries {
+            let count = reader.uint()?;
+            let mut content = Reader(reader.bytes()?);
+            for _ in 0..count {
+                if content.is_empty() {
+                    return Err(DeltaError::Truncated);
+                }
+                query.rows.push_encoded(&mut content)?;
+            }
+            if !content.is_empty() {
+                return Err(DeltaError::Malformed("trailing bytes"));
+            }
+        }
+        if !reader.is_empty() {
+            return Err(DeltaError::Malformed("trailing bytes"));
+        }
+        self.seen.insert(slot);
+        Ok(())
+    }
+
+    /// Adds what a [`crate::LookupFold`] found in a slot of the table.
+    ///
+    /// # Errors
+    /// If this was not asked for, or the bytes are no such rows.
+    pub fn add_rows(&mut self, table: usize, slot: Slot, rows: &[u8]) -> Result<(), DeltaError> {
+        if !self.pending.contains(&(table, slot)) {
+            return Err(DeltaError::Malformed("rows that were not asked for"));
+        }
+        let rows = read_rows(&self.plan, table, rows)?;
+        if rows.keys().any(|key| slot_of(key, self.slots) != slot) {
+            return Err(DeltaError::Malformed("rows of another slot"));
+        }
+        self.found.extend(rows);
+        self.pending.remove(&(table, slot));
+        Ok(())
+    }
+
+    /// Goes on as far as possible. Each query's joins are asked for together where they can be.
+    ///
+    /// # Errors
+    /// If outputs or requested rows are missing: nothing is published from a part.
+    #[expect(clippy::should_implement_trait, reason = "steps, not items")]
+    pub fn next(&mut self) -> Result<FinalStep, FinalError> {
+        let missing = SlotSet::first(self.slots).minus(self.seen).len();
+        if missing > 0 {
+            return Err(FinalError::MissingSlots(missing));
+        }
+        if !self.pending.is_empty() {
+            return Err(FinalError::MissingRows(self.pending.len()));
+        }
+        if !self.started {
+            self.start();
+        }
+        let mut wanted: BTreeMap<usize, BTreeMap<Slot, BTreeSet<Vec<u8>>>> = BTreeMap::new();
+        for (query, progress) in self.plan.queries().iter().zip(&mut self.queries) {
+            while progress.requested.get(progress.joined) == Some(&true) {
+                let join = &query.joins[progress.joined];
+                progress.rows = apply_join(&self.plan, join, &progress.rows, &self.found);
+                progress.joined += 1;
+            }
+            for (join, requested) in query.joins.iter().zip(&mut progress.requested) {
+                if *requested || join.left >= progress.rows.width() {
+                    continue;
+                }
+                *requested = true;
+                let table = self.plan.keyings()[join.keying].table;
+                for key in join_keys(join, &progress.rows) {
+                    let slot = slot_of(&key, self.slots);
+                    wanted.entry(table).or_default().entry(slot).or_default().insert(key);
+                }
+            }
+        }
+        if wanted.is_empty() && self.queries.iter().all(|p| p.joined == p.requested.len()) {
+            return Ok(FinalStep::Done(self.files()));
+        }
+        if wanted.is_empty() {
+            // Asked for, but no row has a key: go on with nothing found.
+            return self.next();
+        }
+        let mut requests = Vec::new();
+        for (table, slots) in wanted {
+            self.pending.extend(slots.keys().map(|slot| (table, *slot)));
+            let keys = slots.into_iter().map(|(slot, keys)| (slot, keys.into_iter().collect()));
+            requests.push(LookupRequest { table, keys: keys.collect() });
+        }
+        Ok(FinalStep::Lookup(requests))
+    }
+
+    /// All outputs are here: the row of an aggregate over nothing, and the top of all slots.
+    fn start(&mut self) {
+        self.started = true;
+        for (query, progress) in self.plan.queries().iter().zip(&mut self.queries) {
+            if query.global && progress.rows.len() == 0 {
+                progress.rows.push_nulls(true);
+            }
+            if let Some(top) = &query.top {
+                progress.rows = progress.rows.take(&progress.rows.top(top));
+            }
+        }
+    }
+
+    fn files(&self) -> Vec<ReportFile> {
+        let queries = self.plan.queries().iter().zip(&self.queries);
+        queries.map(|(query, progress)| write_csv(query, &progress.rows)).collect()
+    }
+}
+
+fn join_keys<'a>(join: &'a Join, rows: &'a Rows) -> impl Iterator<Item = Vec<u8>> + 'a {
+    (0..rows.len()).filter_map(move |row| join_key(join, rows, row))
+}
+
+fn join_key(join: &Join, rows: &Rows, row: usize) -> Option<Vec<u8>> {
+    if rows.is_null(join.left, row) {
+        return None;
+    }
+    let mut key = Vec::new();
+    put_uint(&mut key, join.keying as u64);
+    rows.put_value(join.left, row, &mut key);
+    Some(key)
+}
+
+/// Every row once per match, in the order of matches; without one once with nulls, or not at all.
+fn apply_join(plan: &Plan, join: &Join, rows: &Rows, found: &KeyedRows) -> Rows {
+    let mut matched = Rows::new(plan.keying_columns(&plan.keyings()[join.keying]));
+    let mut places = Vec::new();
+    for row in 0..rows.len() {
+        let matches = join_key(join, rows, row).and_then(|key| found.get(&key));
+        let before = places.len();
+        for encoded in matches.into_iter().flatten() {
+            if matched.push_encoded(&mut Reader(encoded)).is_ok() {
+                places.push(row);
+            }
+        }
+        if places.len() == before && !join.inner {
+            matched.push_nulls(false);
+            places.push(row);
+        }
+    }
+    let mut joined = rows.take(&places);
+    joined.append_columns(&matched, &join.picks);
+    joined
+}
+
+fn write_csv(query: &Query, rows: &Rows) -> ReportFile {
+    let mut places = rows.sorted(&query.order);
+    if let Some(limit) = query.limit {
+        places.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    let mut out = Vec::new();
+    let alone = query.select.len() == 1;
+    for (at, (name, _)) in query.select.iter().enumerate() {
+        write_field(name.as_bytes(), alone, at, &mut out);
+    }
+    out.push(b'\n');
+    let mut field = Vec::new();
+    for row in &places {
+        for (at, (_, column)) in query.select.iter().enumerate() {
+            field.clear();
+            rows.write(*column, *row, &mut field);
+            write_field(&field, alone, at, &mut out);
+        }
+        out.push(b'\n');
+    }
+    ReportFile { name: query.output.clone(), bytes: out.into(), rows: places.len() as u64 }
+}
+
+/// Quotes only what needs it: separators, quotes, line breaks, and an empty field that stands alone
+/// and would make a blank line.
+fn write_field(field: &[u8], alone: bool, at: usize, out: &mut Vec<u8>) {
+    if at > 0 {
+        out.push(b',');
+    }
+    let special = |b: &u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
+    if !field.iter().any(special) && !(alone && field.is_empty()) {
+        out.extend_from_slice(field);
+        return;
+    }
+    out.push(b'"');
+    for byte in field {
+        if *byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+}

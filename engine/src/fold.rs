@@ -1,0 +1,210 @@
+//! A slot's state: a fold over its deltas by an operation that is commutative and associative.
+
+use bytes::Bytes;
+use cortado_protocol::content_hash;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::accumulate::Accumulator;
+use crate::plan::{Plan, Query, Shape, Stage};
+use crate::rows::Rows;
+use crate::types::ColumnType;
+use crate::wire::{DeltaError, Reader, put_bytes, put_uint};
+
+/// Folds the deltas of one slot, of all tables, in any order.
+pub struct SlotFold {
+    plan: Plan,
+    stages: Vec<StageFold>,
+}
+
+/// Encoded rows or keys, one after the other.
+#[derive(Default)]
+struct Encoded {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+struct StageFold {
+    key_types: Vec<ColumnType>,
+    keys: Encoded,
+    /// Finds groups by key; stays empty for rows.
+    table: HashTable<u32>,
+    states: Vec<Accumulator>,
+    grouped: bool,
+}
+
+/// A section of a delta: number, entries, content.
+pub(crate) fn sections(delta: &[u8]) -> impl Iterator<Item = Result<Section<'_>, DeltaError>> {
+    let mut reader = Reader(delta);
+    std::iter::from_fn(move || {
+        if reader.is_empty() {
+            return None;
+        }
+        let section = section(&mut reader);
+        if section.is_err() {
+            reader = Reader(&[]);
+        }
+        Some(section)
+    })
+}
+
+pub(crate) struct Section<'a> {
+    pub(crate) number: usize,
+    pub(crate) entries: u64,
+    pub(crate) content: Reader<'a>,
+}
+
+fn section<'a>(reader: &mut Reader<'a>) -> Result<Section<'a>, DeltaError> {
+    let number = usize::try_from(reader.uint()?).map_err(|_| UNKNOWN_SECTION)?;
+    Ok(Section { number, entries: reader.uint()?, content: Reader(reader.bytes()?) })
+}
+
+const UNKNOWN_SECTION: DeltaError = DeltaError::Malformed("unknown section");
+const TRAILING: DeltaError = DeltaError::Malformed("trailing bytes");
+
+impl SlotFold {
+    /// The fold of no deltas.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let stages = plan.stages().iter().map(|stage| StageFold::new(plan, stage)).collect();
+        Self { plan: plan.clone(), stages }
+    }
+
+    /// Adds a delta of the table. Each delta must be added once; the ledger sees to that.
+    ///
+    /// # Errors
+    /// If the bytes are not a delta of this plan and table. The fold is of no use afterwards.
+    pub fn add(&mut self, table: usize, delta: &[u8]) -> Result<(), DeltaError> {
+        let own = self.plan.stages().len();
+        for section in sections(delta) {
+            let Section { number, entries, mut content } = section?;
+            let owner = match number.checked_sub(own) {
+                None => self.plan.stages()[number].table,
+                Some(keying) => self.plan.keyings().get(keying).ok_or(UNKNOWN_SECTION)?.table,
+            };
+            if owner != table {
+                return Err(DeltaError::Malformed("section of another table"));
+            }
+            if number >= own {
+                continue;
+            }
+            for _ in 0..entries {
+                self.stages[number].add(&mut content)?;
+            }
+            if !content.is_empty() {
+                return Err(TRAILING);
+            }
+        }
+        Ok(())
+    }
+
+    /// The slot's output: for each query its rows, already cut to the slot's own top.
+    #[must_use]
+    pub fn finish(self) -> Bytes {
+        let mut output = Vec::new();
+        for query in self.plan.queries() {
+            self.stages[query.stage].output(&self.plan, query, &mut output);
+        }
+        output.into()
+    }
+}
+
+impl Encoded {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, at: usize) -> &[u8] {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.bytes[start..self.ends[at]]
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.ends.push(self.bytes.len());
+    }
+}
+
+impl StageFold {
+    fn new(plan: &Plan, stage: &Stage) -> Self {
+        let (states, grouped) = match &stage.shape {
+            Shape::Rows(_) => (Vec::new(), false),
+            Shape::Groups { aggregates, .. } => {
+                (aggregates.iter().map(Accumulator::new).collect(), true)
+            }
+        };
+        let key_types = plan.key_types(stage);
+        Self { key_types, keys: Encoded::default(), table: HashTable::new(), states, grouped }
+    }
+
+    fn add(&mut self, reader: &mut Reader<'_>) -> Result<(), DeltaError> {
+        if !self.grouped && reader.is_empty() {
+            return Err(DeltaError::Truncated);
+        }
+        let key = reader.values(&self.key_types)?;
+        if !self.grouped {
+            self.keys.push(key);
+            return Ok(());
+        }
+        let keys = &self.keys;
+        let equal = |group: &u32| keys.get(*group as usize) == key;
+        let rehash = |group: &u32| content_hash(keys.get(*group as usize));
+        let group = match self.table.entry(content_hash(key), equal, rehash) {
+            Entry::Occupied(entry) => *entry.get() as usize,
+            Entry::Vacant(entry) => {
+                let group = keys.len();
+                entry.insert(group as u32);
+                self.keys.push(key);
+                self.states.iter_mut().for_each(|state| state.resize(group + 1));
+                group
+            }
+        };
+        for state in &mut self.states {
+            state.merge(group, reader)?;
+        }
+        if self.states.is_empty() && self.key_types.is_empty() {
+            return Err(DeltaError::Malformed("entry of nothing"));
+        }
+        Ok(())
+    }
+
+    /// Rows of a query in an order that does not depend on the order of deltas.
+    fn output(&self, plan: &Plan, query: &Query, output: &mut Vec<u8>) {
+        let mut encoded = Encoded::default();
+        let mut row = Vec::new();
+        for at in 0..self.keys.len() {
+            row.clear();
+            self.query_row(query, at, &mut row);
+            encoded.push(&row);
+        }
+        let mut content = Vec::with_capacity(encoded.bytes.len());
+        let count = if let Some(top) = &query.top {
+            let mut rows = Rows::new(query.base_types());
+            for at in 0..encoded.len() {
+                // What was encoded from checked keys can be read again; see `query_row`.
+                if rows.push_encoded(&mut Reader(encoded.get(at))).is_err() {
+                    debug_assert!(false, "own rows are readable: {}", plan.name());
+                }
+            }
+            let places = rows.top(top);
+            places.iter().for_each(|place| rows.encode(*place, &mut content));
+            places.len()
+        } else {
+            let mut order: Vec<_> = (0..encoded.len()).collect();
+            order.sort_unstable_by(|a, b| encoded.get(*a).cmp(encoded.get(*b)));
+            order.iter().for_each(|at| content.extend_from_slice(encoded.get(*at)));
+            encoded.len()
+        };
+        put_uint(output, count as u64);
+        put_bytes(output, &content);
+    }
+
+    /// The query's columns of a group or row: all of the keys, then its aggregates.
+    fn query_row(&self, query: &Query, at: usize, row: &mut Vec<u8>) {
+        row.extend_from_slice(self.keys.get(at));
+        let keys = self.key_types.len();
+        for (place, (_, ty)) in query.base.iter().zip(&query.columns).skip(keys) {
+            self.states[place - keys].finish(at, *ty, row);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! From a batch to deltas, one for each slot: a pure function of the batch and the plan.
+//!
+//! A delta is a list of sections: number, length, content. Section `s` below the number of stages
+//! holds rows or groups of stage `s`; the ones after that hold rows of a reference table under their
+//! keys. Keys are encoded in one way only, and a key's hash decides its slot.
+
+use bytes::Bytes;
+use cortado_protocol::job::BatchHeader;
+use cortado_protocol::{META_SLOT, Slot};
+
+use crate::accumulate::Accumulator;
+use crate::batch::{Batch, Column, ERROR, VALUE, Values};
+use crate::decode::{Decoded, Problem, decode};
+use crate::expr::{Aggregate, Evaluation};
+use crate::group::group_rows;
+use crate::plan::{Keying, Layout, Plan, Shape, Stage, slot_of};
+use crate::summary::{BatchSummary, StageCount};
+use crate::types::ColumnType;
+use crate::wire::{put_bytes, put_uint};
+
+/// What a batch becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The deltas that are not empty, in slot order; the last is the meta slot's, with what is said
+    /// about the batch.
+    pub deltas: Vec<(Slot, Bytes)>,
+    /// Records in the batch, rejected ones included.
+    pub rows: u32,
+    /// Records that were rejected for the whole table.
+    pub rejected: u32,
+}
+
+/// Turns a batch into deltas for `slots` slots (at least 1, at most
+/// [`SLOTS`](cortado_protocol::limits::SLOTS)).
+///
+/// # Panics
+/// If the plan has no table `header.table`.
+#[must_use]
+pub fn map_batch(
+    plan: &Plan,
+    slots: usize,
+    layout: &Layout,
+    header: &BatchHeader,
+    payload: &[u8],
+) -> Mapped {
+    let index = usize::from(header.table);
+    let table = &plan.tables()[index];
+    let program = plan.program(index);
+    let Decoded { batch, starts, mut problems } = decode(table, &program.literals, layout, payload);
+    let rejected = problems.len() as u32;
+    let rows = batch.rows as u32 + rejected;
+    let evaluation = Evaluation::new(program, &batch);
+    let mut slices = Sections::new(slots);
+    let mut counts = Vec::new();
+    for (number, stage) in plan.stages().iter().enumerate().filter(|(_, s)| s.table == index) {
+        let selection = select(stage, &evaluation, batch.rows);
+        let problem = Problem::Arithmetic { stage: number };
+        problems.extend(selection.errors.iter().map(|row| (starts[*row as usize], problem)));
+        let types = plan.key_types(stage);
+        match &stage.shape {
+            Shape::Rows(nodes) => {
+                let columns: Vec<_> = nodes.iter().map(|node| evaluation.column(*node)).collect();
+                put_rows(&selection.rows, &columns, &types, &batch, &mut slices);
+            }
+            Shape::Groups { keys, aggregates } => {
+                let keys: Vec<_> = keys.iter().map(|node| evaluation.column(*node)).collect();
+                put_groups(&selection.rows, &keys, &types, aggregates, &evaluation, &mut slices);
+            }
+        }
+        slices.close(number);
+        counts.push(StageCount {
+            stage: number as u32,
+            passed: selection.rows.len() as u64,
+            filtered: selection.filtered,
+            rejected: selection.errors.len() as u64,
+        });
+    }
+    let keyings = plan.keyings().iter().enumerate();
+    for (number, keying) in keyings.filter(|(_, keying)| keying.table == index) {
+        put_keyed(plan, number, keying, &batch, &mut slices);
+        slices.close(plan.stages().len() + number);
+    }
+    let summary = BatchSummary::new(plan, header, payload, rows, rejected, counts, &problems);
+    let mut deltas = slices.finish();
+    deltas.push((META_SLOT, summary.encode()));
+    Mapped { deltas, rows, rejected }
+}
+
+/// Which rows a stage takes.
+struct Selection {
+    rows: Vec<u32>,
+    errors: Vec<u32>,
+    filtered: u64,
+}
+
+fn select(stage: &Stage, evaluation: &Evaluation<'_>, rows: usize) -> Selection {
+    let mut selection = Selection { rows: Vec::with_capacity(rows), errors: vec![], filtered: 0 };
+    match stage.filter.map(|filter| evaluation.column(filter)) {
+        None => selection.rows.extend(0..rows as u32),
+        Some(Column { values: Values::Numbers(values), states }) if states.is_empty() => {
+            selection.rows.extend((0..rows as u32).filter(|row| values[*row as usize] != 0));
+        }
+        Some(filter) => {
+            for row in 0..rows {
+                let holds = matches!(&filter.values, Values::Numbers(values) if values[row] != 0);
+                match filter.state(row) {
+                    VALUE if holds => selection.rows.push(row as u32),
+                    ERROR => selection.errors.push(row as u32),
+                    _ => {}
+                }
+            }
+        }
+    }
+    selection.filtered = (rows - selection.rows.len() - selection.errors.len()) as u64;
+    let arguments = match &stage.shape {
+        Shape::Rows(nodes) => nodes.clone(),
+        Shape::Groups { keys, aggregates } => {
+            keys.iter().copied().chain(aggregates.iter().filter_map(|a| a.arg)).collect()
+        }
+    };
+    for node in arguments {
+        let column = evaluation.column(node);
+        if column.states.contains(&ERROR) {
+            let errors = &mut selection.errors;
+            selection.rows.retain(|row| {
+                let fine = column.state(*row as usize) != ERROR;
+                if !fine {
+                    errors.push(*row);
+                }
+                fine
+            });
+        }
+    }
+    selection
+}
+
+/// A section under construction for every slot.
+struct Sections {
+    slots: Vec<(Vec<u8>, Vec<u8>, u64)>,
+}
+
+impl Sections {
+    fn new(slots: usize) -> Self {
+        let slots = slots.clamp(1, cortado_protocol::limits::SLOTS);
+        Self { slots: vec![(Vec::new(), Vec::new(), 0); slots] }
+    }
+
+    /// The open section of the slot the key belongs to.
+    fn of_key(&mut self, key: &[u8]) -> &mut Vec<u8> {
+        let slot = slot_of(key, self.slots.len());
+        let (_, section, entries) = &mut self.slots[usize::from(slot.0)];
+        *entries += 1;
+        section
+    }
+
+    fn close(&mut self, number: usize) {
+        for (delta, section, entries) in &mut self.slots {
+            if *entries > 0 {
+                put_uint(delta, number as u64);
+                put_uint(delta, *entries);
+                put_bytes(delta, section);
+            }
+            section.clear();
+            *entries = 0;
+        }
+    }
+
+    fn finish(self) -> Vec<(Slot, Bytes)> {
+        let slots = self.slots.into_iter().enumerate();
+        slots
+            .filter(|(_, (delta, ..))| !delta.is_empty())
+            .map(|(slot, (delta, ..))| (Slot(slot as u8), Bytes::from(delta)))
+            .collect()
+    }
+}
+
+fn put_rows(
+    rows: &[u32],
+    columns: &[&Column],
+    types: &[ColumnType],
+    batch: &Batch<'_>,
+    sections: &mut Sections,
+) {
+    let texts = batch.texts();
+    let mut row_bytes = Vec::new();
+    for &row in rows {
+        row_bytes.clear();
+        for (column, ty) in columns.iter().zip(types) {
+            texts.put(&mut row_bytes, column, *ty, row as usize);
+        }
+        sections.of_key(&row_bytes).extend_from_slice(&row_bytes);
+    }
+}
+
+fn put_groups(
+    rows: &[u32],
+    keys: &[&Column],
+    types: &[ColumnType],
+    aggregates: &[Aggregate],
+    evaluation: &Evaluation<'_>,
+    sections: &mut Sections,
+) {
+    let texts = evaluation.texts();
+    let groups = group_rows(rows, keys, texts);
+    let mut states: Vec<_> = aggregates.iter().map(Accumulator::new).collect();
+    for (state, aggregate) in states.iter_mut().zip(aggregates) {
+        state.resize(groups.first_row.len());
+        let column = aggregate.arg.map(|node| evaluation.column(node));
+        state.update(rows, &groups.of_row, column, texts);
+    }
+    let mut key_bytes = Vec::new();
+    for (group, &row) in groups.first_row.iter().enumerate() {
+        key_bytes.clear();
+        for (key, ty) in keys.iter().zip(types) {
+            texts.put(&mut key_bytes, key, *ty, row as usize);
+        }
+        let section = sections.of_key(&key_bytes);
+        section.extend_from_slice(&key_bytes);
+        states.iter().for_each(|state| state.encode(group, section));
+    }
+}
+
+fn put_keyed(
+    plan: &Plan,
+    number: usize,
+    keying: &Keying,
+    batch: &Batch<'_>,
+    sections: &mut Sections,
+) {
+    let texts = batch.texts();
+    let key_type = plan.keying_key(keying);
+    let types = plan.keying_columns(keying);
+    let key = &batch.columns[keying.key];
+    let mut key_bytes = Vec::new();
+    for row in (0..batch.rows).filter(|row| key.state(*row) == VALUE) {
+        key_bytes.clear();
+        put_uint(&mut key_bytes, number as u64);
+        texts.put(&mut key_bytes, key, key_type, row);
+        let section = sections.of_key(&key_bytes);
+        section.extend_from_slice(&key_bytes);
+        for (column, ty) in keying.columns.iter().zip(&types) {
+            texts.put(section, &batch.columns[*column], *ty, row);
+        }
+    }
+}

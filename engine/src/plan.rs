@@ -1,0 +1,233 @@
+//! Plans: which tables are read and what is asked of them. A plan is data (TOML); nothing here or
+//! below knows any particular one.
+//!
+//! A plan compiles into *stages* (what is computed over one table and folded slot by slot),
+//! *keyings* (columns of a reference table under the column it is joined by) and *queries* (what is
+//! done with a stage's rows until they are a file). Queries over the same rows and keys share a stage.
+
+mod document;
+mod layout;
+mod query;
+mod tables;
+
+use std::sync::Arc;
+
+use cortado_protocol::{Slot, content_hash};
+pub use document::PlanError;
+pub use layout::{HeaderError, Layout};
+use query::QueryParser;
+pub use tables::{ColumnSchema, TableSchema};
+use toml::de::DeTable;
+
+use self::document::{Source, Table};
+use crate::expr::{Aggregate, NodeId, Program};
+use crate::types::ColumnType;
+
+/// Most queries of a plan, and most entries of any list in it.
+pub(crate) const LIST_LIMIT: usize = 64;
+
+/// A parsed and checked plan. Cloning is cheap.
+///
+/// ```
+/// let plan = cortado_engine::Plan::parse(cortado_engine::COFFEE).unwrap();
+/// assert_eq!(plan.outputs().next(), Some("q1.csv"));
+/// let error = cortado_engine::Plan::parse("name = 'x'\ncolour = 1").unwrap_err();
+/// assert_eq!(error.line, 2);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Plan(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    name: String,
+    hash: u64,
+    tables: Vec<TableSchema>,
+    programs: Vec<Program>,
+    stages: Vec<Stage>,
+    keyings: Vec<Keying>,
+    queries: Vec<Query>,
+}
+
+/// What is computed over the rows of one table.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    pub(crate) table: usize,
+    pub(crate) filter: Option<NodeId>,
+    pub(crate) shape: Shape,
+}
+
+/// What a stage makes of the rows that pass.
+#[derive(Clone, Debug)]
+pub(crate) enum Shape {
+    /// Each row becomes a row of these values.
+    Rows(Vec<NodeId>),
+    /// Rows with equal keys become one row: the keys, then the aggregates.
+    Groups { keys: Vec<NodeId>, aggregates: Vec<Aggregate> },
+}
+
+/// Columns of a reference table, to be found by a key column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keying {
+    pub(crate) table: usize,
+    pub(crate) key: usize,
+    pub(crate) columns: Vec<usize>,
+}
+
+/// From a stage's rows to a result file.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) output: String,
+    pub(crate) stage: usize,
+    /// Positions of the query's first columns in the stage's rows.
+    pub(crate) base: Vec<usize>,
+    /// Names and types: the base, then what each join adds.
+    pub(crate) columns: Vec<(String, ColumnType)>,
+    pub(crate) top: Option<Top>,
+    pub(crate) joins: Vec<Join>,
+    pub(crate) select: Vec<(String, usize)>,
+    pub(crate) order: Vec<Order>,
+    pub(crate) limit: Option<u64>,
+    /// Whether it aggregates without keys, which makes one row even of no rows.
+    pub(crate) global: bool,
+}
+
+/// A column to order by. Nulls come last in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) column: usize,
+    pub(crate) descending: bool,
+}
+
+/// The first rows of each group of rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Top {
+    pub(crate) n: u64,
+    pub(crate) per: Vec<usize>,
+    pub(crate) by: Vec<Order>,
+    /// Whether everyone level with the last one stays.
+    pub(crate) all_ties: bool,
+    /// Orders those that are level, before the remaining columns do.
+    pub(crate) ties: Vec<Order>,
+}
+
+/// Columns of a reference table, added to a query's rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Join {
+    pub(crate) keying: usize,
+    /// The query's column that is looked up.
+    pub(crate) left: usize,
+    /// Positions in the keying's columns.
+    pub(crate) picks: Vec<usize>,
+    /// Whether rows without a match are dropped; otherwise they get nulls.
+    pub(crate) inner: bool,
+}
+
+impl Plan {
+    /// Parses and checks a plan.
+    ///
+    /// # Errors
+    /// Says the line, what is wrong and what was expected.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let source = Source(text);
+        let document = DeTable::parse(text).map_err(|error| {
+            source.error(error.span().map_or(0, |span| span.start), error.message())
+        })?;
+        let root = Table::root(source, &document);
+        root.only(&["name", "tables", "queries"])?;
+        let name = root.required("name")?.text()?.text;
+        let tables = tables::parse(&root.required("tables")?)?;
+        let mut parser = QueryParser::new(source, &tables);
+        let queries_value = root.required("queries")?;
+        let list = queries_value.list()?;
+        if list.is_empty() || list.len() > LIST_LIMIT {
+            return Err(queries_value.error(format!("a plan has 1 to {LIST_LIMIT} queries")));
+        }
+        for query in list {
+            parser.query(&query.table()?)?;
+        }
+        let QueryParser { programs, stages, keyings, queries, .. } = parser;
+        let hash = content_hash(text.as_bytes());
+        Ok(Self(Arc::new(Compiled { name, hash, tables, programs, stages, keyings, queries })))
+    }
+
+    /// The plan's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Content hash of the plan's text.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    /// The tables, in the order of the text.
+    #[must_use]
+    pub fn tables(&self) -> &[TableSchema] {
+        &self.0.tables
+    }
+
+    /// Names of the result files in order, without the receipt.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.0.queries.iter().map(|query| query.output.as_str())
+    }
+
+    /// Finds a table's columns in the header of one of its files. An empty header, of an empty
+    /// file, is fine.
+    ///
+    /// # Errors
+    /// If a column is missing or stands there twice.
+    ///
+    /// # Panics
+    /// If the plan has no such table.
+    pub fn bind_header(&self, table: usize, header: &[String]) -> Result<Layout, HeaderError> {
+        Layout::bind(&self.0.tables[table], header)
+    }
+
+    /// The slot of a group or reference key.
+    #[must_use]
+    pub fn slot_of_key(&self, key: &[u8], slots: usize) -> Slot {
+        slot_of(key, slots)
+    }
+
+    pub(crate) fn program(&self, table: usize) -> &Program {
+        &self.0.programs[table]
+    }
+
+    pub(crate) fn stages(&self) -> &[Stage] {
+        &self.0.stages
+    }
+
+    pub(crate) fn keyings(&self) -> &[Keying] {
+        &self.0.keyings
+    }
+
+    pub(crate) fn queries(&self) -> &[Query] {
+        &self.0.queries
+    }
+
+    /// The types of a stage's keys, or of its rows if it has none.
+    pub(crate) fn key_types(&self, stage: &Stage) -> Vec<ColumnType> {
+        let program = self.program(stage.table);
+        let (Shape::Rows(nodes) | Shape::Groups { keys: nodes, .. }) = &stage.shape;
+        nodes.iter().map(|node| program.ty(*node)).collect()
+    }
+
+    /// The type of a keying's key: never null, since null finds nothing.
+    pub(crate) fn keying_key(&self, keying: &Keying) -> ColumnType {
+        let ty = self.0.tables[keying.table].columns[keying.key].ty;
+        ColumnType { nullable: false, ..ty }
+    }
+
+    /// The types of a keying's columns.
+    pub(crate) fn keying_columns(&self, keying: &Keying) -> Vec<ColumnType> {
+        let columns = &self.0.tables[keying.table].columns;
+        keying.columns.iter().map(|column| columns[*column].ty).collect()
+    }
+}
+
+/// `xxh3(key) % slots`.
+pub(crate) fn slot_of(key: &[u8], slots: usize) -> Slot {
+    Slot((content_hash(key) % slots.max(1) as u64) as u8)
+}

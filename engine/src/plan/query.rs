@@ -1,0 +1,422 @@
+//! The queries of a plan.
+
+use sqlparser::ast::{BinaryOperator, Expr};
+
+use super::document::{Located, PlanError, Source, Table};
+use super::{Join, Keying, LIST_LIMIT, Order, Query, Shape, Stage, TableSchema, Top};
+use crate::expr::{Aggregate, Compiler, NodeId, Program, parse_aggregate, parse_sql};
+use crate::types::ColumnType;
+
+const KEYS: [&str; 11] = [
+    "output",
+    "from",
+    "where",
+    "columns",
+    "group_by",
+    "aggregates",
+    "top",
+    "joins",
+    "select",
+    "order_by",
+    "limit",
+];
+
+/// Compiles queries into stages, keyings and what follows them.
+pub(super) struct QueryParser<'a> {
+    source: Source<'a>,
+    tables: &'a [TableSchema],
+    pub(super) programs: Vec<Program>,
+    pub(super) stages: Vec<Stage>,
+    pub(super) keyings: Vec<Keying>,
+    pub(super) queries: Vec<Query>,
+}
+
+type Columns = Vec<(String, ColumnType)>;
+
+impl<'a> QueryParser<'a> {
+    pub(super) fn new(source: Source<'a>, tables: &'a [TableSchema]) -> Self {
+        let programs = vec![Program::default(); tables.len()];
+        Self { source, tables, programs, stages: vec![], keyings: vec![], queries: vec![] }
+    }
+
+    fn table(&self, name: &Located) -> Result<usize, PlanError> {
+        self.tables.iter().position(|table| table.name == name.text).ok_or_else(|| {
+            let names: Vec<_> = self.tables.iter().map(|table| table.name.as_str()).collect();
+            let message =
+                format!("unknown table '{}'; the tables are: {}", name.text, names.join(", "));
+            self.source.error(name.offset, message)
+        })
+    }
+
+    fn compile<T>(
+        &mut self,
+        table: usize,
+        text: &Located,
+        compile: impl FnOnce(&mut Compiler<'_>, &str) -> Result<T, String>,
+    ) -> Result<T, PlanError> {
+        let schema = &self.tables[table];
+        let columns: Columns =
+            schema.columns.iter().map(|column| (column.name.clone(), column.ty)).collect();
+        let program = &mut self.programs[table];
+        let mut compiler = Compiler { table: &schema.name, columns: &columns, program };
+        compile(&mut compiler, &text.text)
+            .map_err(|message| self.source.error(text.offset, message))
+    }
+
+    pub(super) fn query(&mut self, query: &Table<'a>) -> Result<(), PlanError> {
+        query.only(&KEYS)?;
+        let output = self.output_name(&query.required("output")?.text()?)?;
+        let table = self.table(&query.required("from")?.text()?)?;
+        let filter = match query.optional("where") {
+            None => None,
+            Some(text) => Some(self.compile(table, &text.text()?, |c, text| c.condition(text))?),
+        };
+        let grouped =
+            query.optional("group_by").is_some() || query.optional("aggregates").is_some();
+        let (stage, base, mut columns) = if grouped {
+            self.groups(query, table, filter)?
+        } else {
+            self.rows(query, table, filter)?
+        };
+        let top = match query.optional("top") {
+            None => None,
+            Some(top) => Some(self.top(&top.table()?, &columns)?),
+        };
+        let joins = match query.optional("joins") {
+            None => Vec::new(),
+            Some(joins) => {
+                let join =
+                    |join: &super::document::Value<'a>| self.join(&join.table()?, &mut columns);
+                let list = joins.list()?;
+                if list.len() > LIST_LIMIT {
+                    return Err(joins.error(format!("a query has at most {LIST_LIMIT} joins")));
+                }
+                list.iter().map(join).collect::<Result<_, _>>()?
+            }
+        };
+        let select = match query.optional("select") {
+            None => columns.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect(),
+            Some(select) => select
+                .texts()?
+                .iter()
+                .map(|item| {
+                    let (name, alias) = renamed(item);
+                    Ok((alias.text, self.column(&name, &columns)?))
+                })
+                .collect::<Result<Vec<_>, PlanError>>()?,
+        };
+        if select.is_empty() {
+            return Err(self.source.error(query.offset, "a query selects at least one column"));
+        }
+        let order = match query.optional("order_by") {
+            None => Vec::new(),
+            Some(order) => self.orders(&order.texts()?, &columns)?,
+        };
+        let limit = query.optional("limit").map(|limit| limit.count()).transpose()?;
+        let global =
+            matches!(&self.stages[stage].shape, Shape::Groups { keys, .. } if keys.is_empty());
+        self.queries.push(Query {
+            output,
+            stage,
+            base,
+            columns,
+            top,
+            joins,
+            select,
+            order,
+            limit,
+            global,
+        });
+        Ok(())
+    }
+
+    fn output_name(&self, name: &Located) -> Result<String, PlanError> {
+        let text = &name.text;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let problem = if text.is_empty()
+            || text.len() > 100
+            || text.starts_with('.')
+            || !text.bytes().all(plain)
+        {
+            "is no file name; expected letters, digits, '.', '_' and '-'"
+        } else if text == crate::receipt::RECEIPT_FILE {
+            "is the name of the receipt; expected another one"
+        } else if self.queries.iter().any(|query| query.output == *text) {
+            "is the output of another query; expected another name"
+        } else {
+            return Ok(text.clone());
+        };
+        Err(self.source.error(name.offset, format!("'{text}' {problem}")))
+    }
+
+    /// A stage without aggregation: the query's rows.
+    fn rows(
+        &mut self,
+        query: &Table<'a>,
+        table: usize,
+        filter: Option<NodeId>,
+    ) -> Result<(usize, Vec<usize>, Columns), PlanError> {
+        let mut nodes = Vec::new();
+        let mut columns = Columns::new();
+        if let Some(named) = query.optional("columns") {
+            for (name, text) in named.table()?.entries() {
+                let node = self.compile(table, &text.text()?, |c, text| c.value(text))?;
+                nodes.push(node);
+                columns.push((name.text.clone(), self.programs[table].ty(node)));
+            }
+        } else {
+            let mentioned = mentioned_names(query)?;
+            for (index, column) in self.tables[table].columns.iter().enumerate() {
+                if mentioned.is_empty() || mentioned.contains(&column.name) {
+                    nodes.push(self.programs[table].column(index, column.ty));
+                    columns.push((column.name.clone(), column.ty));
+                }
+            }
+        }
+        self.stages.push(Stage { table, filter, shape: Shape::Rows(nodes) });
+        Ok((self.stages.len() - 1, (0..columns.len()).collect(), columns))
+    }
+
+    /// A stage with aggregation, shared with an earlier query if it has the same rows and keys.
+    fn groups(
+        &mut self,
+        query: &Table<'a>,
+        table: usize,
+        filter: Option<NodeId>,
+    ) -> Result<(usize, Vec<usize>, Columns), PlanError> {
+        if let Some(columns) = query.optional("columns") {
+            return Err(
+                columns.error("'columns' and aggregation exclude each other; expected 'group_by'")
+            );
+        }
+        let (mut keys, mut columns) = (Vec::new(), Columns::new());
+        if let Some(group_by) = query.optional("group_by") {
+            for (name, text) in group_by.table()?.entries() {
+                let node = self.compile(table, &text.text()?, |c, text| c.value(text))?;
+                keys.push(node);
+                columns.push((name.text.clone(), self.programs[table].ty(node)));
+            }
+        }
+        let mut aggregates = Vec::new();
+        if let Some(named) = query.optional("aggregates") {
+            for (name, text) in named.table()?.entries() {
+                if columns.iter().any(|(other, _)| *other == name.text) {
+                    let message = format!("'{}' names a key and an aggregate", name.text);
+                    return Err(self.source.error(name.offset, message));
+                }
+                let mut aggregate = self.compile(table, &text.text()?, parse_aggregate)?;
+                let counts = aggregate.kind == crate::expr::AggregateKind::Count;
+                // Without keys there is a row even if there is nothing to aggregate.
+                aggregate.output.nullable |= keys.is_empty() && !counts;
+                aggregates.push(aggregate);
+                columns.push((name.text.clone(), aggregate.output));
+            }
+        }
+        if columns.len() > LIST_LIMIT {
+            let message = format!("a query has at most {LIST_LIMIT} keys and aggregates");
+            return Err(self.source.error(query.offset, message));
+        }
+        let (stage, places) = self.shared_stage(table, filter, &keys, &aggregates);
+        let base = (0..keys.len()).chain(places.iter().map(|place| keys.len() + place)).collect();
+        Ok((stage, base, columns))
+    }
+
+    /// The stage and the places of the aggregates in it. Aggregates that can fail for a row are not
+    /// shared: the row would be rejected for the other query too.
+    fn shared_stage(
+        &mut self,
+        table: usize,
+        filter: Option<NodeId>,
+        keys: &[NodeId],
+        wanted: &[Aggregate],
+    ) -> (usize, Vec<usize>) {
+        let program = &self.programs[table];
+        let fails = |a: &Aggregate| a.arg.is_some_and(|node| program.nodes[node].fallible);
+        let same = |stage: &Stage| {
+            let Shape::Groups { keys: other, aggregates } = &stage.shape else { return false };
+            stage.table == table
+                && stage.filter == filter
+                && other == keys
+                && !aggregates.iter().chain(wanted).any(fails)
+        };
+        let at = self.stages.iter().position(same).unwrap_or_else(|| {
+            let shape = Shape::Groups { keys: keys.to_vec(), aggregates: Vec::new() };
+            self.stages.push(Stage { table, filter, shape });
+            self.stages.len() - 1
+        });
+        let Shape::Groups { aggregates, .. } = &mut self.stages[at].shape else {
+            return (at, Vec::new());
+        };
+        let mut places = Vec::new();
+        for aggregate in wanted {
+            let place = aggregates.iter().position(|a| a == aggregate).unwrap_or_else(|| {
+                aggregates.push(*aggregate);
+                aggregates.len() - 1
+            });
+            places.push(place);
+        }
+        (at, places)
+    }
+
+    fn column(&self, name: &Located, columns: &Columns) -> Result<usize, PlanError> {
+        columns.iter().position(|(column, _)| *column == name.text).ok_or_else(|| {
+            let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
+            let message = format!(
+                "unknown column '{}'; the query's columns are: {}",
+                name.text,
+                names.join(", ")
+            );
+            self.source.error(name.offset, message)
+        })
+    }
+
+    fn orders(&self, items: &[Located], columns: &Columns) -> Result<Vec<Order>, PlanError> {
+        split_list(items)
+            .iter()
+            .map(|item| {
+                let mut words = item.text.split_whitespace();
+                let name = words.next().unwrap_or_default().to_owned();
+                let descending = match (words.next(), words.next()) {
+                    (None | Some("asc"), None) => false,
+                    (Some("desc"), None) => true,
+                    _ => {
+                        let message =
+                            format!("'{}' is no order; expected 'column [asc|desc]'", item.text);
+                        return Err(self.source.error(item.offset, message));
+                    }
+                };
+                let column = self.column(&Located { text: name, offset: item.offset }, columns)?;
+                Ok(Order { column, descending })
+            })
+            .collect()
+    }
+
+    fn top(&self, top: &Table<'a>, columns: &Columns) -> Result<Top, PlanError> {
+        top.only(&["n", "per", "by", "ties"])?;
+        let per = match top.optional("per") {
+            None => Vec::new(),
+            Some(per) => split_list(&per.texts()?)
+                .iter()
+                .map(|name| self.column(name, columns))
+                .collect::<Result<_, _>>()?,
+        };
+        let ties = top.optional("ties").map(|ties| ties.texts()).transpose()?.unwrap_or_default();
+        let all_ties = matches!(&ties[..], [only] if only.text == "all");
+        Ok(Top {
+            n: top.required("n")?.count()?,
+            per,
+            by: self.orders(&top.required("by")?.texts()?, columns)?,
+            all_ties,
+            ties: if all_ties { Vec::new() } else { self.orders(&ties, columns)? },
+        })
+    }
+
+    fn join(&mut self, join: &Table<'a>, columns: &mut Columns) -> Result<Join, PlanError> {
+        join.only(&["table", "on", "kind", "columns"])?;
+        let table = self.table(&join.required("table")?.text()?)?;
+        let on = join.required("on")?.text()?;
+        let (left_name, right_name) = equality(&on.text).ok_or_else(|| {
+            let message = format!(
+                "'{}' is no join condition; expected 'column of the query = column of the table'",
+                on.text
+            );
+            self.source.error(on.offset, message)
+        })?;
+        let left = self.column(&Located { text: left_name, offset: on.offset }, columns)?;
+        let reference: Columns =
+            self.tables[table].columns.iter().map(|c| (c.name.clone(), c.ty)).collect();
+        let key = self.column(&Located { text: right_name, offset: on.offset }, &reference)?;
+        let (left_ty, key_ty) = (columns[left].1.ty, reference[key].1.ty);
+        if left_ty != key_ty {
+            let message = format!("{left_ty} can't be joined with {key_ty}");
+            return Err(self.source.error(on.offset, message));
+        }
+        let inner = match join.optional("kind").map(|kind| kind.text()).transpose()? {
+            None => false,
+            Some(kind) if kind.text == "left" => false,
+            Some(kind) if kind.text == "inner" => true,
+            Some(kind) => {
+                let message = format!("'{}' is no kind of join; expected left or inner", kind.text);
+                return Err(self.source.error(kind.offset, message));
+            }
+        };
+        let keying = self.keyings.iter().position(|k| k.table == table && k.key == key);
+        let keying = keying.unwrap_or_else(|| {
+            self.keyings.push(Keying { table, key, columns: Vec::new() });
+            self.keyings.len() - 1
+        });
+        let mut picks = Vec::new();
+        for item in join.required("columns")?.texts()? {
+            let (name, alias) = renamed(&item);
+            let column = self.column(&name, &reference)?;
+            if columns.iter().any(|(other, _)| *other == alias.text) {
+                let message = format!(
+                    "the query already has a column '{0}'; expected '{0} as …'",
+                    alias.text
+                );
+                return Err(self.source.error(item.offset, message));
+            }
+            let ty = ColumnType { nullable: true, ..reference[column].1 };
+            columns.push((alias.text, ty));
+            let kept = &mut self.keyings[keying].columns;
+            picks.push(kept.iter().position(|c| *c == column).unwrap_or_else(|| {
+                kept.push(column);
+                kept.len() - 1
+            }));
+        }
+        Ok(Join { keying, left, picks, inner })
+    }
+}
+
+/// `name as alias`.
+fn renamed(item: &Located) -> (Located, Located) {
+    let words: Vec<_> = item.text.split_whitespace().collect();
+    let at = |text: &str| Located { text: text.to_owned(), offset: item.offset };
+    match words[..] {
+        [name, "as", alias] => (at(name), at(alias)),
+        _ => (item.clone(), item.clone()),
+    }
+}
+
+/// Splits `a, b desc` into its items.
+fn split_list(items: &[Located]) -> Vec<Located> {
+    let split = |item: &Located| {
+        let offset = item.offset;
+        let located = move |text: &str| Located { text: text.trim().to_owned(), offset };
+        item.text.split(',').map(located).collect::<Vec<_>>()
+    };
+    items.iter().flat_map(split).collect()
+}
+
+/// Both names of `a = b`.
+fn equality(text: &str) -> Option<(String, String)> {
+    let Ok(Expr::BinaryOp { left, op: BinaryOperator::Eq, right }) = parse_sql(text) else {
+        return None;
+    };
+    match (*left, *right) {
+        (Expr::Identifier(left), Expr::Identifier(right)) => Some((left.value, right.value)),
+        _ => None,
+    }
+}
+
+/// Names a query without aggregation uses after `where`; none if it takes every column.
+fn mentioned_names(query: &Table<'_>) -> Result<Vec<String>, PlanError> {
+    let Some(select) = query.optional("select") else { return Ok(Vec::new()) };
+    let mut items = select.texts()?;
+    for key in ["order_by"] {
+        items.extend(query.optional(key).map(|v| v.texts()).transpose()?.unwrap_or_default());
+    }
+    if let Some(top) = query.optional("top") {
+        let top = top.table()?;
+        for key in ["per", "by", "ties"] {
+            items.extend(top.optional(key).map(|v| v.texts()).transpose()?.unwrap_or_default());
+        }
+    }
+    if let Some(joins) = query.optional("joins") {
+        for join in joins.list()? {
+            items.push(join.table()?.required("on")?.text()?);
+        }
+    }
+    let word = |item: &Located| item.text.split([' ', '=']).next().unwrap_or_default().to_owned();
+    Ok(split_list(&items).iter().map(word).collect())
+}

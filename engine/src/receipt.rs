@@ -1,0 +1,354 @@
+//! The receipt: what went in, what came out, and that nothing is missing or counted twice. It holds
+//! no times, names of machines or job ids: the same input and plan give the same receipt.
+
+use cortado_protocol::content_hash;
+use cortado_protocol::job::JobSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::finish::{FinalError, ReportFile};
+use crate::summary::{ReasonCount, SummaryFold, TableSummary};
+
+/// Name of the receipt among the result files.
+pub const RECEIPT_FILE: &str = "receipt.json";
+const FORMAT: u32 = 1;
+
+/// How safe acknowledged data was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Durability {
+    /// Copies aimed at (R).
+    pub replicas: u8,
+    /// Copies on distinct nodes, fsynced, before an acknowledgement (W).
+    pub min_copies: u8,
+}
+
+/// A result's receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// Version of this format.
+    pub format: u32,
+    /// [`Receipt::sentence`].
+    pub summary: String,
+    /// What was computed.
+    pub plan: PlanReceipt,
+    /// How safe acknowledged data was.
+    pub durability: Durability,
+    /// Batches that are missing; always 0, since a result with a gap is not published.
+    pub batches_lost: u64,
+    /// Batches that were counted twice; always 0, since a ledger is a set.
+    pub batches_twice: u64,
+    /// What went in, in the plan's order.
+    pub tables: Vec<TableReceipt>,
+    /// What the queries took of it, in the plan's order.
+    pub queries: Vec<QueryReceipt>,
+    /// What came out, without the receipt itself.
+    pub results: Vec<ResultReceipt>,
+}
+
+/// A plan, in a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanReceipt {
+    /// Its name.
+    pub name: String,
+    /// Content hash of its text, 16 hexadecimal digits.
+    pub hash: String,
+}
+
+/// Rows rejected for one reason, in a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReasonReceipt {
+    /// The reason, for example `final_amount: not a decimal`.
+    pub reason: String,
+    /// How many rows.
+    pub rows: u64,
+}
+
+/// A table, in a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableReceipt {
+    /// Its name.
+    pub name: String,
+    /// Files, empty ones included.
+    pub files: u64,
+    /// Bytes of its batches: its files without their headers.
+    pub bytes: u64,
+    /// Batches; they are numbered from 0 and all are there.
+    pub batches: u64,
+    /// Wrapping sum of a hash of each batch's number and content, 16 hexadecimal digits.
+    pub content_hash: String,
+    /// Records.
+    pub rows_in: u64,
+    /// Records that could be read.
+    pub rows_accepted: u64,
+    /// Records that could not.
+    pub rows_rejected: u64,
+    /// Why not, ordered by reason.
+    pub rejected: Vec<ReasonReceipt>,
+}
+
+/// A query, in a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryReceipt {
+    /// Its result file.
+    pub output: String,
+    /// The table it reads.
+    pub table: String,
+    /// Rows of the table that could be read.
+    pub rows_in: u64,
+    /// Rows that went into the answer.
+    pub rows_passed: u64,
+    /// Rows its condition left out.
+    pub rows_filtered: u64,
+    /// Rows that could not be calculated with.
+    pub rows_rejected: u64,
+    /// Why not.
+    pub rejected: Vec<ReasonReceipt>,
+}
+
+/// A result file, in a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultReceipt {
+    /// Its name.
+    pub name: String,
+    /// Data rows.
+    pub rows: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Content hash, 16 hexadecimal digits.
+    pub hash: String,
+}
+
+impl SummaryFold {
+    /// The receipt of a result. `ends` are the declared numbers of batches, per table.
+    ///
+    /// # Errors
+    /// If a table's batches are not exactly `0..end`, or the specification does not fit the plan.
+    pub fn receipt(
+        &self,
+        spec: &JobSpec,
+        ends: &[u64],
+        durability: Durability,
+        results: &[ReportFile],
+    ) -> Result<Receipt, FinalError> {
+        let schemas = self.plan.tables();
+        if spec.tables.len() != schemas.len() || ends.len() != schemas.len() {
+            return Err(FinalError::Spec(format!("expected {} tables", schemas.len())));
+        }
+        let mut tables = Vec::with_capacity(schemas.len());
+        for (at, summary) in self.tables.iter().enumerate() {
+            let declared = ends[at];
+            if !summary.coverage.is_complete(declared) || summary.coverage.count() != declared {
+                let found = summary.coverage.intervals().to_vec();
+                let table = schemas[at].name.clone();
+                return Err(FinalError::Coverage { table, found, declared });
+            }
+            let files = spec.tables[at].files.len() as u64;
+            tables.push(table_receipt(&schemas[at].name, files, declared, summary));
+        }
+        let queries = self.plan.queries().iter().map(|query| {
+            let table = self.plan.stages()[query.stage].table;
+            self.query_receipt(&query.output, query.stage, table)
+        });
+        let result = |file: &ReportFile| ResultReceipt {
+            name: file.name.clone(),
+            rows: file.rows,
+            bytes: file.bytes.len() as u64,
+            hash: hex(content_hash(&file.bytes)),
+        };
+        let mut receipt = Receipt {
+            format: FORMAT,
+            summary: String::new(),
+            plan: PlanReceipt { name: self.plan.name().to_owned(), hash: hex(self.plan.hash()) },
+            durability,
+            batches_lost: 0,
+            batches_twice: 0,
+            tables,
+            queries: queries.collect(),
+            results: results.iter().map(result).collect(),
+        };
+        receipt.summary = receipt.sentence();
+        Ok(receipt)
+    }
+
+    fn query_receipt(&self, output: &str, stage: usize, table: usize) -> QueryReceipt {
+        let summary = &self.tables[table];
+        let count = summary.stages.iter().find(|count| count.stage as usize == stage);
+        let (passed, filtered, rejected) =
+            count.map_or((0, 0, 0), |count| (count.passed, count.filtered, count.rejected));
+        QueryReceipt {
+            output: output.to_owned(),
+            table: self.plan.tables()[table].name.clone(),
+            rows_in: summary.rows.saturating_sub(summary.rejected),
+            rows_passed: passed,
+            rows_filtered: filtered,
+            rows_rejected: rejected,
+            rejected: reasons(summary, Some(stage as u32)),
+        }
+    }
+}
+
+fn table_receipt(name: &str, files: u64, batches: u64, summary: &TableSummary) -> TableReceipt {
+    TableReceipt {
+        name: name.to_owned(),
+        files,
+        bytes: summary.bytes,
+        batches,
+        content_hash: hex(summary.content),
+        rows_in: summary.rows,
+        rows_accepted: summary.rows.saturating_sub(summary.rejected),
+        rows_rejected: summary.rejected,
+        rejected: reasons(summary, None),
+    }
+}
+
+fn reasons(summary: &TableSummary, stage: Option<u32>) -> Vec<ReasonReceipt> {
+    let of_stage = summary.reasons.iter().filter(|reason| reason.stage == stage);
+    of_stage
+        .map(|ReasonCount { reason, rows, .. }| ReasonReceipt {
+            reason: reason.clone(),
+            rows: *rows,
+        })
+        .collect()
+}
+
+fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+impl Receipt {
+    /// The receipt in a sentence: `complete: 1,240,000 rows, 0 rejected, 0 lost, 0 twice,
+    /// acknowledged by fsync on 2 of 3`.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let sum =
+            |of: fn(&TableReceipt) -> u64| self.tables.iter().map(of).fold(0, u64::saturating_add);
+        let complete = self.batches_lost == 0 && self.batches_twice == 0;
+        format!(
+            "{}: {} rows, {} rejected, {} lost, {} twice, acknowledged by fsync on {} of {}",
+            if complete { "complete" } else { "incomplete" },
+            thousands(sum(|table| table.rows_in)),
+            thousands(sum(|table| table.rows_rejected)),
+            thousands(self.batches_lost),
+            thousands(self.batches_twice),
+            self.durability.min_copies,
+            self.durability.replicas,
+        )
+    }
+
+    /// Adds everything up again.
+    ///
+    /// # Errors
+    /// What does not add up, a sentence each.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let mut problems = Vec::new();
+        let mut expect = |holds: bool, problem: &dyn Fn() -> String| {
+            if !holds {
+                problems.push(problem());
+            }
+        };
+        expect(self.format == FORMAT, &|| format!("format {} is not {FORMAT}", self.format));
+        expect(self.batches_lost == 0, &|| format!("{} batches are lost", self.batches_lost));
+        expect(self.batches_twice == 0, &|| {
+            format!("{} batches are counted twice", self.batches_twice)
+        });
+        let Durability { replicas, min_copies } = self.durability;
+        expect((1..=replicas).contains(&min_copies), &|| {
+            format!("acknowledgements by {min_copies} of {replicas} are impossible")
+        });
+        for table in &self.tables {
+            let name = &table.name;
+            expect(adds_up(table.rows_in, &[table.rows_accepted, table.rows_rejected]), &|| {
+                format!("table '{name}': rows in are not accepted + rejected")
+            });
+            expect(total(&table.rejected) == Some(table.rows_rejected), &|| {
+                format!("table '{name}': the reasons do not add up to the rejected rows")
+            });
+            expect((table.batches == 0) == (table.bytes == 0), &|| {
+                format!("table '{name}': {} batches of {} bytes", table.batches, table.bytes)
+            });
+        }
+        for query in &self.queries {
+            let name = &query.output;
+            let parts = [query.rows_passed, query.rows_filtered, query.rows_rejected];
+            expect(adds_up(query.rows_in, &parts), &|| {
+                format!("query '{name}': rows in are not passed + filtered + rejected")
+            });
+            expect(total(&query.rejected) == Some(query.rows_rejected), &|| {
+                format!("query '{name}': the reasons do not add up to the rejected rows")
+            });
+            let table = self.tables.iter().find(|table| table.name == query.table);
+            expect(table.is_some_and(|table| table.rows_accepted == query.rows_in), &|| {
+                format!("query '{name}': rows in are not the rows of table '{}'", query.table)
+            });
+        }
+        let outputs = self.queries.iter().map(|query| &query.output);
+        expect(outputs.eq(self.results.iter().map(|result| &result.name)), &|| {
+            "the results are not those of the queries".to_owned()
+        });
+        expect(self.summary == self.sentence(), &|| "the summary says something else".to_owned());
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Compares result files, the receipt not among them, with what the receipt says of them.
+    ///
+    /// # Errors
+    /// What differs, a sentence each.
+    pub fn check_results(&self, files: &[ReportFile]) -> Result<(), Vec<String>> {
+        let mut problems = Vec::new();
+        for result in &self.results {
+            match files.iter().find(|file| file.name == result.name) {
+                None => problems.push(format!("'{}' is missing", result.name)),
+                Some(file) if hex(content_hash(&file.bytes)) != result.hash => {
+                    problems.push(format!("'{}' is not what was computed", result.name));
+                }
+                Some(_) => {}
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// The result file `receipt.json`.
+    #[must_use]
+    pub fn to_file(&self) -> ReportFile {
+        let mut bytes =
+            serde_json::to_vec_pretty(self).expect("a receipt has only texts and numbers");
+        bytes.push(b'\n');
+        ReportFile { name: RECEIPT_FILE.to_owned(), bytes: bytes.into(), rows: 0 }
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// [`FinalError::Receipt`] if the bytes are no receipt of this version.
+    pub fn parse(json: &[u8]) -> Result<Self, FinalError> {
+        serde_json::from_slice(json).map_err(|error| FinalError::Receipt(error.to_string()))
+    }
+}
+
+fn adds_up(whole: u64, parts: &[u64]) -> bool {
+    let sum = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(*part));
+    sum == Some(whole)
+}
+
+fn total(reasons: &[ReasonReceipt]) -> Option<u64> {
+    reasons.iter().try_fold(0u64, |sum, reason| sum.checked_add(reason.rows))
+}
+
+/// `1240000` as `1,240,000`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,202 @@
+//! Rows between stages and results, as columns. Numbers have 128 bits here, since they may be sums.
+
+use std::cmp::Ordering;
+
+use crate::plan::{Order, Top};
+use crate::types::ColumnType;
+use crate::wire::{DeltaError, Reader, check_text, put_bytes, put_int};
+
+#[derive(Clone, Debug, Default)]
+struct RowColumn {
+    nulls: Vec<bool>,
+    numbers: Vec<i128>,
+    texts: Vec<u8>,
+    /// Where each text ends in `texts`; used by text columns only.
+    ends: Vec<usize>,
+}
+
+impl RowColumn {
+    fn text(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.texts[start..self.ends[row]]
+    }
+
+    fn push_text(&mut self, text: &[u8]) {
+        self.texts.extend_from_slice(text);
+        self.ends.push(self.texts.len());
+    }
+
+    fn push_from(&mut self, other: &Self, row: usize, ty: ColumnType) {
+        self.nulls.push(other.nulls[row]);
+        if ty.ty.is_text() {
+            self.push_text(other.text(row));
+        } else {
+            self.numbers.push(other.numbers[row]);
+        }
+    }
+}
+
+/// Rows of one type.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    types: Vec<ColumnType>,
+    columns: Vec<RowColumn>,
+    len: usize,
+}
+
+impl Rows {
+    pub(crate) fn new(types: Vec<ColumnType>) -> Self {
+        let columns = vec![RowColumn::default(); types.len()];
+        Self { types, columns, len: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.types.len()
+    }
+
+    /// Adds a row that is encoded as its types say. After an error the rows are of no use.
+    pub(crate) fn push_encoded(&mut self, reader: &mut Reader<'_>) -> Result<(), DeltaError> {
+        for (column, ty) in self.columns.iter_mut().zip(&self.types) {
+            let null = ty.nullable && !reader.present()?;
+            column.nulls.push(null);
+            if ty.ty.is_text() {
+                let text = if null { &[] } else { reader.bytes()? };
+                check_text(text)?;
+                column.push_text(text);
+            } else {
+                column.numbers.push(if null { 0 } else { reader.int()? });
+            }
+        }
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Adds a row of nulls; `zero` makes those zeros that can't be null.
+    pub(crate) fn push_nulls(&mut self, zero: bool) {
+        for (column, ty) in self.columns.iter_mut().zip(&self.types) {
+            column.nulls.push(!zero || ty.nullable);
+            if ty.ty.is_text() {
+                column.push_text(&[]);
+            } else {
+                column.numbers.push(0);
+            }
+        }
+        self.len += 1;
+    }
+
+    pub(crate) fn encode(&self, row: usize, out: &mut Vec<u8>) {
+        for (index, ty) in self.types.iter().enumerate() {
+            if ty.nullable {
+                out.push(u8::from(!self.is_null(index, row)));
+            }
+            if !self.is_null(index, row) {
+                self.put_value(index, row, out);
+            }
+        }
+    }
+
+    /// Appends a value that is not null.
+    pub(crate) fn put_value(&self, column: usize, row: usize, out: &mut Vec<u8>) {
+        if self.types[column].ty.is_text() {
+            put_bytes(out, self.columns[column].text(row));
+        } else {
+            put_int(out, self.columns[column].numbers[row]);
+        }
+    }
+
+    pub(crate) fn is_null(&self, column: usize, row: usize) -> bool {
+        self.columns[column].nulls[row]
+    }
+
+    /// A text or a number as it stands in results, without quotes; nothing for null.
+    pub(crate) fn write(&self, column: usize, row: usize, out: &mut Vec<u8>) {
+        let values = &self.columns[column];
+        match self.types[column].ty {
+            _ if values.nulls[row] => {}
+            ty if ty.is_text() => out.extend_from_slice(values.text(row)),
+            ty => ty.write(values.numbers[row], out),
+        }
+    }
+
+    /// The rows at the given places, in that order.
+    pub(crate) fn take(&self, places: &[usize]) -> Self {
+        let mut taken = Self::new(self.types.clone());
+        for ((to, from), ty) in taken.columns.iter_mut().zip(&self.columns).zip(&self.types) {
+            places.iter().for_each(|row| to.push_from(from, *row, *ty));
+        }
+        taken.len = places.len();
+        taken
+    }
+
+    /// Adds columns of other rows, of the same number.
+    pub(crate) fn append_columns(&mut self, other: &Self, columns: &[usize]) {
+        debug_assert_eq!(self.len, other.len);
+        for column in columns {
+            self.columns.push(other.columns[*column].clone());
+            self.types.push(ColumnType { nullable: true, ..other.types[*column] });
+        }
+    }
+
+    fn compare_column(&self, column: usize, a: usize, b: usize, descending: bool) -> Ordering {
+        let values = &self.columns[column];
+        match (values.nulls[a], values.nulls[b]) {
+            (false, false) => {}
+            (a, b) => return a.cmp(&b),
+        }
+        let ordering = if self.types[column].ty.is_text() {
+            values.text(a).cmp(values.text(b))
+        } else {
+            values.numbers[a].cmp(&values.numbers[b])
+        };
+        if descending { ordering.reverse() } else { ordering }
+    }
+
+    fn compare(&self, order: &[Order], a: usize, b: usize) -> Ordering {
+        let by = |o: &Order| self.compare_column(o.column, a, b, o.descending);
+        order.iter().map(by).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+    }
+
+    /// Orders rows that are level by all columns, from the first to the last.
+    fn compare_all(&self, a: usize, b: usize) -> Ordering {
+        let by = |column| self.compare_column(column, a, b, false);
+        (0..self.types.len()).map(by).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+    }
+
+    /// The places of all rows, ordered; what is level is ordered by all columns.
+    pub(crate) fn sorted(&self, order: &[Order]) -> Vec<usize> {
+        let mut places: Vec<_> = (0..self.len).collect();
+        places.sort_unstable_by(|&a, &b| {
+            self.compare(order, a, b).then_with(|| self.compare_all(a, b))
+        });
+        places
+    }
+
+    /// The places of the top rows. Taking the top of parts first and of what they leave afterwards
+    /// gives the same rows as taking it once.
+    pub(crate) fn top(&self, top: &Top) -> Vec<usize> {
+        let per: Vec<_> =
+            top.per.iter().map(|&column| Order { column, descending: false }).collect();
+        let order: Vec<_> = per.iter().chain(&top.by).chain(&top.ties).copied().collect();
+        let mut taken = Vec::new();
+        let mut first = None;
+        let mut last = None;
+        let mut rank = 0;
+        for row in self.sorted(&order) {
+            if first.is_none_or(|first| self.compare(&per, first, row).is_ne()) {
+                first = Some(row);
+                rank = 0;
+            }
+            let level = || last.is_some_and(|last| self.compare(&top.by, last, row).is_eq());
+            if rank < top.n || (top.all_ties && level()) {
+                taken.push(row);
+                last = Some(row);
+            }
+            rank += 1;
+        }
+        taken
+    }
+}
