@@ -51,8 +51,8 @@ pub enum Committed<T> {
         /// Why.
         error: AppendError,
     },
-    /// The log failed: the last report of this committer. Nothing that is unreported is durable; the process
-    /// has to end.
+    /// The log failed: the last report of this committer. Nothing that is unreported is durable;
+    /// the process has to end.
     Poisoned(SyncError),
 }
 
@@ -123,8 +123,8 @@ pub struct Committer<T> {
 }
 
 impl<T: Send + 'static> Committer<T> {
-    /// Starts the thread. `queued` bounds the queue (at least 1); `on_done` is called on the thread once for every
-    /// request that was queued, in order, and must not block for long.
+    /// Starts the thread. `queued` bounds the queue (at least 1); `on_done` is called on the thread
+    /// once for every request that was queued, in order, and must not block for long.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -136,7 +136,7 @@ impl<T: Send + 'static> Committer<T> {
         let (sender, receiver) = mpsc::sync_channel(queued.max(1));
         let thread = std::thread::Builder::new()
             .name("log-committer".to_owned())
-            .spawn(move || run(log, &receiver, on_done))?;
+            .spawn(move || run(log, receiver, on_done))?;
         Ok(Self { queue: CommitQueue(sender), thread })
     }
 
@@ -158,7 +158,7 @@ impl<T: Send + 'static> Committer<T> {
 
 fn run<T>(
     mut log: Log,
-    receiver: &Receiver<Request<T>>,
+    receiver: Receiver<Request<T>>,
     mut on_done: impl FnMut(Committed<T>),
 ) -> Log {
     let mut group = Vec::new();
@@ -185,8 +185,10 @@ fn run<T>(
             forgotten.drain(..).try_for_each(|group| log.forget(group))
         });
         if let Err(error) = result {
+            // First, so that who reads the report finds the queue closed.
+            drop(receiver);
             on_done(Committed::Poisoned(error));
-            break;
+            return log;
         }
     }
     log

@@ -49,7 +49,8 @@ pub enum AppendError {
 }
 
 /// Why a sync failed. Nothing appended since the last successful sync may be acknowledged, and the
-/// process has to end: the kernel may have dropped the pages, and a second try would succeed falsely.
+/// process has to end: the kernel may have dropped the pages, and a second try would succeed
+/// falsely.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// An earlier failure made the log's state on disk unknown.

@@ -41,8 +41,8 @@ pub struct FileStorage {
 
 struct OpenFile {
     file: Arc<File>,
-    /// Written and not synced. Such a file is kept open: once every descriptor is closed, the kernel may
-    /// forget a failed write-back before anyone was told of it.
+    /// Written and not synced. Such a file is kept open: once every descriptor is closed, the
+    /// kernel may forget a failed write-back before anyone was told of it.
     dirty: bool,
 }
 

@@ -59,11 +59,12 @@ pub struct Log {
 impl Log {
     /// Opens the log of this storage and delivers every valid record in the order it was appended.
     ///
-    /// A directory without a log gets one with the id `new_id`. What was delivered is durable. Memory is bounded by a few records.
-    /// Method: see [`Recovery`].
+    /// A directory without a log gets one with the id `new_id`. What was delivered is durable.
+    /// Memory is bounded by a few records. Method: see [`Recovery`].
     ///
     /// # Errors
-    /// If the disk fails or is too full for a new segment, or the log is of another version.
+    /// If the disk fails, or the log is of another version. A full disk is no error: what is there
+    /// is delivered and appends are refused until space returns.
     pub fn open(
         storage: Arc<dyn Storage>,
         config: LogConfig,
@@ -73,19 +74,28 @@ impl Log {
         let (recovered, recovery) = recovery::recover(&storage, new_id, deliver)?;
         let io = |what| move |source| OpenError::Io { what, source };
         let log_id = recovery.log_id;
-        mark::create(&*storage).map_err(io("create the synced mark"))?;
+        match mark::create(&*storage) {
+            // Only a hint; it is made at the next start.
+            Err(error) if is_full(&error) => {}
+            other => other.map_err(io("create the synced mark"))?,
+        }
         let bytes = config.first_segment_bytes.min(config.segment_bytes);
         let segment = recovered.next_segment;
         let current = Current::prepare(&*storage, log_id, segment, recovered.next_sequence, bytes)
-            .and_then(|prepared| prepared.publish(&*storage))
-            .map_err(io("create a segment"))?;
+            .and_then(|prepared| prepared.publish(&*storage));
+        let current = match current {
+            Err(error) if is_full(&error) => Current::missing(segment),
+            other => other.map_err(io("create a segment"))?,
+        };
         let mut segments = recovered.segments;
-        for empty in recovered.empty {
-            storage.delete(&segment_name(empty)).map_err(io("delete an empty segment"))?;
-            segments.remove(empty);
+        if current.exists() {
+            for empty in recovered.empty {
+                storage.delete(&segment_name(empty)).map_err(io("delete an empty segment"))?;
+                segments.remove(empty);
+            }
+            segments.add(segment);
         }
         storage.sync_dir().map_err(io("sync the directory"))?;
-        segments.add(segment);
         let log = Self {
             storage,
             config,
@@ -109,14 +119,14 @@ impl Log {
         self.log_id
     }
 
-    /// Appends a record whose payload is the concatenation of `payload`. It is durable after the next [`Log::sync`].
+    /// Appends a record whose payload is the concatenation of `payload`. It is durable after the
+    /// next [`Log::sync`].
     ///
     /// `group` is the unit of [`Log::forget`]; records of group 0 belong to none and vanish with
     /// the segment they happen to stand in. `wall_ms` is recorded as it is.
     ///
-    /// # Errors
-    /// [`AppendError::Full`] and [`AppendError::TooLarge`] change nothing; after any other error the
-    /// process has to end.
+    /// # Errors [`AppendError::Full`] and [`AppendError::TooLarge`] change nothing; after any other
+    /// error the process has to end.
     pub fn append(
         &mut self,
         kind: u8,
@@ -127,7 +137,8 @@ impl Log {
         self.write(kind, group, wall_ms, payload, self.config.reserve_bytes)
     }
 
-    /// [`Log::append`] that may use the reserve: for small records that free space or keep the node working.
+    /// [`Log::append`] that may use the reserve: for small records that free space or keep the node
+    /// working.
     ///
     /// # Errors
     /// As [`Log::append`]; `Full` only when the disk really is.
@@ -245,12 +256,13 @@ impl Log {
         self.synced_sequence
     }
 
-    /// The caller needs no record of this group any more. Segments of which the same is true of every
-    /// group are deleted, except the current one.
+    /// The caller needs no record of this group any more. Segments of which the same is true of
+    /// every group are deleted, except the current one.
     ///
-    /// The deletion is lazy: after a restart records of a forgotten group may be delivered again. If
-    /// one of them says that the group ended, it is delivered whenever an earlier one of the group
-    /// is. So: append that record, sync, then forget; appending to a forgotten group revives it.
+    /// The deletion is lazy: after a restart records of a forgotten group may be delivered again.
+    /// If one of them says that the group ended, it is delivered whenever an earlier one of the
+    /// group is. So: append that record, sync, then forget; appending to a forgotten group revives
+    /// it.
     ///
     /// # Errors
     /// If the disk fails; the log is poisoned.

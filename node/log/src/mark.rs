@@ -2,8 +2,9 @@
 //!
 //! A torn tail looks like a damaged record. What tells them apart is whether the record was ever
 //! synced: every record carries the mark of its time, and after each sync the current mark is
-//! written to a file of its own. That file is never synced (it would double the cost): after the death of the
-//! process it is exact, after a power cut it may be old, and an old mark is merely a weaker proof.
+//! written to a file of its own. That file is never synced (it would double the cost): after the
+//! death of the process it is exact, after a power cut it may be old, and an old mark is merely a
+//! weaker proof.
 
 use std::io;
 

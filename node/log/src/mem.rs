@@ -85,8 +85,8 @@ impl MemStorage {
         self.state().capacity = bytes;
     }
 
-    /// Lets the next syncs of files fail. As on Linux, a failed sync drops what was pending: it stays
-    /// visible, but no later sync makes it durable.
+    /// Lets the next syncs of files fail. As on Linux, a failed sync drops what was pending: it
+    /// stays visible, but no later sync makes it durable.
     pub fn fail_syncs(&self, count: u32) {
         self.state().failing_syncs = count;
     }
@@ -117,7 +117,8 @@ impl MemStorage {
         flipped
     }
 
-    /// The changes a crash may lose, in the order in which [`MemStorage::crash`] asks for their fates.
+    /// The changes a crash may lose, in the order in which [`MemStorage::crash`] asks for their
+    /// fates.
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {
         let mut pending = Vec::new();

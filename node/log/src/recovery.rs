@@ -1,11 +1,11 @@
 //! What a log holds after whatever happened to it.
 //!
-//! A bad place is *damage* if something proves that the record there was once synced: a later segment, a
-//! later record's synced mark, or the mark file. Damage is reported and stays as it is; reading goes on at the
-//! next valid record. Without such proof, in the last segment, it is a *torn tail*: it was never
-//! acknowledged, and is cut there (protocol-aware recovery: Alagappan et al., "Protocol-Aware
-//! Recovery for Consensus-Based Storage", FAST 2018). What is delivered is written and synced again
-//! before the log is used, because a readable tail may only be in the page cache.
+//! A bad place is *damage* if something proves that the record there was once synced: a later
+//! segment, a later record's synced mark, or the mark file. Damage is reported and stays as it is;
+//! reading goes on at the next valid record. Without such proof, in the last segment, it is a *torn
+//! tail*: it was never acknowledged, and is cut there (protocol-aware recovery: Alagappan et al.,
+//! "Protocol-Aware Recovery for Consensus-Based Storage", FAST 2018). What is delivered is written
+//! and synced again before the log is used, because a readable tail may only be in the page cache.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -61,7 +61,8 @@ pub struct Damage {
     pub to: u32,
     /// Sequence number of the first record lost.
     pub first_lost: u64,
-    /// One more than that of the last record lost (equal to `first_lost`: none was); `None` if unknown.
+    /// One more than that of the last record lost (equal to `first_lost`: none was); `None` if
+    /// unknown.
     pub end_lost: Option<u64>,
 }
 

@@ -1,9 +1,9 @@
 //! Rotation: how the log moves to a new segment.
 //!
-//! The order matters. The new file is made, filled and synced under a temporary name; so a full disk
-//! shows before the old segment is touched, and no segment ever has half a header. Then the old
-//! segment is cut to its length and synced. Only then does the new one get its name. Hence in every
-//! state a crash can leave, only the last segment can hold anything unsynced, and every other
+//! The order matters. The new file is made, filled and synced under a temporary name; so a full
+//! disk shows before the old segment is touched, and no segment ever has half a header. Then the
+//! old segment is cut to its length and synced. Only then does the new one get its name. Hence in
+//! every state a crash can leave, only the last segment can hold anything unsynced, and every other
 //! one ends with its last record.
 
 use std::io;
@@ -25,9 +25,22 @@ pub(crate) struct Current {
     pub(crate) end: u32,
     /// Length of the file.
     capacity: u32,
+    /// Whether the file exists: a log that is opened on a full disk has nowhere to write yet.
+    exists: bool,
 }
 
 impl Current {
+    /// No file yet: the first append makes it, if there is space by then.
+    pub(crate) fn missing(segment: u32) -> Self {
+        let name = segment_name(segment);
+        Self { segment, name, end: DATA_START, capacity: DATA_START, exists: false }
+    }
+
+    /// Whether the file exists.
+    pub(crate) fn exists(&self) -> bool {
+        self.exists
+    }
+
     /// Bytes that still fit.
     pub(crate) fn room(&self) -> u32 {
         self.capacity.saturating_sub(self.end)
@@ -38,8 +51,8 @@ impl Current {
         self.end - DATA_START >= (self.capacity - DATA_START) / 4
     }
 
-    /// Makes the file of a segment under a temporary name, durable except for the name. On an error nothing is
-    /// left behind that matters.
+    /// Makes the file of a segment under a temporary name, durable except for the name. On an error
+    /// nothing is left behind that matters.
     pub(crate) fn prepare(
         storage: &dyn Storage,
         log_id: u128,
@@ -62,7 +75,7 @@ impl Current {
             return Err(error);
         }
         let name = segment_name(segment);
-        Ok(Prepared(Self { segment, name, end: DATA_START, capacity }))
+        Ok(Prepared(Self { segment, name, end: DATA_START, capacity, exists: true }))
     }
 }
 
@@ -97,7 +110,10 @@ impl Log {
     pub(crate) fn rotate(&mut self, frame_bytes: u32, reserve: u64) -> Result<(), AppendError> {
         let needed = DATA_START + frame_bytes;
         let wanted = self.next_segment_bytes.max(needed);
-        let segment = self.current.segment.checked_add(1).ok_or(AppendError::Full)?;
+        let segment = match self.current.exists {
+            true => self.current.segment.checked_add(1).ok_or(AppendError::Full)?,
+            false => self.current.segment,
+        };
         let free = self.storage.free_bytes().map_err(|error| self.failed(error))?;
         // Near the limit a small segment does: better than refusing while there is space.
         let bytes = [wanted, self.config.first_segment_bytes.max(needed), needed]
@@ -108,13 +124,8 @@ impl Log {
         let prepared = Current::prepare(&*self.storage, log_id, segment, sequence, bytes)
             .map_err(|error| self.failed(error))?;
 
-        let end = self.current.end;
         // From here on an error leaves the old segment cut: whatever it is, it ends the log.
-        let sealed = self.storage.resize(&self.current.name, end.into());
-        let published = sealed
-            .and_then(|()| self.storage.sync(&self.current.name))
-            .and_then(|()| prepared.publish(&*self.storage));
-        match published {
+        match self.seal().and_then(|()| prepared.publish(&*self.storage)) {
             Ok(current) => self.current = current,
             Err(error) => {
                 self.poisoned = true;
@@ -125,5 +136,14 @@ impl Log {
         self.segments.add(segment);
         self.next_segment_bytes = wanted.saturating_mul(2).min(self.config.segment_bytes);
         Ok(())
+    }
+
+    /// Cuts the current segment to its length and makes it durable.
+    fn seal(&self) -> io::Result<()> {
+        if !self.current.exists {
+            return Ok(());
+        }
+        self.storage.resize(&self.current.name, self.current.end.into())?;
+        self.storage.sync(&self.current.name)
     }
 }

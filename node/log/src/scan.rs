@@ -107,8 +107,8 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
-    /// Writes the bytes of a range to where they are. After a failed sync the page cache may show bytes that
-    /// are not on the disk and that no later sync would write; written again, they are.
+    /// Writes the bytes of a range to where they are. After a failed sync the page cache may show
+    /// bytes that are not on the disk and that no later sync would write; written again, they are.
     pub(crate) fn rewrite(&self, from: u32, to: u32) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut start = from;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 /// The groups of every segment, and the forgotten ones among them.
 ///
-/// A segment may be deleted when all its groups are forgotten **and** no older segment that stays holds a
-/// record of one of them. Otherwise a start after the deletion would deliver the older records of a
-/// group without the newer ones, such as the one that ended it.
+/// A segment may be deleted when all its groups are forgotten **and** no older segment that stays
+/// holds a record of one of them. Otherwise a start after the deletion would deliver the older
+/// records of a group without the newer ones, such as the one that ended it.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     groups: BTreeMap<u32, HashSet<u128>>,
@@ -35,8 +35,8 @@ impl Segments {
         }
     }
 
-    /// Segments that may be deleted, oldest first: in this order no crash leaves a newer record of a group
-    /// deleted and an older one there.
+    /// Segments that may be deleted, oldest first: in this order no crash leaves a newer record of
+    /// a group deleted and an older one there.
     pub(crate) fn deletable(&self, current: u32) -> Vec<u32> {
         let mut held = HashSet::new();
         let mut deletable = Vec::new();

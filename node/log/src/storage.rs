@@ -6,7 +6,8 @@ use std::io;
 /// with the writer.
 ///
 /// Durability follows POSIX: bytes and lengths last after [`Storage::sync`] of the file; names last
-/// after [`Storage::sync_dir`]. What was not synced may survive a crash wholly, partly or not at all.
+/// after [`Storage::sync_dir`]. What was not synced may survive a crash wholly, partly or not at
+/// all.
 pub trait Storage: Send + Sync + 'static {
     /// Names and lengths in bytes of all files, in no particular order.
     ///
