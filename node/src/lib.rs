@@ -1,1 +1,13 @@
 //! The Cortado daemon: one binary for every role.
+//!
+//! This crate is the shell around the pure core (`cortado-core`): it moves bytes, reads clocks and
+//! files, and decides nothing.
+
+pub mod clients;
+pub mod config;
+pub mod disk;
+pub mod driver;
+pub mod gossip;
+pub mod peers;
+pub mod start;
+pub mod workers;

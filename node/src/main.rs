@@ -1,2 +1,62 @@
 //! The Cortado daemon: one binary for every role.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cortado_node::config::{Flags, Settings};
+use cortado_node::driver::Stop;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    if flags.version {
+        println!(
+            "cortado-node {} (protocol {})",
+            env!("CARGO_PKG_VERSION"),
+            cortado_protocol::PROTOCOL_VERSION
+        );
+        return ExitCode::SUCCESS;
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CORTADO_LOG")
+        .unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let settings = match Settings::load(&flags) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("cortado-node: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cortado-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(Stop::No);
+        let mut term = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let node = cortado_node::start::run(settings, stopped);
+        tokio::pin!(node);
+        loop {
+            tokio::select! {
+                ended = &mut node => return ended,
+                _ = term.recv() => {
+                    // A second SIGTERM does not wait for the hand-over.
+                    let again = *stop.borrow() == Stop::Drain;
+                    stop.send_replace(if again { Stop::Now } else { Stop::Drain });
+                }
+                _ = interrupt.recv() => {
+                    stop.send_replace(Stop::Now);
+                }
+            }
+        }
+    })
+}

@@ -107,6 +107,8 @@ pub enum Input {
         /// Its tail.
         tail: Bytes,
     },
+    /// A connection that a peer had dialled is gone.
+    InboundClosed(u64),
     /// A client asks; the answer is [`Effect::Reply`] with the ticket.
     Request(u64, ClientRequest),
     /// A client sends a batch; the answer is [`Effect::BatchReply`] with the ticket.
@@ -147,6 +149,8 @@ pub enum Effect {
         ticket: u64,
         /// Whose record it is: it can go when the job is gone.
         job: JobId,
+        /// Whether it may use the disk's reserve: everything but batches.
+        reserved: bool,
         /// The record.
         bytes: Bytes,
     },
@@ -219,6 +223,11 @@ impl Core {
         }
     }
 
+    /// Names the log, which is known only once it was opened. To be called before the first input.
+    pub fn set_log(&mut self, log: LogId) {
+        self.config.log = log;
+    }
+
     /// Takes one input at a time `now` (since any fixed start, never going back) and a wall clock in
     /// milliseconds since the Unix epoch (which may jump), and appends what is to be done.
     pub fn handle(&mut self, now: Duration, wall_ms: u64, input: Input, out: &mut Vec<Effect>) {
@@ -241,6 +250,8 @@ impl Core {
                 }
                 self.effects.push(Effect::Ack(conn, self.links.expected(from)));
             }
+            // Nothing follows: the peer dials again, and its numbers go on.
+            Input::InboundClosed(_) => {}
             Input::Request(ticket, request) => self.on_request(ticket, request),
             Input::Batch { ticket, job, header, payload } => {
                 self.on_batch(ticket, job, header, payload);

@@ -89,6 +89,7 @@ impl Links {
         let link = self.outbound.entry(peer).or_default();
         link.up = true;
         link.acked(expected);
+        link.renumber(expected);
         link.unacked.iter().map(|(_, bytes)| bytes.clone()).collect()
     }
 
@@ -195,6 +196,26 @@ impl Outbound {
         }
     }
 
+    /// Closes the gap that a cleared queue left. The peer never handled a number from `expected` on
+    /// and takes nothing from older connections any more, so these numbers are free.
+    fn renumber(&mut self, expected: u64) {
+        let first = self.unacked.front().map_or(self.next, |(seq, _)| *seq);
+        if first == expected {
+            return;
+        }
+        self.next = expected;
+        self.bytes = 0;
+        for (seq, bytes) in &mut self.unacked {
+            let framed: Result<(LinkFrame, Bytes), _> =
+                frame::decode(&bytes.slice(frame::PREFIX_BYTES..));
+            let Ok((LinkFrame::Message { message, .. }, tail)) = framed else { continue };
+            *seq = self.next;
+            *bytes = frame::encode(&LinkFrame::Message { seq: self.next, message }, &tail);
+            self.next += 1;
+            self.bytes += bytes.len();
+        }
+    }
+
     fn clear(&mut self) {
         self.unacked.clear();
         self.bytes = 0;
@@ -226,6 +247,24 @@ mod tests {
         assert_eq!(links.resume(peer), 1);
         assert_eq!(links.up(peer, 1).len(), 1);
         assert_eq!(links.up(peer, 2).len(), 0);
+        assert_eq!(links.resume(peer), 2);
+    }
+
+    #[test]
+    fn a_queue_that_was_given_up_leaves_no_gap() {
+        let mut links = Links::default();
+        let peer = node("b");
+        links.push(peer, PeerMessage::Store, b"0", true);
+        links.push(peer, PeerMessage::Store, b"1", true);
+        links.give_up(peer);
+        links.push(peer, PeerMessage::Store, b"2", true);
+        let frames = links.up(peer, 0);
+        let (head, tail): (LinkFrame, Bytes) = frame::decode(&frames[0].slice(4..)).unwrap();
+        assert_eq!(head, LinkFrame::Message { seq: 0, message: PeerMessage::Store });
+        assert_eq!(&tail[..], b"2");
+        assert_eq!(links.resume(peer), 0);
+        assert!(matches!(links.push(peer, PeerMessage::Store, b"3", true), Pushed::Write(_)));
+        links.acked(peer, 2);
         assert_eq!(links.resume(peer), 2);
     }
 

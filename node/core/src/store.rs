@@ -98,7 +98,8 @@ impl Core {
                 tracing::error!(?key, ?slot, %from, "two different entries under one number; both kept");
                 // Logged but not indexed: kept for inspection, counted never.
                 let ticket = self.fresh_id();
-                self.effects.push(Effect::Append { ticket, job: key.job, bytes: bytes.clone() });
+                let (job, bytes) = (key.job, bytes.clone());
+                self.effects.push(Effect::Append { ticket, job, reserved: false, bytes });
                 self.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
             }
             Admitted::Known => self.answer_when_durable(from, key, entry.head.slots),
@@ -124,7 +125,8 @@ impl Core {
         self.holdings.job_mut(key.job).edge_mut(key.edge).insert(head, Place::Pending(ticket));
         let job_entry = job_entry(entry);
         self.store.pending.insert(ticket, Pending { key, job_entry });
-        self.effects.push(Effect::Append { ticket, job: key.job, bytes });
+        let reserved = key.edge.as_table().is_none();
+        self.effects.push(Effect::Append { ticket, job: key.job, reserved, bytes });
     }
 
     fn answer_when_durable(&mut self, to: NodeId, key: EntryKey, slots: SlotSet) {

@@ -1,0 +1,279 @@
+//! Configuration: flag over environment over file over default. Unknown keys are errors.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cortado_membership::Profile;
+use cortado_protocol::{NodeId, limits};
+use serde::Deserialize;
+
+/// Command line of `cortado-node`.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "cortado-node",
+    about = "One node of a Cortado cluster: the same binary for every role.",
+    long_about = "One node of a Cortado cluster: the same binary for every role.\n\n\
+        SIGTERM hands everything over and leaves, in bounded time; SIGINT stops at once and keeps \
+        the data.\n\nExample: cortado-node --config node.toml",
+    disable_version_flag = true
+)]
+pub struct Flags {
+    /// TOML file with any of the settings below.
+    #[arg(long, env = "CORTADO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data folder.
+    #[arg(long, env = "CORTADO_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address to listen on.
+    #[arg(long, env = "CORTADO_BIND", value_name = "IP")]
+    pub bind: Option<IpAddr>,
+    /// Address the others reach this node at; the listening address if not given.
+    #[arg(long, env = "CORTADO_ADVERTISE", value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+    /// Gossip addresses of other nodes, `host:port`, separated by commas.
+    #[arg(long, env = "CORTADO_JOIN", value_name = "ADDRESSES", value_delimiter = ',')]
+    pub join: Option<Vec<String>>,
+    /// Print version and protocol version.
+    #[arg(long, short = 'V')]
+    pub version: bool,
+}
+
+/// The certificates of a node. Relative paths are relative to the file they stand in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificate of the authority of nodes.
+    pub peer_ca: PathBuf,
+    /// Certificate of the authority of clients.
+    pub client_ca: PathBuf,
+    /// This node's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// A node's settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's name; must be the one in its certificate.
+    pub node: NodeId,
+    /// Data folder.
+    pub data: PathBuf,
+    /// Address to listen on.
+    #[serde(default = "loopback")]
+    pub bind: IpAddr,
+    /// Address the others reach this node at.
+    pub advertise: Option<IpAddr>,
+    /// UDP port of the membership datagrams.
+    pub gossip_port: u16,
+    /// UDP port of connections between nodes.
+    pub peer_port: u16,
+    /// UDP port of client connections.
+    pub client_port: u16,
+    /// Gossip addresses of other nodes.
+    #[serde(default)]
+    pub join: Vec<String>,
+    /// Members that must have been seen before the first job is accepted.
+    #[serde(default = "one")]
+    pub expected_nodes: u16,
+    /// Copies aimed at (R).
+    #[serde(default = "three")]
+    pub replicas: u8,
+    /// Copies needed before an acknowledgement (W).
+    #[serde(default = "two")]
+    pub min_copies: u8,
+    /// Slots of new jobs.
+    #[serde(default = "sixty_four")]
+    pub slots: u8,
+    /// Timing of the failure detector: `lan` or `shared`.
+    #[serde(default = "lan")]
+    pub profile: String,
+    /// Jobs that run at once.
+    #[serde(default = "four")]
+    pub max_running_jobs: u32,
+    /// How long a job is kept after it ended.
+    #[serde(default = "one_day")]
+    pub job_ttl_seconds: u64,
+    /// How long SIGTERM may take to hand over.
+    #[serde(default = "twenty")]
+    pub drain_seconds: u64,
+    /// Free space below which no batch is taken, in MiB.
+    #[serde(default = "reserve")]
+    pub disk_reserve_mib: u64,
+    /// Worker threads; the number of cores if not given.
+    pub workers: Option<usize>,
+    /// Certificates.
+    pub tls: TlsFiles,
+}
+
+const fn loopback() -> IpAddr {
+    IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)
+}
+const fn one() -> u16 {
+    1
+}
+const fn two() -> u8 {
+    2
+}
+const fn three() -> u8 {
+    3
+}
+const fn four() -> u32 {
+    4
+}
+const fn sixty_four() -> u8 {
+    64
+}
+const fn twenty() -> u64 {
+    20
+}
+const fn one_day() -> u64 {
+    86_400
+}
+const fn reserve() -> u64 {
+    256
+}
+fn lan() -> String {
+    "lan".to_owned()
+}
+
+impl Settings {
+    /// Reads the file and lays flags and environment over it.
+    ///
+    /// # Errors
+    /// A sentence that names the file and the key.
+    pub fn load(flags: &Flags) -> anyhow::Result<Self> {
+        let Some(path) = &flags.config else {
+            bail!("no configuration: give --config FILE (`cortado local up` writes one per node)");
+        };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("can't read {}", path.display()))?;
+        let mut settings: Self =
+            toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        settings.resolve(folder);
+        if let Some(data) = &flags.data {
+            settings.data.clone_from(data);
+        }
+        if let Some(bind) = flags.bind {
+            settings.bind = bind;
+        }
+        if let Some(join) = &flags.join {
+            settings.join.clone_from(join);
+        }
+        settings.advertise = flags.advertise.or(settings.advertise);
+        settings.check().with_context(|| format!("{} is wrong", path.display()))?;
+        Ok(settings)
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let tls = &mut self.tls;
+        let files = [&mut tls.peer_ca, &mut tls.client_ca, &mut tls.cert, &mut tls.key];
+        for path in files.into_iter().chain([&mut self.data]) {
+            if path.is_relative() {
+                *path = folder.join(&*path);
+            }
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.slots == 0 || usize::from(self.slots) > limits::SLOTS {
+            bail!("slots = {}: expected 1 to {}", self.slots, limits::SLOTS);
+        }
+        if self.min_copies == 0 || self.min_copies > self.replicas {
+            bail!("min_copies = {}: expected 1 to replicas ({})", self.min_copies, self.replicas);
+        }
+        if usize::from(self.replicas) > limits::MEMBERS {
+            bail!("replicas = {}: expected at most {}", self.replicas, limits::MEMBERS);
+        }
+        if self.max_running_jobs == 0 {
+            bail!("max_running_jobs = 0: expected at least 1");
+        }
+        if self.advertised().is_unspecified() {
+            bail!("bind = \"{}\" needs advertise = \"IP the others reach\"", self.bind);
+        }
+        self.detector_profile().map(|_| ())
+    }
+
+    /// Timing of the failure detector.
+    ///
+    /// # Errors
+    /// If the name is neither `lan` nor `shared`.
+    pub fn detector_profile(&self) -> anyhow::Result<Profile> {
+        match self.profile.as_str() {
+            "lan" => Ok(Profile::Lan),
+            "shared" => Ok(Profile::Shared),
+            other => bail!("profile = \"{other}\": expected \"lan\" or \"shared\""),
+        }
+    }
+
+    /// The address the others reach this node at.
+    #[must_use]
+    pub fn advertised(&self) -> IpAddr {
+        self.advertise.unwrap_or(self.bind)
+    }
+
+    /// How long a job is kept after it ended.
+    #[must_use]
+    pub fn job_ttl(&self) -> Duration {
+        Duration::from_secs(self.job_ttl_seconds)
+    }
+
+    /// How long SIGTERM may take to hand over.
+    #[must_use]
+    pub fn drain_limit(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        cluster = "c"
+        node = "node-1"
+        data = "data"
+        gossip_port = 1
+        peer_port = 2
+        client_port = 3
+        [tls]
+        peer_ca = "a"
+        client_ca = "b"
+        cert = "c"
+        key = "d"
+    "#;
+
+    fn load(text: &str) -> anyhow::Result<Settings> {
+        let settings: Settings = toml::from_str(text)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn defaults_fill_what_is_not_said() {
+        let settings = load(GOOD).unwrap();
+        assert_eq!((settings.replicas, settings.min_copies, settings.slots), (3, 2, 64));
+        assert_eq!(settings.advertised(), loopback());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, told) in [
+            ("replica = 3", "replica"),
+            ("slots = 65", "slots = 65"),
+            ("min_copies = 4", "min_copies = 4"),
+            ("profile = \"wan\"", "profile = \"wan\""),
+            ("bind = \"0.0.0.0\"", "advertise"),
+            ("max_running_jobs = 0", "max_running_jobs"),
+        ] {
+            let error = load(&format!("{line}\n{GOOD}")).expect_err(line);
+            assert!(format!("{error:#}").contains(told), "{line}: {error:#}");
+        }
+    }
+}

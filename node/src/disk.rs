@@ -1,0 +1,152 @@
+//! The node's disk: its log, and the small state files beside it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use cortado_core::{Core, RecordRef};
+use cortado_log::{FileStorage, Log, LogConfig, StateFiles, Storage};
+use cortado_membership::{KnownPeer, next_generation};
+use cortado_protocol::{JobId, LogId, frame};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const GENERATION: &str = "generation";
+const PEERS: &str = "peers";
+const TOMBSTONES: &str = "tombstones";
+
+/// Kind of the log's records that hold entries.
+pub const ENTRY_RECORD: u8 = 1;
+
+/// State files of a node.
+#[derive(Clone)]
+pub struct NodeState(StateFiles);
+
+impl NodeState {
+    fn read<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
+        match self.0.read(name).with_context(|| format!("state file '{name}'"))? {
+            Some(bytes) => Ok(Some(frame::from_postcard(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> anyhow::Result<()> {
+        Ok(self.0.write(name, &frame::to_postcard(value))?)
+    }
+
+    /// The next generation, made durable before it is returned.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn next_generation(&self, unix_ms: u64) -> anyhow::Result<u64> {
+        let next = next_generation(self.read(GENERATION)?, unix_ms);
+        self.save_generation(next)?;
+        Ok(next)
+    }
+
+    /// Makes a generation durable.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn save_generation(&self, generation: u64) -> anyhow::Result<()> {
+        self.write(GENERATION, &generation)
+    }
+
+    /// The peers ever seen.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn peers(&self) -> anyhow::Result<Vec<KnownPeer>> {
+        Ok(self.read(PEERS)?.unwrap_or_default())
+    }
+
+    /// Keeps the peers ever seen.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn save_peers(&self, peers: &[KnownPeer]) -> anyhow::Result<()> {
+        self.write(PEERS, &peers)
+    }
+
+    /// Jobs that are gone for good.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn tombstones(&self) -> anyhow::Result<Vec<JobId>> {
+        Ok(self.read(TOMBSTONES)?.unwrap_or_default())
+    }
+
+    /// Keeps the jobs that are gone for good.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn save_tombstones(&self, jobs: &[JobId]) -> anyhow::Result<()> {
+        self.write(TOMBSTONES, &jobs)
+    }
+}
+
+/// A node's disk, opened and locked.
+pub struct Disk {
+    storage: Arc<dyn Storage>,
+    /// The state files.
+    pub state: NodeState,
+}
+
+impl Disk {
+    /// Opens and locks a data folder; makes it if it is not there.
+    ///
+    /// # Errors
+    /// If another process has it, or the disk fails.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("can't make {}", folder.display()))?;
+        let storage = FileStorage::open(folder)
+            .with_context(|| format!("can't use the data folder {}", folder.display()))?;
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let state = NodeState(StateFiles::new(Arc::clone(&storage)));
+        Ok(Self { storage, state })
+    }
+
+    /// Opens the log and gives the core what it holds.
+    ///
+    /// # Errors
+    /// If the disk fails, or the log is of another version.
+    pub fn open_log(
+        &self,
+        config: LogConfig,
+        new_id: u128,
+        core: &mut Core,
+    ) -> anyhow::Result<Log> {
+        core.restore_tombstones(self.state.tombstones()?);
+        let mut unreadable = 0_u64;
+        let mut deliver = |record: cortado_log::RecordRef,
+                           meta: &cortado_log::RecordMeta,
+                           payload: &[u8]| {
+            let payload = Bytes::copy_from_slice(payload);
+            let cortado_log::RecordRef { segment, offset, len } = record;
+            let record = RecordRef { segment, offset, len };
+            if meta.kind != ENTRY_RECORD || core.restore(record, meta.wall_ms, &payload).is_err() {
+                unreadable += 1;
+            }
+        };
+        let (log, recovery) = Log::open(Arc::clone(&self.storage), config, new_id, &mut deliver)
+            .context("can't open the log")?;
+        core.set_log(LogId(recovery.log_id));
+        let report = &recovery.report;
+        tracing::info!(records = report.records, fresh = report.fresh, "log opened");
+        if report.torn_bytes > 0 {
+            tracing::warn!(bytes = report.torn_bytes, "cut a torn tail, never acknowledged");
+        }
+        for damage in &report.damage {
+            tracing::error!(?damage, "part of the log is damaged; peers refill it");
+        }
+        for file in &report.quarantined {
+            tracing::error!(%file, "set aside: not a segment of this log");
+        }
+        if unreadable > 0 {
+            tracing::error!(unreadable, "records of another version were left alone");
+        }
+        Ok(log)
+    }
+}

@@ -1,0 +1,252 @@
+//! The driver: inputs into the core, effects out of it. It decides nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use cortado_core::{Core, Effect, Input, Members, RecordRef};
+use cortado_log::{Append, CommitQueue, Committed};
+use cortado_membership::{MemberState, View};
+use cortado_protocol::NodeId;
+use cortado_protocol::client::{MemberState as ShownState, MemberView};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::sync::watch;
+
+use crate::clients::{ClientEvent, Clients};
+use crate::disk::{ENTRY_RECORD, NodeState};
+use crate::gossip::Gossip;
+use crate::peers::{PeerEvent, Peers};
+use crate::workers::{Done, Workers};
+
+/// Completions taken at once: one message per peer tells of all of them.
+const BATCH: usize = 256;
+
+/// Milliseconds since the Unix epoch.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// What the driver hears.
+pub struct Inputs {
+    /// Of links.
+    pub peers: Receiver<PeerEvent>,
+    /// Of clients.
+    pub clients: Receiver<ClientEvent>,
+    /// Of the membership.
+    pub views: watch::Receiver<View>,
+    /// Of the log.
+    pub log: UnboundedReceiver<Committed<u64>>,
+    /// Of the workers.
+    pub tasks: UnboundedReceiver<Done>,
+    /// Of the operator.
+    pub stop: watch::Receiver<Stop>,
+}
+
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Go on.
+    No,
+    /// Hand over, then leave.
+    Drain,
+    /// Stop now.
+    Now,
+}
+
+/// The node's core with everything that carries its effects out.
+pub struct Driver {
+    /// Shared with the diallers, which ask for the number to resume at.
+    pub core: Arc<Mutex<Core>>,
+    /// This node.
+    pub me: NodeId,
+    /// Links to the others.
+    pub peers: Peers,
+    /// Client streams.
+    pub clients: Clients,
+    /// The failure detector.
+    pub gossip: Gossip,
+    /// The log's writer.
+    pub log: CommitQueue<u64>,
+    /// The state files.
+    pub state: NodeState,
+    /// The engine's threads.
+    pub workers: Workers,
+    /// Members ever seen, this node included.
+    pub ever_seen: BTreeSet<NodeId>,
+}
+
+/// Why the driver ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was handed over.
+    Drained,
+    /// The operator stopped it.
+    Stopped,
+    /// The failure detector ended by itself; the process must not go on without it.
+    Deaf,
+}
+
+impl Driver {
+    /// Runs until the operator stops the node or everything is handed over.
+    pub async fn run(&mut self, mut inputs: Inputs) -> Ended {
+        let start = Instant::now();
+        let mut effects = Vec::new();
+        let mut committed = Vec::new();
+        let mut tick_at = tokio::time::Instant::now();
+        loop {
+            let mut next: Vec<Input> = Vec::with_capacity(1);
+            tokio::select! {
+                Some(event) = inputs.peers.recv() => next.push(from_peer(event)),
+                _ = inputs.log.recv_many(&mut committed, BATCH) => {
+                    next = from_log(&mut committed);
+                }
+                Some((id, output)) = inputs.tasks.recv() => next.push(Input::TaskDone(id, output)),
+                Some(event) = inputs.clients.recv() => next.push(from_client(event)),
+                changed = inputs.views.changed() => {
+                    if changed.is_err() {
+                        return Ended::Deaf;
+                    }
+                    let view = inputs.views.borrow_and_update().clone();
+                    next.push(Input::Members(self.on_view(&view)));
+                }
+                Ok(()) = inputs.stop.changed() => match *inputs.stop.borrow_and_update() {
+                    Stop::Now => return Ended::Stopped,
+                    Stop::Drain => next.push(Input::Drain),
+                    Stop::No => {}
+                },
+                () = tokio::time::sleep_until(tick_at) => next.push(Input::Tick),
+            }
+            {
+                let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+                for input in next {
+                    let ticked = matches!(input, Input::Tick);
+                    core.handle(start.elapsed(), unix_ms(), input, &mut effects);
+                    let interval = core.tick_interval();
+                    let now = tokio::time::Instant::now();
+                    tick_at = if ticked { now + interval } else { tick_at.min(now + interval) };
+                }
+            }
+            for effect in effects.drain(..) {
+                if self.carry_out(effect) {
+                    return Ended::Drained;
+                }
+            }
+        }
+    }
+
+    /// Carries an effect out; returns whether the node may leave now.
+    fn carry_out(&mut self, effect: Effect) -> bool {
+        match effect {
+            Effect::Send(peer, frame) => self.peers.send(peer, frame),
+            Effect::Welcome(conn, next) => self.peers.welcome(conn, next),
+            Effect::Ack(conn, next) => self.peers.ack(conn, next),
+            Effect::Append { ticket, job, reserved, bytes } => {
+                let (kind, payload, tag) = (ENTRY_RECORD, vec![bytes], ticket);
+                let (group, wall_ms) = (job.0, unix_ms());
+                let append = Append { kind, group, wall_ms, payload, reserved, tag };
+                // Closed only after it reported that the log failed, which ends the process.
+                let _ = self.log.append(append);
+            }
+            Effect::Forget(job) => {
+                let _ = self.log.forget(job.0);
+            }
+            Effect::SaveTombstones(jobs) => {
+                if let Err(error) = self.state.save_tombstones(&jobs) {
+                    tracing::error!(%error, "can't keep the tombstones");
+                }
+            }
+            Effect::Run(id, task) => self.workers.run(id, *task),
+            Effect::Reply(ticket, response, tail) => self.clients.reply(ticket, &response, &tail),
+            Effect::BatchReply(ticket, reply) => self.clients.batch_reply(ticket, &reply),
+            Effect::Draining => self.gossip.set_draining(true),
+            Effect::Drained => return true,
+        }
+        false
+    }
+
+    /// Dials who is there, and tells the core of them.
+    fn on_view(&mut self, view: &View) -> Members {
+        let state = |state| match state {
+            MemberState::Alive => ShownState::Alive,
+            MemberState::Draining => ShownState::Draining,
+            MemberState::Down => ShownState::Down,
+        };
+        let views = view.members.iter().map(|member| MemberView {
+            id: member.identity.id,
+            state: state(member.state),
+            client_addr: member.identity.client_addr(),
+            generation: member.identity.generation,
+            jobs: None,
+        });
+        let targets: Vec<(NodeId, SocketAddr)> = view
+            .members
+            .iter()
+            .filter(|m| m.state != MemberState::Down && m.identity.id != self.me)
+            .map(|m| (m.identity.id, m.identity.peer_addr()))
+            .collect();
+        self.ever_seen.extend(view.members.iter().map(|member| member.identity.id));
+        self.peers.set_targets(targets);
+        Members {
+            version: view.version,
+            live: view.live(),
+            reachable: view.reachable(),
+            views: views.collect(),
+            ever_seen: self.ever_seen.len(),
+        }
+    }
+}
+
+fn from_peer(event: PeerEvent) -> Input {
+    match event {
+        PeerEvent::LinkUp { hello, .. } => Input::LinkUp(hello),
+        PeerEvent::LinkDown { peer } => Input::LinkDown(peer),
+        PeerEvent::LinkAck { peer, next } => Input::LinkAck(peer, next),
+        PeerEvent::Inbound { conn, hello } => Input::Inbound(conn, hello),
+        PeerEvent::Message { conn, from, seq, message, tail } => {
+            Input::Message { conn, from, seq, message, tail }
+        }
+        PeerEvent::InboundClosed { conn } => Input::InboundClosed(conn),
+    }
+}
+
+fn from_client(event: ClientEvent) -> Input {
+    match event {
+        ClientEvent::Request { ticket, request } => Input::Request(ticket, request),
+        ClientEvent::Batch { ticket, job, header, payload } => {
+            Input::Batch { ticket, job, header, payload }
+        }
+        ClientEvent::Gone { ticket } => Input::Gone(ticket),
+    }
+}
+
+/// Durable appends of one group become one input.
+fn from_log(committed: &mut Vec<Committed<u64>>) -> Vec<Input> {
+    let mut appended = Vec::with_capacity(committed.len());
+    let mut inputs = Vec::new();
+    for done in committed.drain(..) {
+        match done {
+            Committed::Stored { tag, record } => {
+                let cortado_log::RecordRef { segment, offset, len } = record;
+                appended.push((tag, RecordRef { segment, offset, len }));
+            }
+            Committed::Refused { tag, error } => {
+                tracing::warn!(%error, "the log refused a record");
+                inputs.push(Input::AppendRefused(tag));
+            }
+            Committed::Poisoned(error) => fail_stop(&error),
+        }
+    }
+    if !appended.is_empty() {
+        inputs.push(Input::Appended(appended));
+    }
+    inputs
+}
+
+/// After a failed fsync the page cache can't be trusted: stop at once, restart from what is on disk.
+fn fail_stop(error: &dyn std::error::Error) -> ! {
+    tracing::error!(%error, "the log failed; stopping at once");
+    eprintln!("cortado-node: the log failed: {error}; stopping at once, the peers have the rest");
+    std::process::abort();
+}

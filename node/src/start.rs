@@ -1,0 +1,213 @@
+//! Puts a node together, runs it, and takes it apart again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, bail};
+use cortado_core::{Config, Core};
+use cortado_log::{Committer, LogConfig};
+use cortado_membership::{Identity, KnownPeer};
+use cortado_protocol::LogId;
+use cortado_transport::NodeTls;
+use tokio::sync::{mpsc, watch};
+
+use crate::clients::{self, Clients};
+use crate::config::Settings;
+use crate::disk::{Disk, NodeState};
+use crate::driver::{Driver, Ended, Inputs, Stop, unix_ms};
+use crate::gossip::{Gossip, GossipConfig, Memory};
+use crate::peers::{self, Peers, PeersConfig};
+use crate::workers::Workers;
+
+/// Appends the log's thread may be behind before the driver waits for it.
+const LOG_QUEUE: usize = 4096;
+
+/// The detector's memory is on the node's disk.
+struct OnDisk(NodeState);
+
+impl Memory for OnDisk {
+    fn persist(&mut self, generation: u64) -> io::Result<()> {
+        self.0.save_generation(generation).map_err(io::Error::other)
+    }
+
+    fn known(&mut self, peers: Vec<KnownPeer>) {
+        if let Err(error) = self.0.save_peers(&peers) {
+            tracing::warn!(%error, "can't keep the list of peers");
+        }
+    }
+}
+
+/// Runs a node until the operator stops it or it has handed everything over.
+///
+/// # Errors
+/// If it can't start, with a sentence that says what to do.
+pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Result<()> {
+    let tls = load_certificates(&settings)?;
+    let disk = Disk::open(&settings.data)?;
+    let generation = disk.state.next_generation(unix_ms())?;
+    let known = disk.state.peers()?;
+    let seed = uuid::Uuid::new_v4().as_u128();
+
+    let mut core = Core::new(core_config(&settings, generation));
+    let log_config =
+        LogConfig { reserve_bytes: settings.disk_reserve_mib << 20, ..LogConfig::default() };
+    let log = disk.open_log(log_config, seed, &mut core)?;
+    let log_id = LogId(log.log_id());
+
+    let (done, tasks) = mpsc::unbounded_channel();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = Workers::start(settings.workers.unwrap_or(cores), &log.reader(), &done)?;
+    let (committed, log_events) = mpsc::unbounded_channel();
+    let committer = Committer::spawn(log, LOG_QUEUE, move |done| {
+        // Fails only while the process ends.
+        let _ = committed.send(done);
+    })?;
+
+    let core = Arc::new(Mutex::new(core));
+    let bind = |port| SocketAddr::new(settings.bind, port);
+    let (to_peers, peer_events) = mpsc::channel(peers::EVENTS);
+    let resume = {
+        let core = Arc::clone(&core);
+        Arc::new(move |peer| core.lock().unwrap_or_else(PoisonError::into_inner).resume(peer))
+    };
+    let config = PeersConfig {
+        bind: bind(settings.peer_port),
+        tls: tls.clone(),
+        boot: generation,
+        log: log_id,
+    };
+    let peers = Peers::start(config, resume, to_peers)?;
+    let (to_clients, client_events) = mpsc::channel(clients::EVENTS);
+    let clients = Clients::start(bind(settings.client_port), &tls, to_clients)?;
+
+    let me = Identity {
+        generation,
+        leaving: false,
+        draining: false,
+        id: settings.node,
+        ip: settings.advertised(),
+        gossip_port: settings.gossip_port,
+        peer_port: peers.local_addr()?.port(),
+        client_port: clients.local_addr()?.port(),
+    };
+    let mut ever_seen: BTreeSet<_> = known.iter().map(|peer| peer.id).collect();
+    ever_seen.insert(settings.node);
+    let config = GossipConfig {
+        bind: bind(settings.gossip_port),
+        tls,
+        profile: settings.detector_profile()?,
+        me,
+        seeds: settings.join.clone(),
+        known,
+        seed: seed as u64,
+    };
+    let gossip = Gossip::start(config, OnDisk(disk.state.clone()))?;
+    tracing::info!(node = %settings.node, cluster = %settings.cluster, generation, "started");
+
+    let inputs = Inputs {
+        peers: peer_events,
+        clients: client_events,
+        views: gossip.views(),
+        log: log_events,
+        tasks,
+        stop: stop.clone(),
+    };
+    let mut driver = Driver {
+        core,
+        me: settings.node,
+        peers,
+        clients,
+        gossip,
+        log: committer.queue(),
+        state: disk.state.clone(),
+        workers,
+        ever_seen,
+    };
+    let ended = run_bounded(&mut driver, inputs, stop, &settings).await;
+    shut_down(driver, committer, ended).await
+}
+
+/// Runs the driver; a hand-over that takes too long is cut short.
+async fn run_bounded(
+    driver: &mut Driver,
+    inputs: Inputs,
+    mut stop: watch::Receiver<Stop>,
+    settings: &Settings,
+) -> Ended {
+    let limit = settings.drain_limit();
+    let overdue = async {
+        // An error means that nobody can ask for a drain any more.
+        if stop.wait_for(|stop| *stop == Stop::Drain).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(limit).await;
+    };
+    tokio::select! {
+        ended = driver.run(inputs) => ended,
+        () = overdue => {
+            tracing::warn!(?limit, "leaving before everything was handed over; the data stays here");
+            Ended::Drained
+        }
+    }
+}
+
+async fn shut_down(driver: Driver, committer: Committer<u64>, ended: Ended) -> anyhow::Result<()> {
+    let Driver { peers, clients, gossip, log, workers, .. } = driver;
+    if ended != Ended::Deaf {
+        gossip.leave().await;
+    }
+    clients.stop().await;
+    peers.stop().await;
+    drop(log);
+    drop(workers);
+    // Waits for the last sync; what nobody acknowledged may still be in it.
+    if committer.close().is_err() {
+        bail!("the log's thread failed");
+    }
+    match ended {
+        Ended::Drained => tracing::info!("handed over and left"),
+        Ended::Stopped => tracing::info!("stopped"),
+        Ended::Deaf => {
+            gossip.stop().context("the failure detector ended")?;
+            bail!("the failure detector ended");
+        }
+    }
+    Ok(())
+}
+
+fn core_config(settings: &Settings, generation: u64) -> Config {
+    Config {
+        node: settings.node,
+        cluster: settings.cluster.clone(),
+        boot: generation,
+        log: LogId::default(),
+        replicas: settings.replicas,
+        min_copies: settings.min_copies,
+        slots: settings.slots,
+        expected_nodes: settings.expected_nodes,
+        max_running_jobs: settings.max_running_jobs,
+        job_ttl: settings.job_ttl(),
+    }
+}
+
+fn load_certificates(settings: &Settings) -> anyhow::Result<NodeTls> {
+    let files = &settings.tls;
+    let tls = NodeTls::load(
+        &settings.cluster,
+        &files.cert,
+        &files.key,
+        &files.peer_ca,
+        &files.client_ca,
+    )?;
+    if tls.node() != settings.node {
+        bail!(
+            "node = \"{}\", but the certificate {} is for '{}'",
+            settings.node,
+            files.cert.display(),
+            tls.node()
+        );
+    }
+    Ok(tls)
+}
