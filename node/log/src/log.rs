@@ -10,7 +10,8 @@ use crate::format::{
 };
 use crate::mark;
 use crate::reader::LogReader;
-use crate::recovery::{self, Recovery};
+use crate::recovery;
+use crate::report::Recovery;
 use crate::rotation::{Current, is_full};
 use crate::segments::Segments;
 use crate::state::StateFiles;

@@ -191,3 +191,33 @@ fn a_blank_directory_gets_the_new_id_and_an_old_one_keeps_its_own() {
     storage.delete("state-log-id").unwrap();
     assert_eq!(new(&storage).log_id, ID);
 }
+
+#[test]
+fn later_records_prove_what_was_synced_when_the_mark_is_old() {
+    let storage = Arc::new(MemStorage::new());
+    let (mut log, ..) = open(&storage);
+    let mut refs = Vec::new();
+    for number in 1..=3 {
+        refs.extend(append(&mut log, [number]));
+        log.sync().unwrap();
+    }
+    assert_eq!(log.segments().count(), 1);
+    drop(log);
+    storage.delete("synced").unwrap();
+    let flip = |storage: &MemStorage, record: &RecordRef| {
+        assert!(storage.flip_bit(&segment_name(record.segment), record.offset as usize + 70, 3));
+    };
+    // The third record says that the second one was synced.
+    let proven = copy(&storage);
+    flip(&proven, &refs[1]);
+    let (_, recovery, delivered) = open(&proven);
+    assert_eq!(delivered, vec![(1, payload(1)), (3, payload(3))]);
+    assert_eq!((recovery.report.damage.len(), recovery.report.torn_bytes), (1, 0));
+    // Nothing says so of the third: it can't be told from a torn tail.
+    let torn = copy(&storage);
+    flip(&torn, &refs[2]);
+    let (_, recovery, delivered) = open(&torn);
+    assert_eq!(delivered, prefix(2));
+    assert!(recovery.report.damage.is_empty());
+    assert_eq!(recovery.report.torn_bytes, 64 + u64::from(refs[2].len));
+}
