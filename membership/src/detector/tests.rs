@@ -2,6 +2,7 @@ use foca::{Header, Message};
 use proptest::prelude::*;
 
 use super::*;
+use cortado_protocol::limits::MEMBERS;
 
 const WALL_MS: u64 = 1_795_000_000_000;
 
