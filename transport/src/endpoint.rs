@@ -220,6 +220,11 @@ impl Handshake {
         self.incoming.remote_address()
     }
 
+    /// Turns it away: too busy.
+    pub fn refuse(self) {
+        self.incoming.refuse();
+    }
+
     /// Completes the handshake and tells who it is. A refusal is counted and logged.
     ///
     /// # Errors

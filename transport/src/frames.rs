@@ -174,6 +174,15 @@ impl FrameWriter {
         let _ = self.0.stopped().await;
     }
 
+    /// Resolves when the other side does not want more, or is gone; while the stream is not finished,
+    /// only then.
+    pub fn unwanted(&self) -> impl Future<Output = ()> + Send + Sync + 'static {
+        let stopped = self.0.stopped();
+        async move {
+            let _ = stopped.await;
+        }
+    }
+
     /// Gives the stream up: the other side gets an error instead of an end.
     pub fn reset(&mut self, code: u32) {
         // A stream that is closed already needs no reset.

@@ -22,5 +22,5 @@ pub use frames::{FrameReader, FrameWriter, ReadError, WriteError};
 pub use identity::{Identity, IdentityError, Role, peer_identity, peer_node};
 pub use profile::{Profile, ProfileError};
 pub use refusal::{ConnectError, Refusal, RefusalLog, Side};
-pub use settings::Kind;
+pub use settings::{DATAGRAM_BUFFER_BYTES, Kind};
 pub use tls::{ClientTls, NodeTls, TlsError};

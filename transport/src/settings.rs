@@ -20,7 +20,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes sent and not yet acknowledged.
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Queued membership datagrams per connection, per direction.
-const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
+pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 /// Requests of one client at the same time.
 const CLIENT_STREAMS: u32 = 64;
 /// Links of one peer; one is used.

@@ -1,0 +1,217 @@
+//! The port for clients: one bidirectional stream per request ([`cortado_protocol::client`]).
+//!
+//! Requests and batches get a *ticket* each; the core answers by ticket. What clients may cost is
+//! bounded by two gates, one for requests and one for batches: room is taken before a frame is read
+//! and given back when its answer is written or the client is gone. While there is no room nothing is
+//! read, and QUIC's flow control makes the client wait.
+
+mod connection;
+mod gate;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use cortado_protocol::JobId;
+use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse};
+use cortado_protocol::job::BatchHeader;
+use cortado_transport::{Endpoint, EndpointError, Kind, NodeTls, Refusal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use gate::{Gate, Room};
+
+/// Events the core has not taken yet; when there are more, clients are read no further.
+pub const EVENTS: usize = 256;
+/// Batches read and not yet answered.
+const BATCHES: usize = 64;
+const BATCH_BYTES: usize = 64 << 20;
+/// Requests read and not yet answered.
+const REQUESTS: usize = 1024;
+const REQUEST_BYTES: usize = 64 << 20;
+/// Connected clients.
+const CONNECTIONS: usize = 1024;
+
+/// What clients want.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// A request; answer with [`Clients::reply`].
+    Request {
+        /// Its ticket.
+        ticket: u64,
+        /// What is asked. Never an upload: that is handled here.
+        request: ClientRequest,
+    },
+    /// A batch whose payload is what its header says; answer with [`Clients::batch_reply`].
+    Batch {
+        /// Its ticket.
+        ticket: u64,
+        /// Its job.
+        job: JobId,
+        /// What it is.
+        header: BatchHeader,
+        /// Its content.
+        payload: Bytes,
+    },
+    /// Nobody waits for this answer any more.
+    Gone {
+        /// The request's or batch's ticket.
+        ticket: u64,
+    },
+}
+
+/// The port for clients. Dropping it ends it; [`Clients::stop`] also waits for that.
+#[derive(Debug)]
+pub struct Clients {
+    shared: Arc<Shared>,
+    stopping: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What the tasks of all clients share.
+struct Shared {
+    endpoint: Endpoint,
+    events: mpsc::Sender<ClientEvent>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    next_ticket: AtomicU64,
+    requests: Gate,
+    batches: Gate,
+}
+
+/// Who waits for an answer.
+enum Waiting {
+    Request(oneshot::Sender<Bytes>),
+    /// The room goes back when the answer is written.
+    Batch(mpsc::UnboundedSender<(Bytes, Room)>, Room),
+}
+
+impl Clients {
+    /// Starts to listen. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the port or the certificates can't be used.
+    pub fn start(
+        bind: SocketAddr,
+        tls: &NodeTls,
+        events: mpsc::Sender<ClientEvent>,
+    ) -> Result<Self, EndpointError> {
+        let shared = Arc::new(Shared {
+            endpoint: Endpoint::node(Kind::Client, bind, tls)?,
+            events,
+            waiting: Mutex::default(),
+            next_ticket: AtomicU64::new(1),
+            requests: Gate::new(REQUESTS, REQUEST_BYTES),
+            batches: Gate::new(BATCHES, BATCH_BYTES),
+        });
+        let (stopping, stop) = watch::channel(false);
+        let task = tokio::spawn(run(shared.clone(), stop));
+        Ok(Self { shared, stopping, task })
+    }
+
+    /// The address it listens on, with the real port.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.shared.endpoint.local_addr()
+    }
+
+    /// Answers a request. Does nothing if the client is gone.
+    pub fn reply(&self, ticket: u64, response: &ClientResponse, tail: &[u8]) {
+        let waiting = lock(&self.shared.waiting).remove(&ticket);
+        if let Some(Waiting::Request(answer)) = waiting {
+            // The client may be gone since.
+            let _ = answer.send(cortado_protocol::frame::encode(response, tail));
+        }
+    }
+
+    /// Answers a batch. Does nothing if the client is gone.
+    pub fn batch_reply(&self, ticket: u64, reply: &BatchReply) {
+        let waiting = lock(&self.shared.waiting).remove(&ticket);
+        if let Some(Waiting::Batch(answers, room)) = waiting {
+            // The client may be gone since.
+            let _ = answers.send((cortado_protocol::frame::encode(reply, b""), room));
+        }
+    }
+
+    /// Connections refused, by kind.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(Refusal, u64)> {
+        self.shared.endpoint.refusals().counts().collect()
+    }
+
+    /// Ends all connections and waits for their tasks. No event follows.
+    pub async fn stop(mut self) {
+        self.stopping.send_replace(true);
+        // A panic in it was logged by the panic hook; there is nothing left to end.
+        let _ = (&mut self.task).await;
+        self.shared.endpoint.close();
+        self.shared.endpoint.wait_idle().await;
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.shared.endpoint.close();
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "clients of {:?}", self.endpoint.local_addr())
+    }
+}
+
+/// Owns the tasks of all connections.
+async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            handshake = shared.endpoint.accept() => match handshake {
+                Some(handshake) if connections.len() < CONNECTIONS => {
+                    connections.spawn(connection::serve(shared.clone(), handshake));
+                }
+                Some(handshake) => {
+                    let remote = handshake.remote_address();
+                    let refusals = shared.endpoint.refusals();
+                    refusals.note(Refusal::Busy, remote, &"too many clients");
+                    handshake.refuse();
+                }
+                None => break,
+            },
+            _ = stop.changed() => break,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "client connection failed");
+                }
+            }
+        }
+    }
+    connections.shutdown().await;
+}
+
+/// A number for the next request or batch.
+fn next_ticket(shared: &Shared) -> u64 {
+    shared.next_ticket.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The core takes no more events.
+#[derive(Debug)]
+struct Stopped;
+
+/// Reports to the core; waits while the core is behind.
+async fn report(shared: &Shared, event: ClientEvent) -> Result<(), Stopped> {
+    shared.events.send(event).await.map_err(|_| Stopped)
+}
+
+/// Nothing that panics runs under these locks, and what they protect is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

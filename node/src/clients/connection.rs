@@ -1,0 +1,116 @@
+//! One client's connection and its requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cortado_protocol::client::ClientRequest;
+use cortado_protocol::limits::CLIENT_FRAME_BYTES;
+use cortado_transport::{FrameReader, FrameWriter, Handshake, ReadError, Refusal};
+use quinn::{RecvStream, SendStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::{ClientEvent, Shared, Waiting, lock, next_ticket, report, upload};
+
+/// How long a frame may take from its first byte to its last: it holds room meanwhile.
+pub(super) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a stream ends early.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The client is gone, or wants no answer.
+    Gone,
+    /// The client broke the protocol.
+    Misbehaved(String),
+    /// The node stops.
+    Stopped,
+}
+
+impl From<super::Stopped> for Ended {
+    fn from(_: super::Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Frame(error) => Self::Misbehaved(error.to_string()),
+            ReadError::Lost(_) => Self::Gone,
+        }
+    }
+}
+
+/// Serves one client from its first packet to its end.
+pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
+    let remote = handshake.remote_address();
+    // A failed handshake was counted and logged already.
+    let Ok((connection, identity)) = handshake.complete().await else { return };
+    tracing::debug!(%remote, %identity, "client connected");
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_bi() => match stream {
+                Ok((send, recv)) => {
+                    streams.spawn(request(shared.clone(), send, recv));
+                }
+                Err(reason) => {
+                    tracing::debug!(%remote, %identity, %reason, "client disconnected");
+                    break;
+                }
+            },
+            Some(ended) = streams.join_next() => match ended {
+                Ok(Err(Ended::Misbehaved(what))) => {
+                    let refusals = shared.endpoint.refusals();
+                    refusals.note(Refusal::Misbehaved, remote, &what);
+                    connection.close((Refusal::Misbehaved as u32).into(), what.as_bytes());
+                    break;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "client request failed"),
+            },
+        }
+    }
+    // The streams are lost with the connection, so they end by themselves and report it.
+    while streams.join_next().await.is_some() {}
+}
+
+/// Serves one request.
+async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Result<(), Ended> {
+    let mut reader = FrameReader::new(recv, CLIENT_FRAME_BYTES);
+    let mut writer = FrameWriter::new(send);
+    let gone = writer.unwanted();
+    tokio::pin!(gone);
+    let Some(bytes) = reader.peek_len().await? else { return Ok(()) };
+    let room = tokio::select! {
+        room = shared.requests.enter(bytes) => room,
+        () = &mut gone => return Err(Ended::Gone),
+    };
+    let frame = tokio::time::timeout(FRAME_TIMEOUT, reader.message::<ClientRequest>()).await;
+    let Ok(Some((request, _))) = frame.map_err(|_| Ended::Gone)? else {
+        return Err(Ended::Misbehaved("a request is malformed".into()));
+    };
+    if let ClientRequest::Upload(job) = request {
+        drop(room);
+        return upload::serve(&shared, job, reader, writer).await;
+    }
+    let ticket = next_ticket(&shared);
+    let (answer, answered) = oneshot::channel();
+    lock(&shared.waiting).insert(ticket, Waiting::Request(answer));
+    report(&shared, ClientEvent::Request { ticket, request }).await?;
+    tokio::select! {
+        frame = answered => {
+            // The sender goes only with an answer or with the node.
+            let frame = frame.map_err(|_| Ended::Stopped)?;
+            writer.write(frame).await.map_err(|_| Ended::Gone)?;
+            writer.finish();
+            Ok(())
+        }
+        () = &mut gone => {
+            if lock(&shared.waiting).remove(&ticket).is_some() {
+                report(&shared, ClientEvent::Gone { ticket }).await?;
+            }
+            Err(Ended::Gone)
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! A bound on what is being worked on, by number and by bytes.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Lets in as much as there is room for, first come first served.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    most_bytes: usize,
+}
+
+/// Room that was taken; goes back when dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _place: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    pub(super) fn new(places: usize, bytes: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            bytes: Arc::new(Semaphore::new(bytes)),
+            most_bytes: bytes,
+        }
+    }
+
+    /// Waits for room. More than there ever is counts as all of it.
+    pub(super) async fn enter(&self, bytes: usize) -> Room {
+        let bytes = u32::try_from(bytes.min(self.most_bytes)).unwrap_or(u32::MAX);
+        let closed = "the semaphores are never closed";
+        Room {
+            _place: self.places.clone().acquire_owned().await.expect(closed),
+            _bytes: self.bytes.clone().acquire_many_owned(bytes).await.expect(closed),
+        }
+    }
+
+    /// Places free at the moment.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> (usize, usize) {
+        (self.places.available_permits(), self.bytes.available_permits())
+    }
+}

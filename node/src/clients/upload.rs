@@ -1,0 +1,110 @@
+//! An upload: batches in, answers out in any order.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use cortado_protocol::client::{BatchOutcome, BatchReply, ClientError, ErrorKind};
+use cortado_protocol::frame::encode;
+use cortado_protocol::job::BatchHeader;
+use cortado_protocol::limits::BATCH_BYTES;
+use cortado_protocol::{JobId, content_hash};
+use cortado_transport::{FrameReader, FrameWriter};
+use tokio::sync::mpsc;
+
+use super::connection::{Ended, FRAME_TIMEOUT};
+use super::{ClientEvent, Room, Shared, Waiting, lock, next_ticket, report};
+
+/// Answers written at once.
+const WRITE_BATCH: usize = 64;
+
+/// Serves an upload until the client has sent all and got all answers, or is gone.
+pub(super) async fn serve(
+    shared: &Shared,
+    job: JobId,
+    reader: FrameReader,
+    writer: FrameWriter,
+) -> Result<(), Ended> {
+    let gone = writer.unwanted();
+    let (answers, answered) = mpsc::unbounded_channel();
+    let tickets = Mutex::new(HashSet::new());
+    // The writer ends when the reader and all waiting batches have dropped their senders.
+    let both = async {
+        tokio::try_join!(read(shared, job, reader, answers, &tickets), write(writer, answered))
+    };
+    let ended = tokio::select! {
+        ended = both => ended.map(|_| ()),
+        () = gone => Err(Ended::Gone),
+    };
+    if ended.is_err() {
+        let open: Vec<u64> = {
+            let mut waiting = lock(&shared.waiting);
+            lock(&tickets).drain().filter(|ticket| waiting.remove(ticket).is_some()).collect()
+        };
+        for ticket in open {
+            report(shared, ClientEvent::Gone { ticket }).await?;
+        }
+    }
+    ended
+}
+
+async fn read(
+    shared: &Shared,
+    job: JobId,
+    mut reader: FrameReader,
+    answers: mpsc::UnboundedSender<(Bytes, Room)>,
+    tickets: &Mutex<HashSet<u64>>,
+) -> Result<(), Ended> {
+    while let Some(bytes) = reader.peek_len().await? {
+        let room = shared.batches.enter(bytes).await;
+        let frame = tokio::time::timeout(FRAME_TIMEOUT, reader.message::<BatchHeader>()).await;
+        let frame = frame.map_err(|_| Ended::Misbehaved("a batch came too slowly".into()))??;
+        let Some((header, payload)) = frame else { return Err(Ended::Gone) };
+        if let Some(reply) = refusal(&header, &payload) {
+            // The writer lives as long as this reader.
+            let _ = answers.send((encode(&reply, b""), room));
+            continue;
+        }
+        let ticket = next_ticket(shared);
+        {
+            let mut waiting = lock(&shared.waiting);
+            waiting.insert(ticket, Waiting::Batch(answers.clone(), room));
+            let mut tickets = lock(tickets);
+            tickets.insert(ticket);
+            // What was answered is of no interest; looked at rarely, so that it costs little.
+            if tickets.len() > 4 * super::BATCHES {
+                tickets.retain(|ticket| waiting.contains_key(ticket));
+            }
+        }
+        report(shared, ClientEvent::Batch { ticket, job, header, payload }).await?;
+    }
+    Ok(())
+}
+
+/// What is wrong with a batch, if anything.
+fn refusal(header: &BatchHeader, payload: &Bytes) -> Option<BatchReply> {
+    let message = if payload.len() > BATCH_BYTES {
+        format!("a batch of {} bytes is over the limit of {BATCH_BYTES}", payload.len())
+    } else if content_hash(payload) != header.content {
+        "the batch was damaged on its way or in memory: its content does not match its hash".into()
+    } else {
+        return None;
+    };
+    let outcome = BatchOutcome::Refused(ClientError::new(ErrorKind::BadInput, message));
+    Some(BatchReply { table: header.table, number: header.number, outcome })
+}
+
+async fn write(
+    mut writer: FrameWriter,
+    mut answered: mpsc::UnboundedReceiver<(Bytes, Room)>,
+) -> Result<(), Ended> {
+    let (mut batch, mut frames) = (Vec::new(), Vec::new());
+    while answered.recv_many(&mut batch, WRITE_BATCH).await > 0 {
+        frames.extend(batch.iter().map(|(frame, _)| frame.clone()));
+        writer.write_many(&mut frames).await.map_err(|_| Ended::Gone)?;
+        frames.clear();
+        batch.clear();
+    }
+    writer.finish();
+    Ok(())
+}

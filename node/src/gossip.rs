@@ -1,0 +1,173 @@
+//! Runs the failure detector on a thread of its own, with its own socket: bulk data must never delay
+//! a probe. The detector decides ([`cortado_membership::Detector`]); this module carries datagrams,
+//! reads clocks, looks seeds up, and persists what must be persisted.
+
+mod driver;
+mod links;
+mod seeds;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use cortado_membership::{Identity, KnownPeer, Profile, View};
+use cortado_transport::{EndpointError, NodeTls, Refusal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What the detector needs to know.
+#[derive(Clone, Debug)]
+pub struct GossipConfig {
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// Certificates; they name this node and its cluster.
+    pub tls: NodeTls,
+    /// Timing.
+    pub profile: Profile,
+    /// What this node says about itself. Its generation is on disk already; a gossip port of 0 means
+    /// the one that was bound.
+    pub me: Identity,
+    /// Where others may be, `host:port`. Names are looked up again and again.
+    pub seeds: Vec<String>,
+    /// What [`Memory::known`] was told last time.
+    pub known: Vec<KnownPeer>,
+    /// Seed of the detector's random choices; let it differ between nodes and starts.
+    pub seed: u64,
+}
+
+/// Keeps what the detector must find again after a restart. Called on the detector's thread.
+pub trait Memory: Send + 'static {
+    /// Writes and syncs the generation. It is used only after this returns.
+    ///
+    /// # Errors
+    /// If it is not on disk; the detector then stops, for it may not go on.
+    fn persist(&mut self, generation: u64) -> io::Result<()>;
+
+    /// Writes the nodes seen so far; losing this costs time, nothing else.
+    fn known(&mut self, peers: Vec<KnownPeer>);
+}
+
+/// Why the detector ended.
+#[derive(Debug, thiserror::Error)]
+pub enum GossipError {
+    /// It could not begin.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The system gave no thread or timer.
+    #[error("the membership thread can't run: {0}")]
+    Thread(io::Error),
+    /// The generation could not be persisted.
+    #[error("the membership generation could not be written: {0}")]
+    Persist(io::Error),
+    /// It failed; the process should end, for nobody would notice it being deaf.
+    #[error("the membership thread failed")]
+    Failed,
+}
+
+enum Command {
+    Draining(bool),
+    Leave(oneshot::Sender<()>),
+    Stop,
+}
+
+/// A running detector. Dropping it stops it without leaving: to the others it looks like a crash.
+#[derive(Debug)]
+pub struct Gossip {
+    local: SocketAddr,
+    views: watch::Receiver<View>,
+    refused: watch::Receiver<Vec<(Refusal, u64)>>,
+    commands: mpsc::UnboundedSender<Command>,
+    thread: Option<JoinHandle<Result<(), GossipError>>>,
+}
+
+impl Gossip {
+    /// Starts the thread and returns once the port is bound.
+    ///
+    /// # Errors
+    /// If the port, the certificates or a thread can't be had.
+    pub fn start(config: GossipConfig, memory: impl Memory) -> Result<Self, GossipError> {
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (showing, views) = watch::channel(View::default());
+        let (counting, refused) = watch::channel(Vec::new());
+        let (bound, binding) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("gossip".into())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(GossipError::Thread)?;
+                runtime.block_on(async {
+                    let driver = driver::Driver::bind(config, Box::new(memory), showing, counting)?;
+                    // The one who started us waits for this.
+                    let _ = bound.send(driver.local_addr());
+                    driver.run(orders).await
+                })
+            })
+            .map_err(GossipError::Thread)?;
+        match binding.recv() {
+            Ok(local) => Ok(Self { local, views, refused, commands, thread: Some(thread) }),
+            Err(_) => Err(thread
+                .join()
+                .map_or(GossipError::Failed, |ended| ended.err().unwrap_or(GossipError::Failed))),
+        }
+    }
+
+    /// The address it listens on, with the real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The membership, always the newest. The channel closes when the detector ends.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<View> {
+        self.views.clone()
+    }
+
+    /// Connections refused, by kind.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(Refusal, u64)> {
+        self.refused.borrow().clone()
+    }
+
+    /// Tells the others that this node takes no new work, or takes it again.
+    pub fn set_draining(&self, draining: bool) {
+        // If it has ended, the closed view channel tells.
+        let _ = self.commands.send(Command::Draining(draining));
+    }
+
+    /// Tells the others that this node goes for good; returns once that is said. Stop it then.
+    pub async fn leave(&self) {
+        let (said, saying) = oneshot::channel();
+        let _ = self.commands.send(Command::Leave(said));
+        // An error means that it has ended already.
+        let _ = saying.await;
+    }
+
+    /// Stops the thread and waits for it, a few milliseconds at most.
+    ///
+    /// # Errors
+    /// If it had failed before.
+    pub fn stop(mut self) -> Result<(), GossipError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), GossipError> {
+        let _ = self.commands.send(Command::Stop);
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => Err(GossipError::Failed),
+        }
+    }
+}
+
+impl Drop for Gossip {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error, "membership had failed");
+        }
+    }
+}

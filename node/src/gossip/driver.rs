@@ -1,0 +1,195 @@
+//! The detector's loop: datagrams in, timers, effects out.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cortado_membership::{Detector, DetectorConfig, Output, View};
+use cortado_transport::{Endpoint, EndpointError, Kind, Refusal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::links::{Arrival, Links};
+use super::{Command, GossipConfig, GossipError, Memory, seeds};
+
+/// How long a goodbye may take to reach the wire.
+const GOODBYE: Duration = Duration::from_millis(200);
+/// How often the reactor gets its turn before timers are looked at: a datagram passes the socket's
+/// task, its connection's task and its reader before it is here.
+const TURNS: usize = 4;
+
+pub(super) struct Driver {
+    detector: Detector,
+    endpoint: Endpoint,
+    local: SocketAddr,
+    links: Links,
+    arriving: mpsc::Receiver<Arrival>,
+    seeds: watch::Receiver<Vec<SocketAddr>>,
+    memory: Box<dyn Memory>,
+    views: watch::Sender<View>,
+    refused: watch::Sender<Vec<(Refusal, u64)>>,
+    started: Instant,
+    /// Looks seeds up; ends with the driver.
+    _look_up: JoinSet<()>,
+}
+
+impl Driver {
+    pub(super) fn bind(
+        config: GossipConfig,
+        memory: Box<dyn Memory>,
+        views: watch::Sender<View>,
+        refused: watch::Sender<Vec<(Refusal, u64)>>,
+    ) -> Result<Self, GossipError> {
+        let endpoint = Endpoint::node(Kind::Gossip, config.bind, &config.tls)?;
+        let local = endpoint
+            .local_addr()
+            .map_err(|source| EndpointError::Bind { address: config.bind, source })?;
+        let mut me = config.me;
+        if me.gossip_port == 0 {
+            me.gossip_port = local.port();
+        }
+        // What needs no name server is there from the beginning.
+        let addresses: Vec<_> = config.seeds.iter().filter_map(|seed| seed.parse().ok()).collect();
+        let started = Instant::now();
+        let detector = Detector::new(
+            DetectorConfig { profile: config.profile, seed: config.seed, seeds: addresses.clone() },
+            me,
+            config.known,
+            Duration::ZERO,
+            unix_ms(),
+        );
+        let (found, seeds) = watch::channel(addresses);
+        let mut look_up = JoinSet::new();
+        look_up.spawn(seeds::look_up(config.seeds, found));
+        let (links, arriving) = Links::new(endpoint.clone(), config.tls.cluster());
+        Ok(Self {
+            detector,
+            endpoint,
+            local,
+            links,
+            arriving,
+            seeds,
+            memory,
+            views,
+            refused,
+            started,
+            _look_up: look_up,
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Result<(), GossipError> {
+        let mut looking_up = true;
+        self.carry_out()?;
+        loop {
+            let deadline = self.detector.next_deadline().map(|at| self.started + at);
+            let due = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(arrival) = self.arriving.recv() => self.take(arrival),
+                handshake = self.endpoint.accept() => match handshake {
+                    Some(handshake) => self.links.accept(handshake),
+                    None => return Err(GossipError::Failed),
+                },
+                command = commands.recv() => match command {
+                    Some(Command::Draining(draining)) => {
+                        self.detector.set_draining(self.now(), unix_ms(), draining);
+                    }
+                    Some(Command::Leave(said)) => {
+                        self.detector.leave(self.now());
+                        self.carry_out()?;
+                        self.say_goodbye().await;
+                        // Nobody may wait for it any more.
+                        let _ = said.send(());
+                    }
+                    Some(Command::Stop) | None => {
+                        self.links.close().await;
+                        return Ok(());
+                    }
+                },
+                changed = self.seeds.changed(), if looking_up => {
+                    looking_up = changed.is_ok();
+                    self.detector.set_seeds(self.seeds.borrow_and_update().clone());
+                }
+                () = due => self.tick().await,
+            }
+            while let Ok(arrival) = self.arriving.try_recv() {
+                self.take(arrival);
+            }
+            self.carry_out()?;
+        }
+    }
+
+    /// Runs the timers, but hears first who has answered: after a stall of ours, answers wait in the
+    /// socket.
+    async fn tick(&mut self) {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+            while let Ok(arrival) = self.arriving.try_recv() {
+                self.take(arrival);
+            }
+        }
+        self.detector.tick(self.now(), unix_ms());
+        self.links.reap();
+        let refused: Vec<_> = self.endpoint.refusals().counts().collect();
+        self.refused.send_if_modified(|old| {
+            let news = *old != refused;
+            *old = refused;
+            news
+        });
+    }
+
+    fn take(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Datagram(from, data) => {
+                self.detector.handle_packet(self.now(), unix_ms(), from, &data);
+            }
+            Arrival::Accepted(node, connection) => self.links.add(node, connection),
+            Arrival::Dialled(to, dialled) => self.links.dialled(to, dialled),
+        }
+    }
+
+    /// Carries the detector's outputs out, in order.
+    fn carry_out(&mut self) -> Result<(), GossipError> {
+        while let Some(output) = self.detector.poll_output() {
+            match output {
+                Output::Send { to, node, data } => self.links.send(to, node, data),
+                Output::View(view) => {
+                    self.views.send_replace(view);
+                }
+                Output::Persist { generation } => {
+                    self.memory.persist(generation).map_err(GossipError::Persist)?;
+                }
+                Output::Known(peers) => self.memory.known(peers),
+            }
+        }
+        Ok(())
+    }
+
+    async fn say_goodbye(&mut self) {
+        let until = Instant::now() + GOODBYE;
+        while self.links.busy() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Milliseconds since the Unix epoch; 0 if the clock is before it.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

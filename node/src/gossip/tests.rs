@@ -1,0 +1,157 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cortado_membership::MemberState;
+use cortado_protocol::NodeId;
+
+use super::*;
+use crate::peers::certificates::{Certificates, node};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A disk that remembers.
+#[derive(Clone, Default)]
+struct Disk(Arc<Mutex<(Option<u64>, Vec<KnownPeer>)>>);
+
+impl Memory for Disk {
+    fn persist(&mut self, generation: u64) -> io::Result<()> {
+        let mut disk = self.0.lock().unwrap();
+        assert!(disk.0 < Some(generation), "generations only grow");
+        disk.0 = Some(generation);
+        Ok(())
+    }
+
+    fn known(&mut self, peers: Vec<KnownPeer>) {
+        self.0.lock().unwrap().1 = peers;
+    }
+}
+
+fn start(certificates: &Certificates, number: usize, seeds: Vec<String>, disk: &Disk) -> Gossip {
+    let known = disk.0.lock().unwrap().1.clone();
+    let config = GossipConfig {
+        bind: (Ipv4Addr::LOCALHOST, 0).into(),
+        tls: certificates.node(node(number)),
+        profile: Profile::Shared,
+        me: Identity {
+            generation: 1_000 + number as u64,
+            leaving: false,
+            draining: false,
+            id: node(number),
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            gossip_port: 0,
+            peer_port: 1,
+            client_port: 2,
+        },
+        seeds,
+        known,
+        seed: number as u64,
+    };
+    Gossip::start(config, disk.clone()).unwrap()
+}
+
+/// Waits until the node's view is as wanted.
+async fn until(gossip: &Gossip, wanted: impl FnMut(&View) -> bool) -> View {
+    let mut views = gossip.views();
+    let view = tokio::time::timeout(DEADLINE, views.wait_for(wanted)).await;
+    view.expect("the view did not become as wanted in time").unwrap().clone()
+}
+
+fn sees(alive: &[NodeId]) -> impl FnMut(&View) -> bool {
+    move |view| view.live() == alive
+}
+
+#[tokio::test]
+async fn nodes_find_each_other_and_notice_who_dies_drains_and_leaves() {
+    let certificates = Certificates::new();
+    let disks: Vec<Disk> = (0..3).map(|_| Disk::default()).collect();
+    let first = start(&certificates, 1, Vec::new(), &disks[0]);
+    // A name, so that it is looked up, and an address where nobody is.
+    let seeds = vec![format!("localhost:{}", first.local_addr().port()), "127.0.0.1:9".to_owned()];
+    let second = start(&certificates, 2, seeds.clone(), &disks[1]);
+    let third = start(&certificates, 3, seeds, &disks[2]);
+    let all = [node(1), node(2), node(3)];
+    for gossip in [&first, &second, &third] {
+        let view = until(gossip, sees(&all)).await;
+        assert_eq!(view.get(node(3)).unwrap().identity.gossip_addr(), third.local_addr());
+    }
+
+    second.set_draining(true);
+    until(&first, |view| {
+        view.get(node(2)).is_some_and(|member| member.state == MemberState::Draining)
+    })
+    .await;
+    second.set_draining(false);
+    until(&first, sees(&all)).await;
+
+    // Stopped without a goodbye: it looks like a crash.
+    third.stop().unwrap();
+    for gossip in [&first, &second] {
+        let view = until(gossip, sees(&all[..2])).await;
+        assert_eq!(view.down(), [node(3)]);
+    }
+
+    // Comes back at another port, without seeds, by what it remembers.
+    let third = start(&certificates, 3, Vec::new(), &disks[2]);
+    for gossip in [&first, &second, &third] {
+        until(gossip, sees(&all)).await;
+    }
+
+    second.leave().await;
+    second.stop().unwrap();
+    let view = until(&first, |view| view.get(node(2)).is_none()).await;
+    assert_eq!(view.live(), [node(1), node(3)]);
+}
+
+#[tokio::test]
+async fn a_node_of_another_authority_stays_out() {
+    let (ours, theirs) = (Certificates::new(), Certificates::new());
+    let first = start(&ours, 1, Vec::new(), &Disk::default());
+    let seeds = vec![first.local_addr().to_string()];
+    let stranger = start(&theirs, 2, seeds.clone(), &Disk::default());
+    let friend = start(&ours, 3, seeds, &Disk::default());
+    until(&first, sees(&[node(1), node(3)])).await;
+    let mut refused = first.refused.clone();
+    let counted = refused.wait_for(|counts| {
+        counts.iter().any(|(kind, count)| *kind == Refusal::UnknownAuthority && *count > 0)
+    });
+    tokio::time::timeout(DEADLINE, counted).await.unwrap().unwrap();
+    assert_eq!(stranger.views().borrow().live(), [node(2)]);
+    assert_eq!(first.views().borrow().live(), [node(1), node(3)]);
+    friend.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_generation_that_is_not_on_disk_ends_the_detector() {
+    struct Broken;
+    impl Memory for Broken {
+        fn persist(&mut self, _: u64) -> io::Result<()> {
+            Err(io::Error::other("no space"))
+        }
+        fn known(&mut self, _: Vec<KnownPeer>) {}
+    }
+    let certificates = Certificates::new();
+    let gossip = start(&certificates, 1, Vec::new(), &Disk::default());
+    let taken = gossip.local_addr();
+    let config = |bind| GossipConfig {
+        bind,
+        tls: certificates.node(node(2)),
+        profile: Profile::Shared,
+        me: gossip.views().borrow().get(node(1)).unwrap().identity,
+        seeds: Vec::new(),
+        known: Vec::new(),
+        seed: 1,
+    };
+    until(&gossip, sees(&[node(1)])).await;
+    assert!(matches!(
+        Gossip::start(config(taken), Broken),
+        Err(GossipError::Endpoint(EndpointError::Bind { .. }))
+    ));
+    let broken = Gossip::start(config((Ipv4Addr::LOCALHOST, 0).into()), Broken).unwrap();
+    let mut views = broken.views();
+    broken.set_draining(true);
+    // Draining needs a new generation.
+    let closed = async { while views.changed().await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, closed).await.unwrap();
+    assert!(matches!(broken.stop(), Err(GossipError::Persist(_))));
+}
