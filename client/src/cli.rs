@@ -4,18 +4,24 @@
 mod args;
 mod cluster_commands;
 mod gen_command;
+mod job_commands;
+mod job_text;
 mod local_command;
 mod output;
+mod progress_bar;
+mod run_commands;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
-use crate::{Cluster, Error, Target};
 use args::{Arguments, Command, GlobalArguments};
 use output::Output;
+
+use crate::{Cluster, Error, Target};
 
 /// Exit code of a usage error; clap's own.
 const USAGE: u8 = 2;
@@ -74,16 +80,29 @@ async fn run_online(
     if let Command::Local(command) = command {
         return local_command::run(command, output).await;
     }
-    let cluster = Cluster::new(&Target {
+    let cluster = Arc::new(Cluster::new(&Target {
         profile: global.cluster.clone(),
         addresses: global.connect.clone(),
         patience: Some(Duration::from_secs(global.timeout)),
-    })?;
+    })?);
     match command {
+        Command::Run(arguments) => run_commands::run(cluster, arguments, output).await,
+        Command::Resume(arguments) => run_commands::resume(cluster, arguments, output).await,
+        Command::Jobs => job_commands::jobs(&cluster, output).await,
+        Command::Status { job } => job_commands::status(&cluster, job, output).await,
+        Command::Cancel { job } => job_commands::cancel(&cluster, job, output).await,
+        Command::Result { job, out } => job_commands::result(&cluster, job, &out, output).await,
+        Command::Verify { job, recompute } => {
+            job_commands::verify(&cluster, job, recompute.as_deref(), output).await
+        }
+        Command::Explain { job } => job_commands::explain(&cluster, job, output).await,
+        Command::Rejects { job, table } => {
+            job_commands::rejects(&cluster, job, table.as_deref(), output).await
+        }
         Command::Nodes => cluster_commands::nodes(&cluster, output).await,
         Command::Ring => cluster_commands::ring(&cluster, output).await,
         Command::Drain { node } => cluster_commands::drain(&cluster, node, output).await,
-        _ => Err(Error::BadInput("not available".into())),
+        Command::Local(_) | Command::Gen(_) | Command::Completions { .. } => Ok(()),
     }
 }
 

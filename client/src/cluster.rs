@@ -211,6 +211,11 @@ impl Cluster {
         Ok((FrameWriter::new(send), FrameReader::new(receive, limits::CLIENT_FRAME_BYTES)))
     }
 
+    /// Closes the connection to a node, if there is one.
+    pub(crate) fn disconnect(&self, addr: SocketAddr) {
+        self.connections.drop(addr);
+    }
+
     /// What to say when the cluster was silent for too long.
     pub(crate) fn unreachable(&self, reason: &str) -> Error {
         Error::Unreachable(format!(

@@ -5,10 +5,18 @@
 
 pub mod cli;
 mod cluster;
+pub mod dataset;
 mod error;
 mod files;
 pub mod generate;
+pub mod job;
 pub mod local;
+mod progress;
+pub mod result;
+mod upload;
+pub mod verify;
 
 pub use cluster::{Cluster, DEFAULT_PATIENCE, Target};
 pub use error::Error;
+pub use progress::{Observer, Progress};
+pub use upload::{TableWork, upload};

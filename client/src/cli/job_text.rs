@@ -1,0 +1,127 @@
+//! How a job stands, for people and for programs.
+
+use cortado_protocol::job::{JobState, JobStatus, Manifest, ResultFile};
+use serde_json::{Value, json};
+
+use super::output::{bytes, grouped, table};
+
+/// The state in a word.
+pub(super) fn state_name(state: &JobState) -> String {
+    match state {
+        JobState::Queued { .. } => "queued",
+        JobState::Uploading => "uploading",
+        JobState::Finishing => "finishing",
+        JobState::Done => "done",
+        JobState::Failed { .. } => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+    .into()
+}
+
+/// For `status`.
+pub(super) fn status(status: &JobStatus) -> String {
+    let rows = status
+        .tables
+        .iter()
+        .map(|t| {
+            let declared = t.declared.map_or_else(|| "?".into(), grouped);
+            let percent = t.bytes.saturating_mul(100).checked_div(t.total_bytes).unwrap_or(100);
+            vec![
+                t.name.clone(),
+                format!("{}/{declared}", grouped(t.batches)),
+                grouped(t.rows),
+                bytes(t.bytes),
+                format!("{} %", percent.min(100)),
+            ]
+        })
+        .collect();
+    let tables = table(&["TABLE", "BATCHES", "ROWS", "SIZE", "SENT"], &[1, 2, 3, 4], rows);
+    let mut text = format!(
+        "job    {}\nplan   {}\nstate  {}\nhome   {}\n\n{tables}",
+        status.job,
+        status.plan,
+        state_name(&status.state),
+        status.home
+    );
+    if !status.stages.is_empty() {
+        let rows = status
+            .stages
+            .iter()
+            .map(|stage| vec![stage.name.clone(), format!("{}/{}", stage.complete, stage.total)])
+            .collect();
+        text.push_str(&format!("\n\n{}", table(&["STAGE", "SLOTS"], &[1], rows)));
+    }
+    text.push_str(&format!("\n\n{}", explain(status)));
+    text
+}
+
+/// One sentence: what the job waits for.
+pub(super) fn explain(status: &JobStatus) -> String {
+    let waits = |what: &str| match &status.waits_for {
+        Some(reason) => format!("{what}: {reason}"),
+        None => format!("{what}, waiting for nothing in particular"),
+    };
+    match &status.state {
+        JobState::Queued { position } => {
+            waits(&format!("queued at place {position} until other jobs end"))
+        }
+        JobState::Uploading => waits("uploading"),
+        JobState::Finishing => waits("finishing"),
+        JobState::Done => "done: it waits for nothing".into(),
+        JobState::Failed { message } => format!("failed: {message}"),
+        JobState::Cancelled => "cancelled".into(),
+    }
+}
+
+/// For programs; see docs/cli-json.md.
+pub(super) fn status_json(status: &JobStatus) -> Value {
+    let tables: Vec<_> = status
+        .tables
+        .iter()
+        .map(|t| {
+            json!({
+                "name": t.name,
+                "batches": t.batches,
+                "declared": t.declared,
+                "rows": t.rows,
+                "bytes": t.bytes,
+                "total_bytes": t.total_bytes,
+                "missing": t.missing.intervals(),
+            })
+        })
+        .collect();
+    let stages: Vec<_> = status
+        .stages
+        .iter()
+        .map(|s| json!({ "name": s.name, "complete": s.complete, "total": s.total }))
+        .collect();
+    let position = match status.state {
+        JobState::Queued { position } => Some(position),
+        _ => None,
+    };
+    let message = match &status.state {
+        JobState::Failed { message } => Some(message),
+        _ => None,
+    };
+    let files = match &status.manifest {
+        Some(Manifest::Done { files, .. }) => Some(files.iter().map(file_json).collect::<Vec<_>>()),
+        _ => None,
+    };
+    json!({
+        "job": status.job,
+        "plan": status.plan,
+        "state": state_name(&status.state),
+        "queue_position": position,
+        "message": message,
+        "home": status.home,
+        "tables": tables,
+        "stages": stages,
+        "waits_for": status.waits_for,
+        "files": files,
+    })
+}
+
+/// A result file for programs.
+pub(super) fn file_json(file: &ResultFile) -> Value {
+    json!({ "name": file.name, "bytes": file.bytes, "rows": file.rows })
+}

@@ -1,0 +1,163 @@
+//! `cortado run` and `resume`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cortado_protocol::JobId;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::{ResumeArguments, RunArguments};
+use super::job_commands::finish;
+use super::output::{self, Output};
+use super::progress_bar::ProgressBar;
+use crate::job::{self, PlanSource};
+use crate::{Cluster, Error, Observer, Progress, dataset};
+
+/// What follows once the job is known.
+struct Rest {
+    data: PathBuf,
+    out: Option<PathBuf>,
+    detach: bool,
+}
+
+pub(super) async fn run(
+    cluster: Arc<Cluster>,
+    arguments: RunArguments,
+    output: Output,
+) -> Result<(), Error> {
+    let RunArguments { plan, data, out, job, detach } = arguments;
+    let id = job.unwrap_or_else(job::new_job_id);
+    let rest = Rest { data, out, detach };
+    // Every mistake in plan and data shows here, before anything is sent.
+    let source = PlanSource::load(&plan)?;
+    let tables = dataset::scan(&rest.data, &source.plan)?;
+    let exists = match job {
+        Some(job) => match job::spec(&cluster, job).await {
+            Ok(spec) => Some(spec),
+            Err(Error::NotFound(_)) => None,
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
+    detachable(id, &rest, async {
+        let spec = match exists {
+            Some(spec) if spec.plan_toml != source.text => {
+                return Err(Error::BadInput(format!("job {id} exists and runs another plan")));
+            }
+            Some(spec) => {
+                dataset::compare(&spec.tables, &tables)?;
+                announce(id, output)?;
+                spec
+            }
+            None => {
+                announce(id, output)?;
+                job::submit(&cluster, id, &source, tables).await?
+            }
+        };
+        go_on(&cluster, Arc::new(spec), &rest, output).await
+    })
+    .await
+}
+
+pub(super) async fn resume(
+    cluster: Arc<Cluster>,
+    arguments: ResumeArguments,
+    output: Output,
+) -> Result<(), Error> {
+    let ResumeArguments { job, data, out, detach } = arguments;
+    let rest = Rest { data, out, detach };
+    detachable(job, &rest, async {
+        let (spec, _) = job::open(&cluster, job, &rest.data).await?;
+        announce(job, output)?;
+        go_on(&cluster, Arc::new(spec), &rest, output).await
+    })
+    .await
+}
+
+/// Uploads what is missing, waits, and fetches the result.
+async fn go_on(
+    cluster: &Arc<Cluster>,
+    spec: Arc<cortado_protocol::job::JobSpec>,
+    rest: &Rest,
+    output: Output,
+) -> Result<(), Error> {
+    let progress = ProgressBar::new();
+    progress.note(Progress::Job(spec.job));
+    let status = job::status(cluster, spec.job, std::time::Duration::ZERO).await?;
+    if let Some(error) = job::ended(&status) {
+        return Err(error);
+    }
+    if !status.state.is_final() {
+        job::send_missing(cluster, &spec, &rest.data, &progress).await?;
+    }
+    if rest.detach {
+        progress.finish();
+        output::note(&format!(
+            "everything is uploaded; fetch the reports with `cortado result {} --out DIR`",
+            spec.job
+        ));
+        return Ok(());
+    }
+    let status = job::wait(cluster, &spec, &rest.data, &progress).await?;
+    progress.finish();
+    finish(cluster, &status, rest.out.as_deref(), output).await
+}
+
+/// The job's id, the first line of standard output.
+fn announce(job: JobId, output: Output) -> Result<(), Error> {
+    if output.json {
+        output.line(&json!({ "job": job }).to_string())
+    } else {
+        output.line(&job.to_string())
+    }
+}
+
+/// Ends the work, but not the job, when the user or the system interrupts; says how to go on, also
+/// when the cluster went out of reach.
+async fn detachable(
+    job: JobId,
+    rest: &Rest,
+    work: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    let handler =
+        |kind| signal(kind).map_err(|source| Error::io("handle", "signals".as_ref(), source));
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut terminate = handler(SignalKind::terminate())?;
+    let result = tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => Err(Error::Detached(job)),
+        _ = terminate.recv() => Err(Error::Detached(job)),
+    };
+    if let Err(Error::Detached(_) | Error::Unreachable(_)) = &result {
+        let out =
+            rest.out.as_ref().map_or_else(String::new, |out| format!(" --out {}", quoted(out)));
+        output::note(&format!(
+            "go on with: cortado resume {job} --data {}{out}",
+            quoted(&rest.data)
+        ));
+    }
+    result
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printed_paths_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted("data/x-1.csv".as_ref()), "data/x-1.csv");
+        assert_eq!(quoted("it's here".as_ref()), "'it'\\''s here'");
+    }
+}

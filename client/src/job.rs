@@ -1,0 +1,260 @@
+//! Running a job: submit, upload, wait, and what to do when an earlier client was interrupted.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cortado_engine::Plan;
+use cortado_protocol::JobId;
+use cortado_protocol::client::{ClientRequest, ClientResponse, TableCoverage};
+use cortado_protocol::job::{JobSpec, JobState, JobStatus, TableFiles};
+
+use crate::cluster::unexpected;
+use crate::upload::{TableWork, upload};
+use crate::{Cluster, Error, Observer, Progress, dataset};
+
+/// How long a node is asked to wait for news of a job.
+const STATUS_WAIT: Duration = Duration::from_secs(5);
+/// Shortest time between two looks at a job.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A new job's id: a UUIDv7 (RFC 9562 §5.7), so that ids sort by time.
+#[must_use]
+pub fn new_job_id() -> JobId {
+    JobId(uuid::Uuid::now_v7().as_u128())
+}
+
+/// A plan and where it came from.
+pub struct PlanSource {
+    /// The parsed plan.
+    pub plan: Plan,
+    /// Its text.
+    pub text: String,
+}
+
+impl PlanSource {
+    /// The plan of the given name, or in the file of that path.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] with file and line if there is a mistake in it.
+    pub fn load(name: &str) -> Result<Self, Error> {
+        let text = match name {
+            "coffee" => cortado_engine::COFFEE.to_owned(),
+            path => {
+                let path = Path::new(path);
+                std::fs::read_to_string(path).map_err(|source| {
+                    if source.kind() == std::io::ErrorKind::NotFound {
+                        Error::BadInput(format!(
+                            "there is no plan {name}: expected `coffee` or the path of a plan file"
+                        ))
+                    } else {
+                        Error::io("read", path, source)
+                    }
+                })?
+            }
+        };
+        Self::parse(text, name)
+    }
+
+    /// The plan of a text; `name` stands in messages.
+    ///
+    /// # Errors
+    /// As [`PlanSource::load`].
+    pub fn parse(text: String, name: &str) -> Result<Self, Error> {
+        let plan = Plan::parse(&text).map_err(|error| {
+            Error::BadInput(format!("{name}:{}: {}", error.line, error.message))
+        })?;
+        Ok(Self { plan, text })
+    }
+}
+
+/// Submits a job. Submitting it again is harmless.
+///
+/// # Errors
+/// [`Error::BadInput`] if another job has this id, and as [`Cluster::request`].
+pub async fn submit(
+    cluster: &Cluster,
+    job: JobId,
+    source: &PlanSource,
+    tables: Vec<TableFiles>,
+) -> Result<JobSpec, Error> {
+    let slots = cluster.view().await?.slots;
+    let spec = JobSpec {
+        job,
+        plan_name: source.plan.name().to_owned(),
+        plan_toml: source.text.clone(),
+        slots,
+        tables,
+    };
+    match cluster.request(&ClientRequest::Submit(spec.clone())).await? {
+        (ClientResponse::Status(_), _) => Ok(spec),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// What was submitted under this id.
+///
+/// # Errors
+/// [`Error::NotFound`] if nothing was, and as [`Cluster::request`].
+pub async fn spec(cluster: &Cluster, job: JobId) -> Result<JobSpec, Error> {
+    match cluster.request(&ClientRequest::Spec(job)).await? {
+        (ClientResponse::Spec(spec), _) => Ok(spec),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// How a job stands, at once or after news within `wait`.
+///
+/// # Errors
+/// As [`spec`].
+pub async fn status(cluster: &Cluster, job: JobId, wait: Duration) -> Result<JobStatus, Error> {
+    let wait_ms = wait.as_millis() as u32;
+    match cluster.request(&ClientRequest::Status { job, wait_ms }).await? {
+        (ClientResponse::Status(status), _) => Ok(status),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// The error that the end of a job means; none while it runs or if it is done.
+#[must_use]
+pub fn ended(status: &JobStatus) -> Option<Error> {
+    match &status.state {
+        JobState::Failed { message } => {
+            Some(Error::Ended(format!("job {} failed: {message}", status.job)))
+        }
+        JobState::Cancelled => Some(Error::Ended(format!("job {} was cancelled", status.job))),
+        _ => None,
+    }
+}
+
+/// Reads what the job was submitted with, and compares it with the dataset at `root`.
+///
+/// # Errors
+/// [`Error::BadInput`] naming the file that differs, and as [`spec`].
+pub async fn open(cluster: &Cluster, job: JobId, root: &Path) -> Result<(JobSpec, Plan), Error> {
+    let spec = spec(cluster, job).await?;
+    let source = PlanSource::parse(spec.plan_toml.clone(), &spec.plan_name)?;
+    dataset::compare(&spec.tables, &dataset::scan(root, &source.plan)?)?;
+    Ok((spec, source.plan))
+}
+
+/// Uploads what the cluster does not have yet of a job.
+///
+/// # Errors
+/// As [`upload`].
+pub async fn send_missing(
+    cluster: &Arc<Cluster>,
+    spec: &Arc<JobSpec>,
+    root: &Path,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    let there = match cluster.request(&ClientRequest::Coverage(spec.job)).await? {
+        (ClientResponse::Coverage(there), _) => there,
+        (other, _) => return Err(unexpected(&other)),
+    };
+    let total_bytes = spec.tables.iter().flat_map(|t| &t.files).map(|file| file.bytes).sum();
+    let known = there.iter().any(|table| !table.batches.is_empty());
+    let resumed_bytes = if known {
+        let status = status(cluster, spec.job, Duration::ZERO).await?;
+        status.tables.iter().map(|table| table.bytes).sum()
+    } else {
+        0
+    };
+    observer.note(Progress::Upload { total_bytes, resumed_bytes });
+    upload(cluster, root, spec, remaining(spec, there), observer).await
+}
+
+/// What has to be read of each table: all of it, as long as its number of batches is not declared or
+/// some of them are missing.
+fn remaining(spec: &JobSpec, there: Vec<TableCoverage>) -> Vec<TableWork> {
+    let mut there = there.into_iter();
+    let mut work = Vec::new();
+    for table in 0..spec.tables.len() {
+        let known = there.next().unwrap_or_default();
+        let complete = known.declared.is_some_and(|n| known.coverage().is_complete(n));
+        if !complete {
+            let known = known.batches.into_iter().collect();
+            work.push(TableWork { table: table as u16, known, only: None });
+        }
+    }
+    work
+}
+
+/// Waits for the end of a job, sending again what its home asks for if the dataset is at hand.
+///
+/// # Errors
+/// [`Error::Ended`] if the job failed or was cancelled, [`Error::Incomplete`] if batches are missing
+/// that only a client with the dataset can send, and as [`Cluster::request`].
+pub async fn wait(
+    cluster: &Arc<Cluster>,
+    spec: &Arc<JobSpec>,
+    root: &Path,
+    observer: &dyn Observer,
+) -> Result<JobStatus, Error> {
+    loop {
+        let asked = Instant::now();
+        let status = status(cluster, spec.job, STATUS_WAIT).await?;
+        observer.note(Progress::Status(&status));
+        if let Some(error) = ended(&status) {
+            return Err(error);
+        }
+        if status.state == JobState::Done {
+            return Ok(status);
+        }
+        let again = missing(&status);
+        for work in &again {
+            observer.note(Progress::Resend {
+                table: &spec.tables[usize::from(work.table)].name,
+                batches: work.only.as_ref().map_or(0, cortado_protocol::Coverage::count),
+            });
+        }
+        upload(cluster, root, spec, again, observer).await?;
+        tokio::time::sleep(LOOK_EVERY.saturating_sub(asked.elapsed())).await;
+    }
+}
+
+/// The batches a job's home asks for.
+fn missing(status: &JobStatus) -> Vec<TableWork> {
+    let tables = status.tables.iter().enumerate();
+    tables
+        .filter(|(_, table)| !table.missing.is_empty())
+        .map(|(index, table)| TableWork {
+            table: index as u16,
+            only: Some(table.missing.clone()),
+            ..TableWork::default()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unfinished_tables_are_read_again() {
+        let files = |name: &str| TableFiles { name: name.into(), files: Vec::new() };
+        let spec = JobSpec {
+            job: JobId(1),
+            plan_name: "p".into(),
+            plan_toml: String::new(),
+            slots: 8,
+            tables: ["whole", "gap", "undeclared", "nothing"].map(files).into(),
+        };
+        let batches = vec![(0, 10), (1, 11)];
+        let there = vec![
+            TableCoverage { batches: batches.clone(), declared: Some(2) },
+            TableCoverage { batches: batches.clone(), declared: Some(3) },
+            TableCoverage { batches: batches.clone(), declared: None },
+        ];
+        let work = remaining(&spec, there);
+        assert_eq!(work.iter().map(|work| work.table).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(work[0].known, batches.into_iter().collect());
+        assert!(work[2].known.is_empty());
+    }
+
+    #[test]
+    fn plans_are_named_in_errors() {
+        let error = PlanSource::load("no/such.toml").err().unwrap();
+        assert!(error.to_string().contains("no/such.toml"), "{error}");
+    }
+}

@@ -1,0 +1,300 @@
+//! Sends a dataset's batches to the nodes and sees every one of them durable.
+//!
+//! One loop moves batches from the readers to the links as the [`schedule`] decides; whatever dies on
+//! the way, a batch is sent again until a node has said that it is durable.
+
+mod link;
+mod readers;
+mod schedule;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cortado_protocol::client::{
+    BatchOutcome, BatchReply, ClientRequest, ClientResponse, ErrorKind,
+};
+use cortado_protocol::job::{JobSpec, JobState, JobStatus};
+use cortado_protocol::{JobId, NodeId};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::cluster::unexpected;
+use crate::dataset::Batch;
+use crate::{Cluster, Error, Observer, Progress};
+use link::LinkEvent;
+use readers::Read;
+pub use readers::TableWork;
+use schedule::{Key, Schedule, WINDOW};
+
+/// How often members and job are looked at while uploading.
+const PULSE: Duration = Duration::from_secs(1);
+/// Pause before a lost link is made again.
+const REDIAL_AFTER: Duration = Duration::from_millis(300);
+/// Longest sleep of the loop; deadlines are checked this often.
+const TICK: Duration = Duration::from_millis(250);
+/// Events that wait for the loop.
+const EVENTS: usize = 256;
+
+/// Uploads what `work` names and declares the tables that were read in full. Returns when every
+/// batch is durable and every declaration accepted.
+///
+/// # Errors
+/// [`Error::BadInput`] if a file changed, [`Error::Ended`] if the job ended meanwhile, and
+/// [`Error::Unreachable`] after the cluster's patience without any answer.
+pub async fn upload(
+    cluster: &Arc<Cluster>,
+    root: &Path,
+    spec: &Arc<JobSpec>,
+    work: Vec<TableWork>,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    if work.is_empty() {
+        return Ok(());
+    }
+    let partial = work.iter().filter(|work| work.only.is_some()).map(|work| work.table).collect();
+    let mut reads = readers::start(root, spec, work);
+    let (event_sender, mut events) = mpsc::channel(EVENTS);
+    let (pulse_sender, mut pulses) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(pulse(Arc::clone(cluster), spec.job, pulse_sender));
+    let mut upload = Upload {
+        cluster,
+        job: spec.job,
+        partial,
+        observer,
+        schedule: Schedule::new(spec.job),
+        payloads: HashMap::new(),
+        links: BTreeMap::new(),
+        tasks,
+        declarations: JoinSet::new(),
+        event_sender,
+        heard: Instant::now(),
+        queued: false,
+        done: false,
+        last_reason: String::from("no node was reached yet"),
+    };
+    upload.learn_members();
+    let mut reading = true;
+    loop {
+        upload.connect();
+        upload.send();
+        if upload.done {
+            return Ok(());
+        }
+        if !reading && upload.schedule.is_idle() && upload.declarations.is_empty() {
+            return Ok(());
+        }
+        upload.check_patience()?;
+        let sleep = upload.sleep();
+        tokio::select! {
+            read = reads.recv(), if reading && upload.schedule.has_room() => match read {
+                Some(read) => upload.on_read(read)?,
+                None => reading = false,
+            },
+            Some(event) = events.recv() => upload.on_event(event)?,
+            Some(status) = pulses.recv() => upload.on_pulse(&status)?,
+            Some(declared) = upload.declarations.join_next() => {
+                upload.heard = Instant::now();
+                declared.map_err(|error| Error::Unreachable(error.to_string()))??;
+            }
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+}
+
+/// The state of the loop.
+struct Upload<'a> {
+    cluster: &'a Arc<Cluster>,
+    job: JobId,
+    /// Tables of which only some batches are sent: they are declared already.
+    partial: Vec<u16>,
+    observer: &'a dyn Observer,
+    schedule: Schedule,
+    payloads: HashMap<Key, Batch>,
+    links: BTreeMap<NodeId, Link>,
+    /// Links and the pulse; aborted when the upload ends.
+    tasks: JoinSet<()>,
+    declarations: JoinSet<Result<(), Error>>,
+    event_sender: mpsc::Sender<LinkEvent>,
+    /// When any node was last heard.
+    heard: Instant,
+    /// Whether the job has to wait for others to end.
+    queued: bool,
+    /// Whether the job is done: another client has sent the rest.
+    done: bool,
+    last_reason: String,
+}
+
+enum Link {
+    /// Being made, or usable.
+    Open(mpsc::Sender<Batch>),
+    /// To be made again.
+    Lost(Instant),
+}
+
+impl Upload<'_> {
+    /// Makes links to all live members that have none.
+    fn connect(&mut self) {
+        let now = Instant::now();
+        for (node, addr) in self.cluster.live_members() {
+            match self.links.get(&node) {
+                Some(Link::Open(_)) => continue,
+                Some(Link::Lost(since)) if now < *since + REDIAL_AFTER => continue,
+                _ => {}
+            }
+            let (sender, batches) = mpsc::channel(WINDOW);
+            self.links.insert(node, Link::Open(sender));
+            self.tasks.spawn(link::run(
+                Arc::clone(self.cluster),
+                self.job,
+                node,
+                addr,
+                batches,
+                self.event_sender.clone(),
+            ));
+        }
+    }
+
+    /// Sends all that the schedule lets go.
+    fn send(&mut self) {
+        if self.queued {
+            return;
+        }
+        while let Some((key, node)) = self.schedule.next(Instant::now()) {
+            let batch = self.payloads.get(&key);
+            let sent = match (batch, self.links.get(&node)) {
+                (Some(batch), Some(Link::Open(link))) => link.try_send(batch.clone()).is_ok(),
+                _ => false,
+            };
+            if !sent {
+                // The link has ended and its last word is on its way.
+                self.schedule.node_down(node);
+            }
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        let now = Instant::now();
+        let wake = self.schedule.wake_at(now).map(|at| at.saturating_duration_since(now));
+        wake.map_or(TICK, |wake| wake.min(TICK))
+    }
+
+    fn check_patience(&self) -> Result<(), Error> {
+        if self.heard.elapsed() < self.cluster.patience() {
+            return Ok(());
+        }
+        Err(self.cluster.unreachable(&self.last_reason))
+    }
+
+    fn on_read(&mut self, read: Read) -> Result<(), Error> {
+        match read {
+            Read::Batch(batch) => {
+                let key = (batch.header.table, batch.header.number);
+                self.schedule.add(key, batch.payload.len());
+                self.payloads.insert(key, batch);
+            }
+            Read::Known { bytes } => self.observer.note(Progress::Known { bytes }),
+            Read::End { table, batches } if !self.partial.contains(&table) => {
+                let (cluster, job) = (Arc::clone(self.cluster), self.job);
+                self.declarations.spawn(declare(cluster, job, table, batches));
+            }
+            Read::End { .. } => {}
+            Read::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: LinkEvent) -> Result<(), Error> {
+        match event {
+            LinkEvent::Up(node) => {
+                self.heard = Instant::now();
+                self.schedule.node_up(node);
+            }
+            LinkEvent::Down(node, reason) => {
+                self.schedule.node_down(node);
+                self.links.insert(node, Link::Lost(Instant::now()));
+                self.last_reason = format!("{node}: {reason}");
+            }
+            LinkEvent::Reply(node, reply) => {
+                self.heard = Instant::now();
+                self.on_reply(node, reply)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_reply(&mut self, node: NodeId, reply: BatchReply) -> Result<(), Error> {
+        let key = (reply.table, reply.number);
+        match reply.outcome {
+            BatchOutcome::Durable { copies, replicas, rejected } => {
+                if self.schedule.durable(key)
+                    && let Some(batch) = self.payloads.remove(&key)
+                {
+                    self.observer.note(Progress::Durable {
+                        bytes: batch.payload.len() as u64,
+                        rows: batch.lines,
+                        rejected: u64::from(rejected),
+                        copies,
+                        replicas,
+                    });
+                }
+            }
+            BatchOutcome::Retry { reason } => self.not_now(node, key, &reason),
+            BatchOutcome::Refused(error) if error.kind == ErrorKind::Unavailable => {
+                self.not_now(node, key, &error.message);
+            }
+            BatchOutcome::Refused(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn not_now(&mut self, node: NodeId, key: Key, reason: &str) {
+        self.schedule.retry(Instant::now(), node, key);
+        self.last_reason = format!("{node}: {reason}");
+        self.observer.note(Progress::Waiting(reason));
+    }
+
+    fn learn_members(&mut self) {
+        let members = self.cluster.live_members();
+        self.schedule.set_members(members.into_iter().map(|(node, _)| node).collect());
+    }
+
+    /// Members or job may have changed.
+    fn on_pulse(&mut self, status: &JobStatus) -> Result<(), Error> {
+        self.heard = Instant::now();
+        self.learn_members();
+        self.done = status.state == JobState::Done;
+        self.queued = matches!(status.state, JobState::Queued { .. });
+        if self.queued {
+            self.observer.note(Progress::Status(status));
+        }
+        match crate::job::ended(status) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Looks at members and job, again and again.
+async fn pulse(cluster: Arc<Cluster>, job: JobId, pulses: mpsc::Sender<JobStatus>) {
+    loop {
+        // What goes wrong is seen by the silence that follows.
+        if cluster.view().await.is_ok()
+            && let Ok(status) = crate::job::status(&cluster, job, Duration::ZERO).await
+            && pulses.send(status).await.is_err()
+        {
+            return;
+        }
+        tokio::time::sleep(PULSE).await;
+    }
+}
+
+/// Declares a table's number of batches.
+async fn declare(cluster: Arc<Cluster>, job: JobId, table: u16, batches: u64) -> Result<(), Error> {
+    match cluster.request(&ClientRequest::EndTable { job, table, batches }).await? {
+        (ClientResponse::Status(_), _) => Ok(()),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
