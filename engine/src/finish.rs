@@ -302,7 +302,8 @@ fn write_field(field: &[u8], alone: bool, at: usize, out: &mut Vec<u8>) {
         out.push(b',');
     }
     let special = |b: &u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
-    if !field.iter().any(special) && !(alone && field.is_empty()) {
+    let quoted = field.iter().any(special) || (alone && field.is_empty());
+    if !quoted {
         out.extend_from_slice(field);
         return;
     }

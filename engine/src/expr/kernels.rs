@@ -24,6 +24,13 @@ impl Operand<'_> {
         self.states().get(row).copied().unwrap_or(VALUE)
     }
 
+    fn column(&self) -> Option<&[i64]> {
+        match self {
+            Self::Column(Column { values: Values::Numbers(values), .. }) => Some(values),
+            _ => None,
+        }
+    }
+
     /// The number of a row; the compiler has checked that these are numbers.
     fn number(&self, row: usize) -> i64 {
         match self {
@@ -60,21 +67,12 @@ fn combine(l: Operand<'_>, r: Operand<'_>) -> Vec<u8> {
 
 /// Applies `f` to every number, with a loop per shape so that the compiler can vectorise it.
 fn zip(l: Operand<'_>, r: Operand<'_>, rows: usize, f: impl Fn(i64, i64) -> i64) -> Vec<i64> {
-    let slice = |operand: &Operand<'_>| match operand {
-        Operand::Column(Column { values: Values::Numbers(_), .. }) => true,
-        _ => false,
-    };
-    match (slice(&l), slice(&r), l, r) {
-        (true, false, Operand::Column(Column { values: Values::Numbers(l), .. }), r) => {
-            let r = r.number(0);
-            l.iter().map(|l| f(*l, r)).collect()
+    match (l.column(), r.column()) {
+        (Some(left), Some(right)) => left.iter().zip(right).map(|(l, r)| f(*l, *r)).collect(),
+        (Some(left), None) => {
+            let right = r.number(0);
+            left.iter().map(|l| f(*l, right)).collect()
         }
-        (
-            true,
-            true,
-            Operand::Column(Column { values: Values::Numbers(l), .. }),
-            Operand::Column(Column { values: Values::Numbers(r), .. }),
-        ) => l.iter().zip(r).map(|(l, r)| f(*l, *r)).collect(),
         _ => (0..rows).map(|row| f(l.number(row), r.number(row))).collect(),
     }
 }

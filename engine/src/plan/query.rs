@@ -403,9 +403,7 @@ fn equality(text: &str) -> Option<(String, String)> {
 fn mentioned_names(query: &Table<'_>) -> Result<Vec<String>, PlanError> {
     let Some(select) = query.optional("select") else { return Ok(Vec::new()) };
     let mut items = select.texts()?;
-    for key in ["order_by"] {
-        items.extend(query.optional(key).map(|v| v.texts()).transpose()?.unwrap_or_default());
-    }
+    items.extend(query.optional("order_by").map(|v| v.texts()).transpose()?.unwrap_or_default());
     if let Some(top) = query.optional("top") {
         let top = top.table()?;
         for key in ["per", "by", "ties"] {

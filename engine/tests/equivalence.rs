@@ -1,0 +1,44 @@
+//! The same answer whatever the batches, slots and orders: the path through a cluster, the
+//! recomputation in one process and a naive oracle agree.
+
+mod support;
+
+use cortado_engine::{COFFEE, Plan};
+use proptest::prelude::*;
+use support::{Dataset, Random, cluster, coffee, cut, recompute, rides, text};
+
+type Oracle = fn(&Dataset) -> Vec<(&'static str, String)>;
+
+fn agree(plan: &str, dataset: &Dataset, oracle: Oracle, slots: u8, target: usize, seed: u64) {
+    let plan = Plan::parse(plan).unwrap();
+    let (spec, batches) = cut(&plan, slots, dataset, target);
+    let files = cluster(&plan, &spec, &batches, &mut Random(seed));
+    assert_eq!(files, recompute(&plan, &spec, &batches));
+    let expected = oracle(dataset);
+    assert_eq!(files.len(), expected.len() + 1);
+    for (file, (name, content)) in files.iter().zip(&expected) {
+        assert_eq!(file.name, *name);
+        assert_eq!(text(file), content, "{name}");
+    }
+    assert_eq!(files.last().unwrap().name, "receipt.json");
+    // Another cut, another number of slots: the same results, the receipt apart.
+    let (spec, batches) = cut(&plan, 1, dataset, 1 << 20);
+    let once = recompute(&plan, &spec, &batches);
+    assert_eq!(files[..expected.len()], once[..expected.len()]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn coffee_reports_agree(seed: u64, rows in 0u64..150, slots in 1u8..=64, target in 1usize..4000) {
+        let dataset = coffee::dataset(&mut Random(seed), rows);
+        agree(COFFEE, &dataset, coffee::reports, slots, target, seed);
+    }
+
+    #[test]
+    fn ride_reports_agree(seed: u64, rows in 0u64..150, slots in 1u8..=64, target in 1usize..4000) {
+        let dataset = rides::dataset(&mut Random(seed), rows);
+        agree(rides::PLAN, &dataset, rides::reports, slots, target, seed);
+    }
+}
