@@ -25,13 +25,15 @@ pub(super) fn status(status: &JobStatus) -> String {
         .iter()
         .map(|t| {
             let declared = t.declared.map_or_else(|| "?".into(), grouped);
-            let percent = t.bytes.saturating_mul(100).checked_div(t.total_bytes).unwrap_or(100);
+            // Headers belong to no batch, so bytes alone never reach the whole.
+            let whole = t.declared == Some(t.batches);
+            let percent = t.bytes.saturating_mul(100).checked_div(t.total_bytes).unwrap_or(0);
             vec![
                 t.name.clone(),
                 format!("{}/{declared}", grouped(t.batches)),
                 grouped(t.rows),
                 bytes(t.bytes),
-                format!("{} %", percent.min(100)),
+                format!("{} %", if whole { 100 } else { percent.min(99) }),
             ]
         })
         .collect();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cortado_protocol::JobId;
 use serde_json::json;
@@ -40,7 +41,16 @@ pub(super) async fn run(
         },
         None => None,
     };
-    detachable(id, &rest, async {
+    let submitted = AtomicBool::new(exists.is_some());
+    let again = || {
+        if submitted.load(Ordering::Relaxed) {
+            format!("resume {id}")
+        } else {
+            // Nobody knows whether the cluster has heard of it; this does the right thing anyway.
+            format!("run {} --job {id}", quoted(plan.as_ref()))
+        }
+    };
+    detachable(id, &rest, again, async {
         let spec = match exists {
             Some(spec) if spec.plan_toml != source.text => {
                 return Err(Error::BadInput(format!("job {id} exists and runs another plan")));
@@ -55,6 +65,7 @@ pub(super) async fn run(
                 job::submit(&cluster, id, &source, tables).await?
             }
         };
+        submitted.store(true, Ordering::Relaxed);
         go_on(&cluster, Arc::new(spec), &rest, output).await
     })
     .await
@@ -67,7 +78,8 @@ pub(super) async fn resume(
 ) -> Result<(), Error> {
     let ResumeArguments { job, data, out, detach } = arguments;
     let rest = Rest { data, out, detach };
-    detachable(job, &rest, async {
+    let again = || format!("resume {job}");
+    detachable(job, &rest, again, async {
         let (spec, _) = job::open(&cluster, job, &rest.data).await?;
         announce(job, output)?;
         go_on(&cluster, Arc::new(spec), &rest, output).await
@@ -118,6 +130,7 @@ fn announce(job: JobId, output: Output) -> Result<(), Error> {
 async fn detachable(
     job: JobId,
     rest: &Rest,
+    again: impl Fn() -> String,
     work: impl Future<Output = Result<(), Error>>,
 ) -> Result<(), Error> {
     let handler =
@@ -133,7 +146,8 @@ async fn detachable(
         let out =
             rest.out.as_ref().map_or_else(String::new, |out| format!(" --out {}", quoted(out)));
         output::note(&format!(
-            "go on with: cortado resume {job} --data {}{out}",
+            "go on with: cortado {} --data {}{out}",
+            again(),
             quoted(&rest.data)
         ));
     }
