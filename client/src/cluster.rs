@@ -23,6 +23,8 @@ pub(crate) use connections::NoAnswer;
 
 /// How long one node has to answer a request, beyond the time the request itself asks to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for what every node knows by itself: a node that is gone is found out soon.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after all nodes were asked in vain, or said "not now".
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// How long a cluster may be silent before it counts as unreachable.
@@ -124,10 +126,16 @@ impl Cluster {
     /// The members that take work, by the last [`Cluster::view`].
     #[must_use]
     pub fn live_members(&self) -> Vec<(NodeId, SocketAddr)> {
+        self.members(MemberState::Alive)
+    }
+
+    /// The members in a state, by the last [`Cluster::view`].
+    #[must_use]
+    pub fn members(&self, state: MemberState) -> Vec<(NodeId, SocketAddr)> {
         let known = self.known();
         let members = known.view.iter().flat_map(|view| &view.members);
         members
-            .filter(|member| member.state == MemberState::Alive)
+            .filter(|member| member.state == state)
             .map(|member| (member.id, member.client_addr))
             .collect()
     }
@@ -140,7 +148,7 @@ impl Cluster {
     /// patience.
     pub async fn request(&self, request: &ClientRequest) -> Result<(ClientResponse, Bytes), Error> {
         let deadline = Instant::now() + self.patience;
-        let timeout = ANSWER_TIMEOUT + wait_of(request);
+        let timeout = answer_timeout(request);
         let mut reason = String::from("no address to try");
         loop {
             for addr in self.candidates().await {
@@ -249,11 +257,14 @@ impl Cluster {
     }
 }
 
-/// How long a request asks the node to wait before it answers.
-fn wait_of(request: &ClientRequest) -> Duration {
+/// How long a node has to answer a request.
+fn answer_timeout(request: &ClientRequest) -> Duration {
     match request {
-        ClientRequest::Status { wait_ms, .. } => Duration::from_millis(u64::from(*wait_ms)),
-        _ => Duration::ZERO,
+        ClientRequest::Cluster => VIEW_TIMEOUT,
+        ClientRequest::Status { wait_ms, .. } => {
+            ANSWER_TIMEOUT + Duration::from_millis(u64::from(*wait_ms))
+        }
+        _ => ANSWER_TIMEOUT,
     }
 }
 

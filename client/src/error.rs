@@ -35,7 +35,7 @@ pub enum Error {
     #[error("{0}")]
     Unreachable(String),
     /// The user interrupted; the job goes on in the cluster.
-    #[error("detached from job {0}")]
+    #[error("interrupted; job {0} stays in the cluster")]
     Detached(JobId),
     /// Nobody reads standard output any more.
     #[error("standard output is closed")]

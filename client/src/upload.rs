@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cortado_protocol::client::{
-    BatchOutcome, BatchReply, ClientRequest, ClientResponse, ErrorKind,
+    BatchOutcome, BatchReply, ClientRequest, ClientResponse, ErrorKind, MemberState,
 };
 use cortado_protocol::job::{JobSpec, JobState, JobStatus};
 use cortado_protocol::{JobId, NodeId};
@@ -259,6 +259,14 @@ impl Upload<'_> {
     fn learn_members(&mut self) {
         let members = self.cluster.live_members();
         self.schedule.set_members(members.into_iter().map(|(node, _)| node).collect());
+        // Members learn of a death sooner than a connection does.
+        for (node, addr) in self.cluster.members(MemberState::Down) {
+            if matches!(self.links.get(&node), Some(Link::Open(_))) {
+                self.links.insert(node, Link::Lost(Instant::now()));
+                self.schedule.node_down(node);
+                self.cluster.disconnect(addr);
+            }
+        }
     }
 
     /// Members or job may have changed.

@@ -120,6 +120,7 @@ impl Observer for ProgressBar {
             Progress::Upload { total_bytes, resumed_bytes } => {
                 state.total_bytes = total_bytes;
                 state.began = Instant::now();
+                state.last_line = Some(state.began);
                 if let Some(bar) = &self.bar {
                     bar.set_length(total_bytes);
                 }
