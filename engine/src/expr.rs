@@ -8,6 +8,7 @@
 mod aggregate;
 mod compile;
 mod eval;
+mod functions;
 mod kernels;
 
 pub(crate) use aggregate::{Aggregate, AggregateKind, parse_aggregate};

@@ -17,6 +17,7 @@ mod expr;
 mod finish;
 mod fold;
 mod group;
+mod issue;
 mod lookup;
 mod map;
 mod number;

@@ -8,6 +8,7 @@
 mod document;
 mod layout;
 mod query;
+mod steps;
 mod tables;
 
 use std::sync::Arc;

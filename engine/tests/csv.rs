@@ -1,5 +1,7 @@
 //! Batch boundaries and headers: the same for the same file, and nothing lost or read twice.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use cortado_engine::csv::{Cut, Cutter, HeaderRead, HeaderReadError, read_header};
 use cortado_protocol::limits::RECORD_BYTES;
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! What expressions mean, row by row.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use cortado_engine::Plan;

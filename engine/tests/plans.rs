@@ -1,5 +1,7 @@
 //! Mistakes in plans: the line, what is wrong, what was expected.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use cortado_engine::{COFFEE, HeaderError, Plan};

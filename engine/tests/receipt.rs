@@ -1,5 +1,7 @@
 //! Rejects and receipts: what was not counted is told, and what does not add up is found.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use cortado_engine::{COFFEE, FinalError, Plan, RECEIPT_FILE, Receipt, SummaryFold, map_batch};

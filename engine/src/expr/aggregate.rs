@@ -2,7 +2,8 @@
 
 use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments};
 
-use super::compile::{Compiler, parse_sql, plain_arguments};
+use super::compile::{Compiler, parse_sql};
+use super::functions::plain_arguments;
 use super::{NodeId, average_type};
 use crate::types::{ColumnType, Type};
 

@@ -1,20 +1,17 @@
 //! From SQL text to typed nodes.
 
-use sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator,
-    Value,
-};
+use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
-use super::{Arithmetic, Comparison, DatePart, NodeId, Op, Program, quotient_scale};
+use super::functions::FUNCTIONS;
+use super::{Arithmetic, Comparison, NodeId, Op, Program, quotient_scale};
 use crate::types::{ColumnType, MAX_SCALE, Type};
 use crate::{calendar, number};
 
 /// Longest expression; keeps the tree shallow enough to walk.
 const EXPRESSION_BYTES: usize = 4_096;
-const FUNCTIONS: &str = "year, month, half, year_month, year_half, date, time, coalesce";
 
 /// Parses one expression.
 pub(crate) fn parse_sql(text: &str) -> Result<Expr, String> {
@@ -41,7 +38,7 @@ pub(crate) struct Compiler<'a> {
     pub(crate) program: &'a mut Program,
 }
 
-type Compiled = Result<NodeId, String>;
+pub(super) type Compiled = Result<NodeId, String>;
 
 impl Compiler<'_> {
     /// Compiles a condition.
@@ -65,12 +62,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn ty(&self, node: NodeId) -> Type {
+    pub(super) fn ty(&self, node: NodeId) -> Type {
         self.program.ty(node).ty
     }
 
     /// Adds a node whose nullability and fallibility follow from its operands.
-    fn node(&mut self, op: Op, ty: Type, operands: &[NodeId], fails: bool) -> NodeId {
+    pub(super) fn node(&mut self, op: Op, ty: Type, operands: &[NodeId], fails: bool) -> NodeId {
         let nullable = operands.iter().any(|id| self.program.ty(*id).nullable);
         let fallible = fails || operands.iter().any(|id| self.program.nodes[*id].fallible);
         self.program.add(op, ColumnType { ty, nullable }, fallible)
@@ -83,7 +80,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn expression(&mut self, expr: &Expr) -> Compiled {
+    pub(super) fn expression(&mut self, expr: &Expr) -> Compiled {
         match expr {
             Expr::Identifier(name) => self.column(&name.value),
             Expr::Nested(inner) => self.expression(inner),
@@ -236,7 +233,12 @@ impl Compiler<'_> {
     }
 
     /// Gives two values one type: numbers one scale, a text literal the type of the other side.
-    fn unify(&mut self, l: NodeId, r: NodeId, verb: &str) -> Result<(NodeId, NodeId), String> {
+    pub(super) fn unify(
+        &mut self,
+        l: NodeId,
+        r: NodeId,
+        verb: &str,
+    ) -> Result<(NodeId, NodeId), String> {
         let (lt, rt) = (self.ty(l), self.ty(r));
         if lt == rt {
             return Ok((l, r));
@@ -322,76 +324,4 @@ impl Compiler<'_> {
         let fallible = self.program.nodes[node].fallible;
         Ok(self.node(Op::IsNull(node), Type::Bool, &[], fallible))
     }
-
-    fn function(&mut self, function: &Function) -> Compiled {
-        let name = function.name.to_string().to_ascii_lowercase();
-        let args = plain_arguments(function)?;
-        if name == "coalesce" {
-            return self.coalesce(&args);
-        }
-        let part = match name.as_str() {
-            "year" => Some((DatePart::Year, Type::Int)),
-            "month" => Some((DatePart::Month, Type::Int)),
-            "half" => Some((DatePart::Half, Type::Int)),
-            "year_month" => Some((DatePart::YearMonth, Type::YearMonth)),
-            "year_half" => Some((DatePart::YearHalf, Type::YearHalf)),
-            "date" | "time" => None,
-            "sum" | "count" | "min" | "max" | "avg" => {
-                return Err(format!("'{name}' belongs into 'aggregates'"));
-            }
-            _ => return Err(format!("unknown function '{name}'; expected one of: {FUNCTIONS}")),
-        };
-        let [arg] = args[..] else {
-            return Err(format!("'{name}' takes 1 argument, found {}", args.len()));
-        };
-        let node = self.expression(arg)?;
-        match (self.ty(node), part) {
-            (Type::Date, Some((part, ty))) => {
-                Ok(self.node(Op::DatePart(part, node), ty, &[node], false))
-            }
-            (Type::Timestamp, Some((part, ty))) => {
-                let date = self.node(Op::DateOf(node), Type::Date, &[node], false);
-                Ok(self.node(Op::DatePart(part, date), ty, &[date], false))
-            }
-            (Type::Timestamp, None) if name == "date" => {
-                Ok(self.node(Op::DateOf(node), Type::Date, &[node], false))
-            }
-            (Type::Timestamp, None) => Ok(self.node(Op::TimeOf(node), Type::Time, &[node], false)),
-            (ty, _) => Err(format!("'{name}' can't be applied to {ty}; expected a timestamp")),
-        }
-    }
-
-    fn coalesce(&mut self, args: &[&Expr]) -> Compiled {
-        let mut nodes = args.iter();
-        let first = nodes.next().ok_or("'coalesce' takes at least 1 argument, found 0")?;
-        let mut result = self.expression(first)?;
-        for next in nodes {
-            let next = self.expression(next)?;
-            let (l, r) = self.unify(result, next, "coalesced")?;
-            let nullable = self.program.ty(l).nullable && self.program.ty(r).nullable;
-            let fallible = self.program.nodes[l].fallible || self.program.nodes[r].fallible;
-            let ty = ColumnType { ty: self.ty(l), nullable };
-            result = self.program.add(Op::Coalesce(l, r), ty, fallible);
-        }
-        Ok(result)
-    }
-}
-
-/// The arguments of a call without extras.
-pub(crate) fn plain_arguments(function: &Function) -> Result<Vec<&Expr>, String> {
-    let bad = || format!("'{function}' is not a plain function call");
-    let extras = function.filter.is_some()
-        || function.over.is_some()
-        || function.null_treatment.is_some()
-        || !function.within_group.is_empty()
-        || !matches!(function.parameters, FunctionArguments::None);
-    let FunctionArguments::List(list) = &function.args else { return Err(bad()) };
-    if extras || list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
-        return Err(bad());
-    }
-    let plain = |arg| match arg {
-        &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref expr)) => Ok(expr),
-        _ => Err(bad()),
-    };
-    list.args.iter().map(plain).collect()
 }

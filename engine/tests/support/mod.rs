@@ -1,5 +1,6 @@
 //! What the tests of the engine share: datasets, the path through a cluster, and an oracle.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![expect(clippy::unwrap_used, reason = "only tests are built on this")]
 
 pub(crate) mod coffee;
 pub(crate) mod naive;

@@ -140,9 +140,11 @@ fn long_rides(rides: &[Ride], bikes: &[Bike]) -> String {
     file("day,ride,km,fare,kilograms", rows)
 }
 
+/// A label, ordered so that none comes last.
+type Label = (bool, Option<String>);
+
 fn bikes_per_half(rides: &[Ride], bikes: &[Bike], models: &[(i128, String, String)]) -> String {
-    let mut groups: BTreeMap<String, BTreeMap<(bool, Option<String>), Vec<&Ride>>> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<String, BTreeMap<Label, Vec<&Ride>>> = BTreeMap::new();
     for ride in rides {
         if &ride.started[11..] < "05:30:00" || ride.bike.as_deref() == Some("b0") {
             continue;
