@@ -7,6 +7,7 @@
 
 mod down;
 mod folder;
+mod grow;
 mod logs;
 mod nodes;
 mod ports;

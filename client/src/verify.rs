@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cortado_engine::{Durability, FinalError, Plan, Receipt, Recompute, ReportFile};
+use cortado_engine::{Durability, FinalError, Plan, Receipt, Recompute, ReportFile, ResultReceipt};
 use cortado_protocol::job::{JobSpec, ResultFile};
 use cortado_protocol::{JobId, content_hash};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::dataset::TableReader;
-use crate::result::{self, Finished, NoSink, Sink};
+use crate::result::{self, Finished, Sink};
 use crate::{Cluster, Error, job};
 
 /// What was checked.
@@ -36,9 +37,11 @@ pub async fn verify(
 ) -> Result<Verified, Error> {
     let status = job::status(cluster, job, std::time::Duration::ZERO).await?;
     let finished = result::finished(&status)?;
-    let receipt_bytes = result::fetch(cluster, job, &finished, &mut NoSink).await?;
+    let mut hashes = Hashes::default();
+    let receipt_bytes = result::fetch(cluster, job, &finished, &mut hashes).await?;
     let receipt = parse_receipt(&receipt_bytes)?;
     let mut problems = receipt.check().err().unwrap_or_default();
+    problems.extend(hashes.compare(&receipt));
     let mut compared = Vec::new();
     if let Some(root) = data {
         let (spec, plan) = job::open(cluster, job, root).await?;
@@ -81,6 +84,40 @@ pub fn recompute(
         }
     }
     computed.finish(durability).map_err(failed)
+}
+
+/// Hashes files as they arrive, to compare them with what the receipt says of them.
+#[derive(Default)]
+struct Hashes(Vec<(String, u64, Xxh3)>);
+
+impl Hashes {
+    fn compare(&self, receipt: &Receipt) -> Vec<String> {
+        let arrived = |name: &str| self.0.iter().find(|(other, ..)| other == name);
+        let problem = |expected: &ResultReceipt| match arrived(&expected.name) {
+            None => Some(format!("{}: in the receipt, but not in the result", expected.name)),
+            Some((_, bytes, hash)) => {
+                let same =
+                    *bytes == expected.bytes && format!("{:016x}", hash.digest()) == expected.hash;
+                (!same).then(|| format!("{}: not the file of the receipt", expected.name))
+            }
+        };
+        receipt.results.iter().filter_map(problem).collect()
+    }
+}
+
+impl Sink for Hashes {
+    fn begin(&mut self, file: &ResultFile) -> Result<(), Error> {
+        self.0.push((file.name.clone(), 0, Xxh3::new()));
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if let Some((_, length, hash)) = self.0.last_mut() {
+            *length += bytes.len() as u64;
+            hash.update(bytes);
+        }
+        Ok(())
+    }
 }
 
 /// Fetches the result once more and compares it with what was computed.
