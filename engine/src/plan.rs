@@ -1,5 +1,5 @@
 //! Plans: which tables are read and what is asked of them. A plan is data (TOML); nothing here or
-//! below knows any particular one.
+//! below knows any particular one. [`Plan`] tells the format.
 //!
 //! A plan compiles into *stages* (what is computed over one table and folded slot by slot),
 //! *keyings* (columns of a reference table under the column it is joined by) and *queries* (what is
@@ -29,12 +29,54 @@ pub(crate) const LIST_LIMIT: usize = 64;
 
 /// A parsed and checked plan. Cloning is cheap.
 ///
+/// # The format
+/// Unknown keys are errors; the order of keys is the order of columns.
 /// ```
-/// let plan = cortado_engine::Plan::parse(cortado_engine::COFFEE).unwrap();
-/// assert_eq!(plan.outputs().next(), Some("q1.csv"));
+/// let plan = cortado_engine::Plan::parse(r#"
+/// name = "sample"
+///
+/// [tables.sales]
+/// files = "sales/*.csv"          # below the dataset; '*' and '?' stay within a folder
+/// [tables.sales.columns]         # the needed columns; a row in which one can't be read is rejected
+/// id = "text"                    # text, int, decimal, decimal(SCALE), date, timestamp;
+/// shop = "int?"                  # '?' if the field may be empty (null)
+/// paid = "decimal(2)"            # more fractional digits are accepted if they are zeros
+/// at = "timestamp"               # 2024-01-31 10:06:50, also with 'T' or a fraction
+///
+/// [tables.shops]
+/// files = "shops.csv"
+/// columns = { id = "int", name = "text" }
+///
+/// [[queries]]
+/// output = "best.csv"
+/// from = "sales"
+/// where = "year(at) = 2024"      # rows for which it is false or null are left out
+/// group_by = { month = "year_month(at)", shop = "shop" }
+/// aggregates = { total = "sum(paid)", mean = "avg(paid)" }
+/// top = { n = 3, per = ["month"], by = "total desc", ties = "shop" }   # or ties = "all"
+/// joins = [{ table = "shops", on = "shop = id", columns = ["name as shop_name"] }]
+/// select = ["month", "shop_name", "total as sum"]
+/// order_by = ["month", "total desc"]
+/// limit = 1000
+/// "#).unwrap();
+/// assert_eq!(plan.outputs().next(), Some("best.csv"));
 /// let error = cortado_engine::Plan::parse("name = 'x'\ncolour = 1").unwrap_err();
 /// assert_eq!(error.line, 2);
 /// ```
+/// A query with neither `group_by` nor `aggregates` makes a row of each row: of the expressions in
+/// `columns = { name = "expression" }`, or else of the table's columns it mentions. The steps follow
+/// each other in the order above. A join is `kind = "left"` (the default: nulls, which are empty
+/// fields, where nothing is found) or `"inner"`; every match makes a row. Nulls sort last. Rows that
+/// are level are ordered by all their columns, so that every result has one order.
+///
+/// # Expressions
+/// SQL: columns, numbers, `'texts'`, `true`, `false`, `=` `<>` `<` `<=` `>` `>=`, `and`, `or`, `not`,
+/// `in (…)`, `between`, `is [not] null`, `+ - * /` and the functions `year`, `month`, `half` (int),
+/// `year_month` (`2024-01`), `year_half` (`2024-H1`), `date`, `time` and `coalesce`. Text literals
+/// compare with dates and times in their spelling. Arithmetic is exact: a product has the fractional
+/// digits of both sides, a quotient those of the longer side but at least 6, an average 6 more than
+/// its values (at most 18), both rounded half to even. A result beyond 64 bits or a division by zero
+/// rejects the row for this query. Aggregates are `sum`, `count(*)`, `count(x)`, `min`, `max`, `avg`.
 #[derive(Clone, Debug)]
 pub struct Plan(Arc<Compiled>);
 

@@ -5,9 +5,11 @@
 
 mod support;
 
-use cortado_engine::{COFFEE, Plan};
+use bytes::Bytes;
+use cortado_engine::{COFFEE, Plan, SlotFold, map_batch};
+use cortado_protocol::META_SLOT;
 use proptest::prelude::*;
-use support::{Dataset, Random, cluster, coffee, cut, recompute, rides, text};
+use support::{Batch, Dataset, Random, cluster, coffee, cut, recompute, rides, text};
 
 type Oracle = fn(&Dataset) -> Vec<(&'static str, String)>;
 
@@ -29,6 +31,24 @@ fn agree(plan: &str, dataset: &Dataset, oracle: Oracle, slots: u8, target: usize
     assert_eq!(files[..expected.len()], once[..expected.len()]);
 }
 
+/// The output of every slot from its deltas in this order.
+fn outputs(plan: &Plan, dataset: &Dataset, order: impl Fn(&mut Vec<Batch>)) -> Vec<Bytes> {
+    let (spec, mut batches) = cut(plan, 3, dataset, 300);
+    order(&mut batches);
+    let mut folds: Vec<_> = (0..3).map(|_| SlotFold::new(plan)).collect();
+    for (header, payload) in &batches {
+        let table = usize::from(header.table);
+        let file = &spec.tables[table].files[header.file as usize];
+        let layout = plan.bind_header(table, &file.header).unwrap();
+        for (slot, delta) in map_batch(plan, 3, &layout, header, payload).deltas {
+            if slot != META_SLOT {
+                folds[usize::from(slot.0)].add(table, &delta).unwrap();
+            }
+        }
+    }
+    folds.into_iter().map(SlotFold::finish).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
@@ -36,6 +56,19 @@ proptest! {
     fn coffee_reports_agree(seed: u64, rows in 0u64..150, slots in 1u8..=64, target in 1usize..4000) {
         let dataset = coffee::dataset(&mut Random(seed), rows);
         agree(COFFEE, &dataset, coffee::reports, slots, target, seed);
+    }
+
+    #[test]
+    fn the_order_of_deltas_does_not_matter(seed: u64) {
+        for (plan, dataset) in
+            [(COFFEE, coffee::dataset as fn(&mut Random, u64) -> Dataset), (rides::PLAN, rides::dataset)]
+        {
+            let plan = Plan::parse(plan).unwrap();
+            let dataset = dataset(&mut Random(seed), 100);
+            let in_order = outputs(&plan, &dataset, |_| ());
+            let shuffled = outputs(&plan, &dataset, |batches| Random(seed).shuffle(batches));
+            prop_assert_eq!(in_order, shuffled);
+        }
     }
 
     #[test]
