@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_protocol::{ALPN_CLIENT, ALPN_GOSSIP, ALPN_PEER};
+use quinn::congestion::CubicConfig;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 /// Largest UDP payload with segmentation offload: ten segments must fit one 64 KiB send.
@@ -21,6 +22,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Queued membership datagrams per connection, per direction.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
+/// What may be in flight before anything is known of the path. The default of 12,000 bytes is less than
+/// one large packet, and quinn then keeps a close back that is pending together with data.
+const INITIAL_WINDOW_BYTES: u64 = 256 << 10;
 /// Requests of one client at the same time.
 const CLIENT_STREAMS: u32 = 64;
 /// Links of one peer; one is used.
@@ -107,7 +111,12 @@ impl Kind {
         } else {
             let mut discovery = MtuDiscoveryConfig::default();
             discovery.upper_bound(self.max_payload(loopback));
-            config.mtu_discovery_config(Some(discovery)).enable_segmentation_offload(!loopback);
+            let mut cubic = CubicConfig::default();
+            cubic.initial_window(INITIAL_WINDOW_BYTES);
+            config
+                .mtu_discovery_config(Some(discovery))
+                .congestion_controller_factory(Arc::new(cubic))
+                .enable_segmentation_offload(!loopback);
         }
         Arc::new(config)
     }

@@ -247,9 +247,11 @@ async fn a_restarted_node_ends_old_connections_at_once() {
     let accepted = old.spawn(async move { b.accept().await.unwrap().complete().await.unwrap() });
     let connection = a.dial(address, Some("node-2".parse().unwrap())).await.unwrap();
     assert_eq!(peer_node(&connection, "dev").unwrap().as_str(), "node-2");
-    drop(accepted.await.unwrap().1);
-    // The runtime goes without a word to the other side, as a killed process does.
-    old.shutdown_background();
+    let held = accepted.await.unwrap();
+    // The runtime goes first, so that nobody can say goodbye: as when a process is killed.
+    let patience = std::time::Duration::from_secs(5);
+    tokio::task::spawn_blocking(move || old.shutdown_timeout(patience)).await.unwrap();
+    drop(held);
     let _again = rebind(address, &tls).await;
     let (mut send, _recv) = connection.open_bi().await.unwrap();
     send.write_all(b"still there?").await.unwrap();
@@ -266,5 +268,33 @@ async fn rebind(address: SocketAddr, tls: &NodeTls) -> Endpoint {
             Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
         }
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_a_close_arrives() {
+    let cluster = Cluster::new("dev");
+    for kind in [Kind::Peer, Kind::Gossip, Kind::Client] {
+        let (node, address) = listen(kind, &cluster.node("node-1"));
+        let other = match kind {
+            Kind::Client => Endpoint::client(address, &cluster.client()).unwrap(),
+            _ => listen(kind, &cluster.node("node-2")).0,
+        };
+        let (dialled, accepted) = tokio::join!(other.dial(address, None), async {
+            node.accept().await.unwrap().complete().await
+        });
+        let (dialled, (accepted, _)) = (dialled.unwrap(), accepted.unwrap());
+        if kind != Kind::Gossip {
+            let (mut send, _recv) = dialled.open_bi().await.unwrap();
+            send.write_all(b"rubbish").await.unwrap();
+            drop(accepted.accept_bi().await.unwrap());
+        }
+        accepted.close(7u32.into(), b"enough");
+        let reason = dialled.closed().await;
+        assert!(
+            matches!(&reason, quinn::ConnectionError::ApplicationClosed(close)
+            if close.error_code == 7u32.into()),
+            "{kind:?} {reason:?}"
+        );
     }
 }
