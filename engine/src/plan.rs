@@ -26,6 +26,10 @@ use crate::types::ColumnType;
 
 /// Most queries of a plan, and most entries of any list in it.
 pub(crate) const LIST_LIMIT: usize = 64;
+/// Longest plan in bytes.
+const PLAN_BYTES: usize = 256 << 10;
+/// Most different subexpressions over one table: each takes a column of memory per batch.
+const NODES: usize = 1_024;
 
 /// A parsed and checked plan. Cloning is cheap.
 ///
@@ -172,6 +176,9 @@ impl Plan {
     /// Says the line, what is wrong and what was expected.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let source = Source(text);
+        if text.len() > PLAN_BYTES {
+            return Err(source.error(0, format!("a plan has at most {PLAN_BYTES} bytes")));
+        }
         let document = DeTable::parse(text).map_err(|error| {
             source.error(error.span().map_or(0, |span| span.start), error.message())
         })?;

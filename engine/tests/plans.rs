@@ -124,6 +124,20 @@ fn deep_and_long_expressions_are_refused() {
 }
 
 #[test]
+fn plans_are_bounded() {
+    let sum =
+        |n: usize| (0..300).map(|k| format!("{}", n * 1000 + k)).collect::<Vec<_>>().join("+");
+    let columns: Vec<_> = (0..60).map(|n| format!("c{n} = 'id+{}'", sum(n))).collect();
+    let text = format!(
+        "[[queries]]\noutput = 'q'\nfrom = 'sales'\ncolumns = {{ {} }}",
+        columns.join(", ")
+    );
+    assert!(complaint(&plan(&text)).1.contains("subexpressions"));
+    let long = format!("# {}\n{}", "x".repeat(1 << 20), plan(""));
+    assert!(complaint(&long).1.contains("bytes"));
+}
+
+#[test]
 fn headers_are_bound_by_name() {
     let plan = Plan::parse(COFFEE).unwrap();
     let bind = |names: &[&str]| {

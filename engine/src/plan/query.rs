@@ -2,7 +2,7 @@
 
 use super::document::{Located, PlanError, Source, Table};
 use super::steps::{mentioned_names, renamed};
-use super::{Keying, LIST_LIMIT, Query, Shape, Stage, TableSchema};
+use super::{Keying, LIST_LIMIT, NODES, Query, Shape, Stage, TableSchema};
 use crate::expr::{Aggregate, Compiler, NodeId, Program, parse_aggregate};
 use crate::types::ColumnType;
 
@@ -58,8 +58,13 @@ impl<'a> QueryParser<'a> {
             schema.columns.iter().map(|column| (column.name.clone(), column.ty)).collect();
         let program = &mut self.programs[table];
         let mut compiler = Compiler { table: &schema.name, columns: &columns, program };
-        compile(&mut compiler, &text.text)
-            .map_err(|message| self.source.error(text.offset, message))
+        let compiled = compile(&mut compiler, &text.text)
+            .map_err(|message| self.source.error(text.offset, message))?;
+        if self.programs[table].nodes.len() > NODES {
+            let message = format!("more than {NODES} different subexpressions over one table");
+            return Err(self.source.error(text.offset, message));
+        }
+        Ok(compiled)
     }
 
     pub(super) fn query(&mut self, query: &Table<'a>) -> Result<(), PlanError> {
