@@ -1,6 +1,7 @@
 //! Slots at work: which replica was asked for which slot, and what came back.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cortado_engine::LookupRequest;
@@ -14,12 +15,24 @@ use crate::Core;
 use crate::job::JobLog;
 use crate::task::{Purpose, Task};
 
+/// A request without an answer is sent again after this: the worker may have dropped it, believing
+/// its home to be down. One that still works on it takes no notice.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// A request to one worker.
+struct Asked {
+    node: NodeId,
+    /// Slots it has not answered yet.
+    slots: SlotSet,
+    at: Duration,
+}
+
 /// One question to a set of slots.
 pub(super) struct SlotRound {
     work: Work,
     keys: BTreeMap<Slot, Vec<Vec<u8>>>,
     open: SlotSet,
-    asked: BTreeMap<u64, (NodeId, SlotSet)>,
+    asked: BTreeMap<u64, Asked>,
     parts: BTreeMap<Slot, Vec<Option<Bytes>>>,
     done: BTreeMap<Slot, Bytes>,
     total: u32,
@@ -43,13 +56,13 @@ impl SlotRound {
 
     /// Slots that nobody works on now.
     fn unasked(&self) -> SlotSet {
-        self.asked.values().fold(self.open, |open, (_, slots)| open.minus(*slots))
+        self.asked.values().fold(self.open, |open, asked| open.minus(asked.slots))
     }
 
     fn take(&mut self, attempt: u64, slot: Slot, part: (u32, u32), bytes: Bytes) {
         let (part, parts) = (part.0 as usize, part.1 as usize);
-        let Some((_, asked)) = self.asked.get_mut(&attempt) else { return };
-        if !asked.contains(slot) || part >= parts || parts > 1 << 16 {
+        let Some(asked) = self.asked.get_mut(&attempt) else { return };
+        if !asked.slots.contains(slot) || part >= parts || parts > 1 << 16 {
             return;
         }
         let received = self.parts.entry(slot).or_default();
@@ -58,8 +71,8 @@ impl SlotRound {
         if received.iter().any(Option::is_none) {
             return;
         }
-        *asked = asked.minus(SlotSet::one(slot));
-        if asked.is_empty() {
+        asked.slots = asked.slots.minus(SlotSet::one(slot));
+        if asked.slots.is_empty() {
             self.asked.remove(&attempt);
         }
         self.open = self.open.minus(SlotSet::one(slot));
@@ -76,8 +89,8 @@ impl SlotRound {
 
     /// Gives an attempt up; its slots are asked again.
     fn give_up(&mut self, attempt: u64) -> bool {
-        let Some((_, slots)) = self.asked.remove(&attempt) else { return false };
-        self.parts.retain(|slot, _| !slots.contains(*slot));
+        let Some(asked) = self.asked.remove(&attempt) else { return false };
+        self.parts.retain(|slot, _| !asked.slots.contains(*slot));
         true
     }
 }
@@ -114,6 +127,7 @@ impl Core {
         let me = self.config.node;
         let (now, mut next) = (self.now, self.next_id);
         let mut messages = Vec::new();
+        let mut news = false;
         let Some(home) = self.homes.get_mut(&job) else { return };
         if now < home.retry_at {
             return;
@@ -126,7 +140,16 @@ impl Core {
             }
             for (node, slots) in by_node {
                 next += 1;
-                round.asked.insert(next, (node, slots));
+                news = true;
+                // Due at once.
+                round.asked.insert(next, Asked { node, slots, at: Duration::ZERO });
+            }
+            for (attempt, asked) in &mut round.asked {
+                if asked.at > Duration::ZERO && now < asked.at + ASK_AGAIN_AFTER {
+                    continue;
+                }
+                asked.at = now;
+                let slots = asked.slots;
                 let tail = match &round.work {
                     Work::Fold => Bytes::new(),
                     Work::Lookup { .. } => {
@@ -134,12 +157,12 @@ impl Core {
                         frame::to_postcard(&keys)
                     }
                 };
-                let (ends, work) = (ends.clone(), round.work.clone());
-                let attempt = next;
-                messages.push((node, PeerMessage::Work { job, attempt, slots, ends, work }, tail));
+                let (attempt, ends, work) = (*attempt, ends.clone(), round.work.clone());
+                let message = PeerMessage::Work { job, attempt, slots, ends, work };
+                messages.push((asked.node, message, tail));
             }
         }
-        if !messages.is_empty() {
+        if news {
             // What is still missing is said again by whoever is asked now.
             home.missing.clear();
         }
@@ -234,7 +257,7 @@ impl Core {
             let gone: Vec<_> = round
                 .asked
                 .iter()
-                .filter(|(_, (node, _))| reachable.binary_search(node).is_err())
+                .filter(|(_, asked)| reachable.binary_search(&asked.node).is_err())
                 .map(|(attempt, _)| *attempt)
                 .collect();
             for attempt in gone {
@@ -250,7 +273,7 @@ impl Core {
                 let lost: Vec<_> = round
                     .asked
                     .iter()
-                    .filter(|(_, (node, _))| *node == peer)
+                    .filter(|(_, asked)| asked.node == peer)
                     .map(|(attempt, _)| *attempt)
                     .collect();
                 for attempt in lost {

@@ -48,6 +48,24 @@ impl Core {
         })
     }
 
+    /// Where a job stands at this node, in a line for people who look for a fault.
+    #[must_use]
+    pub fn describe(&mut self, job: JobId) -> String {
+        let home = self.home(job);
+        let phase = self.homes.get(&job).map(|state| match &state.phase {
+            Phase::Collect { gather } => format!("collect, gather {gather:?}"),
+            Phase::Slots { .. } => format!("slots {:?}", state.slots_done()),
+            Phase::Compute => "compute".to_owned(),
+            Phase::Write { in_flight, .. } => format!("write {in_flight:?}"),
+            Phase::Close => "close".to_owned(),
+            Phase::Ended => "ended".to_owned(),
+        });
+        let place = self.homes.get(&job).and_then(|state| state.place);
+        let ends = self.jobs.get(&job).map(|log| log.ends.clone());
+        let waits = self.status(job).and_then(|status| status.waits_for);
+        format!("home {home}, phase {phase:?}, place {place:?}, ends {ends:?}, waits {waits:?}")
+    }
+
     fn table_status(
         &self,
         job: JobId,

@@ -1,0 +1,18 @@
+//! The simulator: shipped cores, detectors, logs and engine under a virtual clock.
+//!
+//! Everything that happens stands in one heap of events ordered by time and number; every choice
+//! comes from one seeded generator. So a seed is a run: the same trace, byte for byte. A simulated
+//! second costs what its events cost, and waiting costs nothing.
+//!
+//! The model: links deliver in order and lose everything in flight when they break (QUIC repairs
+//! loss, so what a stream sees of a bad network is delay and breaks); datagrams are lost, doubled
+//! and reordered; a crash keeps any subset of what a disk had not synced.
+
+mod client;
+mod data;
+mod net;
+mod node;
+mod world;
+
+pub use data::Dataset;
+pub use world::{Dials, Outcome, World};

@@ -1,0 +1,222 @@
+//! A simulated client: submits, uploads with a window, declares ends, waits, fetches the result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_membership::ring;
+use cortado_protocol::client::{
+    BatchOutcome, BatchReply, ClientRequest, ClientResponse, ErrorKind,
+};
+use cortado_protocol::job::{JobState, Manifest};
+use cortado_protocol::{NodeId, content_hash};
+
+use super::data::Dataset;
+
+/// Batches unanswered at once.
+const WINDOW: usize = 6;
+/// A request or batch without an answer is sent again after this.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// What a client sends.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    Request(ClientRequest),
+    Batch { table: usize, number: u64 },
+}
+
+enum Step {
+    Submit,
+    Upload,
+    Wait,
+    Fetch { chunks: u64, hash: u64, received: BTreeMap<u64, Bytes> },
+    Done(Bytes),
+    Failed(String),
+}
+
+/// A client with one job.
+pub(crate) struct SimClient {
+    pub(crate) data: Dataset,
+    step: Step,
+    /// Batches still to send, and those without an answer: when, and how often tried.
+    todo: BTreeSet<(usize, u64)>,
+    in_flight: BTreeMap<(usize, u64), Duration>,
+    tries: BTreeMap<(usize, u64), usize>,
+    ends: BTreeSet<usize>,
+    asked_at: Option<Duration>,
+    rest_until: Duration,
+    /// Batches acknowledged, for the invariant that these are never asked for again in vain.
+    pub(crate) acknowledged: BTreeSet<(usize, u64)>,
+}
+
+impl SimClient {
+    pub(crate) fn new(data: Dataset) -> Self {
+        let numbers = |(table, batches): (usize, &Vec<_>)| {
+            (0..batches.len() as u64).map(move |number| (table, number)).collect::<Vec<_>>()
+        };
+        let todo = data.tables.iter().enumerate().flat_map(numbers).collect();
+        Self {
+            data,
+            step: Step::Submit,
+            todo,
+            in_flight: BTreeMap::new(),
+            tries: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            asked_at: None,
+            rest_until: Duration::ZERO,
+            acknowledged: BTreeSet::new(),
+        }
+    }
+
+    /// The result's bytes, once there.
+    pub(crate) fn result(&self) -> Option<&Bytes> {
+        match &self.step {
+            Step::Done(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<&str> {
+        match &self.step {
+            Step::Failed(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Where it stands, for a failing run's report.
+    pub(crate) fn describe(&self) -> String {
+        let step = match &self.step {
+            Step::Submit => "submitting",
+            Step::Upload => "uploading",
+            Step::Wait => "waiting",
+            Step::Fetch { .. } => "fetching",
+            Step::Done(_) => "done",
+            Step::Failed(_) => "failed",
+        };
+        format!("{step}, {} to send, {} in flight", self.todo.len(), self.in_flight.len())
+    }
+
+    /// What to send now, and to whom (`None`: any node).
+    pub(crate) fn poll(&mut self, now: Duration, live: &[NodeId]) -> Vec<(Option<NodeId>, Sent)> {
+        let mut out = Vec::new();
+        if now < self.rest_until {
+            return out;
+        }
+        let late = |at: &Duration| now >= *at + PATIENCE;
+        let lost: Vec<_> =
+            self.in_flight.iter().filter(|(_, at)| late(at)).map(|(key, _)| *key).collect();
+        for key in lost {
+            self.in_flight.remove(&key);
+            self.todo.insert(key);
+        }
+        if !matches!(self.step, Step::Submit) {
+            while self.in_flight.len() < WINDOW {
+                let Some((table, number)) = self.todo.pop_first() else { break };
+                self.in_flight.insert((table, number), now);
+                let tries = self.tries.entry((table, number)).or_default();
+                let key = ring::batch_key(self.data.spec.job, table as u16, number);
+                let owners = ring::owners(key, live);
+                let to = owners.get(*tries % owners.len().max(1)).copied();
+                *tries += 1;
+                out.push((to, Sent::Batch { table, number }));
+            }
+        }
+        if self.asked_at.is_some_and(|at| !late(&at)) {
+            return out;
+        }
+        if let Some(request) = self.next_request() {
+            self.asked_at = Some(now);
+            out.push((None, Sent::Request(request)));
+        }
+        out
+    }
+
+    fn next_request(&self) -> Option<ClientRequest> {
+        let job = self.data.spec.job;
+        match &self.step {
+            Step::Submit => Some(ClientRequest::Submit(self.data.spec.clone())),
+            Step::Upload => {
+                let table = (0..self.data.tables.len()).find(|t| !self.ends.contains(t))?;
+                let batches = self.data.tables[table].len() as u64;
+                Some(ClientRequest::EndTable { job, table: table as u16, batches })
+            }
+            Step::Wait => Some(ClientRequest::Status { job, wait_ms: 1_000 }),
+            Step::Fetch { chunks, received, .. } => {
+                let chunk = (0..*chunks).find(|chunk| !received.contains_key(chunk))?;
+                Some(ClientRequest::Result { job, chunk })
+            }
+            Step::Done(_) | Step::Failed(_) => None,
+        }
+    }
+
+    pub(crate) fn on_batch_reply(&mut self, now: Duration, reply: BatchReply) {
+        let key = (usize::from(reply.table), reply.number);
+        if self.in_flight.remove(&key).is_none() {
+            return;
+        }
+        match reply.outcome {
+            BatchOutcome::Durable { .. } => {
+                self.acknowledged.insert(key);
+            }
+            BatchOutcome::Retry { .. } => {
+                self.todo.insert(key);
+                self.rest_until = now + Duration::from_millis(100);
+            }
+            // A job that is done needs no more batches.
+            BatchOutcome::Refused(error) if error.kind == ErrorKind::Ended => {}
+            BatchOutcome::Refused(error) => self.step = Step::Failed(error.message),
+        }
+    }
+
+    pub(crate) fn on_response(&mut self, now: Duration, response: ClientResponse, tail: Bytes) {
+        if self.asked_at.take().is_none() {
+            return;
+        }
+        match (&mut self.step, response) {
+            (_, ClientResponse::Error(error)) if error.kind == ErrorKind::Unavailable => {
+                self.rest_until = now + Duration::from_millis(200);
+            }
+            (_, ClientResponse::Error(error)) => self.step = Step::Failed(error.message),
+            (Step::Submit, ClientResponse::Status(_)) => self.step = Step::Upload,
+            (Step::Upload, ClientResponse::Status(status)) => {
+                for (table, told) in status.tables.iter().enumerate() {
+                    if told.declared.is_some() {
+                        self.ends.insert(table);
+                    }
+                }
+                if self.ends.len() == self.data.tables.len() {
+                    self.step = Step::Wait;
+                }
+            }
+            (Step::Wait, ClientResponse::Status(status)) => match (status.state, status.manifest) {
+                (JobState::Done, Some(Manifest::Done { chunks, hash, .. })) => {
+                    self.todo.clear();
+                    self.step = Step::Fetch { chunks, hash, received: BTreeMap::new() };
+                }
+                (JobState::Failed { message }, _) => self.step = Step::Failed(message),
+                _ => {
+                    for (table, told) in status.tables.iter().enumerate() {
+                        for number in told.missing.iter() {
+                            if !self.in_flight.contains_key(&(table, number)) {
+                                self.todo.insert((table, number));
+                            }
+                        }
+                    }
+                }
+            },
+            (Step::Fetch { chunks, hash, received }, ClientResponse::Chunk) => {
+                let next = (0..*chunks).find(|chunk| !received.contains_key(chunk));
+                received.extend(next.map(|chunk| (chunk, tail)));
+                if received.len() as u64 == *chunks {
+                    let all: Vec<u8> = received.values().flatten().copied().collect();
+                    self.step = if content_hash(&all) == *hash {
+                        Step::Done(all.into())
+                    } else {
+                        Step::Failed("the chunks are not the manifest's".to_owned())
+                    };
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Links of the simulated network: in order, and cut short when they break.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cortado_protocol::peer::Hello;
+
+/// A connection that `from` dialled to `to`.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Its number; a link dialled again has another one.
+    pub(crate) conn: u64,
+    /// The listener has welcomed it and the dialler knows.
+    pub(crate) up: bool,
+    /// The dialler's hello, kept for the answer.
+    pub(crate) hello: Hello,
+    /// When the last frame in each direction arrives: nothing overtakes it.
+    pub(crate) forward: Duration,
+    pub(crate) backward: Duration,
+}
+
+/// All links, by dialler and listener.
+#[derive(Debug, Default)]
+pub(crate) struct Net {
+    pub(crate) links: BTreeMap<(usize, usize), Link>,
+    pub(crate) next_conn: u64,
+    /// Directions in which nothing passes.
+    pub(crate) cut: BTreeMap<(usize, usize), bool>,
+}
+
+impl Net {
+    /// Whether packets pass from one node to another.
+    pub(crate) fn passes(&self, from: usize, to: usize) -> bool {
+        !self.cut.get(&(from, to)).copied().unwrap_or(false)
+    }
+
+    /// The link with this number, if it still is the one between its nodes.
+    pub(crate) fn link(&mut self, from: usize, to: usize, conn: u64) -> Option<&mut Link> {
+        self.links.get_mut(&(from, to)).filter(|link| link.conn == conn)
+    }
+}

@@ -1,0 +1,189 @@
+//! A simulated node: the shipped core, detector and log on a disk that can crash.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_core::task::Records;
+use cortado_core::{Config, Core, Effect, Members, RecordRef};
+use cortado_log::{Fate, Log, LogConfig, LogReader, MemStorage};
+use cortado_membership::{
+    Detector, DetectorConfig, Identity, KnownPeer, MemberState, Profile, View, next_generation,
+};
+use cortado_protocol::client::{MemberState as ShownState, MemberView};
+use cortado_protocol::{JobId, LogId, NodeId};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// What a process has while it runs.
+pub(crate) struct Process {
+    pub(crate) core: Core,
+    pub(crate) detector: Detector,
+    pub(crate) log: Log,
+    pub(crate) reader: LogReader,
+    /// Appends that wait for the next sync.
+    pub(crate) unsynced: Vec<(u64, RecordRef)>,
+    pub(crate) sync_planned: bool,
+    /// When the next tick is planned; later plans are stale.
+    pub(crate) tick_at: Duration,
+    pub(crate) probe_at: Option<Duration>,
+}
+
+/// A node, running or not.
+pub(crate) struct SimNode {
+    pub(crate) id: NodeId,
+    pub(crate) index: usize,
+    pub(crate) storage: Arc<MemStorage>,
+    pub(crate) process: Option<Process>,
+    /// Number of its process starts: events of an earlier one are stale.
+    pub(crate) boot: u64,
+    pub(crate) generation: Option<u64>,
+    pub(crate) known: Vec<KnownPeer>,
+    pub(crate) ever_seen: BTreeSet<NodeId>,
+    pub(crate) tombstones: Vec<JobId>,
+}
+
+/// Reads a simulated log for tasks.
+pub(crate) struct SimRecords(pub(crate) LogReader);
+
+impl Records for SimRecords {
+    fn read(&self, record: RecordRef) -> Option<Bytes> {
+        let RecordRef { segment, offset, len } = record;
+        let record = cortado_log::RecordRef { segment, offset, len };
+        self.0.read(record).ok().map(|(_, payload)| payload)
+    }
+}
+
+pub(crate) fn gossip_addr(index: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, index as u8 + 1)), 7000)
+}
+
+pub(crate) fn index_of(addr: SocketAddr) -> Option<usize> {
+    match addr.ip() {
+        IpAddr::V4(ip) => usize::from(ip.octets()[3]).checked_sub(1),
+        IpAddr::V6(_) => None,
+    }
+}
+
+pub(crate) fn node_id(index: usize) -> NodeId {
+    format!("node-{}", index + 1).parse().expect("a valid node name")
+}
+
+pub(crate) fn node_index(id: NodeId) -> Option<usize> {
+    id.as_str().strip_prefix("node-")?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+impl SimNode {
+    pub(crate) fn new(index: usize) -> Self {
+        Self {
+            id: node_id(index),
+            index,
+            storage: Arc::new(MemStorage::new()),
+            process: None,
+            boot: 0,
+            generation: None,
+            known: Vec::new(),
+            ever_seen: BTreeSet::from([node_id(index)]),
+            tombstones: Vec::new(),
+        }
+    }
+
+    /// Starts the process on its disk. Returns the effects of what was restored.
+    pub(crate) fn start(
+        &mut self,
+        config: &Config,
+        count: usize,
+        now: Duration,
+        unix_ms: u64,
+        rng: &mut StdRng,
+    ) -> Vec<Effect> {
+        self.boot += 1;
+        let generation = next_generation(self.generation, unix_ms);
+        self.generation = Some(generation);
+        let config = Config { node: self.id, boot: generation, ..config.clone() };
+        let mut core = Core::new(config);
+        core.restore_tombstones(self.tombstones.iter().copied());
+        let log_config =
+            LogConfig { first_segment_bytes: 64 << 10, segment_bytes: 256 << 10, reserve_bytes: 0 };
+        let mut deliver = |record: cortado_log::RecordRef,
+                           meta: &cortado_log::RecordMeta,
+                           payload: &[u8]| {
+            let cortado_log::RecordRef { segment, offset, len } = record;
+            let record = RecordRef { segment, offset, len };
+            let payload = Bytes::copy_from_slice(payload);
+            core.restore(record, meta.wall_ms, &payload).expect("the log delivers whole records");
+        };
+        let (log, recovery) =
+            Log::open(self.storage.clone(), log_config, rng.random(), &mut deliver)
+                .expect("a simulated disk that does not fail opens");
+        core.set_log(LogId(recovery.log_id));
+        let me = Identity {
+            generation,
+            leaving: false,
+            draining: false,
+            id: self.id,
+            ip: gossip_addr(self.index).ip(),
+            gossip_port: 7000,
+            peer_port: 7001,
+            client_port: 7002,
+        };
+        let seeds = (0..count.min(2)).map(gossip_addr).collect();
+        let detector_config = DetectorConfig {
+            profile: Profile::Lan,
+            seed: rng.random(),
+            seeds,
+            ..Default::default()
+        };
+        let detector = Detector::new(detector_config, me, self.known.clone(), now, unix_ms);
+        let reader = log.reader();
+        self.process = Some(Process {
+            core,
+            detector,
+            log,
+            reader,
+            unsynced: Vec::new(),
+            sync_planned: false,
+            tick_at: now,
+            probe_at: None,
+        });
+        Vec::new()
+    }
+
+    /// Ends the process at once; the disk keeps any part of what was not synced.
+    pub(crate) fn crash(&mut self, rng: &mut StdRng) {
+        self.process = None;
+        self.boot += 1;
+        let crashed = self.storage.crash(|pending| match rng.random_range(0..3) {
+            0 => Fate::Lost,
+            1 => Fate::Kept,
+            _ => Fate::Torn(rng.random_range(0..=pending.len)),
+        });
+        self.storage = Arc::new(crashed);
+    }
+
+    /// What the core is told of a view.
+    pub(crate) fn members(&mut self, view: &View) -> Members {
+        let state = |state| match state {
+            MemberState::Alive => ShownState::Alive,
+            MemberState::Draining => ShownState::Draining,
+            MemberState::Down => ShownState::Down,
+        };
+        let views = view.members.iter().map(|member| MemberView {
+            id: member.identity.id,
+            state: state(member.state),
+            client_addr: member.identity.client_addr(),
+            generation: member.identity.generation,
+            jobs: None,
+        });
+        self.ever_seen.extend(view.members.iter().map(|member| member.identity.id));
+        Members {
+            version: view.version,
+            live: view.live(),
+            reachable: view.reachable(),
+            views: views.collect(),
+            ever_seen: self.ever_seen.len(),
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! The world: one heap of events over all nodes, links, disks and clients.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_core::task::execute;
+use cortado_core::{Config, Effect, Input};
+use cortado_engine::Durability;
+use cortado_membership::Output;
+use cortado_protocol::client::BatchReply;
+use cortado_protocol::client::{ClientResponse, MemberState as ShownState};
+use cortado_protocol::frame;
+use cortado_protocol::peer::{Hello, LinkFrame};
+use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::client::{Sent, SimClient};
+use super::data::Dataset;
+use super::net::{Link, Net};
+use super::node::{SimNode, SimRecords, index_of, node_index};
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Dials {
+    /// Nodes.
+    pub nodes: usize,
+    /// Clients, each with its own job.
+    pub clients: usize,
+    /// Share of datagrams lost.
+    pub datagram_loss: f64,
+    /// Mean virtual milliseconds between two breaks of some link; 0 for none.
+    pub link_break_ms: u64,
+    /// Crashes of a random node, each followed by a restart.
+    pub crashes: u32,
+}
+
+impl Dials {
+    /// Dials drawn from a seed ("swarm testing": each run has its own mix of faults).
+    #[must_use]
+    pub fn drawn(seed: u64) -> Self {
+        let rng = &mut StdRng::seed_from_u64(seed ^ 0xd1a1_5eed);
+        Self {
+            nodes: rng.random_range(1..=7),
+            clients: rng.random_range(1..=3),
+            datagram_loss: [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)],
+            link_break_ms: [0, 50, 200, 1_000][rng.random_range(0..4)],
+            crashes: rng.random_range(0..6),
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Hash over all that happened, in order.
+    pub trace: u64,
+    /// Virtual time it took.
+    pub took: Duration,
+    /// Crashes that happened while a job ran.
+    pub crashes: u32,
+    /// Links that broke.
+    pub breaks: u32,
+    /// Batches acknowledged.
+    pub acknowledged: usize,
+}
+
+enum Event {
+    Tick { node: usize, boot: u64 },
+    Probe { node: usize, boot: u64 },
+    Sync { node: usize, boot: u64 },
+    Task { node: usize, boot: u64, id: u64, output: cortado_core::task::TaskOutput },
+    Datagram { from: usize, to: usize, data: Bytes },
+    Dial { from: usize, to: usize, boot: u64 },
+    Hello { from: usize, to: usize, conn: u64 },
+    Welcome { from: usize, to: usize, conn: u64, hello: Hello },
+    Frame { from: usize, to: usize, conn: u64, bytes: Bytes },
+    Ack { from: usize, to: usize, conn: u64, next: u64 },
+    Broken { from: usize, to: usize, boot: u64 },
+    BreakSome,
+    Client(usize),
+    ClientTick(usize),
+    Ask { client: usize, node: usize, sent: Sent },
+    Answer { client: usize, response: ClientResponse, tail: Bytes },
+    BatchAnswer { client: usize, reply: BatchReply },
+    Crash,
+    Start(usize),
+}
+
+impl Event {
+    /// For the trace of a run.
+    fn name(&self) -> String {
+        match self {
+            Self::Crash => "crash".to_owned(),
+            Self::Start(node) => format!("start node-{}", node + 1),
+            Self::Broken { from, to, .. } => format!("link {} to {} broke", from + 1, to + 1),
+            Self::Frame { from, to, bytes, .. } => {
+                let message = frame::decode::<LinkFrame>(&bytes.slice(frame::PREFIX_BYTES..));
+                let text = message.map_or_else(|e| e.to_string(), |(head, _)| format!("{head:?}"));
+                format!("{} to {}: {:.300}", from + 1, to + 1, text)
+            }
+            Self::Answer { client, response, .. } => {
+                format!("answer to client {client}: {:.200}", format!("{response:?}"))
+            }
+            Self::Ask { client, node, sent } => {
+                format!("client {client} asks node-{}: {:.100}", node + 1, format!("{sent:?}"))
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// A simulated cluster with its clients.
+pub struct World {
+    now: Duration,
+    rng: StdRng,
+    dials: Dials,
+    config: Config,
+    nodes: Vec<SimNode>,
+    net: Net,
+    clients: Vec<SimClient>,
+    events: BTreeMap<(Duration, u64), Event>,
+    number: u64,
+    tickets: BTreeMap<u64, usize>,
+    trace: DefaultHasher,
+    crashes: u32,
+    breaks: u32,
+}
+
+const START_MS: u64 = 1_700_000_000_000;
+
+impl World {
+    /// A world drawn from a seed. Nothing runs yet.
+    #[must_use]
+    pub fn new(seed: u64, dials: Dials) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let copies = dials.nodes.min(3) as u8;
+        let config = Config {
+            node: "node-1".parse().expect("a valid node name"),
+            cluster: "sim".to_owned(),
+            boot: 0,
+            log: LogId::default(),
+            replicas: copies,
+            min_copies: copies.min(2),
+            slots: 8,
+            expected_nodes: dials.nodes as u16,
+            max_running_jobs: 4,
+            job_ttl: Duration::from_secs(86_400),
+        };
+        let job = |client: usize| JobId((u128::from(START_MS) << 80) | (0x7000 + client as u128));
+        let client = |client| SimClient::new(Dataset::coffee(job(client), rng.random(), 8));
+        let clients = (0..dials.clients).map(client).collect();
+        Self {
+            now: Duration::ZERO,
+            rng,
+            dials,
+            config,
+            nodes: (0..dials.nodes).map(SimNode::new).collect(),
+            net: Net::default(),
+            clients,
+            events: BTreeMap::new(),
+            number: 0,
+            tickets: BTreeMap::new(),
+            trace: DefaultHasher::new(),
+            crashes: 0,
+            breaks: 0,
+        }
+    }
+
+    /// Runs until every client has its result, and compares each with the reference model.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    pub fn run(mut self, limit: Duration) -> Result<Outcome, String> {
+        for node in 0..self.nodes.len() {
+            let delay = self.delay(0, 50_000);
+            self.plan(delay, Event::Start(node));
+        }
+        for client in 0..self.clients.len() {
+            let delay = self.delay(50_000, 1_500_000);
+            self.plan(delay, Event::ClientTick(client));
+        }
+        for _ in 0..self.dials.crashes {
+            let delay = self.delay(100_000, 2_500_000);
+            self.plan(delay, Event::Crash);
+        }
+        if self.dials.link_break_ms > 0 {
+            let delay = self.delay(0, self.dials.link_break_ms * 2_000);
+            self.plan(delay, Event::BreakSome);
+        }
+        while self.clients.iter().any(|client| client.result().is_none()) {
+            let Some(((at, number), event)) = self.events.pop_first() else {
+                return Err("nothing happens any more".to_owned());
+            };
+            self.now = at;
+            if tracing::enabled!(tracing::Level::TRACE) {
+                let name = event.name();
+                if !name.is_empty() {
+                    tracing::trace!("{at:?} #{number} {name}");
+                }
+            }
+            if at > limit {
+                return Err(format!("not done after {limit:?}:{}", self.describe()));
+            }
+            if let Some(message) = self.clients.iter().find_map(SimClient::failure) {
+                return Err(format!("a client failed: {message}"));
+            }
+            (at, number, std::mem::discriminant(&event)).hash(&mut self.trace);
+            self.happen(event);
+        }
+        self.compare()
+    }
+
+    /// Who stands where, for a failing run's report.
+    fn describe(&mut self) -> String {
+        let mut text = String::new();
+        for client in &self.clients {
+            let job = client.data.spec.job;
+            text += &format!("\nclient of {job}: {}", client.describe());
+            for node in &mut self.nodes {
+                if let Some(process) = node.process.as_mut().filter(|_| client.result().is_none()) {
+                    text += &format!("\n  {}: {}", node.id, process.core.describe(job));
+                }
+            }
+        }
+        text
+    }
+
+    fn compare(self) -> Result<Outcome, String> {
+        let Config { replicas, min_copies, .. } = self.config;
+        for (number, client) in self.clients.iter().enumerate() {
+            let expected = client.data.answer(Durability { replicas, min_copies });
+            let expected: Vec<u8> =
+                expected.iter().flat_map(|file| file.bytes.iter().copied()).collect();
+            if client.result().is_none_or(|result| result[..] != expected[..]) {
+                return Err(format!("client {number}: the result is not the model's"));
+            }
+        }
+        Ok(Outcome {
+            trace: self.trace.finish(),
+            took: self.now,
+            crashes: self.crashes,
+            breaks: self.breaks,
+            acknowledged: self.clients.iter().map(|client| client.acknowledged.len()).sum(),
+        })
+    }
+
+    fn plan(&mut self, after: Duration, event: Event) {
+        self.plan_at(self.now + after, event);
+    }
+
+    fn plan_at(&mut self, at: Duration, event: Event) {
+        self.number += 1;
+        self.events.insert((at, self.number), event);
+    }
+
+    fn delay(&mut self, from_us: u64, to_us: u64) -> Duration {
+        Duration::from_micros(self.rng.random_range(from_us..=to_us.max(from_us)))
+    }
+
+    fn unix_ms(&self) -> u64 {
+        START_MS + self.now.as_millis() as u64
+    }
+
+    fn runs(&self, node: usize, boot: u64) -> bool {
+        self.nodes[node].boot == boot && self.nodes[node].process.is_some()
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Start(node) => self.start(node),
+            Event::Crash => self.crash(),
+            Event::Tick { node, boot } if self.runs(node, boot) => {
+                let planned = self.nodes[node].process.as_ref().map(|process| process.tick_at);
+                if planned == Some(self.now) {
+                    self.input(node, Input::Tick);
+                    self.plan_tick(node, true);
+                }
+            }
+            Event::Probe { node, boot } if self.runs(node, boot) => self.probe(node),
+            Event::Sync { node, boot } if self.runs(node, boot) => self.sync(node),
+            Event::Task { node, boot, id, output } if self.runs(node, boot) => {
+                self.input(node, Input::TaskDone(id, output));
+            }
+            Event::Datagram { from, to, data } => self.datagram(from, to, &data),
+            Event::Dial { from, to, boot } if self.runs(from, boot) => self.dial(from, to),
+            Event::Hello { from, to, conn } => {
+                if let Some(link) = self.net.link(from, to, conn) {
+                    let hello = link.hello.clone();
+                    self.input(to, Input::Inbound(conn, hello));
+                }
+            }
+            Event::Welcome { from, to, conn, hello } => {
+                if let Some(link) = self.net.link(from, to, conn) {
+                    link.up = true;
+                    self.input(from, Input::LinkUp(hello));
+                }
+            }
+            Event::Frame { from, to, conn, bytes } => self.frame(from, to, conn, &bytes),
+            Event::Ack { from, to, conn, next } => {
+                if self.net.link(from, to, conn).is_some() {
+                    let peer = self.nodes[to].id;
+                    self.input(from, Input::LinkAck(peer, next));
+                }
+            }
+            Event::Broken { from, to, boot } if self.runs(from, boot) => {
+                let peer = self.nodes[to].id;
+                self.input(from, Input::LinkDown(peer));
+                let delay = self.delay(50_000, 300_000);
+                self.plan(delay, Event::Dial { from, to, boot });
+            }
+            Event::BreakSome => {
+                self.break_some();
+                let delay = self.delay(0, self.dials.link_break_ms * 2_000);
+                self.plan(delay, Event::BreakSome);
+            }
+            Event::Client(client) => self.client(client),
+            Event::ClientTick(client) => {
+                self.client(client);
+                if self.clients[client].result().is_none() {
+                    self.plan(Duration::from_millis(100), Event::ClientTick(client));
+                }
+            }
+            Event::Ask { client, node, sent } => self.ask(client, node, sent),
+            Event::Answer { client, response, tail } => {
+                self.clients[client].on_response(self.now, response, tail);
+                self.client_soon(client);
+            }
+            Event::BatchAnswer { client, reply } => {
+                self.clients[client].on_batch_reply(self.now, reply);
+                self.client_soon(client);
+            }
+            _ => {}
+        }
+    }
+
+    // --- nodes
+
+    fn start(&mut self, node: usize) {
+        if self.nodes[node].process.is_some() {
+            return;
+        }
+        let (count, now, unix_ms) = (self.nodes.len(), self.now, self.unix_ms());
+        self.nodes[node].start(&self.config, count, now, unix_ms, &mut self.rng);
+        self.plan_tick(node, true);
+        self.carry_detector(node);
+    }
+
+    fn crash(&mut self) {
+        let running: Vec<_> =
+            (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()).collect();
+        let Some(node) = running.get(self.rng.random_range(0..running.len().max(1))) else {
+            return;
+        };
+        let node = *node;
+        self.crashes += 1;
+        self.nodes[node].crash(&mut self.rng);
+        let touching: Vec<_> = self
+            .net
+            .links
+            .keys()
+            .copied()
+            .filter(|(from, to)| *from == node || *to == node)
+            .collect();
+        for (from, to) in touching {
+            self.break_link(from, to);
+        }
+        let delay = self.delay(10_000, 6_000_000);
+        self.plan(delay, Event::Start(node));
+    }
+
+    fn plan_tick(&mut self, node: usize, ticked: bool) {
+        let (now, boot) = (self.now, self.nodes[node].boot);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let wanted = now + process.core.tick_interval();
+        if ticked || wanted < process.tick_at {
+            process.tick_at = wanted;
+            self.plan_at(wanted, Event::Tick { node, boot });
+        }
+    }
+
+    fn input(&mut self, node: usize, input: Input) {
+        let (now, unix_ms) = (self.now, self.unix_ms());
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let mut effects = Vec::new();
+        process.core.handle(now, unix_ms, input, &mut effects);
+        for effect in effects {
+            self.carry_out(node, effect);
+        }
+        self.plan_tick(node, false);
+    }
+
+    fn carry_out(&mut self, node: usize, effect: Effect) {
+        let boot = self.nodes[node].boot;
+        match effect {
+            Effect::Send(peer, bytes) => self.send(node, peer, bytes),
+            Effect::Welcome(conn, next) => {
+                let Some(from) = self.dialler(node, conn) else { return };
+                let Some(process) = &self.nodes[node].process else { return };
+                let hello = process.core.hello(next);
+                let at = self.backward(from, node);
+                self.plan_at(at, Event::Welcome { from, to: node, conn, hello });
+            }
+            Effect::Ack(conn, next) => {
+                let Some(from) = self.dialler(node, conn) else { return };
+                let at = self.backward(from, node);
+                self.plan_at(at, Event::Ack { from, to: node, conn, next });
+            }
+            Effect::Append { ticket, job, bytes, .. } => self.append(node, ticket, job, &bytes),
+            Effect::Forget(job) => {
+                if let Some(process) = &mut self.nodes[node].process {
+                    process.log.forget(job.0).expect("the simulated disk does not fail");
+                }
+            }
+            Effect::SaveTombstones(jobs) => self.nodes[node].tombstones = jobs,
+            Effect::Run(id, task) => {
+                let Some(process) = &self.nodes[node].process else { return };
+                let output = execute(*task, &SimRecords(process.reader.clone()));
+                let delay = self.delay(100, 20_000);
+                self.plan(delay, Event::Task { node, boot, id, output });
+            }
+            Effect::Reply(ticket, response, tail) => {
+                if let Some(client) = self.tickets.remove(&ticket) {
+                    let delay = self.delay(100, 2_000);
+                    let response = *response;
+                    self.plan(delay, Event::Answer { client, response, tail });
+                }
+            }
+            Effect::BatchReply(ticket, reply) => {
+                if let Some(client) = self.tickets.remove(&ticket) {
+                    let delay = self.delay(100, 2_000);
+                    self.plan(delay, Event::BatchAnswer { client, reply });
+                }
+            }
+            Effect::Draining | Effect::Drained => {}
+        }
+    }
+
+    fn append(&mut self, node: usize, ticket: u64, job: JobId, bytes: &Bytes) {
+        let (unix_ms, boot) = (self.unix_ms(), self.nodes[node].boot);
+        let delay = self.delay(100, 15_000);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let record = process
+            .log
+            .append(1, job.0, unix_ms, &[bytes])
+            .expect("the simulated disk is not full");
+        let cortado_log::RecordRef { segment, offset, len } = record;
+        process.unsynced.push((ticket, cortado_core::RecordRef { segment, offset, len }));
+        if !process.sync_planned {
+            process.sync_planned = true;
+            self.plan(delay, Event::Sync { node, boot });
+        }
+    }
+
+    fn sync(&mut self, node: usize) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        process.sync_planned = false;
+        process.log.sync().expect("the simulated disk does not fail");
+        let records = std::mem::take(&mut process.unsynced);
+        self.input(node, Input::Appended(records));
+    }
+
+    // --- membership
+
+    fn probe(&mut self, node: usize) {
+        let (now, unix_ms) = (self.now, self.unix_ms());
+        if let Some(process) = &mut self.nodes[node].process {
+            process.probe_at = None;
+            process.detector.tick(now, unix_ms);
+        }
+        self.carry_detector(node);
+    }
+
+    fn datagram(&mut self, from: usize, to: usize, data: &[u8]) {
+        if !self.net.passes(from, to) {
+            return;
+        }
+        let (now, unix_ms, sender) = (self.now, self.unix_ms(), self.nodes[from].id);
+        if let Some(process) = &mut self.nodes[to].process {
+            process.detector.handle_packet(now, unix_ms, sender, data);
+        }
+        self.carry_detector(to);
+    }
+
+    fn carry_detector(&mut self, node: usize) {
+        loop {
+            let Some(process) = &mut self.nodes[node].process else { return };
+            match process.detector.poll_output() {
+                None => break,
+                Some(Output::Send { to, data, .. }) => {
+                    let Some(to) = index_of(to) else { continue };
+                    if to < self.nodes.len() && !self.rng.random_bool(self.dials.datagram_loss) {
+                        let delay = self.delay(200, 2_000);
+                        self.plan(delay, Event::Datagram { from: node, to, data });
+                    }
+                }
+                Some(Output::View(view)) => {
+                    let members = self.nodes[node].members(&view);
+                    self.dial_members(node, &members.views);
+                    self.input(node, Input::Members(members));
+                }
+                Some(Output::Persist { generation }) => {
+                    self.nodes[node].generation = Some(generation);
+                }
+                Some(Output::Known(known)) => self.nodes[node].known = known,
+            }
+        }
+        let boot = self.nodes[node].boot;
+        let now = self.now;
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let wanted = process.detector.next_deadline().map(|at| at.max(now));
+        if let Some(at) = wanted
+            && process.probe_at.is_none_or(|planned| at < planned)
+        {
+            process.probe_at = Some(at);
+            self.plan_at(at, Event::Probe { node, boot });
+        }
+    }
+
+    // --- links
+
+    fn dial_members(&mut self, node: usize, members: &[cortado_protocol::client::MemberView]) {
+        let boot = self.nodes[node].boot;
+        for member in members.iter().filter(|member| member.state != ShownState::Down) {
+            let Some(to) = node_index(member.id).filter(|to| *to != node) else { continue };
+            if !self.net.links.contains_key(&(node, to)) {
+                let delay = self.delay(200, 5_000);
+                self.plan(delay, Event::Dial { from: node, to, boot });
+            }
+        }
+    }
+
+    fn dial(&mut self, from: usize, to: usize) {
+        if self.net.links.contains_key(&(from, to)) {
+            return;
+        }
+        let boot = self.nodes[from].boot;
+        let passes = self.net.passes(from, to) && self.net.passes(to, from);
+        if self.nodes[to].process.is_none() || !passes {
+            let delay = self.delay(100_000, 1_000_000);
+            self.plan(delay, Event::Dial { from, to, boot });
+            return;
+        }
+        let peer = self.nodes[to].id;
+        let Some(process) = &self.nodes[from].process else { return };
+        let hello = process.core.hello(process.core.resume(peer));
+        debug_assert_eq!(hello.version, PROTOCOL_VERSION);
+        self.net.next_conn += 1;
+        let conn = self.net.next_conn;
+        let (forward, backward) = (self.now, self.now);
+        self.net.links.insert((from, to), Link { conn, up: false, hello, forward, backward });
+        let at = self.forward(from, to);
+        self.plan_at(at, Event::Hello { from, to, conn });
+    }
+
+    fn dialler(&self, to: usize, conn: u64) -> Option<usize> {
+        let mut links = self.net.links.iter();
+        links.find(|((_, t), link)| *t == to && link.conn == conn).map(|((from, _), _)| *from)
+    }
+
+    /// When the next frame arrives at the listener.
+    fn forward(&mut self, from: usize, to: usize) -> Duration {
+        let at = self.now + self.delay(200, 3_000);
+        let Some(link) = self.net.links.get_mut(&(from, to)) else { return at };
+        link.forward = link.forward.max(at);
+        link.forward
+    }
+
+    /// When the next frame arrives at the dialler.
+    fn backward(&mut self, from: usize, to: usize) -> Duration {
+        let at = self.now + self.delay(200, 3_000);
+        let Some(link) = self.net.links.get_mut(&(from, to)) else { return at };
+        link.backward = link.backward.max(at);
+        link.backward
+    }
+
+    fn send(&mut self, from: usize, peer: NodeId, bytes: Bytes) {
+        let Some(to) = node_index(peer) else { return };
+        let Some(link) = self.net.links.get(&(from, to)).filter(|link| link.up) else { return };
+        let conn = link.conn;
+        let at = self.forward(from, to);
+        self.plan_at(at, Event::Frame { from, to, conn, bytes });
+    }
+
+    fn frame(&mut self, from: usize, to: usize, conn: u64, bytes: &Bytes) {
+        if self.net.link(from, to, conn).is_none() {
+            return;
+        }
+        let sender = self.nodes[from].id;
+        let (message, tail) = frame::decode::<LinkFrame>(&bytes.slice(frame::PREFIX_BYTES..))
+            .expect("nodes send whole frames");
+        if let LinkFrame::Message { seq, message } = message {
+            self.input(to, Input::Message { conn, from: sender, seq, message, tail });
+        }
+    }
+
+    fn break_link(&mut self, from: usize, to: usize) {
+        if self.net.links.remove(&(from, to)).is_some() {
+            let boot = self.nodes[from].boot;
+            let delay = self.delay(1_000, 200_000);
+            self.plan(delay, Event::Broken { from, to, boot });
+        }
+    }
+
+    fn break_some(&mut self) {
+        let up: Vec<_> = self.net.links.keys().copied().collect();
+        if let Some((from, to)) = up.get(self.rng.random_range(0..up.len().max(1))).copied() {
+            self.breaks += 1;
+            self.break_link(from, to);
+        }
+    }
+
+    // --- clients
+
+    fn client_soon(&mut self, client: usize) {
+        let delay = self.delay(10, 500);
+        self.plan(delay, Event::Client(client));
+    }
+
+    fn client(&mut self, client: usize) {
+        let running: Vec<_> =
+            (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()).collect();
+        let live: Vec<_> = running.iter().map(|n| self.nodes[*n].id).collect();
+        for (to, sent) in self.clients[client].poll(self.now, &live) {
+            let any = running.get(self.rng.random_range(0..running.len().max(1))).copied();
+            if let Some(node) = to.and_then(node_index).or(any) {
+                let delay = self.delay(100, 2_000);
+                self.plan(delay, Event::Ask { client, node, sent });
+            }
+        }
+    }
+
+    fn ask(&mut self, client: usize, node: usize, sent: Sent) {
+        let ticket = self.number;
+        self.number += 1;
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.tickets.insert(ticket, client);
+        let input = match sent {
+            Sent::Request(request) => Input::Request(ticket, request),
+            Sent::Batch { table, number } => {
+                let data = &self.clients[client].data;
+                let (header, payload) = data.tables[table][number as usize].clone();
+                Input::Batch { ticket, job: data.spec.job, header, payload }
+            }
+        };
+        self.input(node, input);
+    }
+}
