@@ -29,6 +29,7 @@ pub struct Hello {
 }
 
 /// A frame of a link; the tail belongs to the message.
+#[expect(clippy::large_enum_variant, reason = "acknowledgements are few and short-lived")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkFrame {
     /// A message with its sequence number.
