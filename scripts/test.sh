@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Runs everything that must hold before a change is merged: formatting, lints, documentation,
+# all tests, documentation examples, and a batch of simulated clusters. Needs cargo and a C
+# compiler; leaves no process behind.
+#
+#   scripts/test.sh
+#   SEEDS=0..10000 scripts/test.sh      more simulated clusters
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seeds=${SEEDS:-0..300}
+bin=${CARGO_TARGET_DIR:-target}/debug
+log=$(mktemp)
+failed_step=''
+
+# Every process of this run carries the mark, so that leftovers are told from anything else.
+export CORTADO_TEST_RUN=$$-$(date +%s)
+
+leftovers() {
+    local folder comm
+    for folder in /proc/[0-9]*; do
+        read -r comm 2>/dev/null <"$folder/comm" || continue
+        [[ $comm == cortado* ]] || continue
+        if tr '\0' '\n' 2>/dev/null <"$folder/environ" | grep -qxF "CORTADO_TEST_RUN=$CORTADO_TEST_RUN"; then
+            echo "${folder#/proc/}"
+        fi
+    done
+}
+
+finish() {
+    local code=$?
+    trap - EXIT INT TERM
+    if [[ $code -ne 0 && -n $failed_step ]]; then
+        echo
+        echo "FAILED at: $failed_step (after ${SECONDS} s)"
+    fi
+    local pids
+    pids=$(leftovers)
+    # shellcheck disable=SC2086 # a list of numbers
+    [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
+    rm -f "$log"
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# step NAME COMMAND...: says what runs and how long it took; keeps the output for the summary.
+step() {
+    failed_step=$1
+    local began=$SECONDS
+    printf '\n== %s\n' "$1"
+    shift
+    "$@" 2>&1 | tee -a "$log"
+    printf -- '-- %d s\n' $((SECONDS - began))
+    failed_step=''
+}
+
+# ---- what must be there -------------------------------------------------------------------------
+
+if ! command -v cargo >/dev/null; then
+    [[ -f $HOME/.cargo/env ]] && . "$HOME/.cargo/env"
+fi
+if ! command -v cargo >/dev/null; then
+    echo "cargo is missing: install Rust from https://rustup.rs, open a new shell, and try again" >&2
+    exit 1
+fi
+for component in fmt clippy; do
+    if ! cargo "$component" --version >/dev/null 2>&1; then
+        name=${component/#fmt/rustfmt}
+        if ! command -v rustup >/dev/null || ! rustup component add "$name"; then
+            echo "cargo $component is missing: install the Rust component $name" >&2
+            exit 1
+        fi
+    fi
+done
+if ! command -v cc >/dev/null; then
+    if command -v apt-get >/dev/null && [[ $(id -u) -eq 0 ]]; then
+        step 'install a C compiler' bash -c \
+            'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy gcc libc6-dev'
+    else
+        echo "a C compiler (cc) is missing: install gcc or clang, on Debian: apt-get install gcc libc6-dev" >&2
+        exit 1
+    fi
+fi
+
+# ---- the checks ---------------------------------------------------------------------------------
+
+tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace --no-fail-fast
+    else
+        cargo test --workspace --no-fail-fast --lib --bins --tests
+    fi
+}
+
+no_leftovers() {
+    local deadline=$((SECONDS + 10)) pids pid
+    while pids=$(leftovers) && [[ -n $pids && $SECONDS -lt $deadline ]]; do sleep 0.2; done
+    if [[ -n $pids ]]; then
+        echo "these processes outlived the tests that started them:"
+        for pid in $pids; do
+            echo "  $pid: $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline")"
+        done
+        return 1
+    fi
+    echo "no process left behind"
+}
+
+step 'format' cargo fmt --all --check
+step 'lints' cargo clippy --workspace --all-targets -q -- -D warnings
+step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps -q
+step 'build' cargo build --workspace --bins -q
+step 'tests' tests
+step 'documentation examples' cargo test --workspace --doc -q
+step "simulation, seeds $seeds" "$bin/simulate" --seeds "$seeds"
+step 'leftovers' no_leftovers
+
+printf '\n== passed in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+grep -E '^ *Summary |^test result: .* [1-9][0-9]* passed|seeds passed' "$log" | sed 's/^ *//'
