@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seeds=${SEEDS:-0..300}
 bin=${CARGO_TARGET_DIR:-target}/debug
 log=$(mktemp)
-failed_step=''
+failed=()
 
 # Every process of this run carries the mark, so that leftovers are told from anything else.
 export CORTADO_TEST_RUN=$$-$(date +%s)
@@ -30,10 +30,6 @@ leftovers() {
 finish() {
     local code=$?
     trap - EXIT INT TERM
-    if [[ $code -ne 0 && -n $failed_step ]]; then
-        echo
-        echo "FAILED at: $failed_step (after ${SECONDS} s)"
-    fi
     local pids
     pids=$(leftovers)
     # shellcheck disable=SC2086 # a list of numbers
@@ -45,15 +41,17 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# step NAME COMMAND...: says what runs and how long it took; keeps the output for the summary.
+# step NAME COMMAND...: says what runs and how long it took; keeps the output for the summary. A
+# failure is remembered, and the next step runs all the same.
 step() {
-    failed_step=$1
-    local began=$SECONDS
-    printf '\n== %s\n' "$1"
+    local name=$1 began=$SECONDS result=''
     shift
-    "$@" 2>&1 | tee -a "$log"
-    printf -- '-- %d s\n' $((SECONDS - began))
-    failed_step=''
+    printf '\n== %s\n' "$name"
+    if ! "$@" 2>&1 | tee -a "$log"; then
+        failed+=("$name")
+        result=', FAILED'
+    fi
+    printf -- '-- %s: %d s%s\n' "$name" $((SECONDS - began)) "$result"
 }
 
 # ---- what must be there -------------------------------------------------------------------------
@@ -76,8 +74,8 @@ for component in fmt clippy; do
 done
 if ! command -v cc >/dev/null; then
     if command -v apt-get >/dev/null && [[ $(id -u) -eq 0 ]]; then
-        step 'install a C compiler' bash -c \
-            'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy gcc libc6-dev'
+        apt-get update -q
+        DEBIAN_FRONTEND=noninteractive apt-get install -qy gcc libc6-dev
     else
         echo "a C compiler (cc) is missing: install gcc or clang, on Debian: apt-get install gcc libc6-dev" >&2
         exit 1
@@ -116,5 +114,10 @@ step 'documentation examples' cargo test --workspace --doc -q
 step "simulation, seeds $seeds" "$bin/simulate" --seeds "$seeds"
 step 'leftovers' no_leftovers
 
-printf '\n== passed in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
-grep -E '^ *Summary |^test result: .* [1-9][0-9]* passed|seeds passed' "$log" | sed 's/^ *//'
+printf '\n== %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+grep -E '^ *Summary |^test result: .* [1-9][0-9]* (passed|failed)|seeds passed' "$log" | sed 's/^ *//' || true
+if [[ ${#failed[@]} -gt 0 ]]; then
+    printf 'FAILED: %s\n' "${failed[@]}"
+    exit 1
+fi
+echo 'all passed'
