@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Shows what Cortado does: five nodes, an upload, a killed node, exact reports all the same.
+#
+#   scripts/demo.sh
+#   DEMO_DIR=/elsewhere scripts/demo.sh     data, cluster and results there instead of ./demo
+#
+# Builds first; the demo itself takes less than a minute. Stops everything it has started, also on
+# Ctrl-C. The dataset and the results stay in the folder.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+demo=${DEMO_DIR:-demo}
+cluster=$demo/cluster
+data=$demo/data
+results=$demo/results
+bin=${CARGO_TARGET_DIR:-target}/release
+kill_at=40    # per cent of the upload
+
+# Slows the upload down to a speed at which one can watch: bytes per second.
+export CORTADO_UPLOAD_RATE=${CORTADO_UPLOAD_RATE:-60000000}
+export CORTADO_CLUSTER=$cluster
+unset CORTADO_CONNECT
+
+upload_pid=''
+work=''
+
+heading() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+[[ -t 1 && -z ${NO_COLOR:-} ]] || heading() { printf '\n%s\n' "$*"; }
+show() { printf '$ %s\n' "$*"; "$bin/$@"; }
+fail() { echo "demo: $*" >&2; exit 1; }
+
+finish() {
+    local code=$?
+    trap - EXIT INT TERM
+    [[ -z $upload_pid ]] || kill "$upload_pid" 2>/dev/null || true
+    if [[ -f $cluster/cluster.toml ]]; then
+        heading 'Stop everything'
+        "$bin/cortado" local down --dir "$cluster" --wipe || code=1
+    fi
+    [[ -z $work ]] || rm -rf "$work"
+    [[ $code -eq 0 ]] && printf 'The reports are in %s.\n' "$results"
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The upload's progress in per cent; 100 once it is over; nothing if nobody answers.
+uploaded() {
+    "$bin/cortado" status "$1" --json --timeout 2 2>/dev/null | awk -F'[:,]' '
+        /"state":/ && !/uploading|queued/ { over = 1 }
+        /"bytes":/ { bytes += $2 }
+        /"total_bytes":/ { total += $2 }
+        END { if (over) print 100; else if (total) printf "%d\n", 100 * bytes / total }'
+}
+
+# A field of the JSON that `cortado status` prints.
+home_of() { "$bin/cortado" status "$1" --json | sed -n 's/.*"home": "\(.*\)".*/\1/p'; }
+
+# The address at which a node serves clients.
+address_of() { "$bin/cortado" nodes | awk -v node="$1" '$1 == node { print $3 }'; }
+
+heading 'Build'
+command -v cargo >/dev/null || fail 'cargo is missing: install Rust from https://rustup.rs'
+cargo build --release --bin cortado --bin cortado-node
+work=$(mktemp -d)
+mkdir -p "$demo"
+SECONDS=0
+
+if [[ ! -f $data/complete ]]; then
+    heading 'Make a dataset: two months of a chain of coffee shops'
+    rm -rf "$data"
+    show cortado gen coffee --out "$data"
+    touch "$data/complete"
+fi
+
+heading 'Start five nodes'
+if [[ -f $cluster/cluster.toml ]]; then
+    "$bin/cortado" local down --dir "$cluster" --wipe >/dev/null
+fi
+show cortado local up --dir "$cluster" --nodes 5
+
+heading "Upload, and kill a node at $kill_at %"
+rm -rf "$results"
+echo "\$ cortado run coffee --data $data --out $results &"
+"$bin/cortado" run coffee --data "$data" --out "$results" >"$work/run" &
+upload_pid=$!
+while [[ ! -s $work/run ]]; do
+    kill -0 "$upload_pid" 2>/dev/null || fail 'the upload has ended early'
+done
+read -r job <"$work/run"
+percent=0
+while percent=$(uploaded "$job"); [[ ${percent:-0} -lt $kill_at ]]; do
+    kill -0 "$upload_pid" 2>/dev/null || fail 'the upload has ended early'
+done
+[[ $percent -lt 100 ]] || fail 'the upload was over before a node could be killed: CORTADO_UPLOAD_RATE=30000000 slows it down'
+victim=$(home_of "$job")
+"$bin/cortado" local kill "$victim" --dir "$cluster" >/dev/null
+echo
+echo "$victim, which drives the job, was killed (SIGKILL) at $percent %"
+wait "$upload_pid" || fail 'the job failed'
+upload_pid=''
+
+heading 'The four reports'
+for file in q1 q2_quantity q2_revenue q3 q4; do
+    echo "$file.csv, $(($(wc -l <"$results/$file.csv") - 1)) rows:"
+    head -n 4 "$results/$file.csv" | sed 's/^/    /'
+done
+
+heading 'The receipt'
+tail -n 1 "$work/run"
+
+heading 'The same reports, computed again in one process'
+show cortado verify "$job" --recompute "$data"
+
+heading "Start $victim again"
+show cortado nodes
+show cortado local start "$victim" --dir "$cluster"
+address=$(address_of "$victim")
+
+# What the others still have to hand over to it, in entries of slots; only they know.
+to_hand_over() {
+    local other
+    for other in $("$bin/cortado" nodes | awk -v node="$victim" '$2 == "alive" && $1 != node { print $3 }'); do
+        "$bin/cortado" --connect "$other" ring --json
+    done | awk -F'[:,]' -v node="\"$victim\"" '
+        /"entries":/ { entries = $2 }
+        /"to":/ && index($0, node) { left += entries }
+        END { print left + 0 }'
+}
+deadline=$((SECONDS + 30))
+last=''
+while left=$(to_hand_over); [[ $left != 0 || -z $last ]]; do
+    [[ $left == "$last" ]] || echo "still to be handed over to $victim: $left entries"
+    last=$left
+    [[ $SECONDS -lt $deadline ]] || fail "$victim does not catch up"
+done
+echo "still to be handed over to $victim: 0 entries"
+show cortado nodes
+show cortado --connect "$address" result "$job" --out "$work/again" 2>/dev/null
+diff -r "$results" "$work/again" || fail "$victim gives another answer"
+echo "$victim gives the same reports, byte for byte."
+heading "Done in $SECONDS s"
