@@ -84,6 +84,7 @@ async fn run_online(
         profile: global.cluster.clone(),
         addresses: global.connect.clone(),
         patience: Some(Duration::from_secs(global.timeout)),
+        upload_rate: global.upload_rate,
     })?);
     match command {
         Command::Run(arguments) => run_commands::run(cluster, arguments, output).await,

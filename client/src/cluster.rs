@@ -5,6 +5,7 @@ mod address;
 mod connections;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Target {
     pub addresses: Vec<String>,
     /// How long the cluster may be silent; [`DEFAULT_PATIENCE`] if none.
     pub patience: Option<Duration>,
+    /// Bytes per second an upload may take; as fast as it goes if none.
+    pub upload_rate: Option<NonZeroU64>,
 }
 
 /// A cluster's nodes, reached over QUIC with the profile's certificate. Connections are made when
@@ -47,6 +50,7 @@ pub struct Cluster {
     name: String,
     seeds: Vec<String>,
     patience: Duration,
+    upload_rate: Option<NonZeroU64>,
     connections: Connections,
     known: Mutex<Known>,
 }
@@ -84,6 +88,7 @@ impl Cluster {
             name: profile.cluster,
             seeds,
             patience: target.patience.unwrap_or(DEFAULT_PATIENCE),
+            upload_rate: target.upload_rate,
             connections: Connections::new(tls),
             known: Mutex::default(),
         })
@@ -107,6 +112,11 @@ impl Cluster {
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// Bytes per second an upload may take.
+    pub(crate) fn upload_rate(&self) -> Option<NonZeroU64> {
+        self.upload_rate
     }
 
     /// The members as any node sees them now; remembered for later requests.

@@ -4,6 +4,7 @@
 //! the way, a batch is sent again until a node has said that it is durable.
 
 mod link;
+mod pace;
 mod readers;
 mod schedule;
 
@@ -24,6 +25,7 @@ use crate::cluster::unexpected;
 use crate::dataset::Batch;
 use crate::{Cluster, Error, Observer, Progress};
 use link::LinkEvent;
+use pace::Pace;
 use readers::Read;
 pub use readers::TableWork;
 use schedule::{Key, Schedule, WINDOW};
@@ -65,6 +67,7 @@ pub async fn upload(
         partial,
         observer,
         schedule: Schedule::new(spec.job),
+        pace: Pace::new(cluster.upload_rate(), Instant::now()),
         payloads: HashMap::new(),
         links: BTreeMap::new(),
         tasks,
@@ -112,6 +115,7 @@ struct Upload<'a> {
     partial: Vec<u16>,
     observer: &'a dyn Observer,
     schedule: Schedule,
+    pace: Pace,
     payloads: HashMap<Key, Batch>,
     links: BTreeMap<NodeId, Link>,
     /// Links and the pulse; aborted when the upload ends.
@@ -162,8 +166,14 @@ impl Upload<'_> {
         if self.queued {
             return;
         }
-        while let Some((key, node)) = self.schedule.next(Instant::now()) {
+        loop {
+            let now = Instant::now();
+            if self.pace.wait(now).is_some() {
+                return;
+            }
+            let Some((key, node)) = self.schedule.next(now) else { return };
             let batch = self.payloads.get(&key);
+            self.pace.sent(now, batch.map_or(0, |batch| batch.payload.len()));
             let sent = match (batch, self.links.get(&node)) {
                 (Some(batch), Some(Link::Open(link))) => link.try_send(batch.clone()).is_ok(),
                 _ => false,
@@ -178,7 +188,7 @@ impl Upload<'_> {
     fn sleep(&self) -> Duration {
         let now = Instant::now();
         let wake = self.schedule.wake_at(now).map(|at| at.saturating_duration_since(now));
-        wake.map_or(TICK, |wake| wake.min(TICK))
+        [wake, self.pace.wait(now)].into_iter().flatten().fold(TICK, Duration::min)
     }
 
     fn check_patience(&self) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The arguments of the command line. Doc comments here are what `--help` prints.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -70,6 +71,15 @@ pub(super) struct GlobalArguments {
         env = "CORTADO_TIMEOUT"
     )]
     pub(super) timeout: u64,
+    /// Most bytes per second of an upload, for a network shared with others
+    #[arg(
+        long,
+        global = true,
+        value_name = "BYTES",
+        hide_short_help = true,
+        env = "CORTADO_UPLOAD_RATE"
+    )]
+    pub(super) upload_rate: Option<NonZeroU64>,
     /// Print JSON (see docs/cli-json.md)
     #[arg(long, global = true)]
     pub(super) json: bool,
