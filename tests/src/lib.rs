@@ -1,6 +1,9 @@
 //! End-to-end, simulation and fault tests of Cortado.
 //!
 //! [`sim`] runs the shipped cores, detectors and logs under a virtual clock, a simulated network and
-//! simulated disks: one seed, one run.
+//! simulated disks: one seed, one run. [`cluster`] runs the real programs as processes, and [`oracle`]
+//! computes what they must come to.
 
+pub mod cluster;
+pub mod oracle;
 pub mod sim;

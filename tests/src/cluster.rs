@@ -1,0 +1,249 @@
+//! Clusters of real processes: the programs `cortado` and `cortado-node` as users run them, on free
+//! ports of the loopback interface, in a temporary folder.
+//!
+//! Whatever happens in a test, a [`Cluster`] kills its processes by id when it is dropped; if the test
+//! failed, it first prints the end of each node's log. Clusters of one machine take turns, also those
+//! of different test processes: their failure detectors need the processor.
+
+mod coffee;
+mod command;
+mod turn;
+mod wait;
+
+use std::path::{Path, PathBuf};
+
+use cortado::local::{Folder, NodeFolder};
+use rustix::process::Signal;
+use serde_json::Value;
+
+pub use coffee::{Coffee, Shape};
+pub use command::{Cortado, Finished, Running, path_text};
+pub use wait::{Deadline, wait_for};
+
+use turn::Turn;
+
+/// Lines of each node's log that a failed test prints.
+const LOG_LINES: usize = 25;
+
+/// A cluster in a folder of its own.
+pub struct Cluster {
+    // Kept in the order in which they may go: the folder before the turn.
+    root: tempfile::TempDir,
+    _turn: Turn,
+}
+
+impl Cluster {
+    /// Starts a cluster with three copies, two of them needed, or as many as there are nodes.
+    ///
+    /// # Panics
+    /// If it does not come up, like all methods here: a test can't go on then.
+    #[must_use]
+    pub fn up(nodes: usize) -> Self {
+        let cluster = Self::empty();
+        let nodes = nodes.to_string();
+        cluster.local("up").args(&["--nodes", &nodes]).run().ok();
+        cluster
+    }
+
+    /// Starts a cluster whose nodes have these lines in their configuration.
+    #[must_use]
+    pub fn up_with(nodes: usize, settings: &str) -> Self {
+        let cluster = Self::up(nodes);
+        cluster.local("down").run().ok();
+        for node in cluster.nodes() {
+            let file = node.path().join("node.toml");
+            let text = std::fs::read_to_string(&file).expect("a node has a configuration");
+            std::fs::write(&file, format!("{settings}\n{text}")).expect("it can be written");
+        }
+        cluster.local("up").run().ok();
+        cluster
+    }
+
+    /// A folder in which no cluster is yet.
+    #[must_use]
+    pub fn empty() -> Self {
+        let turn = Turn::take();
+        let root = tempfile::tempdir().expect("a temporary folder can be made");
+        Self { root, _turn: turn }
+    }
+
+    /// The cluster's folder, which is its profile too.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.root.path().join("cluster")
+    }
+
+    /// A path beside the cluster's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// `cortado ARGUMENTS` for this cluster.
+    #[must_use]
+    pub fn cortado(&self, arguments: &[&str]) -> Cortado {
+        Cortado::new(&["--cluster", &path_text(&self.dir())]).args(arguments)
+    }
+
+    /// `cortado --json ARGUMENTS` for this cluster, and what it printed.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.cortado(arguments).args(&["--json"]).run().ok().json()
+    }
+
+    /// `cortado local VERB --dir …`.
+    #[must_use]
+    pub fn local(&self, verb: &str) -> Cortado {
+        Cortado::new(&["local", verb, "--dir", &path_text(&self.dir())])
+    }
+
+    /// `cortado run coffee`, with the reports in the folder `out`.
+    #[must_use]
+    pub fn run_coffee(&self, data: &Path, job: &str, out: &str) -> Cortado {
+        let (data, out) = (path_text(data), path_text(&self.path(out)));
+        self.cortado(&["run", "coffee", "--data", &data, "--job", job, "--out", &out])
+    }
+
+    /// All nodes, running or not.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeFolder> {
+        match Folder::open(&self.dir()) {
+            Ok(folder) => folder.nodes().expect("the cluster's folder can be read"),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn node(&self, name: &str) -> NodeFolder {
+        let named = |node: &NodeFolder| node.name().as_str() == name;
+        self.nodes().into_iter().find(named).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// Kills a node (SIGKILL) at once and waits for its end.
+    pub fn kill(&self, name: &str) {
+        self.node(name).kill().expect("the node runs");
+    }
+
+    /// Starts a node and waits until it answers.
+    pub fn start(&self, name: &str) {
+        self.local("start").args(&[name]).run().ok();
+    }
+
+    /// Stops a node's process in its tracks (SIGSTOP).
+    pub fn pause(&self, name: &str) {
+        self.node(name).signal(Signal::STOP).expect("the node runs");
+    }
+
+    /// Lets a paused process go on (SIGCONT).
+    pub fn resume(&self, name: &str) {
+        self.node(name).signal(Signal::CONT).expect("the node runs");
+    }
+
+    /// Whether a node's process runs.
+    #[must_use]
+    pub fn is_running(&self, name: &str) -> bool {
+        self.node(name).process().is_some()
+    }
+
+    /// Where clients reach a node.
+    #[must_use]
+    pub fn address(&self, name: &str) -> String {
+        self.node(name).client_addr().to_string()
+    }
+
+    /// How a job stands.
+    #[must_use]
+    pub fn status(&self, job: &str) -> Value {
+        self.json(&["status", job])
+    }
+
+    /// How a job stands, if the cluster knows it already and answers now.
+    #[must_use]
+    pub fn try_status(&self, job: &str) -> Option<Value> {
+        let status = self.cortado(&["status", job, "--json"]).run();
+        (status.code == Some(0)).then(|| status.json())
+    }
+
+    /// The node that drives a job.
+    #[must_use]
+    pub fn home(&self, job: &str) -> String {
+        self.status(job)["home"].as_str().expect("a job has a home").to_owned()
+    }
+
+    /// Waits until this share of the job's bytes is durable, in percent, and returns the status. The
+    /// upload must not be over by then.
+    pub fn await_upload(&self, job: &str, percent: u64) -> Value {
+        let status = wait_for(&format!("{percent} % of job {job} to be durable"), 60, || {
+            self.try_status(job).filter(|status| uploaded_percent(status) >= percent)
+        });
+        assert_eq!(
+            status["state"], "uploading",
+            "too late for a fault during the upload: {status}"
+        );
+        status
+    }
+
+    /// Waits until a job is in a state.
+    pub fn await_state(&self, job: &str, state: &str) -> Value {
+        wait_for(&format!("job {job} to be {state}"), 60, || {
+            self.try_status(job).filter(|status| status["state"] == state)
+        })
+    }
+
+    /// Waits until every running node sees exactly these states: `alive` for those that run, `down`
+    /// or nothing for the others.
+    pub fn await_members(&self) {
+        let nodes = self.nodes();
+        let running: Vec<_> = nodes.iter().filter(|node| node.process().is_some()).collect();
+        for asked in &running {
+            let address = asked.client_addr().to_string();
+            wait_for(&format!("{} to know who is there", asked.name()), 30, || {
+                let view = self.cortado(&["nodes", "--json", "--connect", &address]).run();
+                let members = (view.code == Some(0)).then(|| view.json())?["members"].clone();
+                let alive = |node: &NodeFolder| {
+                    let members = members.as_array().expect("a list of members");
+                    let member = members.iter().find(|m| m["id"] == node.name().as_str());
+                    member.is_some_and(|member| member["state"] == "alive")
+                };
+                let right = |node: &NodeFolder| alive(node) == node.process().is_some();
+                nodes.iter().all(right).then_some(())
+            });
+        }
+    }
+
+    /// Ends all processes of the cluster at once (SIGKILL).
+    pub fn kill_all(&self) {
+        let running: Vec<_> = self.nodes().iter().filter_map(NodeFolder::process).collect();
+        for process in &running {
+            let _ = process.signal(Signal::KILL);
+        }
+        for process in &running {
+            let ended = process.wait_end(std::time::Duration::from_secs(10));
+            assert!(ended || std::thread::panicking(), "process {} survives SIGKILL", process.pid);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in self.nodes() {
+                eprintln!("--- end of the log of {}\n{}", node.name(), node.log_tail(LOG_LINES));
+            }
+        }
+        self.kill_all();
+    }
+}
+
+/// The share of a job's bytes that is durable, in percent.
+#[must_use]
+pub fn uploaded_percent(status: &Value) -> u64 {
+    let tables = status["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let sum = |key: &str| tables.iter().filter_map(|table| table[key].as_u64()).sum::<u64>();
+    sum("bytes") * 100 / sum("total_bytes").max(1)
+}
+
+/// A job's id that is the same in every run, and with it the places of its records.
+#[must_use]
+pub fn job_id(number: u64) -> String {
+    format!("01890a5d-ac96-774b-bcce-{number:012x}")
+}

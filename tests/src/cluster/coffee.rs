@@ -1,0 +1,133 @@
+//! Datasets of the coffee-shop chain and what must come out of them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Cluster, Cortado, path_text};
+use crate::oracle::{self, Answer};
+
+/// How large a dataset is.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Transactions in each of two months.
+    pub transactions_per_month: u64,
+    /// Customers.
+    pub users: u64,
+    /// Seed of the random numbers.
+    pub seed: u64,
+}
+
+impl Shape {
+    /// Uploaded in an instant.
+    pub const TINY: Self = Self { transactions_per_month: 500, users: 200, seed: 1 };
+    /// About 14 MB in 35 batches: with [`Self::SLOW`], an upload of about four seconds.
+    pub const MIDDLE: Self = Self { transactions_per_month: 30_000, users: 30_000, seed: 2 };
+    /// Bytes per second at which a dataset of [`Self::MIDDLE`] can be hit in the middle.
+    pub const SLOW: u64 = 4_000_000;
+}
+
+/// A dataset in a temporary folder.
+pub struct Coffee {
+    folder: tempfile::TempDir,
+    answer: Answer,
+}
+
+impl Coffee {
+    /// Generates a dataset and computes its reports.
+    ///
+    /// # Panics
+    /// If it can't be generated.
+    #[must_use]
+    pub fn new(shape: Shape) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let out = path_text(folder.path());
+        let [transactions, users, seed] =
+            [shape.transactions_per_month, shape.users, shape.seed].map(|n| n.to_string());
+        let _ = Cortado::new(&["gen", "coffee", "--out", &out])
+            .args(&["--transactions-per-month", &transactions, "--users", &users, "--seed", &seed])
+            .run()
+            .ok();
+        let answer = oracle::coffee(folder.path());
+        Self { folder, answer }
+    }
+
+    /// Appends text to a file, and computes the reports again.
+    ///
+    /// # Panics
+    /// If the file can't be written.
+    pub fn append(&mut self, file: &str, text: &str) {
+        use std::io::Write;
+        let open = std::fs::File::options().append(true).open(self.dir().join(file));
+        open.and_then(|mut file| file.write_all(text.as_bytes())).expect("the file can grow");
+        self.answer = oracle::coffee(self.folder.path());
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What must come out.
+    #[must_use]
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// Expects a job to be done and its result right: the reports in the folder `out` equal the
+    /// oracle's byte for byte, the receipt names every row, and `cortado verify` agrees.
+    ///
+    /// # Panics
+    /// If it is not so.
+    pub fn check(&self, cluster: &Cluster, job: &str, out: &str) {
+        self.check_reports(&cluster.path(out));
+        let verified = cluster.json(&["verify", job]);
+        assert_eq!(verified["ok"], true, "{verified}");
+        assert_eq!(cluster.status(job)["state"], "done");
+    }
+
+    /// Expects the right reports and receipt in a folder.
+    ///
+    /// # Panics
+    /// If they are not there.
+    pub fn check_reports(&self, folder: &Path) {
+        let mut names = file_names(folder);
+        names.retain(|name| name != "receipt.json");
+        assert_eq!(names, self.answer.reports.keys().copied().collect::<Vec<_>>());
+        for (name, expected) in &self.answer.reports {
+            let found = std::fs::read_to_string(folder.join(name)).expect("a report can be read");
+            assert!(
+                found == *expected,
+                "{name} differs: {} lines instead of {}; first difference: {:?}",
+                found.lines().count(),
+                expected.lines().count(),
+                found.lines().zip(expected.lines()).find(|(found, expected)| found != expected)
+            );
+        }
+        self.check_receipt(&folder.join("receipt.json"));
+    }
+
+    fn check_receipt(&self, path: &PathBuf) {
+        let text = std::fs::read_to_string(path).expect("there is a receipt");
+        let receipt: Value = serde_json::from_str(&text).expect("a receipt is JSON");
+        assert_eq!((&receipt["batches_lost"], &receipt["batches_twice"]), (&0.into(), &0.into()));
+        let tables = receipt["tables"].as_array().expect("a receipt names tables");
+        assert_eq!(tables.len(), self.answer.rows.len());
+        for table in tables {
+            let name = table["name"].as_str().expect("a table has a name");
+            let expected = self.answer.rows[name];
+            assert_eq!(table["rows_in"], expected.0, "rows of {name}");
+            assert_eq!(table["rows_rejected"], expected.1, "rejected rows of {name}");
+        }
+    }
+}
+
+fn file_names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("there is a folder of reports");
+    let name =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+    let mut names: Vec<_> = entries.filter_map(name).collect();
+    names.sort();
+    names
+}

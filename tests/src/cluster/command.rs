@@ -1,0 +1,292 @@
+//! The program `cortado`, with a deadline and what it printed.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::Deadline;
+
+/// Seconds a command may take, unless said otherwise.
+const LIMIT_SECONDS: u64 = 60;
+
+/// The folder of the programs: tests run from `target/PROFILE/deps`.
+pub(super) fn programs() -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a path");
+    let programs = test.parent().and_then(Path::parent).expect("tests lie below the programs");
+    programs.to_owned()
+}
+
+fn program() -> PathBuf {
+    for name in ["cortado", "cortado-node"] {
+        let path = programs().join(name);
+        assert!(
+            path.is_file(),
+            "{} is missing: run `cargo build --workspace --bins` first",
+            path.display()
+        );
+    }
+    programs().join("cortado")
+}
+
+/// A path as an argument.
+///
+/// # Panics
+/// If it is not UTF-8.
+#[must_use]
+pub fn path_text(path: &Path) -> String {
+    path.to_str().expect("paths of tests are UTF-8").to_owned()
+}
+
+/// A call of `cortado`.
+pub struct Cortado {
+    command: Command,
+    seconds: u64,
+}
+
+impl Cortado {
+    /// `cortado ARGUMENTS`, in an environment that says nothing to it.
+    #[must_use]
+    pub fn new(arguments: &[&str]) -> Self {
+        let mut command = Command::new(program());
+        for variable in
+            ["CLUSTER", "CONNECT", "TIMEOUT", "UPLOAD_RATE", "NODE", "LOG", "CONFIG", "DATA"]
+        {
+            command.env_remove(format!("CORTADO_{variable}"));
+        }
+        command.args(arguments).stdin(Stdio::null());
+        Self { command, seconds: LIMIT_SECONDS }
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Keeps the upload below this many bytes per second, so that it can be hit in the middle.
+    #[must_use]
+    pub fn upload_rate(self, bytes: u64) -> Self {
+        self.env("CORTADO_UPLOAD_RATE", bytes.to_string())
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Lets it take so many seconds.
+    #[must_use]
+    pub fn within(mut self, seconds: u64) -> Self {
+        self.seconds = seconds;
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    #[must_use]
+    pub fn spawn(mut self) -> Running {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().expect("the program starts");
+        let stdout = Capture::start(child.stdout.take());
+        let stderr = Capture::start(child.stderr.take());
+        let what = self.command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>();
+        Running {
+            what: what.join(" "),
+            child,
+            stdout,
+            stderr,
+            deadline: Deadline::after(self.seconds),
+            seconds: self.seconds,
+        }
+    }
+
+    /// Starts it and waits for its end.
+    #[must_use]
+    pub fn run(self) -> Finished {
+        self.spawn().wait()
+    }
+}
+
+/// What a pipe has brought so far.
+struct Capture {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    fn start(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let reader = pipe.map(|mut pipe| {
+            let bytes = Arc::clone(&bytes);
+            std::thread::spawn(move || {
+                let mut chunk = [0; 4096];
+                while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+                    let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                    bytes.extend_from_slice(&chunk[..length]);
+                }
+            })
+        });
+        Self { bytes, reader }
+    }
+
+    fn text(&self) -> String {
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn finish(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.text()
+    }
+}
+
+/// A call under way. Killed when dropped.
+pub struct Running {
+    what: String,
+    child: Child,
+    stdout: Capture,
+    stderr: Capture,
+    deadline: Deadline,
+    seconds: u64,
+}
+
+impl Running {
+    /// What it has printed so far on standard output.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it has printed so far on standard error.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Whether it has not ended yet.
+    ///
+    /// # Panics
+    /// If the system does not say.
+    #[must_use]
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the child is ours").is_none()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        assert!(self.is_running(), "`cortado {}` has ended: {}", self.what, self.stderr());
+        // It can't have been reaped since: only this thread waits for it.
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("a child takes signals");
+    }
+
+    /// Kills it (SIGKILL) and waits for its end.
+    pub fn kill(mut self) -> Finished {
+        self.signal(Signal::KILL);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If that does not come in time.
+    #[must_use]
+    pub fn wait(mut self) -> Finished {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                break status;
+            }
+            assert!(
+                self.deadline.next_look(),
+                "`cortado {}` did not end in {} s\nstdout: {}\nstderr: {}",
+                self.what,
+                self.seconds,
+                self.stdout.text(),
+                self.stderr.text()
+            );
+        };
+        Finished::new(&self.what, status, self.stdout.finish(), self.stderr.finish())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A call that has ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    what: String,
+    /// Exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    fn new(what: &str, status: ExitStatus, stdout: String, stderr: String) -> Self {
+        Self { what: what.to_owned(), code: status.code(), stdout, stderr }
+    }
+
+    /// Expects exit code 0.
+    ///
+    /// # Panics
+    /// If it is another one.
+    pub fn ok(self) -> Self {
+        self.exits(0, &[])
+    }
+
+    /// Expects an exit code and all these texts on standard error.
+    ///
+    /// # Panics
+    /// If it is not so.
+    pub fn exits(self, code: i32, texts: &[&str]) -> Self {
+        let told = || format!("`cortado {}`\n{}\n{}", self.what, self.stdout, self.stderr);
+        assert_eq!(self.code, Some(code), "exit code of {}", told());
+        for text in texts {
+            assert!(self.stderr.contains(text), "no '{text}' in the errors of {}", told());
+        }
+        self
+    }
+
+    /// Standard output as JSON.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("`cortado {}`: {error} in {}", self.what, self.stdout))
+    }
+
+    /// Each line of standard output as JSON.
+    ///
+    /// # Panics
+    /// If one is none.
+    #[must_use]
+    pub fn json_lines(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).expect("each line is JSON");
+        self.stdout.lines().map(parse).collect()
+    }
+}

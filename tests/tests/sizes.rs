@@ -1,0 +1,25 @@
+//! The same answer from clusters of any size, and what they say of themselves.
+
+use tests::cluster::{Cluster, Coffee, Shape, job_id};
+
+/// Runs a job on a fresh cluster and checks its result.
+fn run_on(nodes: usize, data: &Coffee) -> Cluster {
+    let cluster = Cluster::up(nodes);
+    let job = job_id(nodes as u64);
+    let _ = cluster.run_coffee(data.dir(), &job, "out").run().ok();
+    data.check(&cluster, &job, "out");
+    cluster
+}
+
+#[test]
+fn clusters_of_any_size_give_the_same_bytes() {
+    let data = Coffee::new(Shape { transactions_per_month: 8_000, users: 5_000, seed: 3 });
+    for nodes in [1, 2, 3, 5, 8] {
+        let cluster = run_on(nodes, &data);
+        let view = cluster.json(&["nodes"]);
+        assert_eq!(view["members"].as_array().unwrap().len(), nodes);
+        // Fewer nodes than copies: what is left is lowered to what there is.
+        assert_eq!(view["replicas"], nodes.min(3));
+        assert_eq!(view["min_copies"], nodes.min(2));
+    }
+}
