@@ -53,6 +53,7 @@ struct Listing {
 /// A look for a job this home knows nothing of.
 struct Search {
     round: u64,
+    asked: BTreeSet<NodeId>,
     open: BTreeSet<NodeId>,
     silent: bool,
     until: Duration,
@@ -499,9 +500,11 @@ impl Core {
         let me = self.config.node;
         let open: BTreeSet<_> =
             self.members.reachable.iter().copied().filter(|node| *node != me).collect();
+        tracing::debug!(%job, ?request, ?open, "asking all members for the job");
         let until = self.now + SEARCH_FOR;
         let parked = vec![(origin, request)];
-        let search = Search { round, open: open.clone(), silent: false, until, parked };
+        let asked = open.clone();
+        let search = Search { round, asked, open: open.clone(), silent: false, until, parked };
         self.asks.searches.insert(job, search);
         let whole = |edge, end| EdgeCoverage {
             edge,
@@ -539,8 +542,13 @@ impl Core {
             .any(|held| held.has_pending(SlotSet::META));
         if (search.open.is_empty() && !pending) || over {
             let Some(search) = self.asks.searches.remove(&job) else { return };
+            let me = self.config.node;
+            let mut members = self.members.reachable.iter();
+            let unasked = members.any(|node| *node != me && !search.asked.contains(node));
             for (origin, request) in search.parked {
-                if search.silent && self.plan_of(job).is_none() {
+                // A node this one does not see yet may know the job, the asking one to begin with.
+                let unseen = !self.members.is_reachable(origin.0);
+                if (search.silent || unasked || unseen) && self.plan_of(job).is_none() {
                     let message = "some members did not say whether they know the job";
                     self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());
                 } else {
@@ -551,9 +559,11 @@ impl Core {
     }
 
     /// Nobody who answers knows the job. It was acknowledged on W nodes, so it does not exist unless
-    /// W of the known members are away.
+    /// W of the members there are, or should be, are away.
     fn not_found(&self, job: JobId) -> ClientResponse {
-        let away = self.members.ever_seen.saturating_sub(self.members.reachable.len());
+        let members = self.members.ever_seen.max(usize::from(self.config.expected_nodes));
+        let away = members.saturating_sub(self.members.reachable.len());
+        tracing::debug!(%job, away, reachable = ?self.members.reachable, "nobody knows the job");
         if away >= usize::from(self.config.min_copies) {
             let message = format!("no live node knows job {job}, and {away} nodes are down");
             error(ErrorKind::Unavailable, message)

@@ -194,6 +194,10 @@ pub struct Core {
     effects: Vec<Effect>,
 }
 
+/// Numbers given out in one boot: boots are at least a millisecond apart, and far more than that per
+/// number.
+const BOOT_SHIFT: u32 = 16;
+
 impl Core {
     /// A core that holds nothing yet. Give it the log's records with [`Core::restore`] and the
     /// tombstones with [`Core::restore_tombstones`] before the first input.
@@ -216,7 +220,8 @@ impl Core {
             handoff: handoff::Handoff::default(),
             admission: admission::Queue::default(),
             tasks: BTreeMap::new(),
-            next_id: 0,
+            // Numbers of an earlier boot may still come back in late answers.
+            next_id: config.boot << BOOT_SHIFT,
             local: VecDeque::new(),
             effects: Vec::new(),
             config,
