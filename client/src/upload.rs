@@ -71,6 +71,7 @@ pub async fn upload(
         payloads: HashMap::new(),
         links: BTreeMap::new(),
         tasks,
+        ends: BTreeMap::new(),
         declarations: JoinSet::new(),
         event_sender,
         heard: Instant::now(),
@@ -86,7 +87,8 @@ pub async fn upload(
         if upload.done {
             return Ok(());
         }
-        if !reading && upload.schedule.is_idle() && upload.declarations.is_empty() {
+        let sent = !reading && upload.schedule.is_idle() && upload.ends.is_empty();
+        if sent && upload.declarations.is_empty() {
             return Ok(());
         }
         upload.check_patience()?;
@@ -120,6 +122,8 @@ struct Upload<'a> {
     links: BTreeMap<NodeId, Link>,
     /// Links and the pulse; aborted when the upload ends.
     tasks: JoinSet<()>,
+    /// Tables read to their end, and their numbers of batches, not declared yet.
+    ends: BTreeMap<u16, u64>,
     declarations: JoinSet<Result<(), Error>>,
     event_sender: mpsc::Sender<LinkEvent>,
     /// When any node was last heard.
@@ -207,13 +211,24 @@ impl Upload<'_> {
             }
             Read::Known { bytes } => self.observer.note(Progress::Known { bytes }),
             Read::End { table, batches } if !self.partial.contains(&table) => {
-                let (cluster, job) = (Arc::clone(self.cluster), self.job);
-                self.declarations.spawn(declare(cluster, job, table, batches));
+                self.ends.insert(table, batches);
+                self.declare_durable();
             }
             Read::End { .. } => {}
             Read::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Declares the tables that were read to their end and are durable as a whole: a job counts as
+    /// uploading for as long as it is.
+    fn declare_durable(&mut self) {
+        let open = |table: u16| self.payloads.keys().any(|key| key.0 == table);
+        let whole: Vec<_> = self.ends.extract_if(.., |table, _| !open(*table)).collect();
+        for (table, batches) in whole {
+            let (cluster, job) = (Arc::clone(self.cluster), self.job);
+            self.declarations.spawn(declare(cluster, job, table, batches));
+        }
     }
 
     fn on_event(&mut self, event: LinkEvent) -> Result<(), Error> {
@@ -249,6 +264,7 @@ impl Upload<'_> {
                         copies,
                         replicas,
                     });
+                    self.declare_durable();
                 }
             }
             BatchOutcome::Retry { reason } => self.not_now(node, key, &reason),
