@@ -45,24 +45,26 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The upload's progress in per cent; 100 once it is over; nothing if nobody answers.
-uploaded() {
-    "$bin/cortado" status "$1" --json --timeout 2 2>/dev/null | awk -F'[:,]' '
-        /"state":/ && !/uploading|queued/ { over = 1 }
+# Adds up the tables of `cortado status --json`: batches that are there, bytes in per cent, state.
+tables() {
+    "$bin/cortado" "$@" --json --timeout 2 2>/dev/null | awk -F'[:,]' '
+        /"state":/ { over = !/uploading|queued/ }
+        /"batches":/ { batches += $2 }
         /"bytes":/ { bytes += $2 }
         /"total_bytes":/ { total += $2 }
-        END { if (over) print 100; else if (total) printf "%d\n", 100 * bytes / total }'
+        END { print batches + 0, over ? 100 : total ? int(100 * bytes / total) : 0 }'
 }
 
-# A field of the JSON that `cortado status` prints.
+# Who drives a job.
 home_of() { "$bin/cortado" status "$1" --json | sed -n 's/.*"home": "\(.*\)".*/\1/p'; }
 
-# The address at which a node serves clients.
-address_of() { "$bin/cortado" nodes | awk -v node="$1" '$1 == node { print $3 }'; }
+# Where the nodes that are alive serve clients, by the view of one of them.
+alive() { "$bin/cortado" "$@" nodes | awk '$2 == "alive" { print $3 }'; }
 
 heading 'Build'
 command -v cargo >/dev/null || fail 'cargo is missing: install Rust from https://rustup.rs'
 cargo build --release --bin cortado --bin cortado-node
+echo "\`cortado\` in what follows is $bin/cortado"
 work=$(mktemp -d)
 mkdir -p "$demo"
 SECONDS=0
@@ -70,7 +72,8 @@ SECONDS=0
 if [[ ! -f $data/complete ]]; then
     heading 'Make a dataset: two months of a chain of coffee shops'
     rm -rf "$data"
-    show cortado gen coffee --out "$data"
+    show cortado gen coffee --out "$data" >"$work/gen"
+    head -n 1 "$work/gen"
     touch "$data/complete"
 fi
 
@@ -89,15 +92,14 @@ while [[ ! -s $work/run ]]; do
     kill -0 "$upload_pid" 2>/dev/null || fail 'the upload has ended early'
 done
 read -r job <"$work/run"
-percent=0
-while percent=$(uploaded "$job"); [[ ${percent:-0} -lt $kill_at ]]; do
+while read -r had percent < <(tables status "$job"); [[ $percent -lt $kill_at ]]; do
     kill -0 "$upload_pid" 2>/dev/null || fail 'the upload has ended early'
 done
 [[ $percent -lt 100 ]] || fail 'the upload was over before a node could be killed: CORTADO_UPLOAD_RATE=30000000 slows it down'
 victim=$(home_of "$job")
 "$bin/cortado" local kill "$victim" --dir "$cluster" >/dev/null
 echo
-echo "$victim, which drives the job, was killed (SIGKILL) at $percent %"
+echo "$victim, which drives the job, was killed (SIGKILL) at $percent %, with $had batches on its disk"
 wait "$upload_pid" || fail 'the job failed'
 upload_pid=''
 
@@ -113,31 +115,39 @@ tail -n 1 "$work/run"
 heading 'The same reports, computed again in one process'
 show cortado verify "$job" --recompute "$data"
 
-heading "Start $victim again"
+heading "Start $victim again, and watch it catch up"
 show cortado nodes
+read -r all _ < <(tables status "$job")
+address=$("$bin/cortado" nodes | awk -v node="$victim" '$1 == node { print $3 }')
 show cortado local start "$victim" --dir "$cluster"
-address=$(address_of "$victim")
 
-# What the others still have to hand over to it, in entries of slots; only they know.
+# What the others still have to hand over to it; each knows its own part.
 to_hand_over() {
     local other
-    for other in $("$bin/cortado" nodes | awk -v node="$victim" '$2 == "alive" && $1 != node { print $3 }'); do
-        "$bin/cortado" --connect "$other" ring --json
+    for other in $(alive); do
+        "$bin/cortado" --connect "$other" ring --json 2>/dev/null
     done | awk -F'[:,]' -v node="\"$victim\"" '
         /"entries":/ { entries = $2 }
         /"to":/ && index($0, node) { left += entries }
         END { print left + 0 }'
 }
+
+# As the job's home it answers from what it has itself.
+caught_up() {
+    read -r has _ < <(tables --connect "$address" status "$job")
+    [[ $has == "$all" && $(home_of "$job") == "$victim" && $(to_hand_over) == 0 ]] &&
+        [[ $(alive --connect "$address" | wc -l) -eq 5 ]]
+}
+began=${EPOCHREALTIME/./}
 deadline=$((SECONDS + 30))
-last=''
-while left=$(to_hand_over); [[ $left != 0 || -z $last ]]; do
-    [[ $left == "$last" ]] || echo "still to be handed over to $victim: $left entries"
-    last=$left
+until caught_up; do
     [[ $SECONDS -lt $deadline ]] || fail "$victim does not catch up"
 done
-echo "still to be handed over to $victim: 0 entries"
+echo "$victim had $had batches when it was killed; $(((${EPOCHREALTIME/./} - began) / 1000)) ms after it answers again it has all $has"
 show cortado nodes
-show cortado --connect "$address" result "$job" --out "$work/again" 2>/dev/null
-diff -r "$results" "$work/again" || fail "$victim gives another answer"
+rm -rf "$demo/again"
+show cortado --connect "$address" result "$job" --out "$demo/again" 2>/dev/null
+diff -r "$results" "$demo/again" || fail "$victim gives another answer"
+rm -rf "$demo/again"
 echo "$victim gives the same reports, byte for byte."
 heading "Done in $SECONDS s"
