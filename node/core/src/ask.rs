@@ -345,7 +345,7 @@ impl Core {
             }
             ClientRequest::Cancel(_) => {
                 let log = &self.jobs[&job];
-                if log.cancelled || log.manifest.is_some() {
+                if log.manifest.is_some() {
                     self.answer_status(origin, job);
                 } else {
                     self.record(origin, job, &JobEntry::Cancel);
@@ -377,7 +377,8 @@ impl Core {
         let job = spec.job;
         if let Some(plan) = self.plan_of(job) {
             if plan.spec == spec {
-                return self.answer_status(origin, job);
+                // Known here does not mean durable on W nodes: the owners are asked again.
+                return self.record(origin, job, &JobEntry::Spec(spec));
             }
             let message = format!("job {job} was submitted before with another plan or file list");
             return self.answer(origin, error(ErrorKind::Conflict, message), Bytes::new());
@@ -406,8 +407,7 @@ impl Core {
                 );
                 error(ErrorKind::Conflict, message)
             }
-            Some(Some(_)) => return self.answer_status(origin, job),
-            Some(None) => {
+            Some(_) => {
                 return self.record(origin, job, &JobEntry::TableEnd { table, batches });
             }
         };

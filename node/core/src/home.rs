@@ -42,6 +42,9 @@ const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
 /// Chunks of a result on their way to the replicas at once.
 const CHUNKS_IN_FLIGHT: usize = 16;
 
+/// Number of the manifest on the job log's edge ([`JobEntry::number`]).
+const MANIFEST_NUMBER: u64 = 2;
+
 /// Where the home is with a job.
 enum Phase {
     /// Batches and ends arrive; `gather` is the work that closes gaps of the meta slot.
@@ -127,7 +130,12 @@ impl Core {
         let Some(log) = self.jobs.get(&job) else { return };
         let Some(plan) = log.plan.clone() else { return };
         if log.ended().is_some() {
-            return self.ended(job);
+            // A manifest is not news before W nodes have it.
+            let closing = matches!(home_phase(self, job), Some(Phase::Close));
+            if !closing {
+                self.ended(job);
+            }
+            return;
         }
         let ends = log.all_ends();
         let now = self.now;
@@ -254,6 +262,9 @@ impl Core {
             return;
         }
         let Some(home) = self.homes.get_mut(&job) else { return };
+        if matches!(home.phase, Phase::Close) && key.number == MANIFEST_NUMBER {
+            home.phase = Phase::Collect { gather: None };
+        }
         for origin in home.entries.remove(&key.number).unwrap_or_default() {
             self.answer_status(origin, job);
         }
@@ -266,7 +277,13 @@ impl Core {
         for origin in home.entries.remove(&key.number).unwrap_or_default() {
             self.answer(origin, ClientResponse::Error(error.clone()), Bytes::new());
         }
-        if matches!(home_phase(self, job), Some(Phase::Write { .. } | Phase::Close)) {
+        let manifest = self.jobs.get(&job).and_then(|log| log.manifest.clone());
+        if key.edge == Edge::JOB && key.number != MANIFEST_NUMBER {
+            return;
+        }
+        if let (Some(Phase::Close), Some(manifest)) = (home_phase(self, job), manifest) {
+            self.close(job, manifest);
+        } else if matches!(home_phase(self, job), Some(Phase::Write { .. } | Phase::Close)) {
             tracing::warn!(%job, %error, "could not write the result; trying again");
             self.start_over(job);
         }

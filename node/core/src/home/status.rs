@@ -22,7 +22,9 @@ impl Core {
         let log = self.jobs.get(&job)?;
         let plan = log.plan.as_ref()?;
         let home = self.homes.get(&job);
-        let state = match &log.manifest {
+        let closing = matches!(home.map(|home| &home.phase), Some(Phase::Close));
+        let manifest = log.manifest.clone().filter(|_| !closing);
+        let state = match &manifest {
             Some(Manifest::Done { .. }) => JobState::Done,
             Some(Manifest::Failed { message }) => JobState::Failed { message: message.clone() },
             None if log.cancelled => JobState::Cancelled,
@@ -44,7 +46,7 @@ impl Core {
             tables,
             stages,
             waits_for,
-            manifest: log.manifest.clone(),
+            manifest,
         })
     }
 
