@@ -199,11 +199,16 @@ impl EdgeHolding {
         all
     }
 
-    /// Durable records that speak for any of the slots, with their numbers, in number order.
-    pub fn records(&self, slots: SlotSet) -> impl Iterator<Item = (u64, RecordRef)> + '_ {
+    /// Durable records that speak for any of the slots, with their numbers, in number order. Each
+    /// record counts for the slots named with it and for no other: it may hold more, of which
+    /// another record speaks.
+    pub fn records(&self, slots: SlotSet) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> + '_ {
         self.entries.iter().flat_map(move |(number, numbered)| {
-            let touching = numbered.holdings.iter().filter(move |h| !h.slots.and(slots).is_empty());
-            touching.filter_map(Holding::durable).map(|record| (*number, record))
+            numbered.holdings.iter().filter_map(move |holding| {
+                let slots = holding.slots.and(slots);
+                let record = holding.durable().filter(|_| !slots.is_empty())?;
+                Some((*number, record, slots))
+            })
         })
     }
 

@@ -27,8 +27,9 @@ pub trait Records {
     fn read(&self, record: RecordRef) -> Option<Bytes>;
 }
 
-/// An entry and where this node's log has it.
-pub type Located = (EntryKey, RecordRef);
+/// An entry, where this node's log has it, and the slots it is to be read for. The record may speak
+/// for others too, which another record counts for.
+pub type Located = (EntryKey, RecordRef, SlotSet);
 
 /// What to do.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub enum Task {
         rows: Vec<(usize, Slot, Bytes)>,
     },
     /// Read entries, restricted to some slots each.
-    Read(Vec<(EntryKey, RecordRef, SlotSet)>),
+    Read(Vec<Located>),
     /// Collect a table's rejected rows.
     Rejects {
         /// The job.
@@ -214,7 +215,7 @@ fn for_each(
     for located in entries {
         let entry = records.read(located.1).and_then(|bytes| Entry::decode(&bytes).ok());
         match entry.filter(|entry| entry.head.key == located.0) {
-            Some(entry) if unreadable.is_empty() => visit(&entry)?,
+            Some(entry) if unreadable.is_empty() => visit(&entry.restrict(located.2))?,
             Some(_) => {}
             None => unreadable.push(*located),
         }
@@ -335,16 +336,10 @@ fn package(files: &[ReportFile]) -> (Manifest, Vec<Bytes>) {
     (Manifest::Done { files, chunks: chunks.len() as u64, hash: content_hash(&all) }, chunks)
 }
 
-fn read(
-    wanted: &[(EntryKey, RecordRef, SlotSet)],
-    records: &dyn Records,
-) -> Result<TaskOutput, Stop> {
-    let located: Vec<_> = wanted.iter().map(|(key, record, _)| (*key, *record)).collect();
-    let mut slots = wanted.iter().map(|(_, _, slots)| *slots);
+fn read(wanted: &[Located], records: &dyn Records) -> Result<TaskOutput, Stop> {
     let mut entries = Vec::with_capacity(wanted.len());
-    for_each(&located, records, |entry| {
-        let slots = slots.next().unwrap_or(SlotSet::EMPTY);
-        entries.push(entry.restrict(slots));
+    for_each(wanted, records, |entry| {
+        entries.push(entry.clone());
         Ok(())
     })?;
     Ok(TaskOutput::Entries(entries))

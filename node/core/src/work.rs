@@ -12,8 +12,8 @@ use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet, frame, limits,
 };
 
+use crate::Core;
 use crate::task::{Located, Purpose, Task, TaskOutput};
-use crate::{Core, RecordRef};
 
 /// How long a source is given to answer before the next one is asked.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
@@ -214,7 +214,8 @@ impl Core {
         for edge in tables.map(Edge::table) {
             if let Some(held) = self.holdings.edge(job, edge) {
                 let key = |number| EntryKey { job, edge, number };
-                all.extend(held.records(slots).map(|(number, record)| (key(number), record)));
+                let records = held.records(slots);
+                all.extend(records.map(|(number, record, slots)| (key(number), record, slots)));
             }
         }
         all
@@ -259,8 +260,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn drop_unreadable(&mut self, entries: &[(EntryKey, RecordRef)]) {
-        for (key, record) in entries {
+    pub(crate) fn drop_unreadable(&mut self, entries: &[Located]) {
+        for (key, record, _) in entries {
             self.on_unreadable(*key, *record);
         }
     }

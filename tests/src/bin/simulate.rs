@@ -33,7 +33,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 fn main() -> ExitCode {
     let flags = Flags::parse();
     if flags.trace {
-        let level = tracing_subscriber::EnvFilter::new("trace");
+        let level = tracing_subscriber::EnvFilter::new("tests=trace,cortado_core=debug");
         let lines = tracing_subscriber::fmt().with_env_filter(level).without_time();
         lines.with_writer(std::io::stderr).init();
     }

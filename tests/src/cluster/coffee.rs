@@ -82,9 +82,10 @@ impl Coffee {
     /// If it is not so.
     pub fn check(&self, cluster: &Cluster, job: &str, out: &str) {
         self.check_reports(&cluster.path(out));
+        // A node that was away and is the job's home again has to catch up first.
+        cluster.await_state(job, "done");
         let verified = cluster.json(&["verify", job]);
         assert_eq!(verified["ok"], true, "{verified}");
-        assert_eq!(cluster.status(job)["state"], "done");
     }
 
     /// Expects the right reports and receipt in a folder.

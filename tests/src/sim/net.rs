@@ -1,6 +1,6 @@
 //! Links of the simulated network: in order, and cut short when they break.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cortado_protocol::peer::Hello;
@@ -24,6 +24,8 @@ pub(crate) struct Link {
 pub(crate) struct Net {
     pub(crate) links: BTreeMap<(usize, usize), Link>,
     pub(crate) next_conn: u64,
+    /// Links that broke and whose dialler has not noticed yet; it dials again only then.
+    pub(crate) unnoticed: BTreeSet<(usize, usize)>,
     /// Directions in which nothing passes.
     pub(crate) cut: BTreeMap<(usize, usize), bool>,
 }

@@ -235,7 +235,13 @@ impl World {
             let expected: Vec<u8> =
                 expected.iter().flat_map(|file| file.bytes.iter().copied()).collect();
             if client.result().is_none_or(|result| result[..] != expected[..]) {
-                return Err(format!("client {number}: the result is not the model's"));
+                let got = String::from_utf8_lossy(client.result().map_or(&[][..], |bytes| bytes));
+                let want = String::from_utf8_lossy(&expected);
+                let mut lines = want.lines().zip(got.lines());
+                let differs = lines.find(|(want, got)| want != got);
+                return Err(format!(
+                    "client {number}: the result is not the model's: expected and got {differs:?}"
+                ));
             }
         }
         Ok(Outcome {
@@ -306,6 +312,7 @@ impl World {
                 }
             }
             Event::Broken { from, to, boot } if self.runs(from, boot) => {
+                self.net.unnoticed.remove(&(from, to));
                 let peer = self.nodes[to].id;
                 self.input(from, Input::LinkDown(peer));
                 let delay = self.delay(50_000, 300_000);
@@ -357,6 +364,7 @@ impl World {
         let node = *node;
         self.crashes += 1;
         self.nodes[node].crash(&mut self.rng);
+        self.net.unnoticed.retain(|(from, _)| *from != node);
         let touching: Vec<_> = self
             .net
             .links
@@ -533,7 +541,8 @@ impl World {
     }
 
     fn dial(&mut self, from: usize, to: usize) {
-        if self.net.links.contains_key(&(from, to)) {
+        let unnoticed = self.net.unnoticed.contains(&(from, to));
+        if unnoticed || self.net.links.contains_key(&(from, to)) {
             return;
         }
         let boot = self.nodes[from].boot;
@@ -599,6 +608,9 @@ impl World {
     fn break_link(&mut self, from: usize, to: usize) {
         if self.net.links.remove(&(from, to)).is_some() {
             let boot = self.nodes[from].boot;
+            if self.nodes[from].process.is_some() {
+                self.net.unnoticed.insert((from, to));
+            }
             let delay = self.delay(1_000, 200_000);
             self.plan(delay, Event::Broken { from, to, boot });
         }
