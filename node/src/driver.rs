@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cortado_core::{Core, Effect, Input, Members, RecordRef};
-use cortado_log::{Append, CommitQueue, Committed};
+use cortado_log::{Append, AppendError, CommitQueue, Committed};
 use cortado_membership::{MemberState, View};
 use cortado_protocol::NodeId;
 use cortado_protocol::client::{MemberState as ShownState, MemberView};
@@ -231,10 +231,13 @@ fn from_log(committed: &mut Vec<Committed<u64>>) -> Vec<Input> {
                 let cortado_log::RecordRef { segment, offset, len } = record;
                 appended.push((tag, RecordRef { segment, offset, len }));
             }
-            Committed::Refused { tag, error } => {
-                tracing::warn!(%error, "the log refused a record");
-                inputs.push(Input::AppendRefused(tag));
-            }
+            Committed::Refused { tag, error } => match error {
+                AppendError::Full | AppendError::TooLarge { .. } => {
+                    tracing::warn!(%error, "the log refused a record");
+                    inputs.push(Input::AppendRefused(tag));
+                }
+                AppendError::Io(_) | AppendError::Poisoned => fail_stop(&error),
+            },
             Committed::Poisoned(error) => fail_stop(&error),
         }
     }
