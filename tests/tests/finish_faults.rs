@@ -1,0 +1,122 @@
+//! Faults while a job finishes. What makes the moment sure: everything is uploaded but not declared,
+//! a node that must fold is stopped in its tracks, and only then the ends of the tables are declared.
+//! The job can't get past that node until it is known to be down.
+
+use std::sync::Arc;
+
+use cortado::job::{PlanSource, new_job_id, submit};
+use cortado::{Cluster as Client, TableWork, dataset, upload};
+use cortado_protocol::Coverage;
+use cortado_protocol::client::ClientRequest;
+use serde_json::Value;
+use tests::cluster::{Cluster, Coffee, Shape, path_text, wait_for};
+
+/// Uploads a dataset, stops a node other than the home, and declares the tables. Returns the job, its
+/// home and the stopped node.
+fn stuck_in_finish(cluster: &Cluster, data: &Coffee) -> (String, String, String) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Arc::new(Client::from_folder(&cluster.dir()).unwrap());
+        let source = PlanSource::load("coffee").unwrap();
+        let files = dataset::scan(data.dir(), &source.plan).unwrap();
+        let job = new_job_id();
+        let spec = Arc::new(submit(&client, job, &source, files).await.unwrap());
+        // A table of which only some batches are sent is not declared.
+        let all = |table| TableWork {
+            table,
+            only: Some(Coverage::range(0, 1 << 32)),
+            ..TableWork::default()
+        };
+        let tables = spec.tables.len() as u16;
+        upload(&client, data.dir(), &spec, (0..tables).map(all).collect(), &()).await.unwrap();
+        let job_text = job.to_string();
+        let status = cluster.status(&job_text);
+        assert_eq!(status["state"], "uploading", "{status}");
+        let home = status["home"].as_str().unwrap().to_owned();
+        let stopped = last_other(cluster, &home);
+        cluster.pause(&stopped);
+        for (table, status) in (0..).zip(status["tables"].as_array().unwrap()) {
+            let batches = status["batches"].as_u64().unwrap();
+            client.request(&ClientRequest::EndTable { job, table, batches }).await.unwrap();
+        }
+        (job_text, home, stopped)
+    })
+}
+
+fn last_other(cluster: &Cluster, home: &str) -> String {
+    let names = cluster.nodes().into_iter().map(|node| node.name().to_string());
+    // Clients ask the first one first; it must answer.
+    names.into_iter().rev().find(|name| name != home).unwrap()
+}
+
+/// Expects the job to be at its finish, with something left to do.
+fn await_finish(cluster: &Cluster, job: &str) -> Value {
+    wait_for("the finish to begin", 10, || {
+        let status = cluster.try_status(job)?;
+        assert_ne!(status["state"], "done", "too late for a fault during the finish");
+        let begun = status["stages"].as_array().is_some_and(|stages| !stages.is_empty());
+        (status["state"] == "finishing" && begun).then_some(status)
+    })
+}
+
+fn fetch_and_check(cluster: &Cluster, data: &Coffee, job: &str) {
+    let (dir, out) = (path_text(data.dir()), path_text(&cluster.path(job)));
+    cluster.cortado(&["resume", job, "--data", &dir, "--out", &out]).run().ok();
+    data.check(cluster, job, job);
+}
+
+#[test]
+fn nodes_are_killed_during_the_finish() {
+    let cluster = Cluster::up(5);
+    let data = Coffee::new(Shape { transactions_per_month: 5_000, users: 3_000, seed: 4 });
+
+    // A node that has not folded its slots yet.
+    let (job, home, stopped) = stuck_in_finish(&cluster, &data);
+    let status = await_finish(&cluster, &job);
+    cluster.kill(&stopped);
+    assert!(status["stages"][0]["complete"].as_u64() < status["stages"][0]["total"].as_u64());
+    fetch_and_check(&cluster, &data, &job);
+    assert_eq!(cluster.home(&job), home);
+    cluster.start(&stopped);
+    cluster.await_members();
+
+    // The job's home.
+    let (job, home, stopped) = stuck_in_finish(&cluster, &data);
+    await_finish(&cluster, &job);
+    cluster.kill(&home);
+    cluster.resume(&stopped);
+    fetch_and_check(&cluster, &data, &job);
+    assert_ne!(cluster.home(&job), home);
+    cluster.start(&home);
+    cluster.await_members();
+
+    // Everyone, the home among them.
+    let (job, ..) = stuck_in_finish(&cluster, &data);
+    await_finish(&cluster, &job);
+    cluster.kill_all();
+    cluster.local("up").run().ok();
+    fetch_and_check(&cluster, &data, &job);
+}
+
+#[test]
+fn batches_that_no_node_has_any_more_are_asked_of_the_client() {
+    // One copy only: the loss of a disk loses batches, and the job says so until they come again.
+    let cluster = Cluster::empty();
+    cluster.local("up").args(&["--nodes", "3", "--replicas", "1", "--min-copies", "1"]).run().ok();
+    let data = Coffee::new(Shape { transactions_per_month: 5_000, users: 3_000, seed: 5 });
+    let (job, home, lost) = stuck_in_finish(&cluster, &data);
+    await_finish(&cluster, &job);
+    cluster.kill(&lost);
+    cluster.local("wipe-disk").args(&[&lost]).run().ok();
+    cluster.start(&lost);
+    let waits = wait_for("the job to say what it misses", 30, || {
+        let explained = cluster.json(&["explain", &job])["explanation"].as_str()?.to_owned();
+        explained.contains("batches that no live node has").then_some(explained)
+    });
+    assert!(waits.contains("transactions"), "{waits}");
+    let out = path_text(&cluster.path("none"));
+    let result = cluster.cortado(&["result", &job, "--out", &out]).run();
+    let _ = result.exits(4, &["no result yet"]);
+    assert_eq!(cluster.home(&job), home);
+    fetch_and_check(&cluster, &data, &job);
+}

@@ -1,0 +1,161 @@
+//! Many jobs at once: isolated, in order, and gone when their time is over.
+
+use serde_json::Value;
+use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
+
+#[test]
+fn four_clients_at_once_while_a_node_dies() {
+    let cluster = Cluster::up(5);
+    let shape = |seed| Shape { transactions_per_month: 10_000, users: 10_000, seed };
+    let data: Vec<_> = (1..=4).map(|seed| Coffee::new(shape(seed))).collect();
+    let runs: Vec<_> = (1..)
+        .zip(&data)
+        .map(|(number, data)| {
+            let job = job_id(number);
+            let run = cluster.run_coffee(data.dir(), &job, &job).upload_rate(1_000_000).spawn();
+            (job, data, run)
+        })
+        .collect();
+    for (job, ..) in &runs {
+        cluster.await_upload(job, 25);
+    }
+    cluster.kill(&cluster.home(&job_id(1)));
+    for (job, data, run) in runs {
+        run.wait().ok();
+        data.check(&cluster, &job, &job);
+    }
+    let jobs = cluster.json(&["jobs"]);
+    let states: Vec<_> = jobs.as_array().unwrap().iter().map(|job| &job["state"]).collect();
+    assert_eq!(states, ["done"; 4]);
+}
+
+#[test]
+fn submitting_is_idempotent_and_every_node_has_the_result() {
+    let cluster = Cluster::up(5);
+    let (data, other) = (Coffee::new(Shape::TINY), Coffee::new(Shape { seed: 9, ..Shape::TINY }));
+    let job = job_id(1);
+    cluster.run_coffee(data.dir(), &job, "out").run().ok();
+    data.check(&cluster, &job, "out");
+    // The same again is the same job; another dataset or plan under its id is refused.
+    cluster.run_coffee(data.dir(), &job, "again").run().ok();
+    data.check(&cluster, &job, "again");
+    assert_eq!(cluster.json(&["jobs"]).as_array().unwrap().len(), 1);
+    let refused = cluster.run_coffee(other.dir(), &job, "other").run();
+    let _ = refused.exits(2, &["since the job was submitted"]);
+    assert!(!cluster.path("other").exists());
+    let plan = cluster.path("plan.toml");
+    let text = "name = \"sales\"\n[tables.transactions]\nfiles = \"transactions/*.csv\"\n\
+                [tables.transactions.columns]\nfinal_amount = \"decimal(2)\"\n\
+                [[queries]]\noutput = \"sum.csv\"\nfrom = \"transactions\"\n\
+                aggregates = { sum = \"sum(final_amount)\" }\n";
+    std::fs::write(&plan, text).unwrap();
+    let (plan, dir) = (path_text(&plan), path_text(data.dir()));
+    let refused = cluster.cortado(&["run", &plan, "--data", &dir, "--job", &job]).run();
+    let _ = refused.exits(2, &["another plan"]);
+
+    for node in cluster.nodes() {
+        let address = node.client_addr().to_string();
+        let out = path_text(&cluster.path(node.name().as_str()));
+        let result = cluster.cortado(&["result", &job, "--out", &out, "--connect", &address]);
+        let result = result.args(&["--json"]).run().ok().json();
+        assert_eq!(result["state"], "done");
+        data.check_reports(&cluster.path(node.name().as_str()));
+    }
+}
+
+/// Jobs and their states and places.
+fn places(cluster: &Cluster, jobs: &[String]) -> Vec<(String, Value)> {
+    let place = |job: &String| {
+        let status = cluster.status(job);
+        (status["state"].as_str().unwrap().to_owned(), status["queue_position"].clone())
+    };
+    jobs.iter().map(place).collect()
+}
+
+#[test]
+fn jobs_over_the_limit_wait_in_order_of_arrival() {
+    let cluster = Cluster::up_with(3, "max_running_jobs = 1");
+    let data = Coffee::new(Shape::TINY);
+    let jobs: Vec<_> = (1..=3).map(job_id).collect();
+    let slow = cluster.run_coffee(data.dir(), &jobs[0], "0").upload_rate(20_000).spawn();
+    cluster.await_state(&jobs[0], "uploading");
+    let second = cluster.run_coffee(data.dir(), &jobs[1], "1").spawn();
+    cluster.await_state(&jobs[1], "queued");
+    let third = cluster.run_coffee(data.dir(), &jobs[2], "2").spawn();
+    cluster.await_state(&jobs[2], "queued");
+    let queue = wait_for("the queue to be told", 20, || {
+        let places = places(&cluster, &jobs);
+        (places[2].1 == 2).then_some(places)
+    });
+    assert_eq!(queue[0].0, "uploading");
+    assert_eq!(queue[1], ("queued".into(), 1.into()));
+    let explained = cluster.json(&["explain", &jobs[2]]);
+    assert!(explained["explanation"].as_str().unwrap().contains("queue"), "{explained}");
+    // What makes room: the first job ends, by being cancelled.
+    slow.kill();
+    assert_eq!(cluster.json(&["cancel", &jobs[0]])["state"], "cancelled");
+    second.wait().ok();
+    data.check(&cluster, &jobs[1], "1");
+    third.wait().ok();
+    data.check(&cluster, &jobs[2], "2");
+}
+
+#[test]
+fn a_cancelled_job_stays_cancelled() {
+    let cluster = Cluster::up(3);
+    let data = Coffee::new(Shape::MIDDLE);
+    let job = job_id(1);
+    let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
+    cluster.await_upload(&job, 20);
+    assert_eq!(cluster.json(&["cancel", &job])["state"], "cancelled");
+    run.wait().exits(1, &["cancelled"]);
+    assert_eq!(cluster.status(&job)["state"], "cancelled");
+    let (dir, out) = (path_text(data.dir()), path_text(&cluster.path("out")));
+    let _ = cluster.cortado(&["resume", &job, "--data", &dir]).run().exits(1, &["cancelled"]);
+    let _ = cluster.cortado(&["result", &job, "--out", &out]).run().exits(1, &["cancelled"]);
+    assert!(!cluster.path("out").exists(), "a cancelled job has no result");
+}
+
+#[test]
+fn a_job_is_gone_everywhere_when_its_time_is_over() {
+    let cluster = Cluster::up_with(3, "job_ttl_seconds = 4");
+    let data = Coffee::new(Shape::TINY);
+    let job = job_id(1);
+    cluster.run_coffee(data.dir(), &job, "out").run().ok();
+    data.check_reports(&cluster.path("out"));
+    for node in cluster.nodes() {
+        let address = node.client_addr().to_string();
+        wait_for(&format!("{} to forget the job", node.name()), 30, || {
+            let view = cluster.cortado(&["nodes", "--json", "--connect", &address]).run().ok();
+            let members = view.json()["members"].clone();
+            let own = |m: &&Value| m["id"] == node.name().as_str() && m["jobs"] == 0;
+            members.as_array().unwrap().iter().find(own).map(drop)
+        });
+    }
+    assert_eq!(cluster.json(&["jobs"]), Value::Array(Vec::new()));
+    let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job]);
+    // A node that starts again has nothing of it on its disk either.
+    cluster.kill_all();
+    cluster.local("up").run().ok();
+    assert_eq!(cluster.json(&["jobs"]), Value::Array(Vec::new()));
+    let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job]);
+    // What was in the log is in no file any more.
+    for node in cluster.nodes() {
+        let kept = files_with(&node.path().join("data"), b"transactions_202401.csv");
+        assert!(kept.is_empty(), "{}: {kept:?}", node.name());
+    }
+}
+
+/// Files below a folder that hold these bytes.
+fn files_with(folder: &std::path::Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, bytes));
+        } else if std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes) {
+            found.push(path);
+        }
+    }
+    found
+}
