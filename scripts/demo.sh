@@ -32,7 +32,10 @@ fail() { echo "demo: $*" >&2; exit 1; }
 finish() {
     local code=$?
     trap - EXIT INT TERM
-    [[ -z $upload_pid ]] || kill "$upload_pid" 2>/dev/null || true
+    if [[ -n $upload_pid ]]; then
+        kill -KILL "$upload_pid" 2>/dev/null || true
+        wait "$upload_pid" 2>/dev/null || true
+    fi
     if [[ -f $cluster/cluster.toml ]]; then
         heading 'Stop everything'
         "$bin/cortado" local down --dir "$cluster" --wipe || code=1

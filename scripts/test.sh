@@ -105,6 +105,9 @@ no_leftovers() {
     echo "no process left behind"
 }
 
+locked() { cargo metadata --locked --format-version 1 >/dev/null; }
+
+step 'lock file' locked
 step 'format' cargo fmt --all --check
 step 'lints' cargo clippy --workspace --all-targets -q -- -D warnings
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps -q
