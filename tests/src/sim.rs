@@ -10,9 +10,13 @@
 
 mod client;
 mod data;
+mod dials;
+mod event;
+mod faults;
 mod net;
 mod node;
 mod world;
 
 pub use data::Dataset;
-pub use world::{Dials, Outcome, World};
+pub use dials::{Dials, Fault, Outcome};
+pub use world::World;

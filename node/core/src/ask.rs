@@ -559,16 +559,18 @@ impl Core {
     }
 
     /// Nobody who answers knows the job. It was acknowledged on W nodes, so it does not exist unless
-    /// W of the members there are, or should be, are away.
+    /// W of the members there are, or should be, are away. A node that sees no majority may have
+    /// joined during a cut and not know how many there are.
     fn not_found(&self, job: JobId) -> ClientResponse {
         let members = self.members.ever_seen.max(usize::from(self.config.expected_nodes));
-        let away = members.saturating_sub(self.members.reachable.len());
+        let here = self.members.reachable.len();
+        let away = members.saturating_sub(here);
         tracing::debug!(%job, away, reachable = ?self.members.reachable, "nobody knows the job");
-        if away >= usize::from(self.config.min_copies) {
-            let message = format!("no live node knows job {job}, and {away} nodes are down");
-            error(ErrorKind::Unavailable, message)
-        } else {
+        if away < usize::from(self.config.min_copies) && 2 * here > members {
             error(ErrorKind::NotFound, format!("there is no job {job}; see `cortado jobs`"))
+        } else {
+            let message = format!("no live node knows job {job}, and {away} nodes are away");
+            error(ErrorKind::Unavailable, message)
         }
     }
 

@@ -363,6 +363,11 @@ impl Core {
         let now = self.now;
         if let Some(home) = self.homes.get_mut(&key.job) {
             home.progress_at = now;
+            // It has arrived; should other slots still miss it, whoever is asked next says so.
+            for gap in home.missing.iter_mut().filter(|gap| gap.edge == key.edge) {
+                gap.coverage.remove(key.number);
+            }
+            home.missing.retain(|gap| !gap.coverage.is_empty());
             self.drive(key.job);
         } else if key.edge == Edge::JOB && self.is_home(key.job) {
             self.home_state(key.job);

@@ -176,6 +176,13 @@ impl SimClient {
             (_, ClientResponse::Error(error)) if error.kind == ErrorKind::Unavailable => {
                 self.rest_until = now + Duration::from_millis(200);
             }
+            // A node that joined a moment ago may not know how many others there are; the job was
+            // acknowledged, so it is asked for again. Jobs that are lost run into the time limit.
+            (step, ClientResponse::Error(error))
+                if error.kind == ErrorKind::NotFound && !matches!(step, Step::Submit) =>
+            {
+                self.rest_until = now + Duration::from_millis(500);
+            }
             (_, ClientResponse::Error(error)) => self.step = Step::Failed(error.message),
             (Step::Submit, ClientResponse::Status(_)) => self.step = Step::Upload,
             (Step::Upload, ClientResponse::Status(status)) => {
@@ -194,12 +201,12 @@ impl SimClient {
                     self.step = Step::Fetch { chunks, hash, received: BTreeMap::new() };
                 }
                 (JobState::Failed { message }, _) => self.step = Step::Failed(message),
+                // What is on its way may be what is missed.
+                _ if !self.todo.is_empty() || !self.in_flight.is_empty() => {}
                 _ => {
                     for (table, told) in status.tables.iter().enumerate() {
                         for number in told.missing.iter() {
-                            if !self.in_flight.contains_key(&(table, number)) {
-                                self.todo.insert((table, number));
-                            }
+                            self.todo.insert((table, number));
                         }
                     }
                 }

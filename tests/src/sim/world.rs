@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,124 +11,53 @@ use cortado_core::task::execute;
 use cortado_core::{Config, Effect, Input};
 use cortado_engine::Durability;
 use cortado_membership::Output;
-use cortado_protocol::client::BatchReply;
-use cortado_protocol::client::{ClientResponse, MemberState as ShownState};
+use cortado_protocol::client::MemberState as ShownState;
 use cortado_protocol::frame;
-use cortado_protocol::peer::{Hello, LinkFrame};
+use cortado_protocol::peer::LinkFrame;
 use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::client::{Sent, SimClient};
 use super::data::Dataset;
+use super::dials::{Dials, Fault, Outcome};
+use super::event::Event;
 use super::net::{Link, Net};
 use super::node::{SimNode, SimRecords, index_of, node_index};
 
-/// What a run is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Dials {
-    /// Nodes.
-    pub nodes: usize,
-    /// Clients, each with its own job.
-    pub clients: usize,
-    /// Share of datagrams lost.
-    pub datagram_loss: f64,
-    /// Mean virtual milliseconds between two breaks of some link; 0 for none.
-    pub link_break_ms: u64,
-    /// Crashes of a random node, each followed by a restart.
-    pub crashes: u32,
-}
-
-impl Dials {
-    /// Dials drawn from a seed ("swarm testing": each run has its own mix of faults).
-    #[must_use]
-    pub fn drawn(seed: u64) -> Self {
-        let rng = &mut StdRng::seed_from_u64(seed ^ 0xd1a1_5eed);
-        Self {
-            nodes: rng.random_range(1..=7),
-            clients: rng.random_range(1..=3),
-            datagram_loss: [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)],
-            link_break_ms: [0, 50, 200, 1_000][rng.random_range(0..4)],
-            crashes: rng.random_range(0..6),
-        }
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Hash over all that happened, in order.
-    pub trace: u64,
-    /// Virtual time it took.
-    pub took: Duration,
-    /// Crashes that happened while a job ran.
-    pub crashes: u32,
-    /// Links that broke.
-    pub breaks: u32,
-    /// Batches acknowledged.
-    pub acknowledged: usize,
-}
-
-enum Event {
-    Tick { node: usize, boot: u64 },
-    Probe { node: usize, boot: u64 },
-    Sync { node: usize, boot: u64 },
-    Task { node: usize, boot: u64, id: u64, output: cortado_core::task::TaskOutput },
-    Datagram { from: usize, to: usize, data: Bytes },
-    Dial { from: usize, to: usize, boot: u64 },
-    Hello { from: usize, to: usize, conn: u64 },
-    Welcome { from: usize, to: usize, conn: u64, hello: Hello },
-    Frame { from: usize, to: usize, conn: u64, bytes: Bytes },
-    Ack { from: usize, to: usize, conn: u64, next: u64 },
-    Broken { from: usize, to: usize, boot: u64 },
-    BreakSome,
-    Client(usize),
-    ClientTick(usize),
-    Ask { client: usize, node: usize, sent: Sent },
-    Answer { client: usize, response: ClientResponse, tail: Bytes },
-    BatchAnswer { client: usize, reply: BatchReply },
-    Crash,
-    Start(usize),
-}
-
-impl Event {
-    /// For the trace of a run.
-    fn name(&self) -> String {
-        match self {
-            Self::Crash => "crash".to_owned(),
-            Self::Start(node) => format!("start node-{}", node + 1),
-            Self::Broken { from, to, .. } => format!("link {} to {} broke", from + 1, to + 1),
-            Self::Frame { from, to, bytes, .. } => {
-                let message = frame::decode::<LinkFrame>(&bytes.slice(frame::PREFIX_BYTES..));
-                let text = message.map_or_else(|e| e.to_string(), |(head, _)| format!("{head:?}"));
-                format!("{} to {}: {:.300}", from + 1, to + 1, text)
-            }
-            Self::Answer { client, response, .. } => {
-                format!("answer to client {client}: {:.200}", format!("{response:?}"))
-            }
-            Self::Ask { client, node, sent } => {
-                format!("client {client} asks node-{}: {:.100}", node + 1, format!("{sent:?}"))
-            }
-            _ => String::new(),
-        }
-    }
-}
-
 /// A simulated cluster with its clients.
 pub struct World {
-    now: Duration,
-    rng: StdRng,
+    pub(super) now: Duration,
+    pub(super) rng: StdRng,
     dials: Dials,
     config: Config,
-    nodes: Vec<SimNode>,
-    net: Net,
+    pub(super) nodes: Vec<SimNode>,
+    /// Until when each node stands still.
+    pub(super) paused: Paused,
+    pub(super) net: Net,
     clients: Vec<SimClient>,
     events: BTreeMap<(Duration, u64), Event>,
     number: u64,
     tickets: BTreeMap<u64, usize>,
     trace: DefaultHasher,
-    crashes: u32,
-    breaks: u32,
+    seen: BTreeMap<Fault, u32>,
+}
+
+/// Until when each node stands still.
+#[derive(Default)]
+pub(super) struct Paused(BTreeMap<usize, Option<Duration>>);
+
+impl Index<usize> for Paused {
+    type Output = Option<Duration>;
+    fn index(&self, node: usize) -> &Option<Duration> {
+        self.0.get(&node).unwrap_or(&None)
+    }
+}
+
+impl IndexMut<usize> for Paused {
+    fn index_mut(&mut self, node: usize) -> &mut Option<Duration> {
+        self.0.entry(node).or_default()
+    }
 }
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -155,17 +86,17 @@ impl World {
         Self {
             now: Duration::ZERO,
             rng,
-            dials,
             config,
             nodes: (0..dials.nodes).map(SimNode::new).collect(),
+            dials,
             net: Net::default(),
             clients,
             events: BTreeMap::new(),
             number: 0,
             tickets: BTreeMap::new(),
+            paused: Paused::default(),
             trace: DefaultHasher::new(),
-            crashes: 0,
-            breaks: 0,
+            seen: BTreeMap::new(),
         }
     }
 
@@ -182,13 +113,8 @@ impl World {
             let delay = self.delay(50_000, 1_500_000);
             self.plan(delay, Event::ClientTick(client));
         }
-        for _ in 0..self.dials.crashes {
-            let delay = self.delay(100_000, 2_500_000);
-            self.plan(delay, Event::Crash);
-        }
-        if self.dials.link_break_ms > 0 {
-            let delay = self.delay(0, self.dials.link_break_ms * 2_000);
-            self.plan(delay, Event::BreakSome);
+        for (at, fault) in self.dials.faults.clone() {
+            self.plan(at, Event::Fault(fault));
         }
         while self.clients.iter().any(|client| client.result().is_none()) {
             let Some(((at, number), event)) = self.events.pop_first() else {
@@ -208,7 +134,11 @@ impl World {
                 return Err(format!("a client failed: {message}"));
             }
             (at, number, std::mem::discriminant(&event)).hash(&mut self.trace);
-            self.happen(event);
+            match event.node().and_then(|node| self.paused[node]) {
+                // What happens to a node that stands still happens when it goes on, in order.
+                Some(until) if until > self.now => self.plan_at(until, event),
+                _ => self.happen(event),
+            }
         }
         self.compare()
     }
@@ -247,26 +177,25 @@ impl World {
         Ok(Outcome {
             trace: self.trace.finish(),
             took: self.now,
-            crashes: self.crashes,
-            breaks: self.breaks,
+            seen: self.seen,
             acknowledged: self.clients.iter().map(|client| client.acknowledged.len()).sum(),
         })
     }
 
-    fn plan(&mut self, after: Duration, event: Event) {
+    pub(super) fn plan(&mut self, after: Duration, event: Event) {
         self.plan_at(self.now + after, event);
     }
 
-    fn plan_at(&mut self, at: Duration, event: Event) {
+    pub(super) fn plan_at(&mut self, at: Duration, event: Event) {
         self.number += 1;
         self.events.insert((at, self.number), event);
     }
 
-    fn delay(&mut self, from_us: u64, to_us: u64) -> Duration {
+    pub(super) fn delay(&mut self, from_us: u64, to_us: u64) -> Duration {
         Duration::from_micros(self.rng.random_range(from_us..=to_us.max(from_us)))
     }
 
-    fn unix_ms(&self) -> u64 {
+    pub(super) fn unix_ms(&self) -> u64 {
         START_MS + self.now.as_millis() as u64
     }
 
@@ -277,10 +206,17 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Start(node) => self.start(node),
-            Event::Crash => self.crash(),
+            Event::Fault(fault) => {
+                if self.fault(fault) {
+                    *self.seen.entry(fault).or_default() += 1;
+                }
+            }
+            Event::Heal => self.net.cut.clear(),
+            Event::Resume(node) => self.paused[node] = None,
+            Event::DrainLimit { node, boot } if self.runs(node, boot) => self.leave(node),
             Event::Tick { node, boot } if self.runs(node, boot) => {
                 let planned = self.nodes[node].process.as_ref().map(|process| process.tick_at);
-                if planned == Some(self.now) {
+                if planned.is_some_and(|at| at <= self.now) {
                     self.input(node, Input::Tick);
                     self.plan_tick(node, true);
                 }
@@ -318,11 +254,6 @@ impl World {
                 let delay = self.delay(50_000, 300_000);
                 self.plan(delay, Event::Dial { from, to, boot });
             }
-            Event::BreakSome => {
-                self.break_some();
-                let delay = self.delay(0, self.dials.link_break_ms * 2_000);
-                self.plan(delay, Event::BreakSome);
-            }
             Event::Client(client) => self.client(client),
             Event::ClientTick(client) => {
                 self.client(client);
@@ -345,7 +276,7 @@ impl World {
 
     // --- nodes
 
-    fn start(&mut self, node: usize) {
+    pub(super) fn start(&mut self, node: usize) {
         if self.nodes[node].process.is_some() {
             return;
         }
@@ -353,30 +284,6 @@ impl World {
         self.nodes[node].start(&self.config, count, now, unix_ms, &mut self.rng);
         self.plan_tick(node, true);
         self.carry_detector(node);
-    }
-
-    fn crash(&mut self) {
-        let running: Vec<_> =
-            (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()).collect();
-        let Some(node) = running.get(self.rng.random_range(0..running.len().max(1))) else {
-            return;
-        };
-        let node = *node;
-        self.crashes += 1;
-        self.nodes[node].crash(&mut self.rng);
-        self.net.unnoticed.retain(|(from, _)| *from != node);
-        let touching: Vec<_> = self
-            .net
-            .links
-            .keys()
-            .copied()
-            .filter(|(from, to)| *from == node || *to == node)
-            .collect();
-        for (from, to) in touching {
-            self.break_link(from, to);
-        }
-        let delay = self.delay(10_000, 6_000_000);
-        self.plan(delay, Event::Start(node));
     }
 
     fn plan_tick(&mut self, node: usize, ticked: bool) {
@@ -389,7 +296,7 @@ impl World {
         }
     }
 
-    fn input(&mut self, node: usize, input: Input) {
+    pub(super) fn input(&mut self, node: usize, input: Input) {
         let (now, unix_ms) = (self.now, self.unix_ms());
         let Some(process) = &mut self.nodes[node].process else { return };
         let mut effects = Vec::new();
@@ -442,7 +349,8 @@ impl World {
                     self.plan(delay, Event::BatchAnswer { client, reply });
                 }
             }
-            Effect::Draining | Effect::Drained => {}
+            Effect::Draining => self.draining(node),
+            Effect::Drained => self.leave(node),
         }
     }
 
@@ -492,18 +400,20 @@ impl World {
         self.carry_detector(to);
     }
 
-    fn carry_detector(&mut self, node: usize) {
+    pub(super) fn send_datagram(&mut self, from: usize, to: SocketAddr, data: Bytes) {
+        let Some(to) = index_of(to).filter(|to| *to < self.nodes.len()) else { return };
+        if !self.rng.random_bool(self.dials.datagram_loss) {
+            let delay = self.delay(200, 2_000);
+            self.plan(delay, Event::Datagram { from, to, data });
+        }
+    }
+
+    pub(super) fn carry_detector(&mut self, node: usize) {
         loop {
             let Some(process) = &mut self.nodes[node].process else { return };
             match process.detector.poll_output() {
                 None => break,
-                Some(Output::Send { to, data, .. }) => {
-                    let Some(to) = index_of(to) else { continue };
-                    if to < self.nodes.len() && !self.rng.random_bool(self.dials.datagram_loss) {
-                        let delay = self.delay(200, 2_000);
-                        self.plan(delay, Event::Datagram { from: node, to, data });
-                    }
-                }
+                Some(Output::Send { to, data, .. }) => self.send_datagram(node, to, data),
                 Some(Output::View(view)) => {
                     let members = self.nodes[node].members(&view);
                     self.dial_members(node, &members.views);
@@ -602,25 +512,6 @@ impl World {
             .expect("nodes send whole frames");
         if let LinkFrame::Message { seq, message } = message {
             self.input(to, Input::Message { conn, from: sender, seq, message, tail });
-        }
-    }
-
-    fn break_link(&mut self, from: usize, to: usize) {
-        if self.net.links.remove(&(from, to)).is_some() {
-            let boot = self.nodes[from].boot;
-            if self.nodes[from].process.is_some() {
-                self.net.unnoticed.insert((from, to));
-            }
-            let delay = self.delay(1_000, 200_000);
-            self.plan(delay, Event::Broken { from, to, boot });
-        }
-    }
-
-    fn break_some(&mut self) {
-        let up: Vec<_> = self.net.links.keys().copied().collect();
-        if let Some((from, to)) = up.get(self.rng.random_range(0..up.len().max(1))).copied() {
-            self.breaks += 1;
-            self.break_link(from, to);
         }
     }
 
