@@ -191,9 +191,23 @@ pub async fn wait(
     root: &Path,
     observer: &dyn Observer,
 ) -> Result<JobStatus, Error> {
+    let mut unknown_since = None;
     loop {
         let asked = Instant::now();
-        let status = status(cluster, spec.job, STATUS_WAIT).await?;
+        let status = match status(cluster, spec.job, STATUS_WAIT).await {
+            // The job was acknowledged, so it exists: a node that joined during a cut may be its
+            // home before it has heard of those who know it.
+            Err(error @ Error::NotFound(_)) => {
+                let since: Instant = *unknown_since.get_or_insert(asked);
+                if since.elapsed() > cluster.patience() {
+                    return Err(error);
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            other => other?,
+        };
+        unknown_since = None;
         observer.note(Progress::Status(&status));
         if let Some(error) = ended(&status) {
             return Err(error);
