@@ -362,3 +362,6 @@ impl Holdings {
         self.gone.iter().copied()
     }
 }
+
+#[cfg(test)]
+mod tests;
