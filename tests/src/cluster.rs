@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 pub use coffee::{Coffee, Shape};
-pub use command::{Cortado, Finished, Running, path_text};
+pub use command::{Cortado, Finished, Running, path_text, program};
 pub use wait::{Deadline, wait_for};
 
 use turn::Turn;

@@ -103,7 +103,7 @@ fn large_sales(sales: &[Sale]) -> String {
         sales.iter().filter(|sale| by_day(&sale.at) && sale.cents >= 7_500).collect();
     rows.sort_by(|a, b| a.id.cmp(&b.id));
     rows.iter().fold("transaction_id,final_amount\n".to_owned(), |mut text, sale| {
-        let _ = writeln!(text, "{},{}", sale.id, amount(sale.cents));
+        let _ = writeln!(text, "{},{}", quoted(&sale.id), amount(sale.cents));
         text
     })
 }

@@ -22,7 +22,12 @@ pub(super) fn programs() -> PathBuf {
     programs.to_owned()
 }
 
-fn program() -> PathBuf {
+/// The program `cortado`, next to which `cortado-node` lies.
+///
+/// # Panics
+/// If one of them was not built.
+#[must_use]
+pub fn program() -> PathBuf {
     for name in ["cortado", "cortado-node"] {
         let path = programs().join(name);
         assert!(
