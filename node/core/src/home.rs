@@ -82,6 +82,8 @@ pub(crate) struct Home {
     entries: BTreeMap<u64, Vec<Origin>>,
     retry_at: Duration,
     progress_at: Duration,
+    /// Every reachable member was asked for the job's log since this node became the home.
+    pub(crate) fresh: bool,
 }
 
 impl Home {
@@ -95,6 +97,7 @@ impl Home {
             entries: BTreeMap::new(),
             retry_at: now,
             progress_at: now,
+            fresh: false,
         }
     }
 
@@ -103,9 +106,9 @@ impl Home {
         self.entries.entry(number).or_default().push(origin);
     }
 
-    /// Whether nothing is left to do or to say.
-    fn is_over(&self) -> bool {
-        let ended = matches!(self.phase, Phase::Ended);
+    /// Whether nothing is left to do or to say; `known` jobs have a specification here.
+    fn is_over(&self, known: bool) -> bool {
+        let ended = matches!(self.phase, Phase::Ended) || !known;
         ended && self.waiting.is_empty() && self.entries.is_empty()
     }
 
@@ -375,7 +378,13 @@ impl Core {
         }
     }
 
+    /// Others may have gone on without this node: ask them before the next answer.
+    pub(crate) fn homes_not_fresh(&mut self) {
+        self.homes.values_mut().for_each(|home| home.fresh = false);
+    }
+
     pub(crate) fn homes_after_change(&mut self) {
+        self.homes_not_fresh();
         let jobs: Vec<_> = self.jobs.keys().copied().collect();
         for job in jobs {
             let open = self.jobs[&job].plan.is_some() && self.jobs[&job].ended().is_none();
@@ -395,7 +404,9 @@ impl Core {
             self.answer_overdue(job);
             self.drive(job);
         }
-        self.homes.retain(|_, home| !home.is_over());
+        let jobs = &self.jobs;
+        let known = |job: &JobId| jobs.get(job).is_some_and(|log: &JobLog| log.plan.is_some());
+        self.homes.retain(|job, home| !home.is_over(known(job)));
         self.expire_jobs();
     }
 

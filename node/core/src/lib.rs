@@ -12,6 +12,8 @@
 //! | `replicate` | when an entry is durable on W nodes |
 //! | `mapper` | what becomes of a client's batch |
 //! | `ask` | where a client's request goes |
+//! | `request` | what a job's home answers |
+//! | `search` | whether a home knows enough to answer |
 //! | `home` | what a job needs next |
 //! | `work` | when slots are complete, and closing their gaps |
 //! | `handoff` | what moves where after a change of view |
@@ -37,6 +39,8 @@ pub mod link;
 mod mapper;
 mod placement;
 mod replicate;
+mod request;
+mod search;
 mod store;
 pub mod task;
 mod work;
@@ -194,6 +198,8 @@ pub struct Core {
     effects: Vec<Effect>,
 }
 
+/// Ticks come at least every half second; after this long without any input the node stood still.
+const STALL: Duration = Duration::from_millis(1500);
 /// Numbers given out in one boot: boots are at least a millisecond apart, and far more than that per
 /// number.
 const BOOT_SHIFT: u32 = 16;
@@ -236,6 +242,10 @@ impl Core {
     /// Takes one input at a time `now` (since any fixed start, never going back) and a wall clock in
     /// milliseconds since the Unix epoch (which may jump), and appends what is to be done.
     pub fn handle(&mut self, now: Duration, wall_ms: u64, input: Input, out: &mut Vec<Effect>) {
+        if now > self.now + STALL {
+            // Paused, or starved: the others may have gone on without this node.
+            self.homes_not_fresh();
+        }
         self.now = self.now.max(now);
         self.wall_ms = wall_ms;
         match input {
@@ -322,7 +332,11 @@ impl Core {
                 self.links.give_up(*peer);
             }
         }
-        if before.live == self.members.live && before.reachable == self.members.reachable {
+        // A new generation of its own: the others had given this node up for a while.
+        let renewed =
+            before.generation(self.config.node) != self.members.generation(self.config.node);
+        let same = before.live == self.members.live && before.reachable == self.members.reachable;
+        if same && !renewed {
             return;
         }
         tracing::info!(live = ?self.members.live, "the ring changed");

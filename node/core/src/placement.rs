@@ -31,6 +31,12 @@ impl Members {
         Self { version: 0, live: vec![me], reachable: vec![me], views: Vec::new(), ever_seen: 1 }
     }
 
+    /// The member's generation, if it is known.
+    #[must_use]
+    pub fn generation(&self, node: NodeId) -> Option<u64> {
+        self.views.iter().find(|view| view.id == node).map(|view| view.generation)
+    }
+
     /// Whether messages to the member make sense.
     #[must_use]
     pub fn is_reachable(&self, node: NodeId) -> bool {
