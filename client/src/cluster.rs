@@ -212,6 +212,7 @@ impl Cluster {
         match tokio::time::timeout(timeout, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
+                let error = self.connections.refusal(addr).unwrap_or(error);
                 // Whatever went wrong on it, the next request gets a fresh connection.
                 self.connections.drop(addr);
                 Err(error)

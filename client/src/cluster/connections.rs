@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cortado_transport::{ClientTls, Endpoint};
+use cortado_transport::{ClientTls, ConnectError, Endpoint};
 use quinn::Connection;
 
 /// Why a node did not answer. Nothing is known about what it did with the request.
@@ -66,6 +66,13 @@ impl Connections {
         // Two tasks may have dialled at once: both connections work, the later one is kept.
         self.open().connections.insert(addr, connection.clone());
         Ok(connection)
+    }
+
+    /// Why the connection to a node was closed by the other side: under TLS 1.3 a node that refuses
+    /// the client's certificate says so only after the handshake (RFC 8446 §4.4).
+    pub(super) fn refusal(&self, addr: SocketAddr) -> Option<NoAnswer> {
+        let reason = self.open().connections.get(&addr)?.close_reason()?;
+        Some(NoAnswer::new(ConnectError::from(reason)))
     }
 
     /// Closes the connection to a node, if there is one.
