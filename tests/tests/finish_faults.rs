@@ -1,6 +1,7 @@
 //! Faults while a job finishes. What makes the moment sure: everything is uploaded but not declared,
 //! a node that must fold is stopped in its tracks, and only then the ends of the tables are declared.
 //! The job can't get past that node until it is known to be down.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Many jobs at once: isolated, in order, and gone when their time is over.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use serde_json::Value;
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};

@@ -1,5 +1,5 @@
 //! Who has no right certificate is refused, and both sides say why.
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::path::Path;
 
