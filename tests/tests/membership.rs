@@ -6,7 +6,7 @@ use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
 fn await_moves(cluster: &Cluster) {
     for node in cluster.nodes().iter().filter(|node| node.process().is_some()) {
         let address = node.client_addr().to_string();
-        wait_for(&format!("{} to have moved everything", node.name()), 30, || {
+        wait_for(&format!("{} to have moved everything", node.name()), 60, || {
             let ring = cluster.cortado(&["ring", "--json", "--connect", &address]).run();
             let ring = (ring.code == Some(0)).then(|| ring.json())?;
             ring["moves"].as_array().is_some_and(Vec::is_empty).then_some(())
