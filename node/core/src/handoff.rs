@@ -63,6 +63,22 @@ impl Core {
         }
     }
 
+    /// An entry was sent here by someone with another view: its owners may miss it.
+    pub(crate) fn offer_foreign(&mut self, key: EntryKey) {
+        let me = self.config.node;
+        let placement = self.placement(key.job);
+        let held = self.holdings.edge(key.job, key.edge).map(|edge| edge.slots(key.number, true));
+        let foreign = held.unwrap_or_default().minus(placement.slots_of(me));
+        if foreign.is_empty() {
+            return;
+        }
+        for (owner, slots) in &placement.by_owner {
+            if !slots.and(foreign).is_empty() {
+                self.handoff_to(*owner);
+            }
+        }
+    }
+
     pub(crate) fn handoff_after_change(&mut self) {
         let me = self.config.node;
         let live = self.members.live.iter().copied();

@@ -171,6 +171,9 @@ impl Core {
                 touched.push(key);
             }
         }
+        for key in &touched {
+            self.offer_foreign(*key);
+        }
         let log = self.config.log;
         for (to, entries) in stored {
             self.send(to, PeerMessage::Stored { log, entries });
