@@ -6,7 +6,7 @@ use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
 fn await_moves(cluster: &Cluster) {
     for node in cluster.nodes().iter().filter(|node| node.process().is_some()) {
         let address = node.client_addr().to_string();
-        wait_for(&format!("{} to have moved everything", node.name()), 60, || {
+        wait_for(&format!("{} to have moved everything", node.name()), 15, || {
             let ring = cluster.cortado(&["ring", "--json", "--connect", &address]).run();
             let ring = (ring.code == Some(0)).then(|| ring.json())?;
             ring["moves"].as_array().is_some_and(Vec::is_empty).then_some(())
@@ -53,7 +53,7 @@ fn a_node_drains_during_an_upload() {
     wait_for("the drained node to leave", 60, || (!cluster.is_running(home)).then_some(()));
     let _ = run.wait().ok();
     data.check(&cluster, &job, "out");
-    // Everything it had is elsewhere: another one may be lost at once, and its disk with it.
+    // Everything it had is elsewhere: another one may be lost at once.
     let other = cluster.home(&job);
     cluster.kill(&other);
     fetch_and_check(&cluster, &data, &job, "again");

@@ -43,7 +43,7 @@ fn each_kind_of_fault_happens_and_is_survived() {
 
 #[test]
 fn mixed_faults_are_survived() {
-    for seed in 0..150 {
+    for seed in 0..250 {
         run(seed, Dials::drawn(seed));
     }
 }

@@ -43,6 +43,8 @@ mod request;
 mod search;
 mod store;
 pub mod task;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use placement::Members;

@@ -105,10 +105,10 @@ impl Core {
                 self.home_state(job).fresh = !(search.silent || unasked);
             }
             for (origin, request) in search.parked {
-                // A node this one does not see yet may know the job, the asking one to begin with.
+                // A node this one does not see yet may know more, the asking one to begin with.
                 let unseen = !self.members.is_reachable(origin.0);
-                if (search.silent || unasked || unseen) && self.plan_of(job).is_none() {
-                    let message = "some members did not say whether they know the job";
+                if search.silent || unasked || unseen {
+                    let message = "some members did not say what they know of the job";
                     self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());
                 } else {
                     self.on_job_request(origin, job, request, true);

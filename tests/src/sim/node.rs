@@ -130,12 +130,7 @@ impl SimNode {
             client_port: 7002,
         };
         let seeds = (0..count.min(2)).map(gossip_addr).collect();
-        let detector_config = DetectorConfig {
-            profile: Profile::Lan,
-            seed: rng.random(),
-            seeds,
-            ..Default::default()
-        };
+        let detector_config = DetectorConfig { profile: Profile::Lan, seed: rng.random(), seeds };
         let detector = Detector::new(detector_config, me, self.known.clone(), now, unix_ms);
         let reader = log.reader();
         self.process = Some(Process {

@@ -207,9 +207,8 @@ impl World {
         match event {
             Event::Start(node) => self.start(node),
             Event::Fault(fault) => {
-                if self.fault(fault) {
-                    *self.seen.entry(fault).or_default() += 1;
-                }
+                let happened = self.fault(fault);
+                *self.seen.entry(fault).or_default() += u32::from(happened);
             }
             Event::Heal => self.net.cut.clear(),
             Event::Resume(node) => self.paused[node] = None,
@@ -241,12 +240,7 @@ impl World {
                 }
             }
             Event::Frame { from, to, conn, bytes } => self.frame(from, to, conn, &bytes),
-            Event::Ack { from, to, conn, next } => {
-                if self.net.link(from, to, conn).is_some() {
-                    let peer = self.nodes[to].id;
-                    self.input(from, Input::LinkAck(peer, next));
-                }
-            }
+            Event::Ack { from, to, conn, next } => self.ack(from, to, conn, next),
             Event::Broken { from, to, boot } if self.runs(from, boot) => {
                 self.net.unnoticed.remove(&(from, to));
                 let peer = self.nodes[to].id;
@@ -501,6 +495,13 @@ impl World {
         let conn = link.conn;
         let at = self.forward(from, to);
         self.plan_at(at, Event::Frame { from, to, conn, bytes });
+    }
+
+    fn ack(&mut self, from: usize, to: usize, conn: u64, next: u64) {
+        if self.net.link(from, to, conn).is_some() {
+            let peer = self.nodes[to].id;
+            self.input(from, Input::LinkAck(peer, next));
+        }
     }
 
     fn frame(&mut self, from: usize, to: usize, conn: u64, bytes: &Bytes) {
