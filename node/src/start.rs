@@ -189,6 +189,7 @@ fn core_config(settings: &Settings, generation: u64) -> Config {
         expected_nodes: settings.expected_nodes,
         max_running_jobs: settings.max_running_jobs,
         job_ttl: settings.job_ttl(),
+        planted: None,
     }
 }
 

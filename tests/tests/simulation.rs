@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cortado_core::PlantedBug;
 use tests::sim::{Dials, Fault, Outcome, World};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -53,4 +54,27 @@ fn the_same_seed_is_the_same_run() {
     let dials = |seed| Dials::drawn(seed);
     assert_eq!(run(7, dials(7)), run(7, dials(7)));
     assert_ne!(run(7, dials(7)).trace, run(8, dials(8)).trace);
+}
+
+/// A simulator that finds nothing proves nothing.
+#[test]
+fn planted_bugs_are_found() {
+    use PlantedBug::{
+        AcknowledgeBeforeFsync, DropCancel, FinishWithGap, ForgetHandoff, SkipDuplicateCheck,
+    };
+    let bugs =
+        [AcknowledgeBeforeFsync, SkipDuplicateCheck, ForgetHandoff, FinishWithGap, DropCancel];
+    // What a bug breaks may show as a failed assertion inside the core; that is a find, too.
+    std::panic::set_hook(Box::new(|_| ()));
+    let found = |bug: PlantedBug, seed: u64| {
+        let dials = Dials { planted: Some(bug), ..Dials::drawn(seed) };
+        let run = || World::new(seed, dials).run(LIMIT).is_ok();
+        !std::panic::catch_unwind(run).unwrap_or(false)
+    };
+    let first = |bug| (0..2_000).find(|seed| found(bug, *seed));
+    let finds: Vec<_> = bugs.iter().map(|bug| (*bug, first(*bug))).collect();
+    let _ = std::panic::take_hook();
+    println!("first seeds: {finds:?}");
+    let missed: Vec<_> = finds.iter().filter(|(_, seed)| seed.is_none()).collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }

@@ -11,7 +11,7 @@ use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
 use crate::task::{Purpose, Task, TaskOutput};
-use crate::{Core, Effect};
+use crate::{Core, Effect, PlantedBug};
 
 /// Pause between two rounds of offers.
 const OFFER_EVERY: Duration = Duration::from_millis(250);
@@ -56,9 +56,13 @@ fn covered(held: &[EdgeCoverage], mine: &EdgeCoverage) -> SlotSet {
 }
 
 impl Core {
+    fn forgets_handoff(&self) -> bool {
+        self.config.planted == Some(PlantedBug::ForgetHandoff)
+    }
+
     /// The peer may miss something: offer it what it owns, soon.
     pub(crate) fn handoff_to(&mut self, peer: NodeId) {
-        if peer != self.config.node {
+        if peer != self.config.node && !self.forgets_handoff() {
             self.handoff.dirty.insert(peer);
         }
     }
@@ -135,6 +139,9 @@ impl Core {
     }
 
     fn offer_all(&mut self, peer: NodeId) {
+        if self.forgets_handoff() {
+            return;
+        }
         let jobs: Vec<_> = self.holdings.jobs().map(|(job, _)| job).collect();
         for job in jobs {
             let slots = self.placement(job).slots_of(peer);

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse, MemberView};
 use cortado_protocol::job::BatchHeader;
 use cortado_protocol::peer::{Hello, PeerMessage};
-use cortado_protocol::{JobId, LogId, NodeId};
+use cortado_protocol::{JobId, LogId, NodeId, SlotSet};
 
 mod admission;
 mod ask;
@@ -83,6 +83,23 @@ pub struct Config {
     pub max_running_jobs: u32,
     /// How long a job is kept after it ended, or after the last sign of it.
     pub job_ttl: Duration,
+    /// A fault for the simulator to find. The daemon has no way to set it.
+    pub planted: Option<PlantedBug>,
+}
+
+/// Faults that a simulator worth its name finds: each breaks one promise on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Say that an entry is stored before it is synced.
+    AcknowledgeBeforeFsync,
+    /// Index an entry that is held already once more.
+    SkipDuplicateCheck,
+    /// Offer nothing to new owners.
+    ForgetHandoff,
+    /// Fold a slot that misses batches.
+    FinishWithGap,
+    /// Say that a job is cancelled, and forget it.
+    DropCancel,
 }
 
 /// What happens to a core.
@@ -454,6 +471,13 @@ impl Core {
         let id = self.fresh_id();
         self.tasks.insert(id, purpose);
         self.effects.push(Effect::Run(id, Box::new(task)));
+    }
+
+    /// What this node holds durably of a job, for checks from outside.
+    #[must_use]
+    pub fn held(&self, job: JobId) -> Vec<cortado_protocol::peer::EdgeCoverage> {
+        let held = self.holdings.job(job);
+        held.map(|held| held.coverage(SlotSet::ALL, true)).unwrap_or_default()
     }
 
     /// The members as clients see them.

@@ -155,6 +155,8 @@ impl Core {
             if outstanding.is_durable(self.config.min_copies) {
                 let done = self.replicator.outstanding.remove(key).expect("looked up just now");
                 let copies = done.fewest_copies();
+                // Durable on W nodes, of which this one need not be the first.
+                self.job_log_durable(&done.entry);
                 self.on_replicated(*key, done.asker, copies);
             }
         }

@@ -9,7 +9,7 @@ use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet, frame};
 
 use crate::holdings::{Admitted, Place};
-use crate::{Core, Effect, RecordRef};
+use crate::{Core, Effect, PlantedBug, RecordRef};
 
 /// Appends under way and who waits for them.
 #[derive(Default)]
@@ -76,6 +76,14 @@ impl Core {
         }
     }
 
+    /// An entry of a job's log is durable on enough nodes: what it says holds from now on.
+    pub(crate) fn job_log_durable(&mut self, entry: &Entry) {
+        let decoded = job_entry(entry);
+        if decoded.is_some() {
+            self.job_log_touched(entry.head.key.job, decoded, self.wall_ms);
+        }
+    }
+
     /// A peer, or this node itself, wants an entry stored here.
     pub(crate) fn on_store(&mut self, from: NodeId, bytes: &Bytes) {
         let entry = match Entry::decode(bytes) {
@@ -92,7 +100,11 @@ impl Core {
             return;
         }
         let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
-        match edge.compare(&entry.head) {
+        let compared = match self.config.planted {
+            Some(PlantedBug::SkipDuplicateCheck) => Admitted::New(entry.head.slots),
+            _ => edge.compare(&entry.head),
+        };
+        match compared {
             Admitted::Conflict(slot) => {
                 self.store.conflicts += 1;
                 tracing::error!(?key, ?slot, %from, "two different entries under one number; both kept");
@@ -130,8 +142,9 @@ impl Core {
     }
 
     fn answer_when_durable(&mut self, to: NodeId, key: EntryKey, slots: SlotSet) {
-        let durable =
-            self.holdings.edge(key.job, key.edge).map(|edge| edge.slots(key.number, true));
+        let synced = self.config.planted != Some(PlantedBug::AcknowledgeBeforeFsync);
+        let held = self.holdings.edge(key.job, key.edge);
+        let durable = held.map(|edge| edge.slots(key.number, synced));
         if durable.is_some_and(|durable| durable.contains_all(slots)) {
             let log = self.config.log;
             self.send(to, PeerMessage::Stored { log, entries: vec![(key, slots)] });

@@ -37,6 +37,7 @@ impl Bench {
             expected_nodes: 3,
             max_running_jobs: 4,
             job_ttl: Duration::from_secs(3600),
+            planted: None,
         };
         let core = Core::new(config);
         let (sent, appends, replies) = (Vec::new(), Vec::new(), Vec::new());

@@ -29,8 +29,15 @@ enum Step {
     Submit,
     Upload,
     Wait,
-    Fetch { chunks: u64, hash: u64, received: BTreeMap<u64, Bytes> },
+    Fetch {
+        chunks: u64,
+        hash: u64,
+        received: BTreeMap<u64, Bytes>,
+    },
+    Cancel,
     Done(Bytes),
+    /// It was cancelled, and the cluster says so.
+    Cancelled,
     Failed(String),
 }
 
@@ -45,12 +52,14 @@ pub(crate) struct SimClient {
     ends: BTreeSet<usize>,
     asked_at: Option<Duration>,
     rest_until: Duration,
-    /// Batches acknowledged, for the invariant that these are never asked for again in vain.
+    /// Cancels when it has so many acknowledgements.
+    cancel_at: Option<usize>,
+    /// Batches acknowledged. They are never sent again: acknowledged means durable.
     pub(crate) acknowledged: BTreeSet<(usize, u64)>,
 }
 
 impl SimClient {
-    pub(crate) fn new(data: Dataset) -> Self {
+    pub(crate) fn new(data: Dataset, cancels: bool) -> Self {
         let numbers = |(table, batches): (usize, &Vec<_>)| {
             (0..batches.len() as u64).map(move |number| (table, number)).collect::<Vec<_>>()
         };
@@ -64,8 +73,14 @@ impl SimClient {
             ends: BTreeSet::new(),
             asked_at: None,
             rest_until: Duration::ZERO,
+            cancel_at: cancels.then_some(3),
             acknowledged: BTreeSet::new(),
         }
+    }
+
+    /// Whether it wants nothing more.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.step, Step::Done(_) | Step::Cancelled)
     }
 
     /// The result's bytes, once there.
@@ -90,6 +105,8 @@ impl SimClient {
             Step::Upload => "uploading",
             Step::Wait => "waiting",
             Step::Fetch { .. } => "fetching",
+            Step::Cancel => "cancelling",
+            Step::Cancelled => "cancelled",
             Step::Done(_) => "done",
             Step::Failed(_) => "failed",
         };
@@ -102,6 +119,11 @@ impl SimClient {
         if now < self.rest_until {
             return out;
         }
+        let enough = self.cancel_at.is_some_and(|at| self.acknowledged.len() >= at);
+        if enough && self.asked_at.is_none() {
+            self.cancel_at = None;
+            self.step = Step::Cancel;
+        }
         let late = |at: &Duration| now >= *at + PATIENCE;
         let lost: Vec<_> =
             self.in_flight.iter().filter(|(_, at)| late(at)).map(|(key, _)| *key).collect();
@@ -109,7 +131,7 @@ impl SimClient {
             self.in_flight.remove(&key);
             self.todo.insert(key);
         }
-        if !matches!(self.step, Step::Submit) {
+        if !matches!(self.step, Step::Submit | Step::Cancel | Step::Cancelled) {
             while self.in_flight.len() < WINDOW {
                 let Some((table, number)) = self.todo.pop_first() else { break };
                 self.in_flight.insert((table, number), now);
@@ -145,7 +167,8 @@ impl SimClient {
                 let chunk = (0..*chunks).find(|chunk| !received.contains_key(chunk))?;
                 Some(ClientRequest::Result { job, chunk })
             }
-            Step::Done(_) | Step::Failed(_) => None,
+            Step::Cancel => Some(ClientRequest::Cancel(job)),
+            Step::Done(_) | Step::Cancelled | Step::Failed(_) => None,
         }
     }
 
@@ -162,7 +185,7 @@ impl SimClient {
                 self.todo.insert(key);
                 self.rest_until = now + Duration::from_millis(100);
             }
-            // A job that is done needs no more batches.
+            // A job that is done or cancelled needs no more batches.
             BatchOutcome::Refused(error) if error.kind == ErrorKind::Ended => {}
             BatchOutcome::Refused(error) => self.step = Step::Failed(error.message),
         }
@@ -184,6 +207,13 @@ impl SimClient {
                 self.rest_until = now + Duration::from_millis(500);
             }
             (_, ClientResponse::Error(error)) => self.step = Step::Failed(error.message),
+            (Step::Cancel, ClientResponse::Status(status)) => match status.state {
+                JobState::Cancelled => self.step = Step::Cancelled,
+                JobState::Done => self.step = Step::Wait,
+                other => {
+                    self.step = Step::Failed(format!("cancelled, and told it is {other:?}"));
+                }
+            },
             (Step::Submit, ClientResponse::Status(_)) => self.step = Step::Upload,
             (Step::Upload, ClientResponse::Status(status)) => {
                 for (table, told) in status.tables.iter().enumerate() {
@@ -206,7 +236,9 @@ impl SimClient {
                 _ => {
                     for (table, told) in status.tables.iter().enumerate() {
                         for number in told.missing.iter() {
-                            self.todo.insert((table, number));
+                            if !self.acknowledged.contains(&(table, number)) {
+                                self.todo.insert((table, number));
+                            }
                         }
                     }
                 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cortado_core::PlantedBug;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -56,15 +57,22 @@ pub struct Dials {
     pub clients: usize,
     /// Share of datagrams lost.
     pub datagram_loss: f64,
+    /// Longest time a sync of a disk takes, in virtual milliseconds.
+    pub sync_ms: u64,
     /// What goes wrong, and when.
     pub faults: Vec<(Duration, Fault)>,
+    /// Clients that cancel their job in the middle of the upload.
+    pub cancels: usize,
+    /// A fault of the program itself, to see whether it is found.
+    pub planted: Option<PlantedBug>,
 }
 
 impl Dials {
     /// A run in which nothing goes wrong.
     #[must_use]
     pub fn calm(nodes: usize, clients: usize) -> Self {
-        Self { nodes, clients, datagram_loss: 0.0, faults: Vec::new() }
+        let (faults, cancels, planted) = (Vec::new(), 0, None);
+        Self { nodes, clients, datagram_loss: 0.0, sync_ms: 15, faults, cancels, planted }
     }
 
     /// The same with `count` faults of one kind, spread over the first seconds.
@@ -98,7 +106,10 @@ impl Dials {
             *fault != Fault::Wipe || wipes == 1
         });
         let datagram_loss = [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)];
-        Self { nodes, clients: rng.random_range(1..=3), datagram_loss, faults }
+        let clients = rng.random_range(1..=3);
+        let cancels = usize::from(rng.random_bool(0.2));
+        let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
+        Self { nodes, clients, datagram_loss, sync_ms, faults, cancels, planted: None }
     }
 }
 

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use cortado_core::task::execute;
 use cortado_core::{Config, Effect, Input};
 use cortado_engine::Durability;
-use cortado_membership::Output;
+use cortado_membership::{Output, ring};
 use cortado_protocol::client::MemberState as ShownState;
 use cortado_protocol::frame;
 use cortado_protocol::peer::LinkFrame;
-use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION};
+use cortado_protocol::{Coverage, JobId, LogId, NodeId, PROTOCOL_VERSION};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -60,6 +60,8 @@ impl IndexMut<usize> for Paused {
     }
 }
 
+/// How long owners may take to hold what they should once everything has healed: a sweep and some.
+const SETTLE: Duration = Duration::from_secs(45);
 const START_MS: u64 = 1_700_000_000_000;
 
 impl World {
@@ -79,9 +81,13 @@ impl World {
             expected_nodes: dials.nodes as u16,
             max_running_jobs: 4,
             job_ttl: Duration::from_secs(86_400),
+            planted: dials.planted,
         };
         let job = |client: usize| JobId((u128::from(START_MS) << 80) | (0x7000 + client as u128));
-        let client = |client| SimClient::new(Dataset::coffee(job(client), rng.random(), 8));
+        let client = |client| {
+            let data = Dataset::coffee(job(client), rng.random(), 8);
+            SimClient::new(data, client < dials.cancels)
+        };
         let clients = (0..dials.clients).map(client).collect();
         Self {
             now: Duration::ZERO,
@@ -116,31 +122,93 @@ impl World {
         for (at, fault) in self.dials.faults.clone() {
             self.plan(at, Event::Fault(fault));
         }
-        while self.clients.iter().any(|client| client.result().is_none()) {
-            let Some(((at, number), event)) = self.events.pop_first() else {
-                return Err("nothing happens any more".to_owned());
-            };
-            self.now = at;
-            if tracing::enabled!(tracing::Level::TRACE) {
-                let name = event.name();
-                if !name.is_empty() {
-                    tracing::trace!("{at:?} #{number} {name}");
-                }
-            }
-            if at > limit {
-                return Err(format!("not done after {limit:?}:{}", self.describe()));
-            }
+        while !self.clients.iter().all(SimClient::is_over) {
             if let Some(message) = self.clients.iter().find_map(SimClient::failure) {
                 return Err(format!("a client failed: {message}"));
             }
-            (at, number, std::mem::discriminant(&event)).hash(&mut self.trace);
-            match event.node().and_then(|node| self.paused[node]) {
-                // What happens to a node that stands still happens when it goes on, in order.
-                Some(until) if until > self.now => self.plan_at(until, event),
-                _ => self.happen(event),
+            self.step()?;
+            if self.now > limit {
+                return Err(format!("not done after {limit:?}:{}", self.describe()));
             }
         }
+        self.settle()?;
         self.compare()
+    }
+
+    /// Lets one thing happen.
+    fn step(&mut self) -> Result<(), String> {
+        let Some(((at, number), event)) = self.events.pop_first() else {
+            return Err("nothing happens any more".to_owned());
+        };
+        self.now = at;
+        if tracing::enabled!(tracing::Level::TRACE) {
+            let name = event.name();
+            if !name.is_empty() {
+                tracing::trace!("{at:?} #{number} {name}");
+            }
+        }
+        (at, number, std::mem::discriminant(&event)).hash(&mut self.trace);
+        match event.node().and_then(|node| self.paused[node]) {
+            // What happens to a node that stands still happens when it goes on, in order.
+            Some(until) if until > self.now => self.plan_at(until, event),
+            _ => self.happen(event),
+        }
+        Ok(())
+    }
+
+    /// When everything has healed, every owner of a slot comes to hold all that any node holds of
+    /// it (I3), as long as the job lives.
+    fn settle(&mut self) -> Result<(), String> {
+        self.events.retain(|_, event| !matches!(event, Event::Fault(_)));
+        self.net.cut.clear();
+        let until = self.now + SETTLE;
+        let mut look_at = self.now;
+        loop {
+            self.step()?;
+            if self.now < look_at {
+                continue;
+            }
+            look_at = self.now + Duration::from_millis(500);
+            let missing = self.missing_copies();
+            if missing.is_none() && self.nodes.iter().all(|node| node.process.is_some()) {
+                return Ok(());
+            }
+            if self.now > until {
+                return Err(missing.unwrap_or_else(|| "a node never came back".to_owned()));
+            }
+        }
+    }
+
+    /// A copy that an owner lacks, in a sentence.
+    fn missing_copies(&self) -> Option<String> {
+        let live: Vec<_> =
+            self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.id).collect();
+        let copies = usize::from(self.config.replicas);
+        for client in self.clients.iter().filter(|client| client.result().is_some()) {
+            let job = client.data.spec.job;
+            let mut held = BTreeMap::new();
+            for node in &self.nodes {
+                let Some(process) = &node.process else { continue };
+                for part in process.core.held(job) {
+                    for slot in part.slots.iter() {
+                        held.insert((slot, part.edge, node.id), part.coverage.clone());
+                    }
+                }
+            }
+            let mut all: BTreeMap<_, Coverage> = BTreeMap::new();
+            for ((slot, edge, _), coverage) in &held {
+                all.entry((*slot, *edge)).or_default().union(coverage);
+            }
+            for ((slot, edge), coverage) in all {
+                let owners = ring::owners(ring::slot_key(job, slot), &live);
+                for owner in owners.into_iter().take(copies) {
+                    if held.get(&(slot, edge, owner)).is_none_or(|own| *own != coverage) {
+                        return Some(format!("{owner} lacks some of {edge:?}, {slot:?} of {job}"));
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Who stands where, for a failing run's report.
@@ -150,7 +218,7 @@ impl World {
             let job = client.data.spec.job;
             text += &format!("\nclient of {job}: {}", client.describe());
             for node in &mut self.nodes {
-                if let Some(process) = node.process.as_mut().filter(|_| client.result().is_none()) {
+                if let Some(process) = node.process.as_mut().filter(|_| !client.is_over()) {
                     text += &format!("\n  {}: {}", node.id, process.core.describe(job));
                 }
             }
@@ -164,7 +232,8 @@ impl World {
             let expected = client.data.answer(Durability { replicas, min_copies });
             let expected: Vec<u8> =
                 expected.iter().flat_map(|file| file.bytes.iter().copied()).collect();
-            if client.result().is_none_or(|result| result[..] != expected[..]) {
+            let cancelled = client.is_over() && client.result().is_none();
+            if !cancelled && client.result().is_none_or(|result| result[..] != expected[..]) {
                 let got = String::from_utf8_lossy(client.result().map_or(&[][..], |bytes| bytes));
                 let want = String::from_utf8_lossy(&expected);
                 let mut lines = want.lines().zip(got.lines());
@@ -251,7 +320,7 @@ impl World {
             Event::Client(client) => self.client(client),
             Event::ClientTick(client) => {
                 self.client(client);
-                if self.clients[client].result().is_none() {
+                if !self.clients[client].is_over() {
                     self.plan(Duration::from_millis(100), Event::ClientTick(client));
                 }
             }
@@ -350,7 +419,7 @@ impl World {
 
     fn append(&mut self, node: usize, ticket: u64, job: JobId, bytes: &Bytes) {
         let (unix_ms, boot) = (self.unix_ms(), self.nodes[node].boot);
-        let delay = self.delay(100, 15_000);
+        let delay = self.delay(100, self.dials.sync_ms * 1_000);
         let Some(process) = &mut self.nodes[node].process else { return };
         let record = process
             .log
