@@ -9,7 +9,6 @@ use cortado_core::{Core, Effect, Input, Members, RecordRef};
 use cortado_log::{Append, AppendError, CommitQueue, Committed};
 use cortado_membership::{MemberState, View};
 use cortado_protocol::NodeId;
-use cortado_protocol::client::{MemberState as ShownState, MemberView};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::watch;
 
@@ -168,33 +167,14 @@ impl Driver {
 
     /// Dials who is there, and tells the core of them.
     fn on_view(&mut self, view: &View) -> Members {
-        let state = |state| match state {
-            MemberState::Alive => ShownState::Alive,
-            MemberState::Draining => ShownState::Draining,
-            MemberState::Down => ShownState::Down,
-        };
-        let views = view.members.iter().map(|member| MemberView {
-            id: member.identity.id,
-            state: state(member.state),
-            client_addr: member.identity.client_addr(),
-            generation: member.identity.generation,
-            jobs: None,
-        });
         let targets: Vec<(NodeId, SocketAddr)> = view
             .members
             .iter()
             .filter(|m| m.state != MemberState::Down && m.identity.id != self.me)
             .map(|m| (m.identity.id, m.identity.peer_addr()))
             .collect();
-        self.ever_seen.extend(view.members.iter().map(|member| member.identity.id));
         self.peers.set_targets(targets);
-        Members {
-            version: view.version,
-            live: view.live(),
-            reachable: view.reachable(),
-            views: views.collect(),
-            ever_seen: self.ever_seen.len(),
-        }
+        Members::of(view, &mut self.ever_seen)
     }
 }
 

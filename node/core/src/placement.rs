@@ -1,10 +1,10 @@
 //! Placement: which members own what, by this node's view.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cortado_membership::ring;
-use cortado_protocol::client::MemberView;
+use cortado_membership::{MemberState, View, ring};
+use cortado_protocol::client::{MemberState as ShownState, MemberView};
 use cortado_protocol::{JobId, META_SLOT, NodeId, Slot, SlotSet};
 
 use crate::Core;
@@ -29,6 +29,31 @@ impl Members {
     #[must_use]
     pub fn alone(me: NodeId) -> Self {
         Self { version: 0, live: vec![me], reachable: vec![me], views: Vec::new(), ever_seen: 1 }
+    }
+
+    /// What a view means to the core; `ever_seen` grows by whom it names.
+    #[must_use]
+    pub fn of(view: &View, ever_seen: &mut BTreeSet<NodeId>) -> Self {
+        let state = |state| match state {
+            MemberState::Alive => ShownState::Alive,
+            MemberState::Draining => ShownState::Draining,
+            MemberState::Down => ShownState::Down,
+        };
+        let views = view.members.iter().map(|member| MemberView {
+            id: member.identity.id,
+            state: state(member.state),
+            client_addr: member.identity.client_addr(),
+            generation: member.identity.generation,
+            jobs: None,
+        });
+        ever_seen.extend(view.members.iter().map(|member| member.identity.id));
+        Self {
+            version: view.version,
+            live: view.live(),
+            reachable: view.reachable(),
+            views: views.collect(),
+            ever_seen: ever_seen.len(),
+        }
     }
 
     /// The member's generation, if it is known.

@@ -7,12 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_core::task::Records;
-use cortado_core::{Config, Core, Effect, Members, RecordRef};
+use cortado_core::{Config, Core, Effect, RecordRef};
 use cortado_log::{Fate, Log, LogConfig, LogReader, MemStorage};
-use cortado_membership::{
-    Detector, DetectorConfig, Identity, KnownPeer, MemberState, Profile, View, next_generation,
-};
-use cortado_protocol::client::{MemberState as ShownState, MemberView};
+use cortado_membership::{Detector, DetectorConfig, Identity, KnownPeer, Profile, next_generation};
 use cortado_protocol::{JobId, LogId, NodeId};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -156,29 +153,5 @@ impl SimNode {
             _ => Fate::Torn(rng.random_range(0..=pending.len)),
         });
         self.storage = Arc::new(crashed);
-    }
-
-    /// What the core is told of a view.
-    pub(crate) fn members(&mut self, view: &View) -> Members {
-        let state = |state| match state {
-            MemberState::Alive => ShownState::Alive,
-            MemberState::Draining => ShownState::Draining,
-            MemberState::Down => ShownState::Down,
-        };
-        let views = view.members.iter().map(|member| MemberView {
-            id: member.identity.id,
-            state: state(member.state),
-            client_addr: member.identity.client_addr(),
-            generation: member.identity.generation,
-            jobs: None,
-        });
-        self.ever_seen.extend(view.members.iter().map(|member| member.identity.id));
-        Members {
-            version: view.version,
-            live: view.live(),
-            reachable: view.reachable(),
-            views: views.collect(),
-            ever_seen: self.ever_seen.len(),
-        }
     }
 }

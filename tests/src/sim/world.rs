@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_core::task::execute;
-use cortado_core::{Config, Effect, Input};
+use cortado_core::{Config, Effect, Input, Members};
 use cortado_engine::Durability;
 use cortado_membership::{Output, ring};
 use cortado_protocol::client::MemberState as ShownState;
@@ -478,7 +478,7 @@ impl World {
                 None => break,
                 Some(Output::Send { to, data, .. }) => self.send_datagram(node, to, data),
                 Some(Output::View(view)) => {
-                    let members = self.nodes[node].members(&view);
+                    let members = Members::of(&view, &mut self.nodes[node].ever_seen);
                     self.dial_members(node, &members.views);
                     self.input(node, Input::Members(members));
                 }
