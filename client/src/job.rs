@@ -164,20 +164,13 @@ pub async fn send_missing(
     upload(cluster, root, spec, remaining(spec, there), observer).await
 }
 
-/// What has to be read of each table: all of it, as long as its number of batches is not declared or
-/// some of them are missing.
+/// What has to be read of each table: all of it. What is there already is compared, not sent, also
+/// where nothing is missing: a changed dataset must not go unnoticed.
 fn remaining(spec: &JobSpec, there: Vec<TableCoverage>) -> Vec<TableWork> {
-    let mut there = there.into_iter();
-    let mut work = Vec::new();
-    for table in 0..spec.tables.len() {
-        let known = there.next().unwrap_or_default();
-        let complete = known.declared.is_some_and(|n| known.coverage().is_complete(n));
-        if !complete {
-            let known = known.batches.into_iter().collect();
-            work.push(TableWork { table: table as u16, known, only: None });
-        }
-    }
-    work
+    let known = there.into_iter().map(|table| table.batches.into_iter().collect());
+    let known = known.chain(std::iter::repeat_with(Default::default));
+    let tables = (0..spec.tables.len()).zip(known);
+    tables.map(|(table, known)| TableWork { table: table as u16, known, only: None }).collect()
 }
 
 /// Waits for the end of a job, sending again what its home asks for if the dataset is at hand.
@@ -245,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_unfinished_tables_are_read_again() {
+    fn all_tables_are_compared_with_what_is_there() {
         let files = |name: &str| TableFiles { name: name.into(), files: Vec::new() };
         let spec = JobSpec {
             job: JobId(1),
@@ -261,9 +254,10 @@ mod tests {
             TableCoverage { batches: batches.clone(), declared: None },
         ];
         let work = remaining(&spec, there);
-        assert_eq!(work.iter().map(|work| work.table).collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(work[0].known, batches.into_iter().collect());
-        assert!(work[2].known.is_empty());
+        assert_eq!(work.iter().map(|work| work.table).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let known: std::collections::HashMap<_, _> = batches.into_iter().collect();
+        assert!(work[..3].iter().all(|work| work.known == known));
+        assert!(work[3].known.is_empty());
     }
 
     #[test]
