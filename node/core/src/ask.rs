@@ -261,7 +261,7 @@ impl Core {
 
     fn cluster_view(&self) -> ClusterView {
         let config = &self.config;
-        let mut members = self.member_views();
+        let mut members = self.members.views.clone();
         for member in &mut members {
             if member.id == config.node {
                 member.jobs = Some(self.holdings.jobs().count() as u32);

@@ -56,13 +56,9 @@ fn covered(held: &[EdgeCoverage], mine: &EdgeCoverage) -> SlotSet {
 }
 
 impl Core {
-    fn forgets_handoff(&self) -> bool {
-        self.config.planted == Some(PlantedBug::ForgetHandoff)
-    }
-
     /// The peer may miss something: offer it what it owns, soon.
     pub(crate) fn handoff_to(&mut self, peer: NodeId) {
-        if peer != self.config.node && !self.forgets_handoff() {
+        if peer != self.config.node {
             self.handoff.dirty.insert(peer);
         }
     }
@@ -139,7 +135,7 @@ impl Core {
     }
 
     fn offer_all(&mut self, peer: NodeId) {
-        if self.forgets_handoff() {
+        if self.config.planted == Some(PlantedBug::ForgetHandoff) {
             return;
         }
         let jobs: Vec<_> = self.holdings.jobs().map(|(job, _)| job).collect();

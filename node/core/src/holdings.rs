@@ -170,13 +170,6 @@ impl EdgeHolding {
         self.entries.iter().filter(|(_, n)| held(n)).map(|(number, _)| *number).collect()
     }
 
-    /// Gaps of the given slots below `end`; pending records count as held.
-    #[must_use]
-    pub fn gaps(&self, edge: Edge, slots: SlotSet, end: u64) -> Vec<EdgeCoverage> {
-        let wanted = Coverage::range(0, end);
-        self.missing(&[EdgeCoverage { edge, slots, coverage: wanted }])
-    }
-
     /// Whatever of `offered` is not held; pending records count as held.
     #[must_use]
     pub fn missing(&self, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse, MemberView};
+use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse};
 use cortado_protocol::job::BatchHeader;
 use cortado_protocol::peer::{Hello, PeerMessage};
 use cortado_protocol::{JobId, LogId, NodeId, SlotSet};
@@ -478,11 +478,6 @@ impl Core {
     pub fn held(&self, job: JobId) -> Vec<cortado_protocol::peer::EdgeCoverage> {
         let held = self.holdings.job(job);
         held.map(|held| held.coverage(SlotSet::ALL, true)).unwrap_or_default()
-    }
-
-    /// The members as clients see them.
-    fn member_views(&self) -> Vec<MemberView> {
-        self.members.views.clone()
     }
 
     fn plan_of(&self, job: JobId) -> Option<Arc<job::BoundPlan>> {

@@ -109,6 +109,8 @@ impl Core {
 
     /// The home's answer.
     pub(crate) fn on_job_is(&mut self, job: JobId, admission: Admission, tail: &Bytes) {
+        // An owner of the job's log has compiled the plan already.
+        let compiled = self.plan_of(job);
         let Some(state) = self.mapper.jobs.get_mut(&job) else { return };
         state.asked_at = None;
         match admission {
@@ -116,6 +118,7 @@ impl Core {
             Admission::Ended(error) => state.ended = Some(error),
             Admission::Queued { position } => state.queued = Some(position),
             Admission::Running => {
+                state.plan = state.plan.take().or(compiled);
                 if state.plan.is_none() {
                     let spec: Result<JobSpec, _> = frame::from_postcard(tail);
                     match spec.map(BoundPlan::new) {

@@ -96,23 +96,24 @@ impl Core {
             .into_iter()
             .filter_map(edge)
             .any(|held| held.has_pending(SlotSet::META));
-        if (search.open.is_empty() && !pending) || over {
-            let Some(search) = self.asks.searches.remove(&job) else { return };
-            let me = self.config.node;
-            let mut members = self.members.reachable.iter();
-            let unasked = members.any(|node| *node != me && !search.asked.contains(node));
-            if self.plan_of(job).is_some() {
-                self.home_state(job).fresh = !(search.silent || unasked);
-            }
-            for (origin, request) in search.parked {
-                // A node this one does not see yet may know more, the asking one to begin with.
-                let unseen = !self.members.is_reachable(origin.0);
-                if search.silent || unasked || unseen {
-                    let message = "some members did not say what they know of the job";
-                    self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());
-                } else {
-                    self.on_job_request(origin, job, request, true);
-                }
+        if !over && (pending || !search.open.is_empty()) {
+            return;
+        }
+        let Some(search) = self.asks.searches.remove(&job) else { return };
+        let me = self.config.node;
+        let mut members = self.members.reachable.iter();
+        let unasked = members.any(|node| *node != me && !search.asked.contains(node));
+        let silent = search.silent || unasked;
+        if self.plan_of(job).is_some() {
+            self.home_state(job).fresh = !silent;
+        }
+        for (origin, request) in search.parked {
+            // A node this one does not see yet may know more, the asking one to begin with.
+            if silent || !self.members.is_reachable(origin.0) {
+                let message = "some members did not say what they know of the job";
+                self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());
+            } else {
+                self.on_job_request(origin, job, request, true);
             }
         }
     }

@@ -126,8 +126,9 @@ impl Log {
     /// `group` is the unit of [`Log::forget`]; records of group 0 belong to none and vanish with
     /// the segment they happen to stand in. `wall_ms` is recorded as it is.
     ///
-    /// # Errors [`AppendError::Full`] and [`AppendError::TooLarge`] change nothing; after any other
-    /// error the process has to end.
+    /// # Errors
+    /// [`AppendError::Full`] and [`AppendError::TooLarge`] change nothing; after any other error the
+    /// process has to end.
     pub fn append(
         &mut self,
         kind: u8,

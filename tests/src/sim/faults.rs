@@ -78,7 +78,7 @@ impl World {
 
     /// The process is gone: its links are, too.
     fn gone(&mut self, node: usize) {
-        self.paused[node] = None;
+        self.paused.remove(&node);
         self.net.unnoticed.retain(|(from, _)| *from != node);
         let links = self.net.links.keys().copied();
         let touching: Vec<_> = links.filter(|(from, to)| *from == node || *to == node).collect();
@@ -126,7 +126,7 @@ impl World {
 
     fn pause(&mut self, node: usize) {
         let until = self.now + self.delay(100_000, 8_000_000);
-        self.paused[node] = Some(until);
+        self.paused.insert(node, until);
         self.plan_at(until, Event::Resume(node));
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +32,7 @@ pub struct World {
     config: Config,
     pub(super) nodes: Vec<SimNode>,
     /// Until when each node stands still.
-    pub(super) paused: Paused,
+    pub(super) paused: BTreeMap<usize, Duration>,
     pub(super) net: Net,
     clients: Vec<SimClient>,
     events: BTreeMap<(Duration, u64), Event>,
@@ -41,23 +40,6 @@ pub struct World {
     tickets: BTreeMap<u64, usize>,
     trace: DefaultHasher,
     seen: BTreeMap<Fault, u32>,
-}
-
-/// Until when each node stands still.
-#[derive(Default)]
-pub(super) struct Paused(BTreeMap<usize, Option<Duration>>);
-
-impl Index<usize> for Paused {
-    type Output = Option<Duration>;
-    fn index(&self, node: usize) -> &Option<Duration> {
-        self.0.get(&node).unwrap_or(&None)
-    }
-}
-
-impl IndexMut<usize> for Paused {
-    fn index_mut(&mut self, node: usize) -> &mut Option<Duration> {
-        self.0.entry(node).or_default()
-    }
 }
 
 /// How long owners may take to hold what they should once everything has healed: a sweep and some.
@@ -100,7 +82,7 @@ impl World {
             events: BTreeMap::new(),
             number: 0,
             tickets: BTreeMap::new(),
-            paused: Paused::default(),
+            paused: BTreeMap::new(),
             trace: DefaultHasher::new(),
             seen: BTreeMap::new(),
         }
@@ -148,7 +130,7 @@ impl World {
             }
         }
         (at, number, std::mem::discriminant(&event)).hash(&mut self.trace);
-        match event.node().and_then(|node| self.paused[node]) {
+        match event.node().and_then(|node| self.paused.get(&node).copied()) {
             // What happens to a node that stands still happens when it goes on, in order.
             Some(until) if until > self.now => self.plan_at(until, event),
             _ => self.happen(event),
@@ -280,7 +262,9 @@ impl World {
                 *self.seen.entry(fault).or_default() += u32::from(happened);
             }
             Event::Heal => self.net.cut.clear(),
-            Event::Resume(node) => self.paused[node] = None,
+            Event::Resume(node) => {
+                self.paused.remove(&node);
+            }
             Event::DrainLimit { node, boot } if self.runs(node, boot) => self.leave(node),
             Event::Tick { node, boot } if self.runs(node, boot) => {
                 let planned = self.nodes[node].process.as_ref().map(|process| process.tick_at);

@@ -75,9 +75,10 @@ proptest! {
         let edge = held.edge_mut(EDGE);
         prop_assert_eq!(pairs(&edge.coverage(EDGE, asked, false)), only(&all));
         prop_assert_eq!(pairs(&edge.coverage(EDGE, asked, true)), only(&durable));
+        let whole = [EdgeCoverage { edge: EDGE, slots: asked, coverage: Coverage::range(0, 6) }];
         let wanted: BTreeSet<_> =
             (0..6).flat_map(|n| asked.iter().map(move |slot| (n, slot))).collect();
-        prop_assert_eq!(pairs(&edge.gaps(EDGE, asked, 6)), &wanted - &only(&all));
+        prop_assert_eq!(pairs(&edge.missing(&whole)), &wanted - &only(&all));
         let mut named = BTreeMap::new();
         for (number, record, slots) in edge.records(asked) {
             for slot in slots.iter() {
