@@ -37,7 +37,7 @@ use foca::{AccumulatingRuntime, Foca, OwnedNotification, PostcardCodec, State};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::{Identity, KnownPeer, Member, MemberState, View, next_generation};
+use crate::{Identity, KnownPeer, Member, MemberState, View};
 use announce::Announcer;
 pub use config::{DetectorConfig, Profile};
 use packet::{ANYONE, Packet, Refusal};
@@ -54,6 +54,9 @@ const STALL: Duration = Duration::from_millis(100);
 const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
 /// How far a generation may lie ahead of our clock, in milliseconds: one day.
 const GENERATION_AHEAD: u64 = 24 * 60 * 60 * 1000;
+/// The same for what others remember of us: our clock may have been far ahead before our disk was
+/// lost.
+const OWN_GENERATION_AHEAD: u64 = 3650 * GENERATION_AHEAD;
 
 /// What the shell has to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +74,7 @@ pub enum Output {
     View(View),
     /// Write this generation and sync it *before* any later output is carried out.
     Persist {
-        /// To be given to [`next_generation`] at the next start.
+        /// To be given to [`next_generation`](crate::next_generation) at the next start.
         generation: u64,
     },
     /// All nodes ever seen that did not leave: keep them, for the next start.
@@ -85,7 +88,8 @@ pub struct Counters {
     pub malformed: u64,
     /// Datagrams whose sender was not the one its certificate names, or claimed to be us.
     pub forged: u64,
-    /// Datagrams that named a generation more than a day ahead of our clock.
+    /// Datagrams that named a generation more than a day ahead of our clock, of another node than
+    /// their sender.
     pub future: u64,
     /// Datagrams that would have made the cluster larger than it may be.
     pub crowded: u64,
@@ -135,7 +139,7 @@ pub struct Detector {
 impl Detector {
     /// A node that is about to join.
     ///
-    /// `me.generation` comes from [`next_generation`] and is on disk already. `known` is what
+    /// `me.generation` comes from [`next_generation`](crate::next_generation) and is on disk already. `known` is what
     /// [`Output::Known`] said last time.
     #[must_use]
     pub fn new(
@@ -170,7 +174,7 @@ impl Detector {
             own_generation_seen: 0,
             latest_unix_ms: unix_ms.max(me.generation),
         };
-        detector.settle(now, unix_ms);
+        detector.settle(now);
         detector
     }
 
@@ -180,10 +184,13 @@ impl Detector {
             return;
         }
         self.latest_unix_ms = self.latest_unix_ms.max(unix_ms);
-        let horizon = self.latest_unix_ms.saturating_add(GENERATION_AHEAD);
-        let mut packet = match Packet::decode(from, data, horizon) {
+        let mut packet = match Packet::decode(from, data) {
             Ok(packet) if from != self.me().id => packet,
             refused => return self.refuse(from, refused.err().unwrap_or(Refusal::Forged)),
+        };
+        let mut changed = match self.leave_future_out(&mut packet) {
+            Ok(changed) => changed,
+            Err(refusal) => return self.refuse(from, refusal),
         };
         if !self.has_room_for(&packet) {
             self.counters.crowded += 1;
@@ -195,8 +202,9 @@ impl Detector {
         self.own_generation_seen = self.own_generation_seen.max(own.unwrap_or(0));
 
         self.remind(&packet);
-        let readdressed = packet.readdress(&me);
-        if self.leave_rumours_out(now, from, &mut packet) || readdressed {
+        changed |= packet.readdress(&me);
+        changed |= self.leave_rumours_out(now, from, &mut packet);
+        if changed {
             match packet.encode() {
                 Ok(bytes) => self.drive(now, |swim, runtime| swim.handle_data(&bytes, runtime)),
                 Err(_) => self.counters.errors += 1,
@@ -204,7 +212,7 @@ impl Detector {
         } else {
             self.drive(now, |swim, runtime| swim.handle_data(data, runtime));
         }
-        self.settle(now, unix_ms);
+        self.settle(now);
     }
 
     /// Runs what is due. Call it at [`Self::next_deadline`], and only after all datagrams that have
@@ -227,7 +235,7 @@ impl Detector {
             }
             self.drive(now, |swim, runtime| swim.handle_timer(timer, runtime));
         }
-        self.settle(now, unix_ms);
+        self.settle(now);
         if self.announcer.next <= now {
             self.announce(now);
             self.announcer.schedule(now, 1_000, 2_000, &mut self.rng);
@@ -255,11 +263,11 @@ impl Detector {
 
     /// Tells the cluster that this node is (or is no longer) about to leave: it serves on but owns
     /// nothing new.
-    pub fn set_draining(&mut self, now: Duration, unix_ms: u64, draining: bool) {
+    pub fn set_draining(&mut self, now: Duration, draining: bool) {
         if !self.left && self.me().draining != draining {
             let me = Identity { draining, ..self.me() };
-            self.change_identity(now, unix_ms, me);
-            self.settle(now, unix_ms);
+            self.change_identity(now, me);
+            self.settle(now);
         }
     }
 
@@ -343,22 +351,22 @@ impl Detector {
     }
 
     /// Does what the last steps left to do: rebuild, renew, show.
-    fn settle(&mut self, now: Duration, unix_ms: u64) {
+    fn settle(&mut self, now: Duration) {
         if self.broken {
-            self.rebuild(now, unix_ms);
+            self.rebuild(now);
         }
         if self.renew_at.is_some_and(|at| at <= now) {
             self.counters.renewed += 1;
             let me = self.me();
-            self.change_identity(now, unix_ms, me);
+            self.change_identity(now, me);
         }
         self.refresh();
     }
 
     /// Takes on `me` with a generation above all that is known of us, and tells everyone at once:
     /// foca would tell three, under names they may just have given up themselves.
-    fn change_identity(&mut self, now: Duration, unix_ms: u64, me: Identity) {
-        let me = self.next_identity(unix_ms, me);
+    fn change_identity(&mut self, now: Duration, me: Identity) {
+        let me = self.next_identity(me);
         self.confirmed = false;
         self.renew_at = None;
         self.renewable_from = now + RENEWAL_PAUSE;
@@ -368,19 +376,19 @@ impl Detector {
         self.stale = true;
     }
 
-    fn next_identity(&mut self, unix_ms: u64, me: Identity) -> Identity {
-        let previous = self.me().generation.max(self.own_generation_seen);
-        let generation = next_generation(Some(previous), unix_ms);
+    fn next_identity(&mut self, me: Identity) -> Identity {
+        // No clock is needed where the generation before is known, and clocks jump.
+        let generation = self.me().generation.max(self.own_generation_seen).saturating_add(1);
         self.outbox.push_back(Output::Persist { generation });
         Identity { generation, ..me }
     }
 
     /// Starts over with the members as they are known, under a new identity.
-    fn rebuild(&mut self, now: Duration, unix_ms: u64) {
+    fn rebuild(&mut self, now: Duration) {
         self.broken = false;
         self.counters.rebuilt += 1;
         let me = self.me();
-        let me = self.next_identity(unix_ms, me);
+        let me = self.next_identity(me);
         let members: Vec<_> = self.swim.iter_membership_state().cloned().collect();
         let rng = StdRng::from_rng(&mut self.rng);
         self.swim = Foca::new(me, self.config.profile.foca(), rng, PostcardCodec);

@@ -8,15 +8,22 @@
 //! loss, so what a stream sees of a bad network is delay and breaks); datagrams are lost, doubled
 //! and reordered; a crash keeps any subset of what a disk had not synced.
 
+mod checks;
 mod client;
 mod data;
 mod dials;
+mod disk;
 mod event;
 mod faults;
+mod gossip;
+mod links;
 mod net;
 mod node;
+mod requests;
+mod shrink;
 mod world;
 
 pub use data::Dataset;
 pub use dials::{Dials, Fault, Outcome};
+pub use shrink::{Shrunk, shrink};
 pub use world::World;

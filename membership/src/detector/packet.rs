@@ -28,9 +28,8 @@ pub(super) struct Packet {
 }
 
 impl Packet {
-    /// Decodes a datagram that came from `from`, as its certificate proves. Identities of a
-    /// generation above `horizon` are refused: one of `u64::MAX` would lock a node out for good.
-    pub(super) fn decode(from: NodeId, mut data: &[u8], horizon: u64) -> Result<Self, Refusal> {
+    /// Decodes a datagram that came from `from`, as its certificate proves.
+    pub(super) fn decode(from: NodeId, mut data: &[u8]) -> Result<Self, Refusal> {
         if data.len() > GOSSIP_BYTES {
             return Err(Refusal::Malformed);
         }
@@ -53,9 +52,6 @@ impl Packet {
         }
         if packet.header.src.id != from {
             return Err(Refusal::Forged);
-        }
-        if packet.named().any(|id| id.generation > horizon) {
-            return Err(Refusal::Future);
         }
         Ok(packet)
     }

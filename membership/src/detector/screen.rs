@@ -8,7 +8,7 @@ use cortado_protocol::limits::MEMBERS;
 use foca::{State, Timer};
 
 use super::packet::{Packet, Refusal};
-use super::{Detector, Output};
+use super::{Detector, GENERATION_AHEAD, OWN_GENERATION_AHEAD, Output};
 use crate::Identity;
 
 impl Detector {
@@ -69,6 +69,42 @@ impl Detector {
             let (to, node) = (sender.gossip_addr(), Some(sender.id));
             self.outbox.push_back(Output::Send { to, node, data: data.into() });
         }
+    }
+
+    /// Takes identities from the future out of a datagram: one of generation `u64::MAX` would lock a
+    /// node out for good. What a node says of itself is taken, since it harms nobody else (its clock
+    /// may have jumped), and what is held of a node may be repeated. Tells whether anything was taken
+    /// out.
+    ///
+    /// # Errors
+    /// If more than the news is from the future: nothing of the datagram is to be used.
+    pub(super) fn leave_future_out(&mut self, packet: &mut Packet) -> Result<bool, Refusal> {
+        let horizon = self.latest_unix_ms.saturating_add(GENERATION_AHEAD);
+        if packet.named().all(|identity| identity.generation <= horizon) {
+            return Ok(false);
+        }
+        let (src, me) = (packet.header.src, self.me());
+        let held = self.swim.iter_membership_state().map(|member| *member.id());
+        let held: BTreeMap<NodeId, u64> =
+            held.chain([me, src]).fold(BTreeMap::new(), |mut held, identity| {
+                let generation = held.entry(identity.id).or_default();
+                *generation = identity.generation.max(*generation);
+                held
+            });
+        let credible = |identity: &Identity| {
+            let known = held.get(&identity.id).copied().unwrap_or(0);
+            let own = if identity.id == me.id { OWN_GENERATION_AHEAD } else { 0 };
+            identity.generation <= horizon.saturating_add(own).max(known)
+        };
+        let before = packet.updates.len();
+        packet.updates.retain(|update| credible(update.id()));
+        // Far enough from the end that a node can always go above what is known of it.
+        if src.generation > u64::MAX / 2 || !packet.named().all(credible) {
+            return Err(Refusal::Future);
+        }
+        let left_out = packet.updates.len() < before;
+        self.counters.future += u64::from(left_out);
+        Ok(left_out)
     }
 
     /// Takes news of deaths out of a datagram if its sender has told too many of them. Tells

@@ -105,8 +105,8 @@ fn forged_future_and_broken_datagrams_change_nothing() {
     let lockout =
         packet(identity(3, WALL_MS), me, Message::Gossip, vec![foca::Member::alive(future)]);
     detector.handle_packet(at(1), WALL_MS, id(3), &lockout);
-    let lockout = packet(future, me, Message::Gossip, Vec::new());
-    detector.handle_packet(at(1), WALL_MS, id(2), &lockout);
+    let never = packet(identity(2, u64::MAX), me, Message::Gossip, Vec::new());
+    detector.handle_packet(at(1), WALL_MS, id(2), &never);
     assert_eq!(detector.counters().future, 2);
 
     detector.handle_packet(at(1), WALL_MS, id(2), &[0; 1151]);
@@ -115,6 +115,21 @@ fn forged_future_and_broken_datagrams_change_nothing() {
     detector.handle_packet(at(1), WALL_MS, id(2), &long);
     assert_eq!(detector.counters().malformed, 2);
     assert_eq!(*detector.view(), view);
+}
+
+#[test]
+fn a_node_whose_clock_is_ahead_is_believed_about_itself_and_may_be_repeated() {
+    let mut detector = detector(1);
+    let me = detector.me();
+    let ahead = identity(2, WALL_MS + 3 * GENERATION_AHEAD);
+    let own = packet(ahead, me, Message::Gossip, Vec::new());
+    detector.handle_packet(at(5), WALL_MS, id(2), &own);
+    assert_eq!(detector.view().live(), [id(1), id(2)]);
+    let repeated =
+        packet(identity(3, WALL_MS), me, Message::Gossip, vec![foca::Member::alive(ahead)]);
+    detector.handle_packet(at(6), WALL_MS, id(3), &repeated);
+    assert_eq!(detector.counters().future, 0);
+    assert_eq!(detector.view().live(), [id(1), id(2), id(3)]);
 }
 
 #[test]
@@ -222,7 +237,7 @@ fn a_failure_of_the_protocol_is_survived() {
     let mut detector = detector(2);
     let before = detector.me();
     detector.drive(at(1), |_, _| panic!("meant to fail"));
-    detector.settle(at(1), WALL_MS);
+    detector.settle(at(1));
     assert_eq!(detector.counters().rebuilt, 1);
     assert_eq!(detector.view().live().len(), 3, "the members are kept");
     assert!(detector.me() > before);

@@ -130,8 +130,8 @@ impl World {
     }
 
     pub(crate) fn set_draining(&mut self, n: usize, draining: bool) {
-        let (now, unix_ms) = (self.now, self.unix_ms(n));
-        self.detector(n).set_draining(now, unix_ms, draining);
+        let now = self.now;
+        self.detector(n).set_draining(now, draining);
         self.carry_out(n);
     }
 

@@ -190,6 +190,10 @@ impl Core {
     fn compute(&mut self, job: JobId, outputs: Vec<(Slot, Bytes)>) {
         let Some(plan) = self.plan_of(job) else { return };
         let Some(ends) = self.jobs.get(&job).and_then(JobLog::all_ends) else { return };
+        if !self.meta_complete(job, &ends) {
+            // A record was found damaged while the slots folded: it has to be fetched first.
+            return self.start_over(job);
+        }
         let summaries = self.located(job, 0..ends.len(), SlotSet::META);
         let (replicas, min_copies) = (self.config.replicas, self.config.min_copies);
         let durability = Durability { replicas, min_copies };
@@ -410,13 +414,13 @@ impl Core {
         self.expire_jobs();
     }
 
-    /// Ends the life of jobs whose time is over, everywhere.
+    /// Ends the life of jobs whose time is over, everywhere. A wall clock that jumps must not end
+    /// any, so the time is the one this process has seen pass: a restart begins it anew.
     fn expire_jobs(&mut self) {
-        let ttl_ms = self.config.job_ttl.as_millis() as u64;
-        let wall_ms = self.wall_ms;
-        let over = |log: &JobLog| log.touched_ms > 0 && wall_ms >= log.touched_ms + ttl_ms;
+        let (now, ttl) = (self.now, self.config.job_ttl);
+        let over = |log: &mut JobLog| now >= *log.touched_at.get_or_insert(now) + ttl;
         let jobs: Vec<_> =
-            self.jobs.iter().filter(|(_, log)| over(log)).map(|(job, _)| *job).collect();
+            self.jobs.iter_mut().filter_map(|(job, log)| over(log).then_some(*job)).collect();
         for job in jobs {
             if self.is_home(job) {
                 tracing::info!(%job, "the job's time to live is over");

@@ -1,6 +1,7 @@
 //! What the job log says, decoded: specification, ends, cancellation, manifest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cortado_engine::{Layout, Plan};
 use cortado_protocol::JobId;
@@ -62,8 +63,9 @@ pub(crate) struct JobLog {
     pub(crate) ends: Vec<Option<u64>>,
     pub(crate) cancelled: bool,
     pub(crate) manifest: Option<Manifest>,
-    /// Wall clock of the newest record of the job.
-    pub(crate) touched_ms: u64,
+    /// When the newest record of the job was seen, on the clock that does not jump; none yet in this
+    /// boot if it was only restored.
+    pub(crate) touched_at: Option<Duration>,
     /// Wall clock of the record that holds the specification.
     pub(crate) submitted_ms: u64,
 }
@@ -71,7 +73,6 @@ pub(crate) struct JobLog {
 impl JobLog {
     /// Takes an entry in; entries may come in any order and again.
     pub(crate) fn apply(&mut self, job: JobId, entry: JobEntry, wall_ms: u64) {
-        self.touched_ms = self.touched_ms.max(wall_ms);
         match entry {
             JobEntry::Spec(_) if self.plan.is_some() => {}
             JobEntry::Spec(spec) => {

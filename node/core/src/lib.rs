@@ -100,6 +100,23 @@ pub enum PlantedBug {
     FinishWithGap,
     /// Say that a job is cancelled, and forget it.
     DropCancel,
+    /// Count what a node acknowledged before it lost its disk.
+    CountLostCopies,
+    /// Number questions and work from zero after every start.
+    ReuseNumbers,
+}
+
+impl PlantedBug {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::AcknowledgeBeforeFsync,
+        Self::SkipDuplicateCheck,
+        Self::ForgetHandoff,
+        Self::FinishWithGap,
+        Self::DropCancel,
+        Self::CountLostCopies,
+        Self::ReuseNumbers,
+    ];
 }
 
 /// What happens to a core.
@@ -246,7 +263,10 @@ impl Core {
             admission: admission::Queue::default(),
             tasks: BTreeMap::new(),
             // Numbers of an earlier boot may still come back in late answers.
-            next_id: config.boot << BOOT_SHIFT,
+            next_id: match config.planted {
+                Some(PlantedBug::ReuseNumbers) => 0,
+                _ => config.boot << BOOT_SHIFT,
+            },
             local: VecDeque::new(),
             effects: Vec::new(),
             config,
@@ -478,6 +498,15 @@ impl Core {
     pub fn held(&self, job: JobId) -> Vec<cortado_protocol::peer::EdgeCoverage> {
         let held = self.holdings.job(job);
         held.map(|held| held.coverage(SlotSet::ALL, true)).unwrap_or_default()
+    }
+
+    /// The log this node knows a member to write to, for checks from outside.
+    #[must_use]
+    pub fn log_of(&self, node: NodeId) -> Option<LogId> {
+        if node == self.config.node {
+            return Some(self.config.log);
+        }
+        self.links.identity(node).map(|identity| identity.log)
     }
 
     fn plan_of(&self, job: JobId) -> Option<Arc<job::BoundPlan>> {

@@ -13,7 +13,7 @@ use cortado_protocol::entry::Entry;
 use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
-use crate::Core;
+use crate::{Core, PlantedBug};
 
 /// How long an entry is tried before its asker is told to come back.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(8);
@@ -246,6 +246,9 @@ impl Core {
 
     /// The peer lost its disk: what it acknowledged counts no more.
     pub(crate) fn void_copies_of(&mut self, peer: NodeId) {
+        if self.config.planted == Some(PlantedBug::CountLostCopies) {
+            return;
+        }
         for outstanding in self.replicator.outstanding.values_mut() {
             outstanding.copies.remove(&peer);
         }

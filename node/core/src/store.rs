@@ -57,7 +57,10 @@ impl Core {
         if let Admitted::New(fresh) = edge.compare(&entry.head) {
             edge.insert(&entry.restrict(fresh).head, Place::Durable(record));
         }
-        self.job_log_touched(key.job, job_entry(&entry), wall_ms);
+        let log = self.jobs.entry(key.job).or_default();
+        if let Some(entry) = job_entry(&entry) {
+            log.apply(key.job, entry, wall_ms);
+        }
         Ok(())
     }
 
@@ -68,11 +71,11 @@ impl Core {
         }
     }
 
-    fn job_log_touched(&mut self, job: JobId, entry: Option<JobEntry>, wall_ms: u64) {
+    fn job_log_touched(&mut self, job: JobId, entry: Option<JobEntry>) {
         let log = self.jobs.entry(job).or_default();
-        log.touched_ms = log.touched_ms.max(wall_ms);
+        log.touched_at = Some(self.now);
         if let Some(entry) = entry {
-            log.apply(job, entry, wall_ms);
+            log.apply(job, entry, self.wall_ms);
         }
     }
 
@@ -80,7 +83,7 @@ impl Core {
     pub(crate) fn job_log_durable(&mut self, entry: &Entry) {
         let decoded = job_entry(entry);
         if decoded.is_some() {
-            self.job_log_touched(entry.head.key.job, decoded, self.wall_ms);
+            self.job_log_touched(entry.head.key.job, decoded);
         }
     }
 
@@ -167,7 +170,7 @@ impl Core {
             let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
             edge.durable(key.number, *ticket, *record);
             let durable = edge.slots(key.number, true);
-            self.job_log_touched(key.job, job_entry, self.wall_ms);
+            self.job_log_touched(key.job, job_entry);
             if let Some(waiting) = self.store.waiting.get_mut(&key) {
                 waiting.retain(|(to, slots)| {
                     let done = durable.contains_all(*slots);

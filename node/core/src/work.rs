@@ -160,6 +160,7 @@ impl Core {
     /// What is missing for some work, the specification included.
     fn work_gaps(&self, work: &SlotWork) -> Vec<EdgeCoverage> {
         if self.config.planted == Some(PlantedBug::FinishWithGap)
+            && work.slots != SlotSet::META
             && self.plan_of(work.job).is_some()
         {
             return Vec::new();

@@ -18,6 +18,8 @@
 //! place (a misdirected write, a file of another log, a record inside a payload) is not valid here.
 //! The header has its own checksum, so a damaged length is never followed.
 
+use std::ops::Range;
+
 use crc32fast::Hasher;
 
 /// Version of this format; stands in every segment.
@@ -43,6 +45,16 @@ pub struct RecordRef {
     pub offset: u32,
     /// Length of the payload in bytes.
     pub len: u32,
+}
+
+impl RecordRef {
+    /// Where the record's bytes are, header included: the file's name and the range in it. For
+    /// tests that damage them.
+    #[must_use]
+    pub fn file_range(self) -> (String, Range<u64>) {
+        let (start, header) = (u64::from(self.offset), RECORD_HEADER_BYTES as u64);
+        (segment_name(self.segment), start..start + header + u64::from(self.len))
+    }
 }
 
 /// What is recorded with a payload.

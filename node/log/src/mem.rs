@@ -85,6 +85,12 @@ impl MemStorage {
         self.state().capacity = bytes;
     }
 
+    /// Bytes that files take, set aside or written.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used()
+    }
+
     /// Lets the next syncs of files fail. As on Linux, a failed sync drops what was pending: it
     /// stays visible, but no later sync makes it durable.
     pub fn fail_syncs(&self, count: u32) {
@@ -190,9 +196,12 @@ impl State {
         Ok(&mut self.files[file])
     }
 
+    fn used(&self) -> u64 {
+        self.seen.values().map(|file| self.files[*file].seen.len() as u64).sum()
+    }
+
     fn free(&self) -> u64 {
-        let used: usize = self.seen.values().map(|file| self.files[*file].seen.len()).sum();
-        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used as u64))
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
     }
 
     fn change(&mut self, name: &str, change: Change) -> io::Result<()> {

@@ -103,7 +103,7 @@ impl Driver {
                 },
                 command = commands.recv() => match command {
                     Some(Command::Draining(draining)) => {
-                        self.detector.set_draining(self.now(), unix_ms(), draining);
+                        self.detector.set_draining(self.now(), draining);
                     }
                     Some(Command::Leave(said)) => {
                         self.detector.leave(self.now());

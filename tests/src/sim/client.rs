@@ -19,7 +19,7 @@ const WINDOW: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// What a client sends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Sent {
     Request(ClientRequest),
     Batch { table: usize, number: u64 },
@@ -27,6 +27,8 @@ pub(crate) enum Sent {
 
 enum Step {
     Submit,
+    /// Somebody had begun: what is there already?
+    Compare,
     Upload,
     Wait,
     Fetch {
@@ -54,6 +56,10 @@ pub(crate) struct SimClient {
     rest_until: Duration,
     /// Cancels when it has so many acknowledgements.
     cancel_at: Option<usize>,
+    cancels: bool,
+    resumed: bool,
+    /// Number of the process: answers to an earlier one are nobody's.
+    pub(crate) life: u64,
     /// Batches acknowledged. They are never sent again: acknowledged means durable.
     pub(crate) acknowledged: BTreeSet<(usize, u64)>,
 }
@@ -74,6 +80,9 @@ impl SimClient {
             asked_at: None,
             rest_until: Duration::ZERO,
             cancel_at: cancels.then_some(3),
+            cancels,
+            resumed: false,
+            life: 0,
             acknowledged: BTreeSet::new(),
         }
     }
@@ -98,10 +107,24 @@ impl SimClient {
         }
     }
 
+    /// The process dies; the next one knows the job's id and the dataset. Not for one that cancels:
+    /// whether it did is its user's to know.
+    pub(crate) fn resume(&mut self) -> bool {
+        if self.cancels || self.is_over() || self.failure().is_some() {
+            return false;
+        }
+        let mut fresh = Self::new(self.data.clone(), false);
+        fresh.acknowledged = std::mem::take(&mut self.acknowledged);
+        fresh.todo.retain(|key| !fresh.acknowledged.contains(key));
+        *self = Self { life: self.life + 1, resumed: true, ..fresh };
+        true
+    }
+
     /// Where it stands, for a failing run's report.
     pub(crate) fn describe(&self) -> String {
         let step = match &self.step {
             Step::Submit => "submitting",
+            Step::Compare => "comparing",
             Step::Upload => "uploading",
             Step::Wait => "waiting",
             Step::Fetch { .. } => "fetching",
@@ -131,7 +154,7 @@ impl SimClient {
             self.in_flight.remove(&key);
             self.todo.insert(key);
         }
-        if !matches!(self.step, Step::Submit | Step::Cancel | Step::Cancelled) {
+        if !matches!(self.step, Step::Submit | Step::Compare | Step::Cancel | Step::Cancelled) {
             while self.in_flight.len() < WINDOW {
                 let Some((table, number)) = self.todo.pop_first() else { break };
                 self.in_flight.insert((table, number), now);
@@ -157,6 +180,7 @@ impl SimClient {
         let job = self.data.spec.job;
         match &self.step {
             Step::Submit => Some(ClientRequest::Submit(self.data.spec.clone())),
+            Step::Compare => Some(ClientRequest::Coverage(job)),
             Step::Upload => {
                 let table = (0..self.data.tables.len()).find(|t| !self.ends.contains(t))?;
                 let batches = self.data.tables[table].len() as u64;
@@ -214,7 +238,16 @@ impl SimClient {
                     self.step = Step::Failed(format!("cancelled, and told it is {other:?}"));
                 }
             },
+            (Step::Submit, ClientResponse::Status(_)) if self.resumed => self.step = Step::Compare,
             (Step::Submit, ClientResponse::Status(_)) => self.step = Step::Upload,
+            (Step::Compare, ClientResponse::Coverage(there)) => {
+                for (table, there) in there.iter().enumerate() {
+                    for (number, _) in &there.batches {
+                        self.todo.remove(&(table, *number));
+                    }
+                }
+                self.step = Step::Upload;
+            }
             (Step::Upload, ClientResponse::Status(status)) => {
                 for (table, told) in status.tables.iter().enumerate() {
                     if told.declared.is_some() {

@@ -10,12 +10,22 @@ use rand::{RngExt, SeedableRng};
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// A node dies and is started again on its disk.
+    /// A node dies, alone or with its machine's unsynced data, and is started again on its disk.
     Crash,
+    /// A node dies some times in a row, soon after each start.
+    CrashLoop,
     /// All nodes die at once and are started again in another order.
     CrashAll,
     /// A node dies and is started again on a blank disk.
     Wipe,
+    /// A bit of a node's log flips.
+    FlipBit,
+    /// A node's disk is full for some seconds.
+    FullDisk,
+    /// A sync fails, and with it the process.
+    FailSync,
+    /// A node's wall clock jumps, for a while or for good.
+    ClockJump,
     /// A node hands over, leaves, and comes back later.
     Drain,
     /// A node that was not there before joins.
@@ -28,23 +38,34 @@ pub enum Fault {
     OneWay,
     /// Nobody hears anybody for some seconds.
     Isolate,
+    /// From one node to another nothing arrives for some seconds, and then all of it.
+    Clog,
     /// A link breaks, with everything on it.
     BreakLink,
+    /// A client dies, and another one resumes its job.
+    Resume,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::Crash,
+        Self::CrashLoop,
         Self::CrashAll,
         Self::Wipe,
+        Self::FlipBit,
+        Self::FullDisk,
+        Self::FailSync,
+        Self::ClockJump,
         Self::Drain,
         Self::Join,
         Self::Pause,
         Self::Cut,
         Self::OneWay,
         Self::Isolate,
+        Self::Clog,
         Self::BreakLink,
+        Self::Resume,
     ];
 }
 
@@ -57,6 +78,10 @@ pub struct Dials {
     pub clients: usize,
     /// Share of datagrams lost.
     pub datagram_loss: f64,
+    /// Share of datagrams, frames and batches that arrive a second time, later.
+    pub repeats: f64,
+    /// Longest time a frame travels, in virtual microseconds.
+    pub travel_us: u64,
     /// Longest time a sync of a disk takes, in virtual milliseconds.
     pub sync_ms: u64,
     /// What goes wrong, and when.
@@ -72,7 +97,18 @@ impl Dials {
     #[must_use]
     pub fn calm(nodes: usize, clients: usize) -> Self {
         let (faults, cancels, planted) = (Vec::new(), 0, None);
-        Self { nodes, clients, datagram_loss: 0.0, sync_ms: 15, faults, cancels, planted }
+        let (datagram_loss, repeats, travel_us, sync_ms) = (0.0, 0.0, 3_000, 15);
+        Self {
+            nodes,
+            clients,
+            datagram_loss,
+            repeats,
+            travel_us,
+            sync_ms,
+            faults,
+            cancels,
+            planted,
+        }
     }
 
     /// The same with `count` faults of one kind, spread over the first seconds.
@@ -89,27 +125,33 @@ impl Dials {
     #[must_use]
     pub fn drawn(seed: u64) -> Self {
         let rng = &mut StdRng::seed_from_u64(seed ^ 0xd1a1_5eed);
-        let nodes = rng.random_range(1..=7);
+        let nodes = rng.random_range(1..=9);
         let mut kinds: Vec<_> = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect();
         // Nobody has a second copy there.
-        kinds.retain(|kind| nodes > 1 || *kind != Fault::Wipe);
+        kinds.retain(|kind| nodes > 1 || !matches!(kind, Fault::Wipe | Fault::FlipBit));
         let count = if kinds.is_empty() { 0 } else { rng.random_range(0..12) };
         let mut faults = Vec::new();
         for _ in 0..count {
             let at = Duration::from_millis(rng.random_range(100..4_000));
             faults.push((at, kinds[rng.random_range(0..kinds.len())]));
         }
-        // The promise holds while fewer than W disks are lost for good.
-        let mut wipes = 0;
-        faults.retain(|(_, fault)| {
-            wipes += usize::from(*fault == Fault::Wipe);
-            *fault != Fault::Wipe || wipes == 1
-        });
         let datagram_loss = [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)];
+        let repeats = [0.0, 0.0, 0.05, 0.5][rng.random_range(0..4)];
+        let travel_us = [3_000, 3_000, 20_000, 100_000][rng.random_range(0..4)];
         let clients = rng.random_range(1..=3);
         let cancels = usize::from(rng.random_bool(0.2));
         let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
-        Self { nodes, clients, datagram_loss, sync_ms, faults, cancels, planted: None }
+        Self {
+            nodes,
+            clients,
+            datagram_loss,
+            repeats,
+            travel_us,
+            sync_ms,
+            faults,
+            cancels,
+            planted: None,
+        }
     }
 }
 
@@ -124,4 +166,6 @@ pub struct Outcome {
     pub seen: BTreeMap<Fault, u32>,
     /// Batches acknowledged.
     pub acknowledged: usize,
+    /// Frames sent between nodes.
+    pub frames: u64,
 }

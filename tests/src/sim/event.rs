@@ -13,6 +13,7 @@ pub(super) enum Event {
     Tick { node: usize, boot: u64 },
     Probe { node: usize, boot: u64 },
     Sync { node: usize, boot: u64 },
+    Refused { node: usize, boot: u64, ticket: u64 },
     Task { node: usize, boot: u64, id: u64, output: TaskOutput },
     Datagram { from: usize, to: usize, data: Bytes },
     Dial { from: usize, to: usize, boot: u64 },
@@ -23,12 +24,16 @@ pub(super) enum Event {
     Broken { from: usize, to: usize, boot: u64 },
     Client(usize),
     ClientTick(usize),
-    Ask { client: usize, node: usize, sent: Sent },
-    Answer { client: usize, response: ClientResponse, tail: Bytes },
-    BatchAnswer { client: usize, reply: BatchReply },
+    Ask { client: usize, life: u64, node: usize, sent: Sent },
+    Answer { client: usize, life: u64, response: ClientResponse, tail: Bytes },
+    BatchAnswer { client: usize, life: u64, reply: BatchReply },
     Fault(Fault),
     Heal,
-    Resume(usize),
+    Unclog { from: usize, to: usize },
+    GoOn(usize),
+    CrashAgain { node: usize, left: u32 },
+    SpaceBack(usize),
+    ClockBack(usize),
     DrainLimit { node: usize, boot: u64 },
     Start(usize),
 }
@@ -46,11 +51,17 @@ impl Event {
                 let text = message.map_or_else(|e| e.to_string(), |(head, _)| format!("{head:?}"));
                 format!("{} to {}: {:.300}", from + 1, to + 1, text)
             }
+            Self::Unclog { from, to } => format!("{} to {} flows again", from + 1, to + 1),
+            Self::CrashAgain { node, .. } => format!("node-{} crashes again", node + 1),
+            Self::SpaceBack(node) => format!("node-{} has space again", node + 1),
+            Self::ClockBack(node) => format!("node-{} has its clock set right", node + 1),
             Self::Answer { client, response, .. } => {
                 format!("answer to client {client}: {:.200}", format!("{response:?}"))
             }
-            Self::BatchAnswer { client, reply } => format!("answer to client {client}: {reply:?}"),
-            Self::Ask { client, node, sent } => {
+            Self::BatchAnswer { client, reply, .. } => {
+                format!("answer to client {client}: {reply:?}")
+            }
+            Self::Ask { client, node, sent, .. } => {
                 format!("client {client} asks node-{}: {:.100}", node + 1, format!("{sent:?}"))
             }
             _ => String::new(),
@@ -63,6 +74,7 @@ impl Event {
             Self::Tick { node, .. }
             | Self::Probe { node, .. }
             | Self::Sync { node, .. }
+            | Self::Refused { node, .. }
             | Self::Task { node, .. }
             | Self::Ask { node, .. } => Some(*node),
             Self::Datagram { to, .. } | Self::Hello { to, .. } | Self::Frame { to, .. } => {

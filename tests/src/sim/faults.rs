@@ -1,10 +1,8 @@
 //! Faults of the simulated world.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_core::Input;
-use cortado_log::MemStorage;
 use cortado_membership::Output;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -25,7 +23,21 @@ impl World {
                 running.iter().for_each(|node| self.crash(*node));
                 !running.is_empty()
             }
-            Fault::Wipe => self.some_running().map(|node| self.wipe(node)).is_some(),
+            Fault::CrashLoop => self.some_running().map(|node| self.crash_again(node, 5)).is_some(),
+            Fault::Wipe => {
+                self.may_lose_a_disk() && self.some_running().map(|node| self.wipe(node)).is_some()
+            }
+            Fault::FlipBit => {
+                let pick = self.rng.random();
+                let node = self.rng.random_range(0..self.nodes.len());
+                self.flip_bit(node, pick)
+            }
+            Fault::FullDisk => self.some_running().map(|node| self.fill_disk(node)).is_some(),
+            Fault::FailSync => {
+                let node = self.some_running();
+                node.map(|node| self.nodes[node].storage.fail_syncs(1)).is_some()
+            }
+            Fault::ClockJump => self.some_running().map(|node| self.jump_clock(node)).is_some(),
             Fault::Drain => self.some_running().map(|node| self.drain(node)).is_some(),
             Fault::Join => {
                 let node = self.nodes.len();
@@ -45,6 +57,18 @@ impl World {
                 one != other && self.cut_if(|from, to| (from, to) == (one, other))
             }
             Fault::Isolate => self.cut_if(|from, to| from != to),
+            Fault::Clog => {
+                let count = self.nodes.len();
+                let (from, to) = (self.rng.random_range(0..count), self.rng.random_range(0..count));
+                let delay = self.delay(100_000, 5_000_000);
+                self.net.clogged.insert((from, to), self.now + delay);
+                self.plan(delay, Event::Unclog { from, to });
+                from != to
+            }
+            Fault::Resume => {
+                let client = self.rng.random_range(0..self.clients.len());
+                self.resume_client(client)
+            }
             Fault::BreakLink => {
                 let up: Vec<_> = self.net.links.keys().copied().collect();
                 let some = up.get(self.rng.random_range(0..up.len().max(1))).copied();
@@ -63,17 +87,63 @@ impl World {
     }
 
     fn crash(&mut self, node: usize) {
-        self.nodes[node].crash(&mut self.rng);
-        self.gone(node);
+        self.end(node);
         let delay = self.delay(10_000, 6_000_000);
         self.plan(delay, Event::Start(node));
     }
 
+    /// Ends the process, and often its machine.
+    fn end(&mut self, node: usize) {
+        if self.rng.random() {
+            self.nodes[node].cut_power(&mut self.rng);
+        } else {
+            self.nodes[node].kill();
+        }
+        self.gone(node);
+    }
+
+    /// The log failed: the process ends itself.
+    pub(super) fn abort(&mut self, node: usize) {
+        self.nodes[node].kill();
+        self.gone(node);
+        let delay = self.delay(100_000, 2_000_000);
+        self.plan(delay, Event::Start(node));
+    }
+
+    pub(super) fn crash_again(&mut self, node: usize, left: u32) {
+        if self.nodes[node].process.is_some() {
+            self.end(node);
+        }
+        let delay = self.delay(10_000, 200_000);
+        self.plan(delay, Event::Start(node));
+        if left > 0 {
+            let delay = delay + self.delay(10_000, 500_000);
+            self.plan(delay, Event::CrashAgain { node, left: left - 1 });
+        }
+    }
+
     fn wipe(&mut self, node: usize) {
         self.crash(node);
-        let boot = self.nodes[node].boot;
-        self.nodes[node] = SimNode { boot, ..SimNode::new(node) };
-        self.nodes[node].storage = Arc::new(MemStorage::new());
+        let SimNode { boot, clock_ms, .. } = self.nodes[node];
+        self.nodes[node] = SimNode { boot, clock_ms, ..SimNode::new(node) };
+        self.copies.remove_node(node, true);
+    }
+
+    fn fill_disk(&mut self, node: usize) {
+        let storage = &self.nodes[node].storage;
+        let left = self.rng.random_range(0..16 << 10);
+        storage.set_capacity(Some(storage.used_bytes() + left));
+        let delay = self.delay(100_000, 10_000_000);
+        self.plan(delay, Event::SpaceBack(node));
+    }
+
+    fn jump_clock(&mut self, node: usize) {
+        let hours: i64 = [-72, -1, 1, 72][self.rng.random_range(0..4)];
+        self.nodes[node].clock_ms = hours * 3_600_000;
+        if self.rng.random() {
+            let delay = self.delay(100_000, 10_000_000);
+            self.plan(delay, Event::ClockBack(node));
+        }
     }
 
     /// The process is gone: its links are, too.
@@ -95,9 +165,9 @@ impl World {
 
     /// The node takes no new roles, and says so.
     pub(super) fn draining(&mut self, node: usize) {
-        let (now, unix_ms) = (self.now, self.unix_ms());
+        let now = self.now;
         if let Some(process) = &mut self.nodes[node].process {
-            process.detector.set_draining(now, unix_ms, true);
+            process.detector.set_draining(now, true);
         }
         self.carry_detector(node);
     }
@@ -106,7 +176,9 @@ impl World {
     pub(super) fn leave(&mut self, node: usize) {
         let now = self.now;
         let Some(process) = &mut self.nodes[node].process else { return };
-        process.log.sync().expect("the simulated disk does not fail");
+        if process.log.sync().is_err() {
+            return self.abort(node);
+        }
         process.detector.leave(now);
         let mut farewells = Vec::new();
         while let Some(output) = process.detector.poll_output() {
@@ -127,7 +199,7 @@ impl World {
     fn pause(&mut self, node: usize) {
         let until = self.now + self.delay(100_000, 8_000_000);
         self.paused.insert(node, until);
-        self.plan_at(until, Event::Resume(node));
+        self.plan_at(until, Event::GoOn(node));
     }
 
     /// Cuts the network where `apart` says so, for some seconds.
@@ -137,7 +209,7 @@ impl World {
         for from in 0..count {
             for to in (0..count).filter(|to| apart(from, *to)) {
                 any = true;
-                self.net.cut.insert((from, to), true);
+                self.net.cut.insert((from, to));
                 self.break_link(from, to);
                 self.break_link(to, from);
             }

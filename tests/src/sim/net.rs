@@ -27,13 +27,15 @@ pub(crate) struct Net {
     /// Links that broke and whose dialler has not noticed yet; it dials again only then.
     pub(crate) unnoticed: BTreeSet<(usize, usize)>,
     /// Directions in which nothing passes.
-    pub(crate) cut: BTreeMap<(usize, usize), bool>,
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Directions in which everything waits until then.
+    pub(crate) clogged: BTreeMap<(usize, usize), Duration>,
 }
 
 impl Net {
     /// Whether packets pass from one node to another.
     pub(crate) fn passes(&self, from: usize, to: usize) -> bool {
-        !self.cut.get(&(from, to)).copied().unwrap_or(false)
+        !self.cut.contains(&(from, to))
     }
 
     /// The link with this number, if it still is the one between its nodes.

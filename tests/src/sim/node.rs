@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_core::task::Records;
-use cortado_core::{Config, Core, Effect, RecordRef};
+use cortado_core::{Config, Core, RecordRef};
 use cortado_log::{Fate, Log, LogConfig, LogReader, MemStorage};
 use cortado_membership::{Detector, DetectorConfig, Identity, KnownPeer, Profile, next_generation};
 use cortado_protocol::{JobId, LogId, NodeId};
 use rand::RngExt;
 use rand::rngs::StdRng;
+
+use super::disk::{Copy, copy_of};
 
 /// What a process has while it runs.
 pub(crate) struct Process {
@@ -21,11 +23,13 @@ pub(crate) struct Process {
     pub(crate) log: Log,
     pub(crate) reader: LogReader,
     /// Appends that wait for the next sync.
-    pub(crate) unsynced: Vec<(u64, RecordRef)>,
+    pub(crate) unsynced: Vec<(u64, Copy)>,
     pub(crate) sync_planned: bool,
     /// When the next tick is planned; later plans are stale.
     pub(crate) tick_at: Duration,
     pub(crate) probe_at: Option<Duration>,
+    /// The members it was last told of.
+    pub(crate) live: Vec<NodeId>,
 }
 
 /// A node, running or not.
@@ -40,6 +44,10 @@ pub(crate) struct SimNode {
     pub(crate) known: Vec<KnownPeer>,
     pub(crate) ever_seen: BTreeSet<NodeId>,
     pub(crate) tombstones: Vec<JobId>,
+    /// The log on its disk, once it was opened.
+    pub(crate) log_id: Option<LogId>,
+    /// How far its wall clock is off, in milliseconds.
+    pub(crate) clock_ms: i64,
 }
 
 /// Reads a simulated log for tasks.
@@ -84,18 +92,22 @@ impl SimNode {
             known: Vec::new(),
             ever_seen: BTreeSet::from([node_id(index)]),
             tombstones: Vec::new(),
+            log_id: None,
+            clock_ms: 0,
         }
     }
 
-    /// Starts the process on its disk. Returns the effects of what was restored.
+    /// Starts the process on its disk. Returns what is on it, or `None` if the disk failed and the
+    /// process ended at once.
     pub(crate) fn start(
         &mut self,
         config: &Config,
         count: usize,
         now: Duration,
         unix_ms: u64,
+        reserve_bytes: u64,
         rng: &mut StdRng,
-    ) -> Vec<Effect> {
+    ) -> Option<Vec<Copy>> {
         self.boot += 1;
         let generation = next_generation(self.generation, unix_ms);
         self.generation = Some(generation);
@@ -103,7 +115,8 @@ impl SimNode {
         let mut core = Core::new(config);
         core.restore_tombstones(self.tombstones.iter().copied());
         let log_config =
-            LogConfig { first_segment_bytes: 64 << 10, segment_bytes: 256 << 10, reserve_bytes: 0 };
+            LogConfig { first_segment_bytes: 64 << 10, segment_bytes: 256 << 10, reserve_bytes };
+        let mut copies = Vec::new();
         let mut deliver = |record: cortado_log::RecordRef,
                            meta: &cortado_log::RecordMeta,
                            payload: &[u8]| {
@@ -111,10 +124,11 @@ impl SimNode {
             let record = RecordRef { segment, offset, len };
             let payload = Bytes::copy_from_slice(payload);
             core.restore(record, meta.wall_ms, &payload).expect("the log delivers whole records");
+            copies.extend(copy_of(record, &payload));
         };
-        let (log, recovery) =
-            Log::open(self.storage.clone(), log_config, rng.random(), &mut deliver)
-                .expect("a simulated disk that does not fail opens");
+        let opened = Log::open(self.storage.clone(), log_config, rng.random(), &mut deliver);
+        let (log, recovery) = opened.ok()?;
+        self.log_id = Some(LogId(recovery.log_id));
         core.set_log(LogId(recovery.log_id));
         let me = Identity {
             generation,
@@ -139,14 +153,20 @@ impl SimNode {
             sync_planned: false,
             tick_at: now,
             probe_at: None,
+            live: Vec::new(),
         });
-        Vec::new()
+        Some(copies)
     }
 
-    /// Ends the process at once; the disk keeps any part of what was not synced.
-    pub(crate) fn crash(&mut self, rng: &mut StdRng) {
+    /// Ends the process at once; its machine goes on, with all that was written.
+    pub(crate) fn kill(&mut self) {
         self.process = None;
         self.boot += 1;
+    }
+
+    /// Ends process and machine; the disk keeps any part of what was not synced.
+    pub(crate) fn cut_power(&mut self, rng: &mut StdRng) {
+        self.kill();
         let crashed = self.storage.crash(|pending| match rng.random_range(0..3) {
             0 => Fate::Lost,
             1 => Fate::Kept,

@@ -1,0 +1,131 @@
+//! What a run is held against: the model's answer, the copies, the views.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::time::Duration;
+
+use cortado_core::Config;
+use cortado_engine::Durability;
+use cortado_membership::ring;
+use cortado_protocol::Coverage;
+
+use super::dials::Outcome;
+use super::event::Event;
+use super::world::World;
+
+/// How long owners may take to hold what they should once everything has healed: a sweep and some.
+const SETTLE: Duration = Duration::from_secs(45);
+
+impl World {
+    /// When everything has healed, every owner of a slot comes to hold all that any node holds of
+    /// it (I3), as long as the job lives.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.events.retain(|_, event| !matches!(event, Event::Fault(_) | Event::CrashAgain { .. }));
+        self.net.cut.clear();
+        self.net.clogged.clear();
+        for node in &self.nodes {
+            node.storage.set_capacity(None);
+            node.storage.fail_syncs(0);
+        }
+        let until = self.now + SETTLE;
+        let mut look_at = self.now;
+        loop {
+            self.step()?;
+            if self.now < look_at {
+                continue;
+            }
+            look_at = self.now + Duration::from_millis(500);
+            let open = self.missing_copies().or_else(|| self.different_views());
+            match open {
+                None => return Ok(()),
+                Some(open) if self.now > until => return Err(open),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A node that does not run, or does not see all others, in a sentence.
+    fn different_views(&self) -> Option<String> {
+        let all: BTreeSet<_> = self.nodes.iter().map(|node| node.id).collect();
+        self.nodes.iter().find_map(|node| match &node.process {
+            None => Some(format!("{} never came back", node.id)),
+            Some(process) if process.live.iter().copied().collect::<BTreeSet<_>>() != all => {
+                Some(format!("{} sees only {:?}", node.id, process.live))
+            }
+            Some(_) => None,
+        })
+    }
+
+    /// A copy that an owner lacks, in a sentence.
+    fn missing_copies(&self) -> Option<String> {
+        let live: Vec<_> =
+            self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.id).collect();
+        let copies = usize::from(self.config.replicas);
+        for client in self.clients.iter().filter(|client| client.result().is_some()) {
+            let job = client.data.spec.job;
+            let mut held = BTreeMap::new();
+            for node in &self.nodes {
+                let Some(process) = &node.process else { continue };
+                for part in process.core.held(job) {
+                    for slot in part.slots.iter() {
+                        held.insert((slot, part.edge, node.id), part.coverage.clone());
+                    }
+                }
+            }
+            let mut all: BTreeMap<_, Coverage> = BTreeMap::new();
+            for ((slot, edge, _), coverage) in &held {
+                all.entry((*slot, *edge)).or_default().union(coverage);
+            }
+            for ((slot, edge), coverage) in all {
+                let owners = ring::owners(ring::slot_key(job, slot), &live);
+                for owner in owners.into_iter().take(copies) {
+                    if held.get(&(slot, edge, owner)).is_none_or(|own| *own != coverage) {
+                        return Some(format!("{owner} lacks some of {edge:?}, {slot:?} of {job}"));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Who stands where, for a failing run's report.
+    pub(super) fn describe(&mut self) -> String {
+        let mut text = String::new();
+        for client in &self.clients {
+            let job = client.data.spec.job;
+            text += &format!("\nclient of {job}: {}", client.describe());
+            for node in &mut self.nodes {
+                if let Some(process) = node.process.as_mut().filter(|_| !client.is_over()) {
+                    text += &format!("\n  {}: {}", node.id, process.core.describe(job));
+                }
+            }
+        }
+        text
+    }
+
+    pub(super) fn compare(self) -> Result<Outcome, String> {
+        let Config { replicas, min_copies, .. } = self.config;
+        for (number, client) in self.clients.iter().enumerate() {
+            let expected = client.data.answer(Durability { replicas, min_copies });
+            let expected: Vec<u8> =
+                expected.iter().flat_map(|file| file.bytes.iter().copied()).collect();
+            let cancelled = client.is_over() && client.result().is_none();
+            if !cancelled && client.result().is_none_or(|result| result[..] != expected[..]) {
+                let got = String::from_utf8_lossy(client.result().map_or(&[][..], |bytes| bytes));
+                let want = String::from_utf8_lossy(&expected);
+                let mut lines = want.lines().zip(got.lines());
+                let differs = lines.find(|(want, got)| want != got);
+                return Err(format!(
+                    "client {number}: the result is not the model's: expected and got {differs:?}"
+                ));
+            }
+        }
+        Ok(Outcome {
+            trace: self.trace.finish(),
+            took: self.now,
+            seen: self.seen,
+            acknowledged: self.clients.iter().map(|client| client.acknowledged.len()).sum(),
+            frames: self.frames,
+        })
+    }
+}
