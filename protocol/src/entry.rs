@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::FrameError;
-use crate::limits::HEAD_BYTES;
+use crate::limits::{HEAD_BYTES, NUMBERS};
 use crate::{JobId, META_SLOT, Slot, SlotSet, content_hash};
 
 /// An edge of a job's dataflow: a table's upload, the job log or the result.
@@ -204,9 +204,9 @@ impl EntryHead {
 
     fn check(&self, data_len: usize) -> Result<(), FrameError> {
         let ordered = self.parts.windows(2).all(|pair| pair[0].slot < pair[1].slot);
-        let inside = self.parts.iter().all(|p| p.slot <= META_SLOT && self.slots.contains(p.slot));
+        let inside = self.parts.iter().all(|part| self.slots.contains(part.slot));
         let total: u64 = self.parts.iter().map(|part| u64::from(part.len)).sum();
-        if ordered && inside && SlotSet::ALL.contains_all(self.slots) && total == data_len as u64 {
+        if ordered && inside && self.key.number < NUMBERS && total == data_len as u64 {
             Ok(())
         } else {
             Err(FrameError::Malformed("entry head does not describe its data"))
@@ -257,5 +257,16 @@ mod tests {
         let mut longer = bytes.to_vec();
         longer.push(0);
         assert!(Entry::decode(&Bytes::from(longer)).is_err());
+    }
+
+    #[test]
+    fn numbers_near_overflow_are_refused() {
+        let entry = |number| {
+            let key = EntryKey { job: JobId(7), edge: Edge::table(1), number };
+            Entry::meta(key, Bytes::from_static(b"meta"))
+        };
+        assert!(Entry::decode(&entry(NUMBERS - 1).encode()).is_ok());
+        assert!(Entry::decode(&entry(NUMBERS).encode()).is_err());
+        assert!(Entry::decode(&entry(u64::MAX).encode()).is_err());
     }
 }

@@ -27,5 +27,8 @@ pub const TABLES: usize = 64;
 pub const FILES: usize = 20_000;
 /// Most slots of a job (the meta slot not counted).
 pub const SLOTS: usize = 64;
+/// Batches of an edge are numbered below this: more than any disk holds, and far from where sums of
+/// numbers overflow.
+pub const NUMBERS: u64 = 1 << 48;
 /// Rejected rows kept per table for `cortado rejects`.
 pub const REJECTS_KEPT: usize = 1_000;

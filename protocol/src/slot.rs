@@ -6,18 +6,39 @@ use crate::limits::SLOTS;
 
 /// One partition of a job's keys. Numbers below the job's slot count hold rows; [`META_SLOT`] holds
 /// what is said *about* batches and jobs.
+///
+/// Decoding refuses numbers above [`META_SLOT`], which no set of slots could hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8")]
 pub struct Slot(pub u8);
+
+impl TryFrom<u8> for Slot {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        if number <= META_SLOT.0 { Ok(Self(number)) } else { Err("there is no such slot") }
+    }
+}
 
 /// The slot of everything that is not a row: batch summaries, the job log, results. Its owners are
 /// the owners of the job itself, the first of which is the job's home.
 pub const META_SLOT: Slot = Slot(SLOTS as u8);
 
-/// A set of slots, the meta slot included.
+/// A set of slots, the meta slot included. Decoding refuses sets of more than [`SlotSet::ALL`].
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[serde(try_from = "u128")]
 pub struct SlotSet(pub u128);
+
+impl TryFrom<u128> for SlotSet {
+    type Error = &'static str;
+
+    fn try_from(bits: u128) -> Result<Self, Self::Error> {
+        let set = Self(bits);
+        if Self::ALL.contains_all(set) { Ok(set) } else { Err("there are no such slots") }
+    }
+}
 
 impl SlotSet {
     /// No slot.
@@ -130,5 +151,16 @@ mod tests {
         }
         assert!(SlotSet::ALL.contains(META_SLOT));
         assert!(!SlotSet::first(64).contains(META_SLOT));
+    }
+
+    #[test]
+    fn slots_that_do_not_exist_are_refused() {
+        let slot = |number: u8| crate::frame::from_postcard::<Slot>(&[number]);
+        assert_eq!(slot(META_SLOT.0), Ok(META_SLOT));
+        // From 128 on a shift by the number would overflow.
+        assert!(slot(META_SLOT.0 + 1).is_err() && slot(128).is_err() && slot(255).is_err());
+        let set = |set: SlotSet| crate::frame::from_postcard(&crate::frame::to_postcard(&set));
+        assert_eq!(set(SlotSet::ALL), Ok(SlotSet::ALL));
+        assert!(set(SlotSet(1 << (SLOTS + 1))).is_err());
     }
 }

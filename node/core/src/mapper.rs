@@ -10,7 +10,7 @@ use cortado_protocol::client::{BatchOutcome, BatchReply, ClientError, ErrorKind}
 use cortado_protocol::entry::{Entry, Source};
 use cortado_protocol::job::{BatchHeader, JobSpec};
 use cortado_protocol::peer::{Admission, PeerMessage};
-use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, SlotSet, frame};
+use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, SlotSet, frame, limits};
 
 use crate::job::BoundPlan;
 use crate::replicate::Asker;
@@ -161,6 +161,11 @@ impl Core {
         let (table, file) = (usize::from(header.table), header.file as usize);
         if plan.layouts.get(table).is_none_or(|files| file >= files.len()) {
             let message = "the batch names a table or file that was not submitted";
+            let error = ClientError::new(ErrorKind::BadInput, message);
+            return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
+        }
+        if header.number >= limits::NUMBERS {
+            let message = format!("a table has at most {} batches", limits::NUMBERS);
             let error = ClientError::new(ErrorKind::BadInput, message);
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::client::{ClientError, ClientRequest, ClientResponse, ErrorKind};
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
+use cortado_protocol::limits::NUMBERS;
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{Coverage, Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
@@ -142,6 +143,9 @@ impl Core {
         let log = &self.jobs[&job];
         let response = match log.ends.get(usize::from(table)) {
             None => error(ErrorKind::NotFound, "the plan has no such table"),
+            Some(_) if batches > NUMBERS => {
+                error(ErrorKind::BadInput, format!("a table has at most {NUMBERS} batches"))
+            }
             Some(Some(before)) if *before != batches => {
                 let message = format!(
                     "the table was declared to have {before} batches before, now {batches}: the dataset changed"

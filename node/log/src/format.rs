@@ -32,6 +32,8 @@ pub(crate) const RECORD_HEADER_BYTES: usize = 64;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 48;
 /// Where a segment's records begin: the header has a block of its own, never rewritten.
 pub(crate) const DATA_START: u32 = 4096;
+/// Highest sequence number that is believed: no log gets there, and what follows can be counted on.
+pub(crate) const HIGHEST_SEQUENCE: u64 = u64::MAX / 2;
 /// First bytes of a record.
 pub(crate) const RECORD_MAGIC: [u8; 4] = [0xC0, 0x27, 0xAD, 0x0E];
 const SEGMENT_MAGIC: [u8; 8] = *b"CRTDLOG\0";
@@ -135,7 +137,10 @@ impl RecordHeader {
             previous: u32_at(bytes, 12),
             synced: u64_at(bytes, 24),
         };
-        (header.len as usize <= PAYLOAD_BYTES).then_some((header, crc))
+        let possible = header.len as usize <= PAYLOAD_BYTES
+            && header.meta.sequence <= HIGHEST_SEQUENCE
+            && header.synced <= HIGHEST_SEQUENCE;
+        possible.then_some((header, crc))
     }
 }
 
@@ -190,6 +195,7 @@ impl SegmentHeader {
             return Err(BadHeader::Damaged);
         }
         match u32_at(bytes, 8) {
+            FORMAT_VERSION if u64_at(bytes, 40) > HIGHEST_SEQUENCE => Err(BadHeader::Damaged),
             FORMAT_VERSION => Ok(Self {
                 log_id: u128_at(bytes, 16),
                 segment: u32_at(bytes, 32),

@@ -8,7 +8,7 @@
 
 use std::io;
 
-use crate::format::{payload_crc, u32_at, u64_at};
+use crate::format::{HIGHEST_SEQUENCE, payload_crc, u32_at, u64_at};
 use crate::storage::{Storage, read_full};
 
 pub(crate) const MARK_FILE: &str = "synced";
@@ -39,7 +39,9 @@ pub(crate) fn write(storage: &dyn Storage, log_id: u128, sequence: u64) -> io::R
 pub(crate) fn read(storage: &dyn Storage, log_id: u128) -> u64 {
     let mut bytes = [0; MARK_BYTES];
     match read_full(storage, MARK_FILE, 0, &mut bytes) {
-        Ok(MARK_BYTES) if u32_at(&bytes, 8) == checksum(log_id, &bytes[..8]) => u64_at(&bytes, 0),
+        Ok(MARK_BYTES) if u32_at(&bytes, 8) == checksum(log_id, &bytes[..8]) => {
+            Some(u64_at(&bytes, 0)).filter(|mark| *mark <= HIGHEST_SEQUENCE).unwrap_or(0)
+        }
         _ => 0,
     }
 }

@@ -305,7 +305,7 @@ impl Replay<'_, '_> {
             sequence if sequence == expected => {
                 previous.is_none_or(|crc| crc == found.header.previous)
             }
-            sequence => sequence > expected && sequence < u64::MAX / 2,
+            sequence => sequence > expected,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ID, append, copy, open, payload, prefix};
-use crate::format::{DATA_START, SEGMENT_HEADER_BYTES, segment_name};
+use crate::format::{DATA_START, SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 use crate::{MemStorage, OpenError, RecordRef, Storage};
 
 /// Twelve synced records in several segments.
@@ -220,4 +220,22 @@ fn later_records_prove_what_was_synced_when_the_mark_is_old() {
     assert_eq!(delivered, prefix(2));
     assert!(recovery.report.damage.is_empty());
     assert_eq!(recovery.report.torn_bytes, 64 + u64::from(refs[2].len));
+}
+
+#[test]
+fn numbers_near_overflow_are_not_believed() {
+    let (storage, _) = storage();
+    crate::mark::write(&*storage, ID, u64::MAX).unwrap();
+    let (mut log, recovery, delivered) = open(&storage);
+    assert_eq!((delivered, recovery.report.damage), (prefix(12), Vec::new()));
+    append(&mut log, [13]);
+    log.sync().unwrap();
+    drop(log);
+    // A segment of the far future, with a right checksum.
+    let header = SegmentHeader { log_id: ID, segment: 99, first_sequence: u64::MAX };
+    storage.create(&segment_name(99)).unwrap();
+    storage.write_at(&segment_name(99), 0, &header.encode()).unwrap();
+    let (_, recovery, delivered) = open(&storage);
+    assert_eq!(delivered, prefix(13));
+    assert_eq!(recovery.report.quarantined.len(), 1);
 }
