@@ -16,6 +16,7 @@ use crate::clients::{ClientEvent, Clients};
 use crate::disk::{ENTRY_RECORD, NodeState};
 use crate::gossip::Gossip;
 use crate::peers::{PeerEvent, Peers};
+use crate::refused::{self, Refused};
 use crate::workers::{Done, Workers};
 
 /// Completions taken at once: one message per peer tells of all of them.
@@ -89,7 +90,14 @@ pub enum Ended {
 
 impl Driver {
     /// Runs until the operator stops the node or everything is handed over.
-    pub async fn run(&mut self, mut inputs: Inputs) -> Ended {
+    pub async fn run(&mut self, inputs: Inputs) -> Ended {
+        let mut refused = Refused::new(Instant::now());
+        let ended = self.drive(inputs, &mut refused).await;
+        refused.tell(Instant::now(), self.refused());
+        ended
+    }
+
+    async fn drive(&mut self, mut inputs: Inputs, refused: &mut Refused) -> Ended {
         let start = Instant::now();
         let mut effects = Vec::new();
         let mut committed = Vec::new();
@@ -127,12 +135,20 @@ impl Driver {
                     tick_at = if ticked { now + interval } else { tick_at.min(now + interval) };
                 }
             }
+            if refused.is_due(Instant::now()) {
+                refused.tell(Instant::now(), self.refused());
+            }
             for effect in effects.drain(..) {
                 if self.carry_out(effect) {
                     return Ended::Drained;
                 }
             }
         }
+    }
+
+    fn refused(&self) -> refused::Totals {
+        let (gossip, datagrams) = self.gossip.refused();
+        refused::totals(self.peers.refusals(), self.clients.refusals(), gossip, datagrams)
     }
 
     /// Carries an effect out; returns whether the node may leave now.

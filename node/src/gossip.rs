@@ -12,9 +12,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use cortado_membership::{Identity, KnownPeer, Profile, View};
+use cortado_membership::{Counters, Identity, KnownPeer, Profile, View};
 use cortado_transport::{EndpointError, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// Connections refused, by kind, and what went wrong with datagrams since the start.
+pub type Refused = (Vec<(Refusal, u64)>, Counters);
 
 /// What the detector needs to know.
 #[derive(Clone, Debug)]
@@ -76,7 +79,7 @@ enum Command {
 pub struct Gossip {
     local: SocketAddr,
     views: watch::Receiver<View>,
-    refused: watch::Receiver<Vec<(Refusal, u64)>>,
+    refused: watch::Receiver<Refused>,
     commands: mpsc::UnboundedSender<Command>,
     thread: Option<JoinHandle<Result<(), GossipError>>>,
 }
@@ -89,7 +92,7 @@ impl Gossip {
     pub fn start(config: GossipConfig, memory: impl Memory) -> Result<Self, GossipError> {
         let (commands, orders) = mpsc::unbounded_channel();
         let (showing, views) = watch::channel(View::default());
-        let (counting, refused) = watch::channel(Vec::new());
+        let (counting, refused) = watch::channel(Refused::default());
         let (bound, binding) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("gossip".into())
@@ -126,9 +129,9 @@ impl Gossip {
         self.views.clone()
     }
 
-    /// Connections refused, by kind.
+    /// Connections refused, by kind, and what was wrong with datagrams.
     #[must_use]
-    pub fn refusals(&self) -> Vec<(Refusal, u64)> {
+    pub fn refused(&self) -> Refused {
         self.refused.borrow().clone()
     }
 

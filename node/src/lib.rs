@@ -9,5 +9,6 @@ pub mod disk;
 pub mod driver;
 pub mod gossip;
 pub mod peers;
+mod refused;
 pub mod start;
 pub mod workers;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cortado_membership::{Detector, DetectorConfig, Output, View};
-use cortado_transport::{Endpoint, EndpointError, Kind, Refusal};
+use cortado_transport::{Endpoint, EndpointError, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::links::{Arrival, Links};
-use super::{Command, GossipConfig, GossipError, Memory, seeds};
+use super::{Command, GossipConfig, GossipError, Memory, Refused, seeds};
 
 /// How long a goodbye may take to reach the wire.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -26,7 +26,7 @@ pub(super) struct Driver {
     seeds: watch::Receiver<Vec<SocketAddr>>,
     memory: Box<dyn Memory>,
     views: watch::Sender<View>,
-    refused: watch::Sender<Vec<(Refusal, u64)>>,
+    refused: watch::Sender<Refused>,
     started: Instant,
     /// Looks seeds up; ends with the driver.
     _look_up: JoinSet<()>,
@@ -37,7 +37,7 @@ impl Driver {
         config: GossipConfig,
         memory: Box<dyn Memory>,
         views: watch::Sender<View>,
-        refused: watch::Sender<Vec<(Refusal, u64)>>,
+        refused: watch::Sender<Refused>,
     ) -> Result<Self, GossipError> {
         let endpoint = Endpoint::node(Kind::Gossip, config.bind, &config.tls)?;
         let local = endpoint
@@ -141,7 +141,7 @@ impl Driver {
         }
         self.detector.tick(self.now(), unix_ms());
         self.links.reap();
-        let refused: Vec<_> = self.endpoint.refusals().counts().collect();
+        let refused = (self.endpoint.refusals().counts().collect(), self.detector.counters());
         self.refused.send_if_modified(|old| {
             let news = *old != refused;
             *old = refused;

@@ -112,7 +112,7 @@ async fn a_node_of_another_authority_stays_out() {
     let friend = start(&ours, 3, seeds, &Disk::default());
     until(&first, sees(&[node(1), node(3)])).await;
     let mut refused = first.refused.clone();
-    let counted = refused.wait_for(|counts| {
+    let counted = refused.wait_for(|(counts, _)| {
         counts.iter().any(|(kind, count)| *kind == Refusal::UnknownAuthority && *count > 0)
     });
     tokio::time::timeout(DEADLINE, counted).await.unwrap().unwrap();
