@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Feeds the decoders of outside bytes with inputs that a fuzzer (libFuzzer) makes up, guided by the
+# code it reaches. Works with the stable toolchain; needs a C++ compiler.
+#
+#   scripts/fuzz.sh                          each target for 60 s
+#   scripts/fuzz.sh --seconds 600 csv log    these two for 10 minutes each
+#   scripts/fuzz.sh --list                   names of the targets
+#
+# What is found is kept in target/fuzz/corpus and used again the next time. An input that breaks a
+# promise ends the run; its path and the command that repeats it are printed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seconds=60
+targets=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        --seconds)
+            seconds=${2:?--seconds needs a number}
+            shift
+            ;;
+        --list) exec cargo run -q -p hostile --bin seeds ;;
+        -h | --help)
+            sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+            exit 0
+            ;;
+        -*)
+            echo "unknown option $1; see --help" >&2
+            exit 2
+            ;;
+        *) targets+=("$1") ;;
+    esac
+    shift
+done
+
+if ! command -v c++ >/dev/null; then
+    echo "skipped: a C++ compiler (c++) is missing, which libFuzzer needs; on Debian: apt-get install g++"
+    exit 0
+fi
+folder=$PWD/target/fuzz
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+# The compiler pass that cargo-fuzz turns on, without the address sanitizer: there is no unsafe code
+# of ours, and only nightly toolchains have it. With a target named, build scripts are spared.
+flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1"
+cargo build -q -p hostile --bin seeds
+RUSTFLAGS=$flags cargo build -q --locked --manifest-path fuzz/Cargo.toml --bins \
+    --target "$host" --target-dir "$folder"
+seeds=${CARGO_TARGET_DIR:-target}/debug/seeds
+"$seeds" "$folder/seeds"
+if [[ ${#targets[@]} -eq 0 ]]; then
+    mapfile -t targets < <("$seeds")
+fi
+
+# At most 16 KiB of input, 1 s per input, 1 GiB of memory in all and 256 MiB at once. A small input
+# must not cost much; what it may cost exactly is checked by the crate's test of allocations.
+limits=(-max_len=16384 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256)
+for target in "${targets[@]}"; do
+    program=$folder/$host/debug/$target
+    if [[ ! -x $program ]]; then
+        echo "there is no target $target; see --list" >&2
+        exit 2
+    fi
+    corpus=$folder/corpus/$target
+    log=$folder/$target.log
+    mkdir -p "$corpus" "$folder/artifacts"
+    if ! "$program" "${limits[@]}" -max_total_time="$seconds" -print_final_stats=1 \
+        -artifact_prefix="$folder/artifacts/$target-" "$corpus" "$folder/seeds/$target" \
+        >"$log" 2>&1; then
+        grep -v '^#' "$log" | tail -n 60 >&2
+        input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
+        echo "$target FAILED with the input $input; the whole output is in $log" >&2
+        echo "repeat it: $program $input" >&2
+        exit 1
+    fi
+    stat() { sed -n "s/^stat::$1: *//p" "$log"; }
+    printf '%-14s %10s executions  %7s per second  %5s inputs kept  %5s MiB at most\n' "$target" \
+        "$(stat number_of_executed_units)" "$(stat average_exec_per_sec)" \
+        "$(find "$corpus" -type f | wc -l)" "$(stat peak_rss_mb)"
+done

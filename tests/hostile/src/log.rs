@@ -1,0 +1,168 @@
+//! The log: whatever a disk brings, opening says what is there and what is lost, and the log goes on.
+
+use std::sync::Arc;
+
+use cortado_log::{Log, LogConfig, MemStorage, OpenError, RecordRef, Storage};
+
+use crate::Pieces;
+
+/// Segments so small that a handful of records needs several.
+const SMALL: LogConfig =
+    LogConfig { first_segment_bytes: 4096 + 640, segment_bytes: 4096 + 1200, reserve_bytes: 0 };
+const ID: u128 = 0xC0FFEE;
+/// Where a segment's records begin, and the length of a record's header; see `node/log/src/format.rs`.
+const DATA_START: usize = 4096;
+const RECORD_HEADER_BYTES: usize = 64;
+
+/// What was delivered: where, sequence and payload.
+type Delivered = Vec<(RecordRef, u64, Vec<u8>)>;
+
+/// What happens to a disk, one after the other; then the log is opened twice.
+pub fn check(bytes: &[u8]) {
+    let mut pieces = Pieces::new(bytes);
+    let storage = Arc::new(MemStorage::new());
+    let Some((log, ..)) = open(&storage) else { unreachable!("an empty disk opens") };
+    let mut log = Some(log);
+    for _ in 0..64 {
+        if pieces.is_empty() {
+            break;
+        }
+        match pieces.byte() % 8 {
+            0 | 1 => {
+                let (group, payload) = (pieces.byte(), pieces.piece());
+                if let Some(log) = &mut log {
+                    log.append(1, u128::from(group), 5, &[payload]).expect("the disk is endless");
+                }
+            }
+            2 => drop(log.as_mut().map(|log| log.sync().expect("the disk is sound"))),
+            3 => overwrite(&storage, &mut pieces),
+            4 => forge(&storage, &mut pieces),
+            5 => {
+                if let Some((name, len)) = file(&storage, pieces.byte()) {
+                    log = None;
+                    let len = u64::from(pieces.short()) % (2 * len + 1);
+                    storage.resize(&name, len).expect("the file is there");
+                }
+            }
+            6 => {
+                if let Some((name, _)) = file(&storage, pieces.byte()) {
+                    log = None;
+                    storage.delete(&name).expect("the file is there");
+                }
+            }
+            _ => {
+                drop(log.take());
+                log = open(&storage).map(|(log, ..)| log);
+            }
+        }
+    }
+    drop(log);
+    reopen(&storage);
+}
+
+/// What is delivered once is delivered again, and new records after it.
+fn reopen(storage: &Arc<MemStorage>) {
+    let Some((mut log, delivered)) = open(storage) else { return };
+    let sequences = delivered.iter().map(|(_, sequence, _)| *sequence);
+    assert!(sequences.clone().zip(sequences.skip(1)).all(|(a, b)| a < b), "numbers ascend");
+    for (record, _, payload) in &delivered {
+        assert_eq!(log.reader().read(*record).expect("it was delivered").1[..], payload[..]);
+    }
+    let new = log.append(1, 0, 5, &[b"new"]).expect("the disk is endless");
+    log.sync().expect("the disk is sound");
+    if log.synced_sequence() > 1 << 62 {
+        // Forged: so many records no log ever has, and numbers soon end.
+        return;
+    }
+    drop(log);
+    let (_, mut again) = open(storage).expect("it opened before");
+    let last = again.pop().expect("the new record is there");
+    assert_eq!((last.0, &last.2[..]), (new, &b"new"[..]));
+    assert_eq!(again, delivered);
+}
+
+/// Opens the log; `None` if it says that it is of another version.
+fn open(storage: &Arc<MemStorage>) -> Option<(Log, Delivered)> {
+    let mut delivered = Vec::new();
+    let mut deliver = |record, meta: &cortado_log::RecordMeta, payload: &[u8]| {
+        delivered.push((record, meta.sequence, payload.to_vec()));
+    };
+    let storage: Arc<dyn Storage> = storage.clone();
+    match Log::open(storage, SMALL, ID, &mut deliver) {
+        Ok((log, recovery)) => {
+            assert_eq!(recovery.report.records as usize, delivered.len());
+            Some((log, delivered))
+        }
+        Err(OpenError::Version { .. }) => None,
+        Err(error) => panic!("a sound disk fails: {error}"),
+    }
+}
+
+fn file(storage: &MemStorage, choice: u8) -> Option<(String, u64)> {
+    let files = storage.list().expect("the disk is sound");
+    (!files.is_empty()).then(|| files[usize::from(choice) % files.len()].clone())
+}
+
+fn overwrite(storage: &MemStorage, pieces: &mut Pieces<'_>) {
+    let Some((name, _)) = file(storage, pieces.byte()) else { return };
+    let (at, bytes) = (pieces.short(), pieces.piece());
+    storage.write_at(&name, at.into(), bytes).expect("the disk is endless");
+}
+
+/// Overwrites a part of a header and makes its checksum right again: of a segment, a record at some
+/// place, or the synced mark.
+fn forge(storage: &MemStorage, pieces: &mut Pieces<'_>) {
+    let Some((name, _)) = file(storage, pieces.byte()) else { return };
+    let (place, at, bytes) = (pieces.byte(), usize::from(pieces.byte()), pieces.piece());
+    let mut content = vec![0; 3 * DATA_START];
+    let len = storage.read_at(&name, 0, &mut content).expect("the file is there");
+    content.truncate(len);
+    let mut put = |from: usize, to: usize, crc_at: usize, crc: &dyn Fn(&[u8]) -> u32| {
+        let Some(header) = content.get_mut(from..to) else { return };
+        let start = (crc_at + 4 + at).min(header.len());
+        for (byte, new) in header[start..].iter_mut().zip(bytes) {
+            *byte = *new;
+        }
+        let crc = crc(header).to_le_bytes();
+        header[crc_at..crc_at + 4].copy_from_slice(&crc);
+        storage.write_at(&name, from as u64, header).expect("the disk is endless");
+    };
+    if name == "synced" {
+        let sequence = u64::from_le_bytes([(); 8].map(|()| bytes.first().copied().unwrap_or(9)));
+        let number = &sequence.to_le_bytes();
+        let mark = [&number[..], &crc32(&[b"synced", &ID.to_le_bytes(), number]).to_le_bytes()];
+        storage.write_at(&name, 0, &mark.concat()).expect("the disk is endless");
+    } else if let Some(segment) = name.strip_prefix("segment-").and_then(|n| n.parse::<u32>().ok())
+    {
+        if place == 0 {
+            put(0, 48, 12, &|header| crc32(&[&header[..12], &header[16..]]));
+        } else {
+            let from = DATA_START + usize::from(place - 1) * 8;
+            let prefix =
+                [&ID.to_le_bytes()[..], &segment.to_le_bytes(), &(from as u32).to_le_bytes()];
+            put(from, from + RECORD_HEADER_BYTES, 4, &|h| crc32(&[&prefix.concat(), &h[8..]]));
+        }
+    }
+}
+
+fn crc32(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
+}
+
+/// Records and what happens to them.
+#[must_use]
+pub fn samples() -> Vec<Vec<u8>> {
+    let append = |len: u8| [&[0, 1, len, 0][..], &vec![len; len.into()]].concat();
+    let (sync, restart) = (vec![2], vec![7]);
+    let overwrite = vec![3, 0, 0x10, 0x10, 1, 0, 9];
+    let (resize, delete) = (vec![5, 0, 0x00, 0x10], vec![6, 1]);
+    let forge_record = vec![4, 0, 1, 8, 8, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    let forge_segment = vec![4, 0, 0, 24, 8, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    let forge_mark = vec![4, 2, 0, 0, 1, 0, 1];
+    let some: Vec<_> = [20, 70, 120, 200, 33, 90].iter().flat_map(|len| append(*len)).collect();
+    let after = [overwrite, resize, delete, forge_record, forge_segment, forge_mark, restart];
+    let one = |fault: &Vec<u8>| [&some[..], &sync, &append(50), fault, &append(9)].concat();
+    after.iter().map(one).collect()
+}
