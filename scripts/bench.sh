@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Measures Cortado on this machine: five local nodes, the standard dataset (about 300 MB), from the
+# start of the client to written results, against DuckDB and Polars answering the same from the same
+# files with two threads. Prints one table; a few minutes.
+#
+#   scripts/bench.sh                  the table, for clusters of 1, 3, 5 and 8 nodes
+#   scripts/bench.sh --nodes 5 --runs 9
+#   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up
+#   BENCH_DIR=/elsewhere scripts/bench.sh          BENCH_BIN=DIR: programs built before
+#
+# Datasets, clusters and results stay below target/bench; Python 3 with venv is needed. Installs
+# DuckDB and Polars from PyPI into a virtual environment there. Stops every process it starts.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+work=${BENCH_DIR:-$target/bench}
+python=$work/venv/bin/python
+
+if ! command -v cargo >/dev/null && [[ -f $HOME/.cargo/env ]]; then
+    . "$HOME/.cargo/env"
+fi
+[[ -n ${BENCH_BIN:-} ]] || cargo build --release -q -p cortado -p cortado-node
+if [[ " $* " != *" --help "* && ! -x $python ]]; then
+    mkdir -p "$work"
+    python3 -m venv "$work/venv"
+fi
+if ! "$python" -c 'import duckdb, polars' 2>/dev/null; then
+    "$python" -m pip install -q duckdb polars
+fi
+exec "$python" bench/bench.py --bin "${BENCH_BIN:-$target/release}" --work "$work" "$@"
