@@ -208,6 +208,8 @@ impl Core {
         for (to, _) in self.store.waiting.remove(&key).unwrap_or_default() {
             self.send(to, PeerMessage::NotStored { key, reason: NotStored::Full });
         }
+        // Work that waited for it to become durable looks for it elsewhere.
+        self.works_after_append(key.job);
     }
 
     /// A record of this node's log can't be read any more: it counts as missing from now on.
