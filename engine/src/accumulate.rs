@@ -17,6 +17,8 @@ pub(crate) struct Accumulator {
     /// Sums, or the extreme value so far.
     numbers: Vec<i128>,
     texts: Vec<Box<[u8]>>,
+    /// Sums lose digits: a fault for the simulator to find.
+    float_sums: bool,
 }
 
 impl Accumulator {
@@ -28,7 +30,12 @@ impl Accumulator {
             counts: Vec::new(),
             numbers: Vec::new(),
             texts: Vec::new(),
+            float_sums: false,
         }
+    }
+
+    pub(crate) fn plant_float_sums(&mut self) {
+        self.float_sums = true;
     }
 
     /// Makes room for so many groups.
@@ -134,6 +141,9 @@ impl Accumulator {
             } else if matches!(self.kind, AggregateKind::Sum | AggregateKind::Average) {
                 let sum = self.numbers[group].checked_add(reader.int()?);
                 self.numbers[group] = sum.ok_or(DeltaError::Malformed("sum beyond 128 bits"))?;
+                if self.float_sums {
+                    self.numbers[group] = self.numbers[group] as f64 as i128;
+                }
             } else {
                 let value = reader.int64()?;
                 self.number(group, i128::from(value));

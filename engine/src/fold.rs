@@ -70,6 +70,14 @@ impl SlotFold {
         Self { plan: plan.clone(), stages }
     }
 
+    /// Adds up in floating point from now on, which loses digits: a fault that the simulator must
+    /// find.
+    #[doc(hidden)]
+    pub fn plant_float_sums(&mut self) {
+        let states = self.stages.iter_mut().flat_map(|stage| &mut stage.states);
+        states.for_each(Accumulator::plant_float_sums);
+    }
+
     /// Adds a delta of the table. Each delta must be added once; the ledger sees to that.
     ///
     /// # Errors

@@ -102,13 +102,15 @@ pub enum PlantedBug {
     DropCancel,
     /// Count what a node acknowledged before it lost its disk.
     CountLostCopies,
-    /// Number questions and work from zero after every start.
+    /// Number messages from zero after every start, and say that it is the same start as before.
     ReuseNumbers,
+    /// Add up in floating point.
+    FloatSums,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AcknowledgeBeforeFsync,
         Self::SkipDuplicateCheck,
         Self::ForgetHandoff,
@@ -116,6 +118,7 @@ impl PlantedBug {
         Self::DropCancel,
         Self::CountLostCopies,
         Self::ReuseNumbers,
+        Self::FloatSums,
     ];
 }
 
@@ -250,7 +253,7 @@ impl Core {
             wall_ms: 0,
             members: Members::alone(config.node),
             placement: placement::Placements::default(),
-            links: link::Links::default(),
+            links: link::Links::new(config.planted == Some(PlantedBug::ReuseNumbers)),
             holdings: holdings::Holdings::default(),
             jobs: BTreeMap::new(),
             store: store::Store::default(),
@@ -263,10 +266,7 @@ impl Core {
             admission: admission::Queue::default(),
             tasks: BTreeMap::new(),
             // Numbers of an earlier boot may still come back in late answers.
-            next_id: match config.planted {
-                Some(PlantedBug::ReuseNumbers) => 0,
-                _ => config.boot << BOOT_SHIFT,
-            },
+            next_id: config.boot << BOOT_SHIFT,
             local: VecDeque::new(),
             effects: Vec::new(),
             config,
@@ -347,7 +347,10 @@ impl Core {
             version: cortado_protocol::PROTOCOL_VERSION,
             cluster: self.config.cluster.clone(),
             node: self.config.node,
-            boot: self.config.boot,
+            boot: match self.config.planted {
+                Some(PlantedBug::ReuseNumbers) => 0,
+                _ => self.config.boot,
+            },
             log: self.config.log,
             seq,
         }

@@ -47,6 +47,8 @@ pub struct Links {
     outbound: BTreeMap<NodeId, Outbound>,
     inbound: BTreeMap<NodeId, Inbound>,
     identities: BTreeMap<NodeId, PeerIdentity>,
+    /// A fault for the simulator to find: see [`crate::PlantedBug::ReuseNumbers`].
+    reuse_numbers: bool,
 }
 
 /// What became of a message given to [`Links::push`].
@@ -61,6 +63,13 @@ pub enum Pushed {
 }
 
 impl Links {
+    /// No links yet. With `reuse_numbers`, a planted fault, a restart counts from zero as if it was
+    /// none.
+    #[must_use]
+    pub(crate) fn new(reuse_numbers: bool) -> Self {
+        Self { reuse_numbers, ..Self::default() }
+    }
+
     /// Numbers and queues a message. `bulk` messages are dropped beyond the window.
     pub fn push(&mut self, peer: NodeId, message: PeerMessage, tail: &[u8], bulk: bool) -> Pushed {
         let link = self.outbound.entry(peer).or_default();
@@ -89,7 +98,9 @@ impl Links {
         let link = self.outbound.entry(peer).or_default();
         link.up = true;
         link.acked(expected);
-        link.renumber(expected);
+        if !self.reuse_numbers {
+            link.renumber(expected);
+        }
         link.unacked.iter().map(|(_, bytes)| bytes.clone()).collect()
     }
 

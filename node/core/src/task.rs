@@ -51,6 +51,8 @@ pub enum Task {
         slots: SlotSet,
         /// All entries of all tables that speak for any of them.
         entries: Vec<Located>,
+        /// A fault for the simulator to find: see [`crate::PlantedBug::FloatSums`].
+        float_sums: bool,
     },
     /// Find the rows of a reference table with the given keys.
     Lookup {
@@ -180,7 +182,9 @@ impl From<cortado_engine::DeltaError> for Stop {
 pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
     let done = match task {
         Task::Map { plan, header, payload } => Ok(map(&plan, &header, &payload)),
-        Task::Fold { plan, slots, entries } => fold(&plan, slots, &entries, records),
+        Task::Fold { plan, slots, entries, float_sums } => {
+            fold(&plan, slots, &entries, records, float_sums)
+        }
         Task::Lookup { plan, table, keys, entries } => {
             lookup(&plan, table, keys, &entries, records)
         }
@@ -228,8 +232,12 @@ fn fold(
     slots: SlotSet,
     entries: &[Located],
     records: &dyn Records,
+    float_sums: bool,
 ) -> Result<TaskOutput, Stop> {
     let mut folds: Vec<_> = slots.iter().map(|slot| (slot, SlotFold::new(&plan.plan))).collect();
+    if float_sums {
+        folds.iter_mut().for_each(|(_, fold)| fold.plant_float_sums());
+    }
     for_each(entries, records, |entry| {
         let Some(table) = entry.head.key.edge.as_table() else { return Ok(()) };
         for (slot, fold) in &mut folds {

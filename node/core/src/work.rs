@@ -199,7 +199,8 @@ impl Core {
             (_, None) => return,
             (Kind::Fold, Some(plan)) => {
                 let entries = self.located(job, 0..tables, slots);
-                Task::Fold { plan, slots, entries }
+                let float_sums = self.config.planted == Some(PlantedBug::FloatSums);
+                Task::Fold { plan, slots, entries, float_sums }
             }
             (Kind::Lookup { table, keys }, Some(plan)) => {
                 let entries = self.located(job, table..table + 1, slots);

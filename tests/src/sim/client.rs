@@ -219,6 +219,12 @@ impl SimClient {
         if self.asked_at.take().is_none() {
             return;
         }
+        if let ClientResponse::Status(status) = &response
+            && status.job != self.data.spec.job
+        {
+            self.step = Step::Failed(format!("answered with the status of job {}", status.job));
+            return;
+        }
         match (&mut self.step, response) {
             (_, ClientResponse::Error(error)) if error.kind == ErrorKind::Unavailable => {
                 self.rest_until = now + Duration::from_millis(200);

@@ -135,6 +135,8 @@ fn transactions(rng: &mut StdRng, count: usize) -> String {
         let amount = match rng.random_range(0..30) {
             0 => "oops".to_owned(),
             1 => "12.5".to_owned(),
+            // Cents that no floating-point number holds.
+            2 => "9007199254740993.07".to_owned(),
             _ => format!("{}.{:02}", rng.random_range(1..150), rng.random_range(0..100)),
         };
         let at = time(rng);

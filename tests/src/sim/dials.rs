@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cortado_core::PlantedBug;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 /// Something that goes wrong.
@@ -20,7 +21,7 @@ pub enum Fault {
     Wipe,
     /// A bit of a node's log flips.
     FlipBit,
-    /// A node's disk is full for some seconds.
+    /// One disk, most or all of them are full for some seconds.
     FullDisk,
     /// A sync fails, and with it the process.
     FailSync,
@@ -129,10 +130,18 @@ impl Dials {
         let mut kinds: Vec<_> = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect();
         // Nobody has a second copy there.
         kinds.retain(|kind| nodes > 1 || !matches!(kind, Fault::Wipe | Fault::FlipBit));
-        let count = if kinds.is_empty() { 0 } else { rng.random_range(0..12) };
+        // Often few kinds at the busiest time: what goes wrong together finds most.
+        let (least, until_ms) = if rng.random_bool(0.4) {
+            kinds.shuffle(rng);
+            kinds.truncate(2);
+            (6, 1_500)
+        } else {
+            (0, 4_000)
+        };
+        let count = if kinds.is_empty() { 0 } else { rng.random_range(least..12) };
         let mut faults = Vec::new();
         for _ in 0..count {
-            let at = Duration::from_millis(rng.random_range(100..4_000));
+            let at = Duration::from_millis(rng.random_range(100..until_ms));
             faults.push((at, kinds[rng.random_range(0..kinds.len())]));
         }
         let datagram_loss = [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)];

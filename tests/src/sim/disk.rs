@@ -77,6 +77,14 @@ impl Copies {
         all.iter().map(held).min().unwrap_or(0)
     }
 
+    /// Nodes that are the only ones to have some batch nobody was promised yet.
+    pub(super) fn sole_holders(&self) -> BTreeSet<usize> {
+        let open = self.held.iter().filter(|(key, nodes)| {
+            key.edge.as_table().is_some() && nodes.len() == 1 && !self.promised.contains(key)
+        });
+        open.flat_map(|(_, nodes)| nodes.keys().copied()).collect()
+    }
+
     /// A node's records, in order.
     pub(super) fn records(&self, node: usize) -> Vec<RecordRef> {
         let records = self.held.values().filter_map(|nodes| nodes.get(&node));

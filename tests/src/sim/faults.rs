@@ -25,14 +25,15 @@ impl World {
             }
             Fault::CrashLoop => self.some_running().map(|node| self.crash_again(node, 5)).is_some(),
             Fault::Wipe => {
-                self.may_lose_a_disk() && self.some_running().map(|node| self.wipe(node)).is_some()
+                let victim = self.some_first_copy().or_else(|| self.some_running());
+                self.may_lose_a_disk() && victim.map(|node| self.wipe(node)).is_some()
             }
             Fault::FlipBit => {
                 let pick = self.rng.random();
                 let node = self.rng.random_range(0..self.nodes.len());
                 self.flip_bit(node, pick)
             }
-            Fault::FullDisk => self.some_running().map(|node| self.fill_disk(node)).is_some(),
+            Fault::FullDisk => self.fill_disks(),
             Fault::FailSync => {
                 let node = self.some_running();
                 node.map(|node| self.nodes[node].storage.fail_syncs(1)).is_some()
@@ -86,6 +87,16 @@ impl World {
         running.get(self.rng.random_range(0..running.len().max(1))).copied()
     }
 
+    /// Often, if there is one, a node whose disk has the first copy of a batch that is not
+    /// acknowledged yet: that copy must not count once it is lost.
+    fn some_first_copy(&mut self) -> Option<usize> {
+        let running = self.running();
+        let mut holders: Vec<_> = self.copies.sole_holders().into_iter().collect();
+        holders.retain(|node| running.contains(node));
+        let pick = self.rng.random_range(0..2 * holders.len().max(1));
+        holders.get(pick).copied()
+    }
+
     fn crash(&mut self, node: usize) {
         self.end(node);
         let delay = self.delay(10_000, 6_000_000);
@@ -122,11 +133,33 @@ impl World {
         }
     }
 
+    /// A new machine in its place, often at once: others may still wait for acknowledgements that
+    /// the old one took part in.
     fn wipe(&mut self, node: usize) {
-        self.crash(node);
+        self.end(node);
+        let longest = if self.rng.random() { 100_000 } else { 6_000_000 };
+        let delay = self.delay(10_000, longest);
+        self.plan(delay, Event::Start(node));
         let SimNode { boot, clock_ms, .. } = self.nodes[node];
         self.nodes[node] = SimNode { boot, clock_ms, ..SimNode::new(node) };
         self.copies.remove_node(node, true);
+    }
+
+    /// One disk, all of them, or all but one.
+    fn fill_disks(&mut self) -> bool {
+        let Some(one) = self.some_running() else { return false };
+        let which = self.rng.random_range(0..4);
+        for node in self.running() {
+            let full = match which {
+                0 => true,
+                1 => node != one,
+                _ => node == one,
+            };
+            if full {
+                self.fill_disk(node);
+            }
+        }
+        true
     }
 
     fn fill_disk(&mut self, node: usize) {
