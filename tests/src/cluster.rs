@@ -7,6 +7,9 @@
 
 mod coffee;
 mod command;
+mod disks;
+mod faults;
+mod shim;
 mod turn;
 mod wait;
 
@@ -18,6 +21,7 @@ use serde_json::Value;
 
 pub use coffee::{Coffee, Shape};
 pub use command::{Cortado, Finished, Running, path_text, program};
+pub use shim::FailingSync;
 pub use wait::{Deadline, wait_for};
 
 use turn::Turn;
@@ -30,6 +34,8 @@ pub struct Cluster {
     // Kept in the order in which they may go: the folder before the turn.
     root: tempfile::TempDir,
     _turn: Turn,
+    /// Started in place of `cortado-node`, if set.
+    daemon: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -49,14 +55,19 @@ impl Cluster {
     #[must_use]
     pub fn up_with(nodes: usize, settings: &str) -> Self {
         let cluster = Self::up(nodes);
-        cluster.local("down").run().ok();
-        for node in cluster.nodes() {
+        cluster.set(settings);
+        cluster
+    }
+
+    /// Starts all nodes anew, with these lines in their configuration.
+    fn set(&self, settings: &str) {
+        self.local("down").run().ok();
+        for node in self.nodes() {
             let file = node.path().join("node.toml");
             let text = std::fs::read_to_string(&file).expect("a node has a configuration");
             std::fs::write(&file, format!("{settings}\n{text}")).expect("it can be written");
         }
-        cluster.local("up").run().ok();
-        cluster
+        self.local("up").run().ok();
     }
 
     /// A folder in which no cluster is yet.
@@ -64,7 +75,7 @@ impl Cluster {
     pub fn empty() -> Self {
         let turn = Turn::take();
         let root = tempfile::tempdir().expect("a temporary folder can be made");
-        Self { root, _turn: turn }
+        Self { root, _turn: turn, daemon: None }
     }
 
     /// The cluster's folder, which is its profile too.
@@ -94,7 +105,11 @@ impl Cluster {
     /// `cortado local VERB --dir …`.
     #[must_use]
     pub fn local(&self, verb: &str) -> Cortado {
-        Cortado::new(&["local", verb, "--dir", &path_text(&self.dir())])
+        let local = Cortado::new(&["local", verb, "--dir", &path_text(&self.dir())]);
+        match &self.daemon {
+            Some(daemon) => local.env("CORTADO_NODE", daemon),
+            None => local,
+        }
     }
 
     /// `cortado run coffee`, with the reports in the folder `out`.

@@ -2,18 +2,6 @@
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
 
-/// Waits until every entry has reached its owners, by the word of every running node.
-fn await_moves(cluster: &Cluster) {
-    for node in cluster.nodes().iter().filter(|node| node.process().is_some()) {
-        let address = node.client_addr().to_string();
-        wait_for(&format!("{} to have moved everything", node.name()), 15, || {
-            let ring = cluster.cortado(&["ring", "--json", "--connect", &address]).run();
-            let ring = (ring.code == Some(0)).then(|| ring.json())?;
-            ring["moves"].as_array().is_some_and(Vec::is_empty).then_some(())
-        });
-    }
-}
-
 /// Fetches a job's result anew and checks it.
 fn fetch_and_check(cluster: &Cluster, data: &Coffee, job: &str, out: &str) {
     cluster.await_state(job, "done");
@@ -35,7 +23,7 @@ fn two_nodes_join_during_an_upload() {
     data.check(&cluster, &job, "out");
     // The new nodes hold their share: the result survives the loss of two old ones.
     cluster.await_members();
-    await_moves(&cluster);
+    cluster.await_moves();
     cluster.kill("node-1");
     cluster.kill("node-2");
     fetch_and_check(&cluster, &data, &job, "again");
@@ -85,7 +73,7 @@ fn a_node_with_an_empty_disk_is_refilled_and_then_serves() {
     cluster.local("wipe-disk").args(&["node-2"]).run().ok();
     cluster.start("node-2");
     cluster.await_members();
-    await_moves(&cluster);
+    cluster.await_moves();
     // Three copies on three nodes: it has everything now.
     cluster.kill("node-1");
     cluster.kill("node-3");

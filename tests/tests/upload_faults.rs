@@ -1,5 +1,7 @@
 //! Faults in the middle of an upload: whatever dies, the reports are the oracle's, to the last byte.
 
+use std::time::Instant;
+
 use rustix::process::Signal;
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, uploaded_percent, wait_for};
 
@@ -108,16 +110,21 @@ fn a_changed_file_of_the_same_length_is_refused_by_name() {
 }
 
 #[test]
-fn a_node_stands_still_for_five_seconds_during_an_upload() {
+fn a_node_stands_still_for_ten_seconds_and_is_back_during_the_upload() {
     let cluster = Cluster::up(5);
     let data = Coffee::new(Shape::MIDDLE);
     let job = job_id(1);
-    let run = upload_in_the_middle(&cluster, &data, &job, "out");
+    // Takes about twenty seconds.
+    let mut run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(700_000).spawn();
+    let before = uploaded_percent(&cluster.await_upload(&job, 20));
     let home = cluster.home(&job);
     cluster.pause(&home);
-    let paused = std::time::Instant::now();
+    let paused = Instant::now();
     // Longer than any failure detector waits.
-    wait_for("five seconds to pass", 10, || (paused.elapsed().as_secs() >= 5).then_some(()));
+    wait_for("ten seconds to pass", 15, || (paused.elapsed().as_secs() >= 10).then_some(()));
+    let meanwhile = uploaded_percent(&cluster.status(&job));
+    assert!(meanwhile > before + 10, "{before} % before the pause, {meanwhile} % after it");
+    assert!(run.is_running(), "it must be back before the upload is over");
     cluster.resume(&home);
     run.wait().ok();
     data.check(&cluster, &job, "out");
@@ -127,6 +134,40 @@ fn a_node_stands_still_for_five_seconds_during_an_upload() {
     let address = cluster.address(&home);
     cluster.cortado(&["result", &job, "--out", &again, "--connect", &address]).run().ok();
     data.check_reports(&cluster.path("again"));
+}
+
+#[test]
+fn two_of_five_are_killed_at_the_same_moment() {
+    let cluster = Cluster::up(5);
+    let data = Coffee::new(Shape::MIDDLE);
+    // Of three copies two are gone, or one, or none: the client still has the files.
+    for number in 1..=3 {
+        let job = job_id(number);
+        let run = upload_in_the_middle(&cluster, &data, &job, &job);
+        let home = cluster.home(&job);
+        let others = cluster.others(&home);
+        let victims = match number {
+            1 => [home.as_str(), others[0].as_str()],
+            2 => [others[1].as_str(), others[2].as_str()],
+            _ => [others[3].as_str(), home.as_str()],
+        };
+        cluster.kill_together(&victims);
+        run.wait().ok();
+        assert!(victims.iter().all(|victim| !cluster.is_running(victim)), "nobody waited for them");
+        data.check(&cluster, &job, &job);
+        for victim in victims {
+            cluster.start(victim);
+        }
+        cluster.await_members();
+    }
+    // What they missed came to them.
+    cluster.await_moves();
+    for (name, job) in cluster.nodes().iter().zip([1, 2, 3].map(job_id)) {
+        let (name, out) = (name.name().to_string(), format!("by-{}", name.name()));
+        let (folder, address) = (path_text(&cluster.path(&out)), cluster.address(&name));
+        cluster.cortado(&["result", &job, "--out", &folder, "--connect", &address]).run().ok();
+        data.check_reports(&cluster.path(&out));
+    }
 }
 
 #[test]

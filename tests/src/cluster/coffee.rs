@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Cluster, Cortado, path_text};
+use super::{Cluster, Cortado, path_text, wait_for};
 use crate::oracle::{self, Answer};
 
 /// How large a dataset is.
@@ -86,6 +86,28 @@ impl Coffee {
         assert_eq!(cluster.status(job)["state"], "done");
         let verified = cluster.json(&["verify", job]);
         assert_eq!(verified["ok"], true, "{verified}");
+    }
+
+    /// Kills all nodes but one, after everything has reached its owners, and expects this one to
+    /// give the right result of each job.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check_alone(&self, cluster: &Cluster, name: &str, jobs: &[String]) {
+        cluster.await_members();
+        cluster.await_moves();
+        let others = cluster.others(name);
+        cluster.kill_together(&others.iter().map(String::as_str).collect::<Vec<_>>());
+        let address = cluster.address(name);
+        for job in jobs {
+            let out = format!("alone-{name}-{job}");
+            let folder = path_text(&cluster.path(&out));
+            wait_for(&format!("{name} to give the result alone"), 60, || {
+                let arguments = ["result", job, "--out", &folder, "--connect", &address];
+                (cluster.cortado(&arguments).run().code == Some(0)).then_some(())
+            });
+            self.check_reports(&cluster.path(&out));
+        }
     }
 
     /// Expects the right reports and receipt in a folder.

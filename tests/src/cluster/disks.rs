@@ -1,0 +1,63 @@
+//! Nodes on small disks: each process gets a file system in memory of its own for its data, in a
+//! mount namespace that goes with the process, so that nothing stays behind whatever happens.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use super::{Cluster, path_text, program};
+
+/// What runs in place of the daemon: the size of a node's disk stands in the file `disk` beside its
+/// configuration; a node without one has the machine's.
+const DAEMON: &str = r#"#!/bin/sh
+# Arguments: --config NODE/node.toml
+node=$(dirname "$2")
+[ -f "$node/disk" ] || exec DAEMON "$@"
+exec unshare --map-root-user --mount sh -c '
+    node=$(dirname "$2")
+    mkdir -p "$node/data"
+    mount -t tmpfs -o size="$(cat "$node/disk")" none "$node/data"
+    exec DAEMON "$@"' sh "$@"
+"#;
+
+impl Cluster {
+    /// A cluster whose nodes `node-1`, `node-2`, … have disks of these sizes in KiB; their data is
+    /// gone when their processes end. None if this machine lets nobody mount anything: then the
+    /// test is to be left out, which is said on standard error.
+    #[must_use]
+    pub fn up_on_small_disks(kib: &[u64], settings: &str) -> Option<Self> {
+        let mut mount = Command::new("unshare");
+        let mount = mount.args(["--map-root-user", "--mount", "mount", "-t", "tmpfs", "none"]);
+        let may_mount = mount.arg("/mnt").stderr(Stdio::null()).status();
+        if !may_mount.is_ok_and(|status| status.success()) {
+            eprintln!(
+                "SKIPPED: this machine allows no mount namespaces, so there are no small disks"
+            );
+            return None;
+        }
+        let mut cluster = Self::up(kib.len());
+        let daemon = path_text(&program().with_file_name("cortado-node"));
+        let wrapper = cluster.path("node-on-a-small-disk");
+        fs::write(&wrapper, DAEMON.replace("DAEMON", &format!("'{daemon}'")))
+            .and_then(|()| fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)))
+            .expect("a script can be written");
+        cluster.daemon = Some(wrapper);
+        for (node, kib) in cluster.nodes().iter().zip(kib) {
+            fs::write(node.path().join("disk"), format!("{kib}k")).expect("it can be written");
+        }
+        cluster.set(settings);
+        Some(cluster)
+    }
+
+    /// Gives a running node a larger disk.
+    pub fn enlarge_disk(&self, name: &str, kib: u64) {
+        let node = self.node(name);
+        let process = node.process().expect("the node runs");
+        let status = Command::new("nsenter")
+            .args(["--user", "--mount", "--target", &process.pid.to_string()])
+            .args(["mount", "-o", &format!("remount,size={kib}k")])
+            .arg(node.path().join("data"))
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "the disk of {name} can grow");
+    }
+}
