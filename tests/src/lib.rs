@@ -1,9 +1,10 @@
 //! End-to-end, simulation and fault tests of Cortado.
 //!
 //! [`sim`] runs the shipped cores, detectors and logs under a virtual clock, a simulated network and
-//! simulated disks: one seed, one run. [`cluster`] runs the real programs as processes, and [`oracle`]
-//! computes what they must come to.
+//! simulated disks: one seed, one run. [`cluster`] runs the real programs as processes, [`oracle`]
+//! computes what they must come to, and [`storm`] kills them for minutes.
 
 pub mod cluster;
 pub mod oracle;
 pub mod sim;
+pub mod storm;

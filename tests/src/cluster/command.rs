@@ -15,11 +15,12 @@ use super::Deadline;
 /// Seconds a command may take, unless said otherwise.
 const LIMIT_SECONDS: u64 = 60;
 
-/// The folder of the programs: tests run from `target/PROFILE/deps`.
+/// The folder of the programs. Programs of this crate run there too, tests below it, in `deps`.
 pub(super) fn programs() -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    let programs = test.parent().and_then(Path::parent).expect("tests lie below the programs");
-    programs.to_owned()
+    let program = std::env::current_exe().expect("a running program has a path");
+    let folder = program.parent().expect("a program lies in a folder");
+    let above = folder.parent().filter(|_| folder.ends_with("deps"));
+    above.unwrap_or(folder).to_owned()
 }
 
 /// The program `cortado`, next to which `cortado-node` lies.

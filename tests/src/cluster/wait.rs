@@ -16,6 +16,12 @@ impl Deadline {
         Self(Instant::now() + Duration::from_secs(seconds))
     }
 
+    /// This moment.
+    #[must_use]
+    pub const fn at(moment: Instant) -> Self {
+        Self(moment)
+    }
+
     /// Pauses before the next look; false if it is too late for one.
     #[must_use]
     pub fn next_look(&self) -> bool {
