@@ -14,7 +14,7 @@
 //! use std::time::Duration;
 //! use cortado_membership::bully::{Election, Output};
 //!
-//! let mut election = Election::new("node-1".parse().unwrap(), Duration::ZERO);
+//! let mut election = Election::new("node-1".parse().unwrap());
 //! election.set_view(Duration::ZERO, &["node-1".parse().unwrap()]);
 //! assert!(matches!(election.poll_output(), Some(Output::Leader { leader: Some(_), term: 1 })));
 //! ```
@@ -113,7 +113,7 @@ pub struct Election {
 impl Election {
     /// A node that knows nobody yet. It takes part from its first [`Self::set_view`] on.
     #[must_use]
-    pub fn new(me: NodeId, _now: Duration) -> Self {
+    pub fn new(me: NodeId) -> Self {
         Self {
             me,
             live: BTreeSet::new(),

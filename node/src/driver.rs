@@ -9,6 +9,7 @@ use cortado_core::{Core, Effect, Input, Members, RecordRef};
 use cortado_log::{Append, AppendError, CommitQueue, Committed};
 use cortado_membership::{MemberState, View};
 use cortado_protocol::NodeId;
+use cortado_protocol::client::ClientResponse;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::watch;
 
@@ -173,7 +174,13 @@ impl Driver {
                 }
             }
             Effect::Run(id, task) => self.workers.run(id, *task),
-            Effect::Reply(ticket, response, tail) => self.clients.reply(ticket, &response, &tail),
+            Effect::Reply(ticket, mut response, tail) => {
+                // The core knows who owns what; who leads is the membership's to say.
+                if let ClientResponse::Cluster(view) = &mut *response {
+                    view.supervisor = self.gossip.leader();
+                }
+                self.clients.reply(ticket, &response, &tail);
+            }
             Effect::BatchReply(ticket, reply) => self.clients.batch_reply(ticket, &reply),
             Effect::Draining => self.gossip.set_draining(true),
             Effect::Drained => return true,

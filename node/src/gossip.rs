@@ -1,6 +1,6 @@
-//! Runs the failure detector on a thread of its own, with its own socket: bulk data must never delay
-//! a probe. The detector decides ([`cortado_membership::Detector`]); this module carries datagrams,
-//! reads clocks, looks seeds up, and persists what must be persisted.
+//! Runs failure detector and election on a thread of their own, with their own socket: bulk data must
+//! never delay a probe. They decide ([`cortado_membership::Membership`]); this module carries
+//! datagrams, reads clocks, looks seeds up, and persists what must be persisted.
 
 mod driver;
 mod links;
@@ -13,11 +13,15 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use cortado_membership::{Counters, Identity, KnownPeer, Profile, View};
+use cortado_protocol::NodeId;
 use cortado_transport::{EndpointError, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Connections refused, by kind, and what went wrong with datagrams since the start.
 pub type Refused = (Vec<(Refusal, u64)>, Counters);
+
+/// Who leads (`None` while there is an election), and the term.
+pub type Leader = (Option<NodeId>, u64);
 
 /// What the detector needs to know.
 #[derive(Clone, Debug)]
@@ -79,6 +83,7 @@ enum Command {
 pub struct Gossip {
     local: SocketAddr,
     views: watch::Receiver<View>,
+    leaders: watch::Receiver<Leader>,
     refused: watch::Receiver<Refused>,
     commands: mpsc::UnboundedSender<Command>,
     thread: Option<JoinHandle<Result<(), GossipError>>>,
@@ -92,6 +97,7 @@ impl Gossip {
     pub fn start(config: GossipConfig, memory: impl Memory) -> Result<Self, GossipError> {
         let (commands, orders) = mpsc::unbounded_channel();
         let (showing, views) = watch::channel(View::default());
+        let (electing, leaders) = watch::channel(Leader::default());
         let (counting, refused) = watch::channel(Refused::default());
         let (bound, binding) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -102,7 +108,11 @@ impl Gossip {
                     .build()
                     .map_err(GossipError::Thread)?;
                 runtime.block_on(async {
-                    let driver = driver::Driver::bind(config, Box::new(memory), showing, counting)?;
+                    let driver = driver::Driver::bind(
+                        config,
+                        Box::new(memory),
+                        driver::News { views: showing, leaders: electing, refused: counting },
+                    )?;
                     // The one who started us waits for this.
                     let _ = bound.send(driver.local_addr());
                     driver.run(orders).await
@@ -110,7 +120,9 @@ impl Gossip {
             })
             .map_err(GossipError::Thread)?;
         match binding.recv() {
-            Ok(local) => Ok(Self { local, views, refused, commands, thread: Some(thread) }),
+            Ok(local) => {
+                Ok(Self { local, views, leaders, refused, commands, thread: Some(thread) })
+            }
             Err(_) => Err(thread
                 .join()
                 .map_or(GossipError::Failed, |ended| ended.err().unwrap_or(GossipError::Failed))),
@@ -127,6 +139,19 @@ impl Gossip {
     #[must_use]
     pub fn views(&self) -> watch::Receiver<View> {
         self.views.clone()
+    }
+
+    /// The elected node, always the newest.
+    #[must_use]
+    pub fn leaders(&self) -> watch::Receiver<Leader> {
+        self.leaders.clone()
+    }
+
+    /// The elected node and its term, unless there is an election.
+    #[must_use]
+    pub fn leader(&self) -> Option<(NodeId, u64)> {
+        let (leader, term) = *self.leaders.borrow();
+        leader.map(|leader| (leader, term))
     }
 
     /// Connections refused, by kind, and what was wrong with datagrams.

@@ -31,7 +31,7 @@ struct Net {
 
 impl Net {
     fn new(seed: u64, count: usize, loss: f64, doubles: f64) -> Self {
-        let nodes = (1..=count).map(|n| (id(n), Election::new(id(n), Duration::ZERO))).collect();
+        let nodes = (1..=count).map(|n| (id(n), Election::new(id(n)))).collect();
         let rng = StdRng::seed_from_u64(seed);
         let (now, wire) = (Duration::ZERO, BTreeMap::new());
         Self { rng, now, nodes, wire, sent: 0, loss, doubles }
@@ -127,7 +127,7 @@ fn a_higher_node_that_returns_without_memory_takes_over_in_a_later_term() {
     net.run_until(ms(2000));
     let (leader, term) = net.nodes[&id(1)].leader().unwrap();
     assert_eq!(leader, id(2));
-    net.nodes.insert(id(3), Election::new(id(3), net.now));
+    net.nodes.insert(id(3), Election::new(id(3)));
     net.everyone_sees_everyone();
     net.run_until(ms(3000));
     net.assert_one_leader();
@@ -152,7 +152,7 @@ fn two_sides_of_a_cut_each_lead_and_merge() {
 
 #[test]
 fn an_old_claim_and_a_strangers_claim_are_not_followed() {
-    let mut election = Election::new(id(1), Duration::ZERO);
+    let mut election = Election::new(id(1));
     election.set_view(ms(0), &[id(1), id(2), id(3)]);
     election.handle(ms(1), id(3), Message::Coordinator { term: 9 });
     outputs(&mut election);
@@ -168,7 +168,7 @@ fn an_old_claim_and_a_strangers_claim_are_not_followed() {
 
 #[test]
 fn a_lost_question_is_asked_again_before_the_lead_is_taken() {
-    let mut election = Election::new(id(1), Duration::ZERO);
+    let mut election = Election::new(id(1));
     election.set_view(ms(0), &[id(1), id(2)]);
     let mut asked = 0;
     while let Some(at) = election.next_deadline().filter(|_| !election.leads()) {
@@ -192,7 +192,7 @@ proptest! {
             let node = id(net.rng.random_range(1..=count));
             match net.rng.random_range(0..4) {
                 0 if net.nodes.len() > 1 => { net.nodes.remove(&node); }
-                1 => { net.nodes.insert(node, Election::new(node, net.now)); }
+                1 => { net.nodes.insert(node, Election::new(node)); }
                 _ => {
                     let seen: Vec<NodeId> =
                         (1..=count).map(id).filter(|_| net.rng.random_bool(0.6)).collect();

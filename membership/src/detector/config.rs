@@ -42,7 +42,8 @@ impl Profile {
             suspect_to_down_after: self.suspicion(),
             // A split that outlasts the memory of who is down would never heal.
             remove_down_after: None,
-            max_packet_size: count(GOSSIP_BYTES),
+            // One byte says whose datagram it is.
+            max_packet_size: count(GOSSIP_BYTES - 1),
             notify_down_members: true,
             periodic_announce: every(10_000, 1),
             periodic_announce_to_down_members: every(1_000, 3),

@@ -1,7 +1,9 @@
-//! The failure detector in clusters of one to nine nodes, on a simulated network, by the hundred.
+//! Failure detector and election in clusters of one to nine nodes, on a simulated network, by the
+//! hundred.
 //!
 //! A failing run names its seed; `World::new` with that seed is the same run again.
 
+mod elections;
 mod world;
 
 use std::time::Duration;
@@ -243,7 +245,7 @@ fn a_short_stall_condemns_nobody() {
         world.resume(0);
         world.run_for(ms(3_000));
         for n in 0..5 {
-            assert_eq!(world.detector(n).counters().renewed, 0);
+            assert_eq!(world.member(n).counters().renewed, 0);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A cluster of shipped detectors on a simulated network, with a virtual clock and one seed.
+//! A cluster of shipped nodes (detector and election) on a simulated network, with a virtual clock and one seed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_membership::{
-    Detector, DetectorConfig, Identity, KnownPeer, Output, Profile, View, next_generation,
+    DetectorConfig, Effect, Identity, KnownPeer, Membership, Output, Profile, View, next_generation,
 };
 use cortado_protocol::NodeId;
 use cortado_protocol::limits::GOSSIP_BYTES;
@@ -22,7 +22,7 @@ pub(crate) fn ms(ms: u64) -> Duration {
 
 pub(crate) struct Node {
     pub(crate) id: NodeId,
-    pub(crate) detector: Option<Detector>,
+    pub(crate) member: Option<Membership>,
     pub(crate) paused: bool,
     /// What its clock shows more than the true time, in milliseconds.
     pub(crate) skew_ms: i64,
@@ -54,7 +54,7 @@ impl World {
     pub(crate) fn new(seed: u64, count: usize, profile: Profile) -> Self {
         let node = |n: usize| Node {
             id: format!("node-{}", n + 1).parse().expect("a valid node name"),
-            detector: None,
+            member: None,
             paused: false,
             skew_ms: 0,
             generation: None,
@@ -112,26 +112,26 @@ impl World {
         };
         let (profile, seeds) = (self.profile, self.seeds.clone());
         let config = DetectorConfig { profile, seed: self.rng.random(), seeds };
-        node.detector = Some(Detector::new(config, me, node.known.clone(), self.now, unix_ms));
+        node.member = Some(Membership::new(config, me, node.known.clone(), self.now, unix_ms));
         self.carry_out(n);
     }
 
     /// kill -9.
     pub(crate) fn crash(&mut self, n: usize) {
-        self.nodes[n].detector = None;
+        self.nodes[n].member = None;
         self.view_changed = true;
     }
 
     pub(crate) fn leave(&mut self, n: usize) {
         let now = self.now;
-        self.detector(n).leave(now);
+        self.member(n).leave(now);
         self.carry_out(n);
         self.crash(n);
     }
 
     pub(crate) fn set_draining(&mut self, n: usize, draining: bool) {
         let now = self.now;
-        self.detector(n).set_draining(now, draining);
+        self.member(n).set_draining(now, draining);
         self.carry_out(n);
     }
 
@@ -140,7 +140,7 @@ impl World {
         self.nodes[n].paused = false;
         let (now, unix_ms) = (self.now, self.unix_ms(n));
         for (from, data) in std::mem::take(&mut self.nodes[n].inbox) {
-            self.detector(n).handle_packet(now, unix_ms, from, &data);
+            self.member(n).handle_packet(now, unix_ms, from, &data);
         }
         self.carry_out(n);
     }
@@ -163,25 +163,34 @@ impl World {
         self.split(|_| 0);
     }
 
-    pub(crate) fn detector(&mut self, n: usize) -> &mut Detector {
-        self.nodes[n].detector.as_mut().expect("the node runs")
+    pub(crate) fn member(&mut self, n: usize) -> &mut Membership {
+        self.nodes[n].member.as_mut().expect("the node runs")
     }
 
     pub(crate) fn view(&self, n: usize) -> &View {
-        self.nodes[n].detector.as_ref().expect("the node runs").view()
+        self.nodes[n].member.as_ref().expect("the node runs").view()
     }
 
     pub(crate) fn running(&self) -> Vec<NodeId> {
-        self.nodes.iter().filter(|node| node.detector.is_some()).map(|node| node.id).collect()
+        self.nodes.iter().filter(|node| node.member.is_some()).map(|node| node.id).collect()
     }
 
     /// Every running node sees exactly the running nodes as reachable.
     pub(crate) fn all_agree(&self) -> bool {
         let running = self.running();
-        self.nodes
-            .iter()
-            .filter_map(|n| n.detector.as_ref())
-            .all(|d| d.view().reachable() == running)
+        self.nodes.iter().filter_map(|n| n.member.as_ref()).all(|d| d.view().reachable() == running)
+    }
+
+    /// The node everyone follows, if it is one, in one term.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let mut leaders = self.nodes.iter().filter_map(|node| Some(node.member.as_ref()?.leader()));
+        let first = leaders.next()?;
+        leaders.all(|leader| leader == first).then_some(first?.0)
+    }
+
+    /// All running nodes see each other, and follow the highest of them.
+    pub(crate) fn all_follow(&self) -> bool {
+        self.all_agree() && self.leader() == self.running().last().copied()
     }
 
     pub(crate) fn run_for(&mut self, span: Duration) {
@@ -208,7 +217,7 @@ impl World {
             }
             let timer = self.nodes.iter().enumerate().filter(|(_, node)| !node.paused);
             let timer = timer
-                .filter_map(|(n, node)| Some((node.detector.as_ref()?.next_deadline()?, n)))
+                .filter_map(|(n, node)| Some((node.member.as_ref()?.next_deadline()?, n)))
                 .min();
             let packet = self.wire.first_key_value().map(|((at, _), _)| *at);
             let Some(next) = packet.into_iter().chain(timer.map(|(at, _)| at)).min() else {
@@ -225,14 +234,14 @@ impl World {
                 self.deliver(from, to, data);
             } else if let Some((_, n)) = timer {
                 let (now, unix_ms) = (self.now, self.unix_ms(n));
-                self.detector(n).tick(now, unix_ms);
+                self.member(n).tick(now, unix_ms);
                 self.carry_out(n);
             }
         }
     }
 
     fn deliver(&mut self, from: usize, to: usize, data: Bytes) {
-        if self.cut[from][to] || self.nodes[to].detector.is_none() {
+        if self.cut[from][to] || self.nodes[to].member.is_none() {
             return;
         }
         let head = [self.trace, self.now.as_nanos() as u64, from as u64, to as u64];
@@ -243,13 +252,20 @@ impl World {
         if self.nodes[to].paused {
             self.nodes[to].inbox.push((id, data));
         } else {
-            self.detector(to).handle_packet(now, unix_ms, id, &data);
+            self.member(to).handle_packet(now, unix_ms, id, &data);
             self.carry_out(to);
         }
     }
 
     fn carry_out(&mut self, from: usize) {
-        while let Some(output) = self.detector(from).poll_output() {
+        while let Some(effect) = self.member(from).poll_effect() {
+            let output = match effect {
+                Effect::Membership(output) => output,
+                Effect::Leader { .. } => {
+                    self.view_changed = true;
+                    continue;
+                }
+            };
             match output {
                 Output::View(_) => self.view_changed = true,
                 Output::Known(known) => self.nodes[from].known = known,
@@ -265,7 +281,7 @@ impl World {
             }
         }
         let persisted = self.nodes[from].generation;
-        assert!(Some(self.detector(from).me().generation) == persisted, "used before it is kept");
+        assert!(Some(self.member(from).me().generation) == persisted, "used before it is kept");
     }
 
     fn send(&mut self, from: usize, to: SocketAddr, node: Option<NodeId>, data: &Bytes) {

@@ -1,15 +1,15 @@
-//! The detector's loop: datagrams in, timers, effects out.
+//! The loop of detector and election: datagrams in, timers, effects out.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cortado_membership::{Detector, DetectorConfig, Output, View};
+use cortado_membership::{DetectorConfig, Effect, Membership, Output, View};
 use cortado_transport::{Endpoint, EndpointError, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::links::{Arrival, Links};
-use super::{Command, GossipConfig, GossipError, Memory, Refused, seeds};
+use super::{Command, GossipConfig, GossipError, Leader, Memory, Refused, seeds};
 
 /// How long a goodbye may take to reach the wire.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -17,16 +17,22 @@ const GOODBYE: Duration = Duration::from_millis(200);
 /// task, its connection's task and its reader before it is here.
 const TURNS: usize = 4;
 
+/// What the rest of the node is told.
+pub(super) struct News {
+    pub(super) views: watch::Sender<View>,
+    pub(super) leaders: watch::Sender<Leader>,
+    pub(super) refused: watch::Sender<Refused>,
+}
+
 pub(super) struct Driver {
-    detector: Detector,
+    membership: Membership,
     endpoint: Endpoint,
     local: SocketAddr,
     links: Links,
     arriving: mpsc::Receiver<Arrival>,
     seeds: watch::Receiver<Vec<SocketAddr>>,
     memory: Box<dyn Memory>,
-    views: watch::Sender<View>,
-    refused: watch::Sender<Refused>,
+    news: News,
     started: Instant,
     /// Looks seeds up; ends with the driver.
     _look_up: JoinSet<()>,
@@ -36,8 +42,7 @@ impl Driver {
     pub(super) fn bind(
         config: GossipConfig,
         memory: Box<dyn Memory>,
-        views: watch::Sender<View>,
-        refused: watch::Sender<Refused>,
+        news: News,
     ) -> Result<Self, GossipError> {
         let endpoint = Endpoint::node(Kind::Gossip, config.bind, &config.tls)?;
         let local = endpoint
@@ -50,7 +55,7 @@ impl Driver {
         // What needs no name server is there from the beginning.
         let addresses: Vec<_> = config.seeds.iter().filter_map(|seed| seed.parse().ok()).collect();
         let started = Instant::now();
-        let detector = Detector::new(
+        let membership = Membership::new(
             DetectorConfig { profile: config.profile, seed: config.seed, seeds: addresses.clone() },
             me,
             config.known,
@@ -62,15 +67,14 @@ impl Driver {
         look_up.spawn(seeds::look_up(config.seeds, found));
         let (links, arriving) = Links::new(endpoint.clone(), config.tls.cluster());
         Ok(Self {
-            detector,
+            membership,
             endpoint,
             local,
             links,
             arriving,
             seeds,
             memory,
-            views,
-            refused,
+            news,
             started,
             _look_up: look_up,
         })
@@ -87,7 +91,7 @@ impl Driver {
         let mut looking_up = true;
         self.carry_out()?;
         loop {
-            let deadline = self.detector.next_deadline().map(|at| self.started + at);
+            let deadline = self.membership.next_deadline().map(|at| self.started + at);
             let due = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -103,10 +107,10 @@ impl Driver {
                 },
                 command = commands.recv() => match command {
                     Some(Command::Draining(draining)) => {
-                        self.detector.set_draining(self.now(), draining);
+                        self.membership.set_draining(self.now(), draining);
                     }
                     Some(Command::Leave(said)) => {
-                        self.detector.leave(self.now());
+                        self.membership.leave(self.now());
                         self.carry_out()?;
                         self.say_goodbye().await;
                         // Nobody may wait for it any more.
@@ -119,7 +123,7 @@ impl Driver {
                 },
                 changed = self.seeds.changed(), if looking_up => {
                     looking_up = changed.is_ok();
-                    self.detector.set_seeds(self.seeds.borrow_and_update().clone());
+                    self.membership.set_seeds(self.seeds.borrow_and_update().clone());
                 }
                 () = due => self.tick().await,
             }
@@ -139,10 +143,10 @@ impl Driver {
                 self.take(arrival);
             }
         }
-        self.detector.tick(self.now(), unix_ms());
+        self.membership.tick(self.now(), unix_ms());
         self.links.reap();
-        let refused = (self.endpoint.refusals().counts().collect(), self.detector.counters());
-        self.refused.send_if_modified(|old| {
+        let refused = (self.endpoint.refusals().counts().collect(), self.membership.counters());
+        self.news.refused.send_if_modified(|old| {
             let news = *old != refused;
             *old = refused;
             news
@@ -152,20 +156,27 @@ impl Driver {
     fn take(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Datagram(from, data) => {
-                self.detector.handle_packet(self.now(), unix_ms(), from, &data);
+                self.membership.handle_packet(self.now(), unix_ms(), from, &data);
             }
             Arrival::Accepted(node, connection) => self.links.add(node, connection),
             Arrival::Dialled(to, dialled) => self.links.dialled(to, dialled),
         }
     }
 
-    /// Carries the detector's outputs out, in order.
+    /// Carries the effects out, in order.
     fn carry_out(&mut self) -> Result<(), GossipError> {
-        while let Some(output) = self.detector.poll_output() {
+        while let Some(effect) = self.membership.poll_effect() {
+            let output = match effect {
+                Effect::Membership(output) => output,
+                Effect::Leader { leader, term } => {
+                    self.news.leaders.send_replace((leader, term));
+                    continue;
+                }
+            };
             match output {
                 Output::Send { to, node, data } => self.links.send(to, node, data),
                 Output::View(view) => {
-                    self.views.send_replace(view);
+                    self.news.views.send_replace(view);
                 }
                 Output::Persist { generation } => {
                     self.memory.persist(generation).map_err(GossipError::Persist)?;

@@ -57,6 +57,13 @@ async fn until(gossip: &Gossip, wanted: impl FnMut(&View) -> bool) -> View {
     view.expect("the view did not become as wanted in time").unwrap().clone()
 }
 
+/// Waits until the node follows this leader.
+async fn follows(gossip: &Gossip, leader: NodeId) {
+    let mut leaders = gossip.leaders();
+    let led = leaders.wait_for(|(now, _)| *now == Some(leader));
+    tokio::time::timeout(DEADLINE, led).await.expect("another one leads in time").unwrap();
+}
+
 fn sees(alive: &[NodeId]) -> impl FnMut(&View) -> bool {
     move |view| view.live() == alive
 }
@@ -74,6 +81,7 @@ async fn nodes_find_each_other_and_notice_who_dies_drains_and_leaves() {
     for gossip in [&first, &second, &third] {
         let view = until(gossip, sees(&all)).await;
         assert_eq!(view.get(node(3)).unwrap().identity.gossip_addr(), third.local_addr());
+        follows(gossip, node(3)).await;
     }
 
     second.set_draining(true);
@@ -89,6 +97,7 @@ async fn nodes_find_each_other_and_notice_who_dies_drains_and_leaves() {
     for gossip in [&first, &second] {
         let view = until(gossip, sees(&all[..2])).await;
         assert_eq!(view.down(), [node(3)]);
+        follows(gossip, node(2)).await;
     }
 
     // Comes back at another port, without seeds, by what it remembers.
@@ -101,6 +110,7 @@ async fn nodes_find_each_other_and_notice_who_dies_drains_and_leaves() {
     second.stop().unwrap();
     let view = until(&first, |view| view.get(node(2)).is_none()).await;
     assert_eq!(view.live(), [node(1), node(3)]);
+    follows(&first, node(3)).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! Membership datagrams: whatever they say, the detector stays whole and bounded.
+//! Membership datagrams: whatever they say, detector and election stay whole and bounded.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cortado_membership::{Detector, DetectorConfig, Identity, Output, Profile};
+use cortado_membership::{DetectorConfig, Effect, Identity, Membership, Output, Profile};
 use cortado_protocol::NodeId;
 use cortado_protocol::limits::{GOSSIP_BYTES, MEMBERS};
 
@@ -25,15 +25,15 @@ fn identity(node: usize) -> Identity {
     }
 }
 
-fn detector(node: usize) -> Detector {
+fn member(node: usize) -> Membership {
     let seeds = [0, 1].map(|node| identity(node).gossip_addr()).into();
     let config = DetectorConfig { profile: Profile::Lan, seed: node as u64, seeds };
-    Detector::new(config, identity(node), Vec::new(), Duration::ZERO, WALL_MS)
+    Membership::new(config, identity(node), Vec::new(), Duration::ZERO, WALL_MS)
 }
 
-/// A node's detector, which hears datagrams while time passes.
+/// A node's membership, which hears datagrams while time passes.
 struct Listener {
-    detector: Detector,
+    member: Membership,
     now: Duration,
     /// Highest number of the views so far.
     version: u64,
@@ -41,37 +41,38 @@ struct Listener {
 
 impl Listener {
     fn new() -> Self {
-        Self { detector: detector(0), now: Duration::ZERO, version: 0 }
+        Self { member: member(0), now: Duration::ZERO, version: 0 }
     }
 
     fn hear(&mut self, from: NodeId, datagram: &[u8]) {
-        self.detector.handle_packet(self.now, WALL_MS, from, datagram);
+        self.member.handle_packet(self.now, WALL_MS, from, datagram);
         self.drain();
     }
 
     fn wait(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
-        self.detector.tick(self.now, WALL_MS + self.now.as_millis() as u64);
+        self.member.tick(self.now, WALL_MS + self.now.as_millis() as u64);
         self.drain();
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.detector.poll_output() {
+        while let Some(effect) = self.member.poll_effect() {
+            let Effect::Membership(output) = effect else { continue };
             match output {
                 Output::Send { data, .. } => assert!(data.len() <= GOSSIP_BYTES),
                 Output::View(view) => {
                     assert!(view.version > self.version, "views are numbered");
                     self.version = view.version;
                     assert!(view.members.len() <= MEMBERS);
-                    let me = self.detector.me().id;
+                    let me = self.member.me().id;
                     assert!(view.live().contains(&me), "a node that lives is in its own view");
                 }
                 Output::Persist { generation } => assert!(generation > WALL_MS),
                 Output::Known(known) => assert!(known.len() <= MEMBERS),
             }
         }
-        assert_eq!(self.detector.counters().rebuilt, 0, "the protocol's state machine failed");
-        assert!(self.detector.next_deadline().is_some());
+        assert_eq!(self.member.counters().rebuilt, 0, "the protocol's state machine failed");
+        assert!(self.member.next_deadline().is_some());
     }
 }
 
@@ -96,15 +97,15 @@ pub fn check(bytes: &[u8]) {
 /// What other nodes say to the first one while a cluster forms and one of them is silent for a while.
 #[must_use]
 pub fn samples() -> Vec<Vec<u8>> {
-    let mut nodes: Vec<Detector> = (0..NAMES.len()).map(detector).collect();
+    let mut nodes: Vec<Membership> = (0..NAMES.len()).map(member).collect();
     let mut heard: Vec<(usize, Vec<u8>)> = Vec::new();
     for step in 0..400u64 {
         let now = Duration::from_millis(step * 20);
         let mut mail: Vec<(usize, SocketAddr, Vec<u8>)> = Vec::new();
         for (from, node) in nodes.iter_mut().enumerate() {
             node.tick(now, WALL_MS + step * 20);
-            while let Some(output) = node.poll_output() {
-                if let Output::Send { to, data, .. } = output {
+            while let Some(effect) = node.poll_effect() {
+                if let Effect::Membership(Output::Send { to, data, .. }) = effect {
                     mail.push((from, to, data.to_vec()));
                 }
             }
