@@ -7,6 +7,7 @@ mod gen_command;
 mod job_commands;
 mod job_text;
 mod local_command;
+mod log_command;
 mod output;
 mod progress_bar;
 mod run_commands;
@@ -102,6 +103,7 @@ async fn run_online(
         }
         Command::Nodes => cluster_commands::nodes(&cluster, output).await,
         Command::Ring => cluster_commands::ring(&cluster, output).await,
+        Command::Log { follow } => log_command::log(cluster, follow, output).await,
         Command::Drain { node } => cluster_commands::drain(&cluster, node, output).await,
         Command::Local(_) | Command::Gen(_) | Command::Completions { .. } => Ok(()),
     }

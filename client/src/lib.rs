@@ -7,6 +7,7 @@ pub mod cli;
 mod cluster;
 pub mod dataset;
 mod error;
+pub mod events;
 mod files;
 pub mod generate;
 pub mod job;

@@ -43,5 +43,13 @@ pub use summary::SummaryFold;
 pub use types::{ColumnType, Type};
 pub use wire::DeltaError;
 
+/// A moment, given in seconds since the Unix epoch, as reports write it: `2024-01-01 10:06:50`.
+#[must_use]
+pub fn timestamp_text(unix_seconds: i64) -> String {
+    let mut text = Vec::new();
+    calendar::write_timestamp(unix_seconds.saturating_mul(calendar::MICROS_PER_SECOND), &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// The plan of the four reports of a coffee-shop chain.
 pub const COFFEE: &str = include_str!("../../plans/coffee.toml");

@@ -1,6 +1,9 @@
 //! What a node believes about the cluster at a moment.
 
+use std::collections::BTreeMap;
+
 use cortado_protocol::NodeId;
+use cortado_protocol::event::Happening;
 
 use crate::Identity;
 
@@ -68,6 +71,27 @@ impl View {
         2 * self.reachable().len() > self.members.len()
     }
 
+    /// Who came, went, or stands otherwise than in an earlier view. A member that was down when it was
+    /// first named is no news.
+    #[must_use]
+    pub fn changes_since(&self, earlier: &Self) -> Vec<Happening> {
+        let mut before: BTreeMap<NodeId, MemberState> =
+            earlier.members.iter().map(|member| (member.identity.id, member.state)).collect();
+        let mut changes = Vec::new();
+        for Member { identity, state } in &self.members {
+            let id = identity.id;
+            match (before.remove(&id), state) {
+                (Some(before), now) if before == *now => {}
+                (_, MemberState::Alive) => changes.push(Happening::MemberAlive(id)),
+                (_, MemberState::Draining) => changes.push(Happening::MemberDraining(id)),
+                (Some(_), MemberState::Down) => changes.push(Happening::MemberDown(id)),
+                (None, MemberState::Down) => {}
+            }
+        }
+        changes.extend(before.into_keys().map(Happening::MemberLeft));
+        changes
+    }
+
     fn ids(&self, keep: impl Fn(MemberState) -> bool) -> Vec<NodeId> {
         self.members.iter().filter(|m| keep(m.state)).map(|m| m.identity.id).collect()
     }
@@ -76,6 +100,40 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_are_told_once() {
+        let view = |states: &[MemberState]| {
+            let member = |(n, state): (usize, &MemberState)| Member {
+                identity: Identity::addressee(
+                    format!("node-{n}").parse().unwrap(),
+                    "10.0.0.1:1".parse().unwrap(),
+                ),
+                state: *state,
+            };
+            View { version: 1, members: states.iter().enumerate().map(member).collect() }
+        };
+        let id = |n: usize| format!("node-{n}").parse().unwrap();
+        use MemberState::{Alive, Down, Draining};
+        let early = view(&[Alive, Alive, Down]);
+        assert_eq!(
+            early.changes_since(&View::default()),
+            [Happening::MemberAlive(id(0)), Happening::MemberAlive(id(1))]
+        );
+        assert_eq!(
+            view(&[Down, Draining]).changes_since(&early),
+            [
+                Happening::MemberDown(id(0)),
+                Happening::MemberDraining(id(1)),
+                Happening::MemberLeft(id(2))
+            ]
+        );
+        assert_eq!(
+            view(&[Alive, Alive, Alive]).changes_since(&early),
+            [Happening::MemberAlive(id(2))]
+        );
+        assert!(early.changes_since(&early).is_empty());
+    }
 
     #[test]
     fn helpers_tell_the_states_apart() {

@@ -27,6 +27,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use gate::{Gate, Room};
 
+use crate::history::History;
+
 /// Events the core has not taken yet; when there are more, clients are read no further.
 pub const EVENTS: usize = 256;
 /// Batches read and not yet answered.
@@ -45,7 +47,7 @@ pub enum ClientEvent {
     Request {
         /// Its ticket.
         ticket: u64,
-        /// What is asked. Never an upload: that is handled here.
+        /// What is asked. Never an upload or events: these are handled here.
         request: ClientRequest,
     },
     /// A batch whose payload is what its header says; answer with [`Clients::batch_reply`].
@@ -78,6 +80,7 @@ pub struct Clients {
 struct Shared {
     endpoint: Endpoint,
     events: mpsc::Sender<ClientEvent>,
+    history: History,
     waiting: Mutex<HashMap<u64, Waiting>>,
     next_ticket: AtomicU64,
     requests: Gate,
@@ -99,11 +102,13 @@ impl Clients {
     pub fn start(
         bind: SocketAddr,
         tls: &NodeTls,
+        history: History,
         events: mpsc::Sender<ClientEvent>,
     ) -> Result<Self, EndpointError> {
         let shared = Arc::new(Shared {
             endpoint: Endpoint::node(Kind::Client, bind, tls)?,
             events,
+            history,
             waiting: Mutex::default(),
             next_ticket: AtomicU64::new(1),
             requests: Gate::new(REQUESTS, REQUEST_BYTES),

@@ -17,6 +17,8 @@ use cortado_protocol::NodeId;
 use cortado_transport::{EndpointError, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::history::History;
+
 /// Connections refused, by kind, and what went wrong with datagrams since the start.
 pub type Refused = (Vec<(Refusal, u64)>, Counters);
 
@@ -41,6 +43,8 @@ pub struct GossipConfig {
     pub known: Vec<KnownPeer>,
     /// Seed of the detector's random choices; let it differ between nodes and starts.
     pub seed: u64,
+    /// Keeps what happens.
+    pub history: History,
 }
 
 /// Keeps what the detector must find again after a restart. Called on the detector's thread.

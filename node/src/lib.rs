@@ -8,6 +8,7 @@ pub mod config;
 pub mod disk;
 pub mod driver;
 pub mod gossip;
+pub mod history;
 pub mod peers;
 mod refused;
 pub mod start;

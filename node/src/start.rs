@@ -10,6 +10,7 @@ use cortado_core::{Config, Core};
 use cortado_log::{Committer, LogConfig};
 use cortado_membership::{Identity, KnownPeer};
 use cortado_protocol::LogId;
+use cortado_protocol::event::Happening;
 use cortado_transport::NodeTls;
 use tokio::sync::{mpsc, watch};
 
@@ -18,6 +19,7 @@ use crate::config::Settings;
 use crate::disk::{Disk, NodeState};
 use crate::driver::{Driver, Ended, Inputs, Stop, unix_ms};
 use crate::gossip::{Gossip, GossipConfig, Memory};
+use crate::history::History;
 use crate::peers::{self, Peers, PeersConfig};
 use crate::workers::Workers;
 
@@ -50,6 +52,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
     let known = disk.state.peers()?;
     let seed = uuid::Uuid::new_v4().as_u128();
 
+    let history = History::new(generation);
     let mut core = Core::new(core_config(&settings, generation));
     let log_config =
         LogConfig { reserve_bytes: settings.disk_reserve_mib << 20, ..LogConfig::default() };
@@ -80,7 +83,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
     };
     let peers = Peers::start(config, resume, to_peers)?;
     let (to_clients, client_events) = mpsc::channel(clients::EVENTS);
-    let clients = Clients::start(bind(settings.client_port), &tls, to_clients)?;
+    let clients = Clients::start(bind(settings.client_port), &tls, history.clone(), to_clients)?;
 
     let me = Identity {
         generation,
@@ -94,6 +97,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
     };
     let mut ever_seen: BTreeSet<_> = known.iter().map(|peer| peer.id).collect();
     ever_seen.insert(settings.node);
+    history.record(Happening::Started { generation });
     let config = GossipConfig {
         bind: bind(settings.gossip_port),
         tls,
@@ -102,6 +106,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         seeds: settings.join.clone(),
         known,
         seed: seed as u64,
+        history,
     };
     let gossip = Gossip::start(config, OnDisk(disk.state.clone()))?;
     tracing::info!(node = %settings.node, cluster = %settings.cluster, generation, "started");

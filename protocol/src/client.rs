@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Event;
 use crate::job::{JobSpec, JobStatus};
 use crate::{Coverage, JobId, NodeId, Slot};
 
@@ -62,6 +63,16 @@ pub enum ClientRequest {
     Ring,
     /// Move everything off the node and let it leave. Answered by [`ClientResponse::Accepted`].
     Drain(NodeId),
+    /// What did you see happen after this? Answered by [`ClientResponse::Log`]: at once, or when
+    /// something happens, or the time is over.
+    Log {
+        /// Boot of the last answer; 0 at first.
+        boot: u64,
+        /// Number of the last event known; 0 for all.
+        after: u64,
+        /// Longest wait in milliseconds; nodes cap it at 5,000.
+        wait_ms: u32,
+    },
 }
 
 /// What a node answers.
@@ -87,6 +98,13 @@ pub enum ClientResponse {
     Accepted,
     /// It was not done; the state is as before.
     Error(ClientError),
+    /// To [`ClientRequest::Log`].
+    Log {
+        /// The answering node's run: events are numbered anew in each.
+        boot: u64,
+        /// The oldest first.
+        events: Vec<Event>,
+    },
 }
 
 /// What kind of error, for exit codes and retries.
@@ -204,6 +222,8 @@ pub struct ClusterView {
     pub members: Vec<MemberView>,
     /// Elected supervisor and its term, once there is one.
     pub supervisor: Option<(NodeId, u64)>,
+    /// Members that were revived too often and are left to the operator.
+    pub crash_looping: Vec<NodeId>,
 }
 
 /// A member as one node sees it.

@@ -22,6 +22,7 @@
 pub mod client;
 mod coverage;
 pub mod entry;
+pub mod event;
 pub mod frame;
 mod id;
 pub mod job;

@@ -30,5 +30,9 @@ pub const SLOTS: usize = 64;
 /// Batches of an edge are numbered below this: more than any disk holds, and far from where sums of
 /// numbers overflow.
 pub const NUMBERS: u64 = 1 << 48;
+/// Events a node keeps; older ones are forgotten.
+pub const EVENTS_KEPT: usize = 1_000;
+/// Events in one answer.
+pub const EVENTS_PER_ANSWER: usize = 256;
 /// Rejected rows kept per table for `cortado rejects`.
 pub const REJECTS_KEPT: usize = 1_000;

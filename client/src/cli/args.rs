@@ -153,6 +153,14 @@ Example:
     Nodes,
     /// Show the owners of the slots, and moves in progress
     Ring,
+    /// Show what happened: who came and went, who was elected, who was revived
+    ///
+    /// Each node tells what it saw since it started, up to 1,000 events.
+    Log {
+        /// Go on with what happens from now on
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Move everything off a node and let it leave
     Drain {
         /// The node's name

@@ -13,7 +13,7 @@ pub(super) async fn nodes(cluster: &Cluster, output: Output) -> Result<(), Error
     output.show(&cluster_json(&view), |_| {
         let supervisor = match &view.supervisor {
             Some((node, term)) => format!("{node} (term {term})"),
-            None => "none elected yet".into(),
+            None => "none, an election is on".into(),
         };
         let formed = if view.formed {
             String::new()
@@ -59,7 +59,11 @@ pub(super) fn members_table(view: &ClusterView) -> String {
         .map(|member| {
             vec![
                 member.id.to_string(),
-                state(member.state).into(),
+                if view.crash_looping.contains(&member.id) {
+                    "crash-looping".into()
+                } else {
+                    state(member.state).into()
+                },
                 member.client_addr.to_string(),
                 member.jobs.map_or_else(String::new, |jobs| jobs.to_string()),
             ]
@@ -103,6 +107,7 @@ pub(super) fn cluster_json(view: &ClusterView) -> Value {
         "formed": view.formed,
         "members": members,
         "supervisor": supervisor,
+        "crash_looping": view.crash_looping,
     })
 }
 

@@ -75,6 +75,7 @@ pub(crate) fn job_of(request: &ClientRequest) -> Option<JobId> {
         ClientRequest::Cluster
         | ClientRequest::Jobs
         | ClientRequest::Ring
+        | ClientRequest::Log { .. }
         | ClientRequest::Drain(_) => None,
     }
 }
@@ -99,8 +100,9 @@ impl Core {
                 self.reply(ticket, view, Bytes::new());
             }
             ClientRequest::Jobs => self.list_jobs(ticket),
-            ClientRequest::Upload(_) => {
-                let response = error(ErrorKind::BadInput, "an upload is a stream of its own");
+            // The shell keeps these.
+            ClientRequest::Upload(_) | ClientRequest::Log { .. } => {
+                let response = error(ErrorKind::BadInput, "not a request for the core");
                 self.reply(ticket, response, Bytes::new());
             }
             request => {
@@ -277,6 +279,7 @@ impl Core {
             formed: self.members.ever_seen >= usize::from(config.expected_nodes),
             members,
             supervisor: None,
+            crash_looping: Vec::new(),
         }
     }
 

@@ -111,6 +111,7 @@ impl Core {
             | ClientRequest::Cluster
             | ClientRequest::Jobs
             | ClientRequest::Ring
+            | ClientRequest::Log { .. }
             | ClientRequest::Drain(_) => {}
         }
     }

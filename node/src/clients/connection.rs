@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_protocol::client::ClientRequest;
+use cortado_protocol::frame;
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
 use cortado_transport::{FrameReader, FrameWriter, Handshake, ReadError, Refusal};
 use quinn::{RecvStream, SendStream};
@@ -93,6 +94,17 @@ async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Res
     if let ClientRequest::Upload(job) = request {
         drop(room);
         return upload::serve(&shared, job, reader, writer).await;
+    }
+    if let ClientRequest::Log { boot, after, wait_ms } = request {
+        drop(room);
+        let wait = Duration::from_millis(wait_ms.into());
+        let response = tokio::select! {
+            response = shared.history.after(boot, after, wait) => response,
+            () = &mut gone => return Err(Ended::Gone),
+        };
+        writer.write(frame::encode(&response, b"")).await.map_err(|_| Ended::Gone)?;
+        writer.finish();
+        return Ok(());
     }
     let ticket = next_ticket(&shared);
     let (answer, answered) = oneshot::channel();

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cortado_membership::{DetectorConfig, Effect, Membership, Output, View};
+use cortado_protocol::event::Happening;
 use cortado_transport::{Endpoint, EndpointError, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::links::{Arrival, Links};
 use super::{Command, GossipConfig, GossipError, Leader, Memory, Refused, seeds};
+use crate::history::History;
 
 /// How long a goodbye may take to reach the wire.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -33,6 +35,7 @@ pub(super) struct Driver {
     seeds: watch::Receiver<Vec<SocketAddr>>,
     memory: Box<dyn Memory>,
     news: News,
+    history: History,
     started: Instant,
     /// Looks seeds up; ends with the driver.
     _look_up: JoinSet<()>,
@@ -75,6 +78,7 @@ impl Driver {
             seeds,
             memory,
             news,
+            history: config.history,
             started,
             _look_up: look_up,
         })
@@ -169,14 +173,21 @@ impl Driver {
             let output = match effect {
                 Effect::Membership(output) => output,
                 Effect::Leader { leader, term } => {
-                    self.news.leaders.send_replace((leader, term));
+                    let (before, ended) = self.news.leaders.send_replace((leader, term));
+                    if let Some(leader) = leader {
+                        self.history.record(Happening::Elected { leader, term });
+                    } else if before.is_some() {
+                        self.history.record(Happening::Election { term: ended });
+                    }
                     continue;
                 }
             };
             match output {
                 Output::Send { to, node, data } => self.links.send(to, node, data),
                 Output::View(view) => {
+                    let changes = view.changes_since(&self.news.views.borrow());
                     self.news.views.send_replace(view);
+                    changes.into_iter().for_each(|change| self.history.record(change));
                 }
                 Output::Persist { generation } => {
                     self.memory.persist(generation).map_err(GossipError::Persist)?;

@@ -46,6 +46,7 @@ fn start(certificates: &Certificates, number: usize, seeds: Vec<String>, disk: &
         seeds,
         known,
         seed: number as u64,
+        history: History::new(1),
     };
     Gossip::start(config, disk.clone()).unwrap()
 }
@@ -151,6 +152,7 @@ async fn a_generation_that_is_not_on_disk_ends_the_detector() {
         seeds: Vec::new(),
         known: Vec::new(),
         seed: 1,
+        history: History::new(1),
     };
     until(&gossip, sees(&[node(1)])).await;
     assert!(matches!(

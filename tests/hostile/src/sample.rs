@@ -206,6 +206,7 @@ pub(crate) fn requests() -> Vec<ClientRequest> {
         ClientRequest::Rejects { job, table: 0 },
         ClientRequest::Ring,
         ClientRequest::Drain(node("b")),
+        ClientRequest::Log { boot: 3, after: 9, wait_ms: 100 },
     ]
 }
 
@@ -238,6 +239,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         formed: true,
         members: vec![member],
         supervisor: Some((node("c"), 2)),
+        crash_looping: vec![node("b")],
     };
     let reject = Reject {
         file: "a.csv".to_owned(),

@@ -1,0 +1,146 @@
+//! What happened to the cluster, as one node saw it: who came and went, who was elected, who was
+//! revived. Kept in memory by each node, up to [`EVENTS_KEPT`](crate::limits::EVENTS_KEPT).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::NodeId;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number on this node since the node started, from 1.
+    pub number: u64,
+    /// When, by the node's clock, in milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// What.
+    pub what: Happening,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Happening {
+    /// This node started.
+    Started {
+        /// Its generation.
+        generation: u64,
+    },
+    /// A member answers: it is new, or back.
+    MemberAlive(NodeId),
+    /// A member takes no new work: it is about to leave.
+    MemberDraining(NodeId),
+    /// A member does not answer.
+    MemberDown(NodeId),
+    /// A member has left.
+    MemberLeft(NodeId),
+    /// The supervisor is gone: an election began.
+    Election {
+        /// The term that ended.
+        term: u64,
+    },
+    /// A supervisor was elected, or goes on in a later term.
+    Elected {
+        /// Who.
+        leader: NodeId,
+        /// Its term.
+        term: u64,
+    },
+    /// This node, as supervisor, is about to bring a node back.
+    Reviving {
+        /// Who.
+        node: NodeId,
+        /// Whether it has to be ended first: it runs, but does nothing.
+        kill: bool,
+        /// How often it was revived within the last five minutes, this time included.
+        attempt: u32,
+        /// By what means: `process`, `docker`.
+        reviver: String,
+    },
+    /// A node's process was started; it joins when it is ready.
+    Revived(NodeId),
+    /// A node's process could not be started.
+    ReviveFailed {
+        /// Who.
+        node: NodeId,
+        /// Why, in a sentence.
+        reason: String,
+    },
+    /// This node, as supervisor, does nothing about a node that is down.
+    LeftAlone {
+        /// Who.
+        node: NodeId,
+        /// Why, in a sentence.
+        reason: String,
+    },
+    /// A node was revived too often and is left to the operator.
+    CrashLooping {
+        /// Who.
+        node: NodeId,
+        /// Its revivals within the last five minutes.
+        attempts: u32,
+    },
+}
+
+impl Happening {
+    /// Its name for programs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::MemberAlive(_) => "member_alive",
+            Self::MemberDraining(_) => "member_draining",
+            Self::MemberDown(_) => "member_down",
+            Self::MemberLeft(_) => "member_left",
+            Self::Election { .. } => "election",
+            Self::Elected { .. } => "elected",
+            Self::Reviving { .. } => "reviving",
+            Self::Revived(_) => "revived",
+            Self::ReviveFailed { .. } => "revive_failed",
+            Self::LeftAlone { .. } => "left_alone",
+            Self::CrashLooping { .. } => "crash_looping",
+        }
+    }
+
+    /// The node it is about, if it is about one other than its witness.
+    #[must_use]
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Started { .. } | Self::Election { .. } => None,
+            Self::MemberAlive(node)
+            | Self::MemberDraining(node)
+            | Self::MemberDown(node)
+            | Self::MemberLeft(node)
+            | Self::Revived(node)
+            | Self::Elected { leader: node, .. }
+            | Self::Reviving { node, .. }
+            | Self::ReviveFailed { node, .. }
+            | Self::LeftAlone { node, .. }
+            | Self::CrashLooping { node, .. } => Some(*node),
+        }
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { generation } => write!(f, "started, generation {generation}"),
+            Self::MemberAlive(node) => write!(f, "{node} is alive"),
+            Self::MemberDraining(node) => write!(f, "{node} drains"),
+            Self::MemberDown(node) => write!(f, "{node} is down"),
+            Self::MemberLeft(node) => write!(f, "{node} has left"),
+            Self::Election { term } => write!(f, "the supervisor of term {term} is gone: election"),
+            Self::Elected { leader, term } => write!(f, "{leader} supervises, term {term}"),
+            Self::Reviving { node, kill, attempt, reviver } => {
+                let how = if *kill { "kills and starts" } else { "starts" };
+                write!(f, "{how} {node} by {reviver}, {attempt} in 5 minutes")
+            }
+            Self::Revived(node) => write!(f, "{node} was started"),
+            Self::ReviveFailed { node, reason } => write!(f, "can't start {node}: {reason}"),
+            Self::LeftAlone { node, reason } => write!(f, "leaves {node} alone: {reason}"),
+            Self::CrashLooping { node, attempts } => {
+                write!(f, "{node} is crash-looping: {attempts} starts in 5 minutes; see its log")
+            }
+        }
+    }
+}
