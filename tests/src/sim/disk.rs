@@ -85,9 +85,16 @@ impl Copies {
         open.flat_map(|(_, nodes)| nodes.keys().copied()).collect()
     }
 
-    /// A node's records, in order.
-    pub(super) fn records(&self, node: usize) -> Vec<RecordRef> {
-        let records = self.held.values().filter_map(|nodes| nodes.get(&node));
+    /// Whether the entry must survive.
+    fn is_acknowledged(&self, key: &EntryKey) -> bool {
+        key.edge.as_table().is_none() || self.promised.contains(key)
+    }
+
+    /// A node's records of what is acknowledged, in order. The others may be damaged on every disk
+    /// before anyone reads them, and then nobody can know when they are acknowledged.
+    fn acknowledged_records(&self, node: usize) -> Vec<RecordRef> {
+        let held = self.held.iter().filter(|(key, _)| self.is_acknowledged(key));
+        let records = held.filter_map(|(_, nodes)| nodes.get(&node));
         let sorted: BTreeSet<_> = records.flat_map(|records| records.keys().copied()).collect();
         sorted.into_iter().collect()
     }
@@ -160,14 +167,12 @@ impl World {
     /// acknowledged is on as many disks as an acknowledgement needs.
     pub(super) fn may_lose_a_disk(&self) -> bool {
         let needed = usize::from(self.config.min_copies);
-        let acknowledged =
-            |key: &EntryKey| key.edge.as_table().is_none() || self.copies.promised.contains(key);
         needed > 1
             && self
                 .copies
                 .held
                 .keys()
-                .filter(|key| acknowledged(key))
+                .filter(|key| self.copies.is_acknowledged(key))
                 .all(|key| self.copies.count(*key, |node| self.indexes(node, *key)) >= needed)
     }
 
@@ -181,7 +186,7 @@ impl World {
 
     /// Damages one bit of a record. Returns whether there was one that may be damaged.
     pub(super) fn flip_bit(&mut self, node: usize, pick: u64) -> bool {
-        let records = self.copies.records(node);
+        let records = self.copies.acknowledged_records(node);
         if records.is_empty() || !self.may_lose_a_disk() {
             return false;
         }
