@@ -26,7 +26,17 @@ pub struct ProcessId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
+    /// Threads that have not ended, the first one included until it is waited for.
+    threads: u64,
     start: u64,
+}
+
+impl Stat {
+    /// Whether nothing of it is left but its exit code. The first thread may have ended before the
+    /// others: until these have too, they hold the process's files and locks.
+    const fn ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
+    }
 }
 
 impl ProcessId {
@@ -57,7 +67,7 @@ impl ProcessId {
     /// Whether it runs (or is stopped). A process that has ended and waits for its parent does not.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.start == self.start && !ended(stat.state))
+        stat(self.pid).is_some_and(|stat| stat.start == self.start && !stat.ended())
     }
 
     /// Whether it is stopped (SIGSTOP).
@@ -88,10 +98,6 @@ impl ProcessId {
     }
 }
 
-const fn ended(state: char) -> bool {
-    matches!(state, 'Z' | 'X' | 'x')
-}
-
 fn stat(pid: i32) -> Option<Stat> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -100,9 +106,10 @@ fn stat(pid: i32) -> Option<Stat> {
 fn parse(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    // Field 3 was the state; 22 is the start time.
-    let start = fields.nth(22 - 4)?.parse().ok()?;
-    Some(Stat { state, start })
+    // Field 3 was the state; 20 is the number of threads, 22 the start time.
+    let threads = fields.nth(20 - 4)?.parse().ok()?;
+    let start = fields.nth(22 - 21)?.parse().ok()?;
+    Some(Stat { state, threads, start })
 }
 
 #[cfg(test)]
@@ -115,9 +122,17 @@ mod tests {
     fn a_name_with_parentheses_does_not_confuse() {
         let rest = (4..=21).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
         let text = format!("77 (a) S (b) R) T {rest} 4242 23 24");
-        assert_eq!(parse(&text), Some(Stat { state: 'T', start: 4242 }));
+        assert_eq!(parse(&text), Some(Stat { state: 'T', threads: 20, start: 4242 }));
         assert_eq!(parse("77 (a"), None);
         assert_eq!(parse("77 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let stat = |state, threads| Stat { state, threads, start: 1 };
+        assert!(!stat('S', 1).ended() && !stat('T', 4).ended());
+        assert!(!stat('Z', 2).ended(), "a thread is still closing files");
+        assert!(stat('Z', 1).ended() && stat('X', 0).ended());
     }
 
     #[test]
