@@ -2,9 +2,11 @@
 //!
 //! [`sim`] runs the shipped cores, detectors and logs under a virtual clock, a simulated network and
 //! simulated disks: one seed, one run. [`cluster`] runs the real programs as processes, [`oracle`]
-//! computes what they must come to, and [`storm`] kills them for minutes.
+//! computes what they must come to, [`storm`] kills them for minutes,
+//! and an [`intruder`] knocks at their doors.
 
 pub mod cluster;
+pub mod intruder;
 pub mod oracle;
 pub mod sim;
 pub mod storm;

@@ -117,8 +117,9 @@ impl NodeFolder {
         SocketAddr::new(self.config.advertise, self.config.gossip_port).to_string()
     }
 
-    /// All its ports.
-    pub(super) fn ports(&self) -> [u16; super::ports::PER_NODE as usize] {
+    /// Its ports: gossip, peers, clients.
+    #[must_use]
+    pub fn ports(&self) -> [u16; super::ports::PER_NODE as usize] {
         [self.config.gossip_port, self.config.peer_port, self.config.client_port]
     }
 

@@ -1,5 +1,6 @@
 //! Faults of several processes at once, and what nodes say about faults.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,11 +45,23 @@ impl Cluster {
 
     /// Waits until a node's log has this text, and returns the line.
     pub fn await_line(&self, name: &str, text: &str) -> String {
-        let log = self.node(name).path().join("node.log");
         wait_for(&format!("'{text}' in the log of {name}"), 30, || {
-            let log = std::fs::read_to_string(&log).ok()?;
-            log.lines().find(|line| line.contains(text)).map(str::to_owned)
+            self.log(name).lines().find(|line| line.contains(text)).map(str::to_owned)
         })
+    }
+
+    /// What a node has logged so far.
+    #[must_use]
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.node(name).path().join("node.log")).unwrap_or_default()
+    }
+
+    /// Where a node listens for members, other nodes and clients.
+    #[must_use]
+    pub fn ports(&self, name: &str) -> [SocketAddr; 3] {
+        let node = self.node(name);
+        let address = node.client_addr().ip();
+        node.ports().map(|port| SocketAddr::new(address, port))
     }
 
     /// Waits until a process has ended by itself.
