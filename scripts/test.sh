@@ -5,10 +5,12 @@
 #
 #   scripts/test.sh
 #   SEEDS=0..10000 scripts/test.sh      more simulated clusters
+#   FUZZ_SECONDS=600 scripts/test.sh    longer on each fuzz target
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 seeds=${SEEDS:-0..300}
+fuzz_seconds=${FUZZ_SECONDS:-5}
 bin=${CARGO_TARGET_DIR:-target}/debug
 log=$(mktemp)
 failed=()
@@ -105,6 +107,28 @@ no_leftovers() {
     echo "no process left behind"
 }
 
+# Every crate a manifest names stands in docs/dependencies.md; cargo-deny, where it is installed, checks
+# the rest (advisories too if their data base can be reached).
+dependencies() {
+    local crate missing=0
+    for crate in $(cargo metadata --no-deps --format-version 1 |
+        grep -o '"name":"[^"]*","source":"registry' | cut -d'"' -f4 | sort -u); do
+        if ! grep -qE "^\\|.*\\b$crate\\b.*\\|" docs/dependencies.md; then
+            echo "$crate is missing in docs/dependencies.md"
+            missing=1
+        fi
+    done
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo 'skipped: cargo-deny is missing; cargo install --locked cargo-deny'
+    elif ! cargo deny fetch >/dev/null 2>&1; then
+        echo 'skipped: advisories, whose data base can not be reached'
+        cargo deny --log-level error check bans licenses sources || missing=1
+    else
+        cargo deny --log-level error check || missing=1
+    fi
+    return "$missing"
+}
+
 locked() { cargo metadata --locked --format-version 1 >/dev/null; }
 
 step 'lock file' locked
@@ -115,6 +139,8 @@ step 'build' cargo build --workspace --bins -q
 step 'tests' tests
 step 'documentation examples' cargo test --workspace --doc -q
 step "simulation, seeds $seeds" "$bin/simulate" --seeds "$seeds"
+step "fuzzing, $fuzz_seconds s a target" scripts/fuzz.sh --seconds "$fuzz_seconds"
+step 'dependencies' dependencies
 step 'leftovers' no_leftovers
 
 printf '\n== %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
