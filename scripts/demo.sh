@@ -84,6 +84,8 @@ heading 'Start five nodes'
 if [[ -f $cluster/cluster.toml ]]; then
     "$bin/cortado" local down --dir "$cluster" --wipe >/dev/null
 fi
+# So that one can watch what a dead node misses; by default its peers start it at once.
+export CORTADO_REVIVER=none
 show cortado local up --dir "$cluster" --nodes 5
 
 heading "Upload, and kill a node at $kill_at %"

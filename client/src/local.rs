@@ -11,11 +11,10 @@ mod grow;
 mod logs;
 mod nodes;
 mod ports;
-mod process;
 mod up;
 
+pub use cortado_local::ProcessId;
 pub use down::{Ended, down, stop};
 pub use folder::Folder;
 pub use nodes::NodeFolder;
-pub use process::ProcessId;
 pub use up::{Durability, Options, UpReport, add, start, up};

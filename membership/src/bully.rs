@@ -201,6 +201,13 @@ impl Election {
         self.leader == Some(self.me)
     }
 
+    /// Repeats the claim, if this node leads: there is more to say with it.
+    pub fn repeat(&mut self, now: Duration) {
+        if self.leads() {
+            self.claim(now, self.term);
+        }
+    }
+
     fn answered(&mut self, now: Duration, from: NodeId, term: u64) {
         let behind = term > self.term;
         self.learn(term);

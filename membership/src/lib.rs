@@ -1,12 +1,13 @@
 //! Who is here, who is down, who leads and who owns what: SWIM, rendezvous ring, Bully. No I/O, no clock.
 //!
-//! Two state machines and one function, all pure: time is an argument (a [`Duration`] since the
+//! Three state machines and one function, all pure: time is an argument (a [`Duration`] since the
 //! process started; wall clock as milliseconds since the Unix epoch), randomness comes from a seed,
 //! effects are polled.
 //!
 //! - [`Detector`]: SWIM failure detection and membership. Ends in a [`View`].
 //! - [`ring`]: which nodes of a view own a key. Every node computes it for itself.
 //! - [`Election`]: the Bully election of the node that supervises the others.
+//! - [`Supervisor`]: what the elected node does about those that are down.
 //! - [`Membership`]: detector and election together, as a node runs them.
 //!
 //! *Down is a hint*: nothing irreversible may follow from a view alone. Roles, acknowledgements and
@@ -31,10 +32,14 @@ mod detector;
 mod identity;
 mod membership;
 pub mod ring;
+mod supervisor;
 mod view;
 
 pub use bully::Election;
 pub use detector::{Counters, Detector, DetectorConfig, Output, Profile};
 pub use identity::{Identity, KnownPeer, next_generation};
-pub use membership::{Effect, Membership};
+pub use membership::{Effect, Lead, Membership};
+pub use supervisor::{
+    Allowance, Decision, Evidence, Facts, Reason, Step, Supervisor, decide as decide_revival,
+};
 pub use view::{Member, MemberState, View};

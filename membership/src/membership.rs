@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use cortado_protocol::frame::{from_postcard, to_postcard};
 use cortado_protocol::{NodeId, limits};
+use serde::{Deserialize, Serialize};
 
 use crate::bully::{self, Election};
 use crate::{Counters, Detector, DetectorConfig, Identity, KnownPeer, Output, View};
@@ -19,19 +20,35 @@ use crate::{Counters, Detector, DetectorConfig, Identity, KnownPeer, Output, Vie
 const SWIM: u8 = 0;
 /// First byte of the election's datagrams.
 const ELECTION: u8 = 1;
+/// Nodes named in one datagram: fits, however long their names are.
+const NAMED: usize = 40;
 
 /// What the shell has to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Of the membership itself. Datagrams go out as they are given here.
     Membership(Output),
-    /// Another node leads, or in a later term.
-    Leader {
-        /// Who; `None` while there is an election.
-        leader: Option<NodeId>,
-        /// The leader's term, or the highest known if there is none.
-        term: u64,
-    },
+    /// Another node leads, or in a later term, or it has other news.
+    Leader(Lead),
+}
+
+/// Who leads, and what the leader says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lead {
+    /// The leader; `None` while there is an election.
+    pub leader: Option<NodeId>,
+    /// The leader's term, or the highest known if there is none.
+    pub term: u64,
+    /// Nodes it has revived too often and leaves to the operator, as far as one datagram names them.
+    pub crash_looping: Vec<NodeId>,
+}
+
+/// A datagram of the election.
+#[derive(Serialize, Deserialize)]
+struct Said {
+    message: bully::Message,
+    /// With a claim: [`Lead::crash_looping`].
+    crash_looping: Vec<NodeId>,
 }
 
 /// Detector and election of one node.
@@ -39,6 +56,7 @@ pub struct Membership {
     detector: Detector,
     election: Election,
     outbox: VecDeque<Effect>,
+    lead: Lead,
     /// Datagrams of the election that could not be read.
     malformed: u64,
     left: bool,
@@ -58,6 +76,7 @@ impl Membership {
             detector: Detector::new(config, me, known, now, unix_ms),
             election: Election::new(me.id),
             outbox: VecDeque::new(),
+            lead: Lead::default(),
             malformed: 0,
             left: false,
         };
@@ -71,9 +90,9 @@ impl Membership {
             _ if self.left => return,
             Some((&SWIM, swim)) => self.detector.handle_packet(now, unix_ms, from, swim),
             Some((&ELECTION, message)) if data.len() <= limits::GOSSIP_BYTES => {
-                match from_postcard::<bully::Message>(message) {
-                    Ok(message) => self.election.handle(now, from, message),
-                    Err(_) => self.malformed += 1,
+                match from_postcard::<Said>(message) {
+                    Ok(said) if said.crash_looping.len() <= NAMED => self.hear(now, from, said),
+                    _ => self.malformed += 1,
                 }
             }
             _ => self.malformed += 1,
@@ -132,6 +151,17 @@ impl Membership {
         self.detector.view()
     }
 
+    /// As leader, names nodes that are left to the operator. Another node's list is not changed.
+    pub fn set_crash_looping(&mut self, now: Duration, mut nodes: Vec<NodeId>) {
+        nodes.truncate(NAMED);
+        if self.election.leads() && self.lead.crash_looping != nodes {
+            self.lead.crash_looping = nodes;
+            self.outbox.push_back(Effect::Leader(self.lead.clone()));
+            self.election.repeat(now);
+            self.settle(now);
+        }
+    }
+
     /// Who leads, and in which term; `None` while there is an election.
     #[must_use]
     pub fn leader(&self) -> Option<(NodeId, u64)> {
@@ -149,6 +179,17 @@ impl Membership {
     #[must_use]
     pub fn me(&self) -> Identity {
         self.detector.me()
+    }
+
+    fn hear(&mut self, now: Duration, from: NodeId, said: Said) {
+        self.election.handle(now, from, said.message);
+        self.settle(now);
+        let claims = matches!(said.message, bully::Message::Coordinator { .. });
+        if claims && self.lead.leader == Some(from) && self.lead.crash_looping != said.crash_looping
+        {
+            self.lead.crash_looping = said.crash_looping;
+            self.outbox.push_back(Effect::Leader(self.lead.clone()));
+        }
     }
 
     /// Takes over what both have to say.
@@ -170,7 +211,9 @@ impl Membership {
         while let Some(output) = self.election.poll_output() {
             match output {
                 bully::Output::Leader { leader, term } => {
-                    self.outbox.push_back(Effect::Leader { leader, term });
+                    // What the leader before had given up stays so until the next one has its own word.
+                    (self.lead.leader, self.lead.term) = (leader, term);
+                    self.outbox.push_back(Effect::Leader(self.lead.clone()));
                 }
                 bully::Output::Send { to, message } => self.send(to, message),
             }
@@ -180,7 +223,9 @@ impl Membership {
     fn send(&mut self, node: NodeId, message: bully::Message) {
         let Some(member) = self.detector.view().get(node) else { return };
         let to = member.identity.gossip_addr();
-        let data = marked(ELECTION, &to_postcard(&message));
+        let claims = matches!(message, bully::Message::Coordinator { .. });
+        let crash_looping = if claims { self.lead.crash_looping.clone() } else { Vec::new() };
+        let data = marked(ELECTION, &to_postcard(&Said { message, crash_looping }));
         self.outbox.push_back(Effect::Membership(Output::Send { to, node: Some(node), data }));
     }
 }
@@ -206,10 +251,19 @@ mod tests {
     fn a_node_alone_leads_itself() {
         let mut node = alone();
         let leader: Vec<Effect> = std::iter::from_fn(|| node.poll_effect())
-            .filter(|effect| matches!(effect, Effect::Leader { .. }))
+            .filter(|effect| matches!(effect, Effect::Leader(_)))
             .collect();
         let me = node.me().id;
-        assert_eq!(leader, [Effect::Leader { leader: Some(me), term: 1 }]);
+        let lead = Lead { leader: Some(me), term: 1, crash_looping: Vec::new() };
+        assert_eq!(leader, [Effect::Leader(lead)]);
+    }
+
+    #[test]
+    fn the_longest_list_fits_a_datagram() {
+        let longest = "a".repeat(limits::NODE_ID_BYTES).parse().unwrap();
+        let message = bully::Message::Coordinator { term: u64::MAX };
+        let said = to_postcard(&Said { message, crash_looping: vec![longest; NAMED] });
+        assert!(marked(ELECTION, &said).len() <= limits::GOSSIP_BYTES);
     }
 
     #[test]
@@ -217,11 +271,23 @@ mod tests {
         let mut node = alone();
         let from = "node-2".parse().unwrap();
         let long = [&[ELECTION][..], &[0; limits::GOSSIP_BYTES]].concat();
-        let claim = to_postcard(&bully::Message::Coordinator { term: 1 });
+        let claim = |named: usize| {
+            let message = bully::Message::Coordinator { term: 1 };
+            to_postcard(&Said { message, crash_looping: vec![from; named] })
+        };
+        let crowd = marked(ELECTION, &claim(NAMED + 1));
+        let claim = claim(1);
         let trailing = [&[ELECTION][..], &claim, &[0]].concat();
-        for data in
-            [&[][..], &[7, 1], &[ELECTION], &[ELECTION, 9, 1], &[SWIM, 255], &long, &trailing]
-        {
+        for data in [
+            &[][..],
+            &[7, 1],
+            &[ELECTION],
+            &[ELECTION, 9, 1],
+            &[SWIM, 255],
+            &long,
+            &trailing,
+            &crowd,
+        ] {
             let before = node.counters().malformed;
             node.handle_packet(Duration::ZERO, 0, from, data);
             assert_eq!(node.counters().malformed, before + 1, "{data:?}");

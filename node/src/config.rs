@@ -21,10 +21,10 @@ use serde::Deserialize;
 )]
 pub struct Flags {
     /// TOML file with any of the settings below.
-    #[arg(long, env = "CORTADO_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "CORTADO_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Data folder.
-    #[arg(long, env = "CORTADO_DATA", value_name = "DIR")]
+    #[arg(long, env = "CORTADO_DATA", value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
     /// Address to listen on.
     #[arg(long, env = "CORTADO_BIND", value_name = "IP")]
@@ -35,9 +35,26 @@ pub struct Flags {
     /// Gossip addresses of other nodes, `host:port`, separated by commas.
     #[arg(long, env = "CORTADO_JOIN", value_name = "ADDRESSES", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
+    /// What to do instead of running a node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Print version and protocol version.
     #[arg(long, short = 'V')]
     pub version: bool,
+}
+
+/// What the program does instead of running a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Ask the node on this machine how it is
+    ///
+    /// Prints `ok`, `starting`, or what is wrong. Exit code 0 for the first two, 1 otherwise. Asks no
+    /// other node. Give --data DIR, or the node's --config.
+    Health {
+        /// Take `starting` for a failure: the node must serve
+        #[arg(long)]
+        ready: bool,
+    },
 }
 
 /// The certificates of a node. Relative paths are relative to the file they stand in.
@@ -105,10 +122,17 @@ pub struct Settings {
     /// Free space below which no batch is taken, in MiB.
     #[serde(default = "reserve")]
     pub disk_reserve_mib: u64,
+    /// Who brings back nodes that have died: `process` (this node, those whose folders lie beside its
+    /// own) or `none` (somebody else does).
+    #[serde(default = "none")]
+    pub reviver: String,
     /// Worker threads; the number of cores if not given.
     pub workers: Option<usize>,
     /// Certificates.
     pub tls: TlsFiles,
+    /// The folder of the configuration file.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 const fn loopback() -> IpAddr {
@@ -137,6 +161,9 @@ const fn one_day() -> u64 {
 }
 const fn reserve() -> u64 {
     256
+}
+fn none() -> String {
+    "none".to_owned()
 }
 fn lan() -> String {
     "lan".to_owned()
@@ -172,6 +199,7 @@ impl Settings {
     }
 
     fn resolve(&mut self, folder: &Path) {
+        self.folder = folder.to_owned();
         let tls = &mut self.tls;
         let files = [&mut tls.peer_ca, &mut tls.client_ca, &mut tls.cert, &mut tls.key];
         for path in files.into_iter().chain([&mut self.data]) {
@@ -197,6 +225,7 @@ impl Settings {
         if self.advertised().is_unspecified() {
             bail!("bind = \"{}\" needs advertise = \"IP the others reach\"", self.bind);
         }
+        crate::revive::from_settings(self)?;
         self.detector_profile().map(|_| ())
     }
 
@@ -232,7 +261,7 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const GOOD: &str = r#"
@@ -255,6 +284,11 @@ mod tests {
         Ok(settings)
     }
 
+    /// Settings with these lines, unchecked.
+    pub(crate) fn with(lines: &str) -> Settings {
+        toml::from_str(&format!("{lines}\n{GOOD}")).unwrap()
+    }
+
     #[test]
     fn defaults_fill_what_is_not_said() {
         let settings = load(GOOD).unwrap();
@@ -268,6 +302,7 @@ mod tests {
             ("replica = 3", "replica"),
             ("slots = 65", "slots = 65"),
             ("min_copies = 4", "min_copies = 4"),
+            ("reviver = \"magic\"", "magic"),
             ("profile = \"wan\"", "profile = \"wan\""),
             ("bind = \"0.0.0.0\"", "advertise"),
             ("max_running_jobs = 0", "max_running_jobs"),

@@ -1,12 +1,13 @@
 //! The node's disk: its log, and the small state files beside it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
 use cortado_core::{Core, RecordRef};
-use cortado_log::{FileStorage, Log, LogConfig, StateFiles, Storage};
+use cortado_log::{FileStorage, Log, LogConfig, StateError, StateFiles, Storage};
 use cortado_membership::{KnownPeer, next_generation};
 use cortado_protocol::{JobId, LogId, frame};
 use serde::Serialize;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 const GENERATION: &str = "generation";
 const PEERS: &str = "peers";
 const TOMBSTONES: &str = "tombstones";
+const PROBE: &str = "probe";
 
 /// Kind of the log's records that hold entries.
 pub const ENTRY_RECORD: u8 = 1;
@@ -24,6 +26,24 @@ pub const ENTRY_RECORD: u8 = 1;
 pub struct NodeState(StateFiles);
 
 impl NodeState {
+    /// The state files of a node.
+    #[must_use]
+    pub fn new(files: StateFiles) -> Self {
+        Self(files)
+    }
+
+    /// Writes a little and syncs it, to see whether the disk works. A full one does: the log keeps a
+    /// reserve, and a restart would make no room.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn probe(&self) -> Result<(), StateError> {
+        match self.0.write(PROBE, b"probe") {
+            Err(StateError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            probed => probed,
+        }
+    }
+
     fn read<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
         match self.0.read(name).with_context(|| format!("state file '{name}'"))? {
             Some(bytes) => Ok(Some(frame::from_postcard(&bytes)?)),
@@ -104,7 +124,7 @@ impl Disk {
         let storage = FileStorage::open(folder)
             .with_context(|| format!("can't use the data folder {}", folder.display()))?;
         let storage: Arc<dyn Storage> = Arc::new(storage);
-        let state = NodeState(StateFiles::new(Arc::clone(&storage)));
+        let state = NodeState::new(StateFiles::new(Arc::clone(&storage)));
         Ok(Self { storage, state })
     }
 

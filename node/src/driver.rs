@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cortado_core::{Core, Effect, Input, Members, RecordRef};
 use cortado_log::{Append, AppendError, CommitQueue, Committed};
-use cortado_membership::{MemberState, View};
+use cortado_membership::{Lead, MemberState, View};
 use cortado_protocol::NodeId;
 use cortado_protocol::client::ClientResponse;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::clients::{ClientEvent, Clients};
 use crate::disk::{ENTRY_RECORD, NodeState};
 use crate::gossip::Gossip;
+use crate::health::Ping;
 use crate::peers::{PeerEvent, Peers};
 use crate::refused::{self, Refused};
 use crate::workers::{Done, Workers};
@@ -41,6 +42,8 @@ pub struct Inputs {
     pub log: UnboundedReceiver<Committed<u64>>,
     /// Of the workers.
     pub tasks: UnboundedReceiver<Done>,
+    /// Of those who want to know whether the loop turns.
+    pub pings: Receiver<Ping>,
     /// Of the operator.
     pub stop: watch::Receiver<Stop>,
 }
@@ -66,8 +69,10 @@ pub struct Driver {
     pub peers: Peers,
     /// Client streams.
     pub clients: Clients,
-    /// The failure detector.
+    /// Failure detector and election.
     pub gossip: Gossip,
+    /// Who leads.
+    pub leaders: watch::Receiver<Lead>,
     /// The log's writer.
     pub log: CommitQueue<u64>,
     /// The state files.
@@ -124,6 +129,10 @@ impl Driver {
                     Stop::Drain => next.push(Input::Drain),
                     Stop::No => {}
                 },
+                Some(ping) = inputs.pings.recv() => {
+                    // Who asked may have given up.
+                    let _ = ping.send(());
+                }
                 () = tokio::time::sleep_until(tick_at) => next.push(Input::Tick),
             }
             {
@@ -177,7 +186,9 @@ impl Driver {
             Effect::Reply(ticket, mut response, tail) => {
                 // The core knows who owns what; who leads is the membership's to say.
                 if let ClientResponse::Cluster(view) = &mut *response {
-                    view.supervisor = self.gossip.leader();
+                    let lead = self.leaders.borrow();
+                    view.supervisor = lead.leader.map(|leader| (leader, lead.term));
+                    view.crash_looping.clone_from(&lead.crash_looping);
                 }
                 self.clients.reply(ticket, &response, &tail);
             }

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use cortado_membership::{Counters, Identity, KnownPeer, Profile, View};
+use cortado_membership::{Counters, Identity, KnownPeer, Lead, Profile, View};
 use cortado_protocol::NodeId;
 use cortado_transport::{EndpointError, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,9 +21,6 @@ use crate::history::History;
 
 /// Connections refused, by kind, and what went wrong with datagrams since the start.
 pub type Refused = (Vec<(Refusal, u64)>, Counters);
-
-/// Who leads (`None` while there is an election), and the term.
-pub type Leader = (Option<NodeId>, u64);
 
 /// What the detector needs to know.
 #[derive(Clone, Debug)]
@@ -77,6 +74,7 @@ pub enum GossipError {
 }
 
 enum Command {
+    CrashLooping(Vec<NodeId>),
     Draining(bool),
     Leave(oneshot::Sender<()>),
     Stop,
@@ -87,7 +85,7 @@ enum Command {
 pub struct Gossip {
     local: SocketAddr,
     views: watch::Receiver<View>,
-    leaders: watch::Receiver<Leader>,
+    leaders: watch::Receiver<Lead>,
     refused: watch::Receiver<Refused>,
     commands: mpsc::UnboundedSender<Command>,
     thread: Option<JoinHandle<Result<(), GossipError>>>,
@@ -101,7 +99,7 @@ impl Gossip {
     pub fn start(config: GossipConfig, memory: impl Memory) -> Result<Self, GossipError> {
         let (commands, orders) = mpsc::unbounded_channel();
         let (showing, views) = watch::channel(View::default());
-        let (electing, leaders) = watch::channel(Leader::default());
+        let (electing, leaders) = watch::channel(Lead::default());
         let (counting, refused) = watch::channel(Refused::default());
         let (bound, binding) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -147,15 +145,17 @@ impl Gossip {
 
     /// The elected node, always the newest.
     #[must_use]
-    pub fn leaders(&self) -> watch::Receiver<Leader> {
+    pub fn leaders(&self) -> watch::Receiver<Lead> {
         self.leaders.clone()
     }
 
-    /// The elected node and its term, unless there is an election.
-    #[must_use]
-    pub fn leader(&self) -> Option<(NodeId, u64)> {
-        let (leader, term) = *self.leaders.borrow();
-        leader.map(|leader| (leader, term))
+    /// A way to tell the others, as elected node, who is left to the operator.
+    pub fn crash_looping(&self) -> impl Fn(Vec<NodeId>) + Send + use<> {
+        let commands = self.commands.clone();
+        move |nodes| {
+            // If it has ended, the closed view channel tells.
+            let _ = commands.send(Command::CrashLooping(nodes));
+        }
     }
 
     /// Connections refused, by kind, and what was wrong with datagrams.

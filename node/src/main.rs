@@ -1,11 +1,13 @@
 //! The Cortado daemon: one binary for every role.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cortado_node::config::{Flags, Settings};
+use cortado_node::config::{Command, Flags, Settings};
 use cortado_node::driver::Stop;
+use cortado_node::health::{self, Health};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    if let (Some(Command::Health { ready }), Some(data)) = (flags.command, &flags.data) {
+        return health(data, ready);
+    }
     let settings = match Settings::load(&flags) {
         Ok(settings) => settings,
         Err(error) => {
@@ -33,12 +38,26 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(Command::Health { ready }) = flags.command {
+        return health(&settings.data, ready);
+    }
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cortado-node: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints how the node with this data folder is.
+fn health(data: &Path, ready: bool) -> ExitCode {
+    let health = health::check(data);
+    println!("{health}");
+    match health {
+        Health::Ok => ExitCode::SUCCESS,
+        Health::Starting if !ready => ExitCode::SUCCESS,
+        Health::Starting | Health::Ill(_) => ExitCode::FAILURE,
     }
 }
 

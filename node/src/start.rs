@@ -19,8 +19,11 @@ use crate::config::Settings;
 use crate::disk::{Disk, NodeState};
 use crate::driver::{Driver, Ended, Inputs, Stop, unix_ms};
 use crate::gossip::{Gossip, GossipConfig, Memory};
+use crate::health::HealthPort;
 use crate::history::History;
 use crate::peers::{self, Peers, PeersConfig};
+use crate::revive;
+use crate::supervision::{Supervision, Surroundings};
 use crate::workers::Workers;
 
 /// Appends the log's thread may be behind before the driver waits for it.
@@ -48,6 +51,9 @@ impl Memory for OnDisk {
 pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Result<()> {
     let tls = load_certificates(&settings)?;
     let disk = Disk::open(&settings.data)?;
+    let health = HealthPort::open(&settings.data, disk.state.clone())
+        .context("can't answer for this node's health")?;
+    let reviver = revive::from_settings(&settings)?;
     let generation = disk.state.next_generation(unix_ms())?;
     let known = disk.state.peers()?;
     let seed = uuid::Uuid::new_v4().as_u128();
@@ -106,10 +112,18 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         seeds: settings.join.clone(),
         known,
         seed: seed as u64,
-        history,
+        history: history.clone(),
     };
     let gossip = Gossip::start(config, OnDisk(disk.state.clone()))?;
     tracing::info!(node = %settings.node, cluster = %settings.cluster, generation, "started");
+
+    let surroundings = Surroundings {
+        views: gossip.views(),
+        leaders: gossip.leaders(),
+        history,
+        crash_looping: gossip.crash_looping(),
+    };
+    let supervision = Supervision::start(settings.node, Arc::clone(&reviver), surroundings);
 
     let inputs = Inputs {
         peers: peer_events,
@@ -118,9 +132,11 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         log: log_events,
         tasks,
         stop: stop.clone(),
+        pings: health.started(),
     };
     let mut driver = Driver {
         core,
+        leaders: gossip.leaders(),
         me: settings.node,
         peers,
         clients,
@@ -131,6 +147,11 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         ever_seen,
     };
     let ended = run_bounded(&mut driver, inputs, stop, &settings).await;
+    drop(supervision);
+    if ended != Ended::Deaf {
+        // Before the others can see that it ends.
+        reviver.retire(settings.node);
+    }
     shut_down(driver, committer, ended).await
 }
 

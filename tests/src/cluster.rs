@@ -15,7 +15,7 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 
-use cortado::local::{Folder, NodeFolder};
+use cortado::local::{Folder, NodeFolder, ProcessId};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -48,6 +48,16 @@ impl Cluster {
         let cluster = Self::empty();
         let nodes = nodes.to_string();
         cluster.local("up").args(&["--nodes", &nodes]).run().ok();
+        cluster
+    }
+
+    /// Starts a cluster whose nodes start those of them that die.
+    #[must_use]
+    pub fn up_reviving(nodes: usize) -> Self {
+        let cluster = Self::empty();
+        let nodes = nodes.to_string();
+        let up = cluster.local("up").args(&["--nodes", &nodes, "--reviver", "process"]);
+        up.run().ok();
         cluster
     }
 
@@ -153,6 +163,12 @@ impl Cluster {
         self.node(name).signal(Signal::CONT).expect("the node runs");
     }
 
+    /// A node's process, if it runs.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Option<ProcessId> {
+        self.node(name).process()
+    }
+
     /// Whether a node's process runs.
     #[must_use]
     pub fn is_running(&self, name: &str) -> bool {
@@ -227,7 +243,13 @@ impl Cluster {
 
     /// Ends all processes of the cluster at once (SIGKILL).
     pub fn kill_all(&self) {
-        let running: Vec<_> = self.nodes().iter().filter_map(NodeFolder::process).collect();
+        let nodes = self.nodes();
+        for node in &nodes {
+            // None of them may start another one while they go.
+            let retired = node.retire();
+            assert!(retired.is_ok() || std::thread::panicking(), "{retired:?}");
+        }
+        let running: Vec<_> = nodes.iter().filter_map(NodeFolder::process).collect();
         for process in &running {
             let _ = process.signal(Signal::KILL);
         }

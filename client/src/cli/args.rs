@@ -265,6 +265,9 @@ pub(super) enum LocalCommand {
         /// Copies on disk before a batch is acknowledged
         #[arg(long, default_value_t = 2)]
         min_copies: u8,
+        /// Who starts a node that has died: its peers (process), or nobody (none)
+        #[arg(long, value_enum, default_value_t = Reviver::Process, env = "CORTADO_REVIVER")]
+        reviver: Reviver,
     },
     /// Stop all nodes; their data stays unless wiped
     Down {
@@ -274,13 +277,13 @@ pub(super) enum LocalCommand {
         #[arg(long)]
         wipe: bool,
     },
-    /// Kill a node (SIGKILL)
+    /// Kill a node (SIGKILL); its peers start it again
     Kill(NodeArguments),
     /// Start a node again
     Start(NodeArguments),
-    /// Stop a node (SIGTERM): it hands its data over and leaves
+    /// Stop a node (SIGTERM): it hands its data over, leaves, and stays down
     Stop(NodeArguments),
-    /// Pause a node (SIGSTOP)
+    /// Pause a node (SIGSTOP); its peers kill it and start it again if it is not resumed soon
     Pause(NodeArguments),
     /// Let a paused node go on (SIGCONT)
     Resume(NodeArguments),
@@ -294,6 +297,15 @@ pub(super) enum LocalCommand {
         #[arg(long, default_value_t = 1)]
         count: u16,
     },
+}
+
+/// Who starts a node that has died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Reviver {
+    /// The elected one of its peers
+    Process,
+    /// Nobody
+    None,
 }
 
 /// Which local cluster.

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::args::{LocalCommand, NodeArguments};
+use super::args::{LocalCommand, NodeArguments, Reviver};
 use super::cluster_commands::members_table;
 use super::output::{self, Output};
 use crate::Error;
@@ -14,12 +14,14 @@ const DEFAULT_NODES: u16 = 5;
 
 pub(super) async fn run(command: LocalCommand, output: Output) -> Result<(), Error> {
     match command {
-        LocalCommand::Up { dir, nodes, replicas, min_copies } => {
+        LocalCommand::Up { dir, nodes, replicas, min_copies, reviver } => {
             if let Some(nodes) = nodes {
                 refuse_other_size(&dir.dir, nodes)?;
             }
             let nodes = nodes.unwrap_or(DEFAULT_NODES);
-            let report = local::up(&dir.dir, &Options { nodes, replicas, min_copies }).await?;
+            let revive = reviver == Reviver::Process;
+            let options = Options { nodes, replicas, min_copies, revive };
+            let report = local::up(&dir.dir, &options).await?;
             show_up(&report, output)
         }
         LocalCommand::Add { dir, count } => show_up(&local::add(&dir.dir, count).await?, output),

@@ -16,7 +16,10 @@ const ROUND: Duration = Duration::from_secs(1);
 pub(super) async fn log(cluster: Arc<Cluster>, follow: bool, output: Output) -> Result<(), Error> {
     let mut events = Events::new(cluster);
     print(&events.next(Duration::ZERO).await?, output)?;
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         match events.next(ROUND).await {
             Ok(news) => print(&news, output)?,
             // Who follows wants to see the cluster come back.
@@ -24,7 +27,6 @@ pub(super) async fn log(cluster: Arc<Cluster>, follow: bool, output: Output) -> 
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 fn print(events: &[Seen], output: Output) -> Result<(), Error> {

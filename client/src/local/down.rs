@@ -31,6 +31,10 @@ pub struct Ended {
 pub fn down(path: &Path, wipe: bool) -> Result<Vec<Ended>, Error> {
     let folder = Folder::open_locked(path)?;
     let nodes = folder.nodes()?;
+    // All of them first: a node that still runs would start one that has ended.
+    for node in &nodes {
+        node.retire()?;
+    }
     let running: Vec<_> = nodes.iter().filter_map(|node| Some((node, node.process()?))).collect();
     for (_, process) in &running {
         let _ = process.signal(Signal::INT);
@@ -52,11 +56,13 @@ pub fn down(path: &Path, wipe: bool) -> Result<Vec<Ended>, Error> {
     Ok(ended)
 }
 
-/// Lets a node hand its data over and leave (SIGTERM), and waits for its end.
+/// Lets a node hand its data over and leave (SIGTERM), and waits for its end. It stays down until it
+/// is started again.
 ///
 /// # Errors
 /// [`Error::BadInput`] if it does not run.
 pub fn stop(node: &NodeFolder) -> Result<Ended, Error> {
+    node.retire()?;
     let by_itself = node.end(Signal::TERM, DRAIN_LIMIT)?;
     Ok(Ended { node: node.name(), by_itself })
 }

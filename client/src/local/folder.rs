@@ -32,6 +32,14 @@ pub(super) struct Wanted {
     pub(super) min_copies: u8,
     /// Nodes at the start.
     pub(super) expected_nodes: u16,
+    /// Who brings dead nodes back: `process` or `none`.
+    #[serde(default = "nobody")]
+    pub(super) reviver: String,
+}
+
+/// Clusters made before there were revivers have none.
+fn nobody() -> String {
+    "none".into()
 }
 
 /// A local cluster's folder.
@@ -200,7 +208,13 @@ mod tests {
     use super::*;
 
     fn wanted() -> Wanted {
-        Wanted { cluster: "local".into(), replicas: 3, min_copies: 2, expected_nodes: 5 }
+        Wanted {
+            cluster: "local".into(),
+            replicas: 3,
+            min_copies: 2,
+            expected_nodes: 5,
+            reviver: "process".into(),
+        }
     }
 
     #[test]

@@ -96,6 +96,7 @@ fn config(
         replicas,
         min_copies,
         profile: if cores <= SHARED_CORES { "shared" } else { "lan" }.into(),
+        reviver: folder.wanted.reviver.clone(),
         other: toml::Table::new(),
         tls: TlsConfig {
             peer_ca: "peer-ca.pem".into(),

@@ -1,12 +1,11 @@
 //! One node's folder: configuration, certificate, data, log and process.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use cortado_local::{By, Place, Start};
 use cortado_protocol::NodeId;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -37,10 +36,18 @@ pub(super) struct NodeConfig {
     pub(super) replicas: u8,
     pub(super) min_copies: u8,
     pub(super) profile: String,
+    /// Who brings dead nodes back.
+    #[serde(default = "nobody")]
+    pub(super) reviver: String,
     /// Keys a user has added; the node checks them.
     #[serde(flatten)]
     pub(super) other: toml::Table,
     pub(super) tls: TlsConfig,
+}
+
+/// Nodes made before there were revivers have none.
+fn nobody() -> String {
+    "none".into()
 }
 
 /// Where a node finds its certificates, relative to its configuration.
@@ -54,31 +61,31 @@ pub(super) struct TlsConfig {
 
 /// A node of a local cluster.
 pub struct NodeFolder {
-    path: PathBuf,
+    place: Place,
     pub(super) config: NodeConfig,
 }
 
 impl NodeFolder {
     /// Whether a node lives at `path`.
     pub(super) fn is_at(path: &Path) -> bool {
-        path.join("node.toml").is_file()
+        Place::new(path).is_node()
     }
 
     /// Opens `node-{number}` below a cluster's folder.
     pub(super) fn open(cluster: &Path, number: u16) -> Result<Self, Error> {
-        let path = cluster.join(format!("node-{number}"));
-        let file = path.join("node.toml");
+        let place = Place::new(cluster.join(format!("node-{number}")));
+        let file = place.config();
         let text = fs::read_to_string(&file).map_err(|source| Error::io("read", &file, source))?;
         let config = toml::from_str(&text)
             .map_err(|error| Error::BadInput(format!("{}: {error}", file.display())))?;
-        Ok(Self { path, config })
+        Ok(Self { place, config })
     }
 
     /// A new one; nothing is written yet but its folder.
     pub(super) fn create(cluster: &Path, config: NodeConfig) -> Result<Self, Error> {
         let path = cluster.join(config.node.as_str());
         fs::create_dir_all(&path).map_err(|source| Error::io("create", &path, source))?;
-        Ok(Self { path, config })
+        Ok(Self { place: Place::new(path), config })
     }
 
     /// Writes the configuration.
@@ -89,7 +96,7 @@ impl NodeFolder {
 
     /// Writes a file of the node; a secret one is readable by its owner alone from the start.
     pub(super) fn write(&self, name: &str, text: &str, secret: bool) -> Result<(), Error> {
-        let path = self.path.join(name);
+        let path = self.path().join(name);
         crate::files::write(&path, text.as_bytes(), secret)
             .map_err(|source| Error::io("write", &path, source))
     }
@@ -97,7 +104,7 @@ impl NodeFolder {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// Its name.
@@ -126,56 +133,40 @@ impl NodeFolder {
     /// Its process, if it runs or is paused.
     #[must_use]
     pub fn process(&self) -> Option<ProcessId> {
-        ProcessId::load(&self.pid_file()).filter(ProcessId::is_running)
+        self.place.process()
     }
 
     /// The last lines of its log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
-        logs::tail(&self.path.join("node.log"), lines)
+        logs::tail(&self.place.log(), lines)
     }
 
-    fn pid_file(&self) -> PathBuf {
-        self.path.join("pid")
+    /// Whether it was stopped on purpose, so that its peers do not start it.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.place.is_retired()
+    }
+
+    /// From now on no peer starts it; what runs goes on.
+    ///
+    /// # Errors
+    /// If its folder can't be written to.
+    pub fn retire(&self) -> Result<(), Error> {
+        self.place.retire().map_err(|source| Error::io("write to", self.path(), source))
     }
 
     /// Starts its process, in a process group of its own so that no terminal's signals reach it,
-    /// unless it runs already; returns whether it was started.
+    /// unless it runs already; returns whether it was started. Its peers may start it again from now
+    /// on.
     ///
     /// # Errors
     /// If the daemon can't be found or started.
     pub fn start(&self) -> Result<bool, Error> {
-        if self.process().is_some() {
-            return Ok(false);
-        }
         let daemon = daemon()?;
-        let log_path = self.path.join("node.log");
-        let log = File::options()
-            .append(true)
-            .create(true)
-            .open(&log_path)
-            .map_err(|source| Error::io("open", &log_path, source))?;
-        let mut child = Command::new(&daemon)
-            .arg("--config")
-            .arg(self.path.join("node.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|source| Error::io("start", &daemon, source))?;
-        match ProcessId::of(child.id()) {
-            Some(process) => {
-                let file = self.pid_file();
-                process.save(&file).map_err(|source| Error::io("write", &file, source))?;
-            }
-            None => {
-                let _ = child.wait();
-            }
-        }
-        // Reaps it should it end before this command does.
-        std::thread::spawn(move || child.wait());
-        Ok(true)
+        let started = self.place.start(&daemon, By::Operator);
+        let started = started.map_err(|source| Error::io("start", &daemon, source))?;
+        Ok(started == Start::Started)
     }
 
     /// Sends a signal to its process.
@@ -231,7 +222,7 @@ impl NodeFolder {
                 self.name()
             )));
         }
-        let data = self.path.join(&self.config.data);
+        let data = self.path().join(&self.config.data);
         match fs::remove_dir_all(&data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("delete", &data, error))

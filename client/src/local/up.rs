@@ -29,6 +29,8 @@ pub struct Options {
     pub replicas: u8,
     /// Copies needed before an acknowledgement.
     pub min_copies: u8,
+    /// Whether nodes start peers that have died.
+    pub revive: bool,
 }
 
 /// How many copies of each batch there are, given the number of nodes.
@@ -105,6 +107,7 @@ pub async fn up(path: &Path, options: &Options) -> Result<UpReport, Error> {
             replicas: options.replicas,
             min_copies: options.min_copies,
             expected_nodes: options.nodes,
+            reviver: if options.revive { "process" } else { "none" }.into(),
         };
         let folder = Folder::create(path, wanted)?;
         make_authorities(&folder)?;
@@ -147,7 +150,7 @@ pub async fn start(folder: &Folder, node: &NodeFolder) -> Result<bool, Error> {
 }
 
 fn check(options: &Options) -> Result<(), Error> {
-    let Options { nodes, replicas, min_copies } = *options;
+    let Options { nodes, replicas, min_copies, .. } = *options;
     if nodes == 0 || usize::from(nodes) > limits::MEMBERS {
         return Err(Error::BadInput(format!("--nodes {nodes}: expected 1 to {}", limits::MEMBERS)));
     }

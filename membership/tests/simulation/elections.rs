@@ -86,6 +86,29 @@ fn each_side_of_a_cut_has_a_leader_and_the_whole_has_one_again() {
 }
 
 #[test]
+fn what_the_leader_gave_up_is_known_to_all_and_to_the_next_leader() {
+    for seed in 0..60 {
+        let _run = Run(seed, "what_the_leader_gave_up_is_known_to_all_and_to_the_next_leader");
+        let count = 3 + seed as usize % 6;
+        let mut world = led(seed, count, Profile::Lan);
+        let now = world.now;
+        let given_up = [world.nodes[0].id];
+        world.crash(0);
+        world.run_for(ms(3_000));
+        let told = |world: &World, upto: usize| {
+            (1..upto).all(|n| world.nodes[n].crash_looping == given_up)
+        };
+        world.give_up(count - 1, given_up.to_vec());
+        world.until(ms(5_000), |world| told(world, count)).expect("all know");
+        assert!(world.now - now < ms(6_000));
+        world.crash(count - 1);
+        world.until(ms(8_000), World::all_follow).expect("another one leads");
+        world.run_for(ms(3_000));
+        assert!(told(&world, count - 1), "and has taken it over");
+    }
+}
+
+#[test]
 fn loss_doubles_one_way_cuts_and_bridges_cause_no_storm_and_end_with_one_leader() {
     for seed in 0..60 {
         let _run = Run(seed, "loss_doubles_one_way_cuts_and_bridges_cause_no_storm");

@@ -30,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) generation: Option<u64>,
     pub(crate) known: Vec<KnownPeer>,
     pub(crate) sent: u64,
+    /// What its leader has given up.
+    pub(crate) crash_looping: Vec<NodeId>,
     inbox: Vec<(NodeId, Bytes)>,
 }
 
@@ -60,6 +62,7 @@ impl World {
             generation: None,
             known: Vec::new(),
             sent: 0,
+            crash_looping: Vec::new(),
             inbox: Vec::new(),
         };
         Self {
@@ -132,6 +135,13 @@ impl World {
     pub(crate) fn set_draining(&mut self, n: usize, draining: bool) {
         let now = self.now;
         self.member(n).set_draining(now, draining);
+        self.carry_out(n);
+    }
+
+    /// A leader leaves nodes to the operator.
+    pub(crate) fn give_up(&mut self, n: usize, nodes: Vec<NodeId>) {
+        let now = self.now;
+        self.member(n).set_crash_looping(now, nodes);
         self.carry_out(n);
     }
 
@@ -261,7 +271,8 @@ impl World {
         while let Some(effect) = self.member(from).poll_effect() {
             let output = match effect {
                 Effect::Membership(output) => output,
-                Effect::Leader { .. } => {
+                Effect::Leader(lead) => {
+                    self.nodes[from].crash_looping = lead.crash_looping;
                     self.view_changed = true;
                     continue;
                 }

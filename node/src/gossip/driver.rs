@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cortado_membership::{DetectorConfig, Effect, Membership, Output, View};
+use cortado_membership::{DetectorConfig, Effect, Lead, Membership, Output, View};
 use cortado_protocol::event::Happening;
 use cortado_transport::{Endpoint, EndpointError, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::links::{Arrival, Links};
-use super::{Command, GossipConfig, GossipError, Leader, Memory, Refused, seeds};
+use super::{Command, GossipConfig, GossipError, Memory, Refused, seeds};
 use crate::history::History;
 
 /// How long a goodbye may take to reach the wire.
@@ -22,7 +22,7 @@ const TURNS: usize = 4;
 /// What the rest of the node is told.
 pub(super) struct News {
     pub(super) views: watch::Sender<View>,
-    pub(super) leaders: watch::Sender<Leader>,
+    pub(super) leaders: watch::Sender<Lead>,
     pub(super) refused: watch::Sender<Refused>,
 }
 
@@ -113,6 +113,9 @@ impl Driver {
                     Some(Command::Draining(draining)) => {
                         self.membership.set_draining(self.now(), draining);
                     }
+                    Some(Command::CrashLooping(nodes)) => {
+                        self.membership.set_crash_looping(self.now(), nodes);
+                    }
                     Some(Command::Leave(said)) => {
                         self.membership.leave(self.now());
                         self.carry_out()?;
@@ -172,12 +175,13 @@ impl Driver {
         while let Some(effect) = self.membership.poll_effect() {
             let output = match effect {
                 Effect::Membership(output) => output,
-                Effect::Leader { leader, term } => {
-                    let (before, ended) = self.news.leaders.send_replace((leader, term));
-                    if let Some(leader) = leader {
-                        self.history.record(Happening::Elected { leader, term });
-                    } else if before.is_some() {
-                        self.history.record(Happening::Election { term: ended });
+                Effect::Leader(lead) => {
+                    let (leader, term) = (lead.leader, lead.term);
+                    let before = self.news.leaders.send_replace(lead);
+                    match leader {
+                        _ if (leader, term) == (before.leader, before.term) => {}
+                        Some(leader) => self.history.record(Happening::Elected { leader, term }),
+                        None => self.history.record(Happening::Election { term: before.term }),
                     }
                     continue;
                 }

@@ -61,7 +61,7 @@ async fn until(gossip: &Gossip, wanted: impl FnMut(&View) -> bool) -> View {
 /// Waits until the node follows this leader.
 async fn follows(gossip: &Gossip, leader: NodeId) {
     let mut leaders = gossip.leaders();
-    let led = leaders.wait_for(|(now, _)| *now == Some(leader));
+    let led = leaders.wait_for(|lead| lead.leader == Some(leader));
     tokio::time::timeout(DEADLINE, led).await.expect("another one leads in time").unwrap();
 }
 

@@ -65,6 +65,8 @@ impl Cortado {
         {
             command.env_remove(format!("CORTADO_{variable}"));
         }
+        // Who is killed in a test stays dead, unless the test says otherwise.
+        command.env("CORTADO_REVIVER", "none");
         command.args(arguments).stdin(Stdio::null());
         Self { command, seconds: LIMIT_SECONDS }
     }

@@ -1,0 +1,249 @@
+//! One node's folder, as far as its process goes.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::ProcessId;
+
+/// A node's configuration.
+const CONFIG: &str = "node.toml";
+/// What the node says.
+const LOG: &str = "node.log";
+/// The process that runs, or ran last.
+const PID: &str = "pid";
+/// There while the node is to stay down.
+const RETIRED: &str = "stopped";
+/// Held while the process is started, or it is written down that it shall not be.
+const LOCK: &str = ".lock";
+/// How long the end of a process is waited for after SIGKILL.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// Who wants a node started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The operator, whose word is new.
+    Operator,
+    /// A peer, which respects what the operator has said before.
+    Peer,
+}
+
+/// What became of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The process was started.
+    Started,
+    /// It ran already.
+    Running,
+    /// The operator wants the node to stay down.
+    Retired,
+}
+
+/// A node's folder.
+#[derive(Clone, Debug)]
+pub struct Place {
+    path: PathBuf,
+}
+
+impl Place {
+    /// The folder at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Whether a node lives here.
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        self.config().is_file()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The node's configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
+    /// The file the node's messages go to.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Its process, if it runs or is paused.
+    #[must_use]
+    pub fn process(&self) -> Option<ProcessId> {
+        ProcessId::load(&self.path.join(PID)).filter(ProcessId::is_running)
+    }
+
+    /// Whether the operator wants the node to stay down.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.path.join(RETIRED).exists()
+    }
+
+    /// From now on no peer starts the node; what runs goes on.
+    ///
+    /// # Errors
+    /// If the folder can't be written to.
+    pub fn retire(&self) -> io::Result<()> {
+        let _lock = self.lock()?;
+        fs::write(self.path.join(RETIRED), "stopped on purpose; `cortado local start` ends this\n")
+    }
+
+    /// Starts the node's process, in a process group of its own so that no terminal's signals reach
+    /// it, unless it runs already.
+    ///
+    /// # Errors
+    /// If the folder can't be written to, or the daemon can't be started.
+    pub fn start(&self, daemon: &Path, by: By) -> io::Result<Start> {
+        let _lock = self.lock()?;
+        match by {
+            By::Operator => match fs::remove_file(self.path.join(RETIRED)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+            By::Peer if self.is_retired() => return Ok(Start::Retired),
+            By::Peer => {}
+        }
+        if self.process().is_some() {
+            return Ok(Start::Running);
+        }
+        let log = File::options().append(true).create(true).open(self.log())?;
+        let mut child = Command::new(daemon)
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        match ProcessId::of(child.id()) {
+            Some(process) => process.save(&self.path.join(PID))?,
+            None => {
+                let _ = child.wait();
+            }
+        }
+        // Reaps it should it end before its parent does.
+        std::thread::spawn(move || child.wait());
+        Ok(Start::Started)
+    }
+
+    /// Ends the node's process (SIGKILL), if it runs, and starts it anew.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; also if the process does not end.
+    pub fn restart(&self, daemon: &Path, by: By) -> io::Result<Start> {
+        if let Some(process) = self.process() {
+            let _ = process.signal(Signal::KILL);
+            if !process.wait_end(KILL_WAIT) {
+                let message = format!("process {} does not end, not even by SIGKILL", process.pid);
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+        }
+        self.start(daemon, by)
+    }
+
+    fn lock(&self) -> io::Result<File> {
+        let lock = File::create(self.path.join(LOCK))?;
+        lock.lock()?;
+        Ok(lock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A node whose daemon sleeps, and counts its starts.
+    struct Sleeper {
+        root: tempfile::TempDir,
+        place: Place,
+    }
+
+    impl Sleeper {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let place = Place::new(root.path().join("node-1"));
+            fs::create_dir(place.path()).unwrap();
+            fs::write(place.config(), "").unwrap();
+            let sleeper = Self { root, place };
+            fs::write(sleeper.daemon(), "#!/bin/sh\necho started >&2\nexec sleep 60\n").unwrap();
+            let executable = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(sleeper.daemon(), executable).unwrap();
+            sleeper
+        }
+
+        fn daemon(&self) -> PathBuf {
+            self.root.path().join("daemon")
+        }
+
+        fn start(&self, by: By) -> Start {
+            self.place.start(&self.daemon(), by).unwrap()
+        }
+
+        fn kill(&self) {
+            let process = self.place.process().expect("it runs");
+            assert!(process.signal(Signal::KILL));
+            assert!(process.wait_end(Duration::from_secs(10)));
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            if let Some(process) = self.place.process() {
+                let _ = process.signal(Signal::KILL);
+            }
+        }
+    }
+
+    #[test]
+    fn many_who_start_it_at_once_start_it_once() {
+        let sleeper = Sleeper::new();
+        let started = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| sleeper.start(By::Peer))).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(started.iter().filter(|start| **start == Start::Started).count(), 1);
+        assert_eq!(started.iter().filter(|start| **start == Start::Running).count(), 7);
+    }
+
+    #[test]
+    fn who_was_stopped_on_purpose_is_started_by_the_operator_alone() {
+        let sleeper = Sleeper::new();
+        assert_eq!(sleeper.start(By::Operator), Start::Started);
+        sleeper.place.retire().unwrap();
+        assert_eq!(sleeper.start(By::Peer), Start::Retired);
+        sleeper.kill();
+        assert_eq!(sleeper.start(By::Peer), Start::Retired);
+        assert!(sleeper.place.process().is_none());
+        assert_eq!(sleeper.start(By::Operator), Start::Started);
+        sleeper.kill();
+        assert_eq!(sleeper.start(By::Peer), Start::Started, "the operator's word is over");
+    }
+
+    #[test]
+    fn a_paused_process_is_replaced() {
+        let sleeper = Sleeper::new();
+        sleeper.start(By::Operator);
+        let paused = sleeper.place.process().unwrap();
+        assert!(paused.signal(Signal::STOP));
+        assert_eq!(sleeper.start(By::Peer), Start::Running, "it runs, as far as anyone can tell");
+        assert_eq!(sleeper.place.restart(&sleeper.daemon(), By::Peer).unwrap(), Start::Started);
+        assert!(!paused.is_running());
+        assert_ne!(sleeper.place.process().unwrap(), paused);
+    }
+}

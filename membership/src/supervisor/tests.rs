@@ -1,0 +1,193 @@
+use super::*;
+use crate::{Identity, Member};
+
+fn id(n: usize) -> NodeId {
+    format!("node-{n}").parse().unwrap()
+}
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A view of nodes 1 to `count`, of which some are down.
+fn view(count: usize, down: &[usize]) -> View {
+    let member = |n: usize| Member {
+        identity: Identity {
+            generation: 1,
+            ..Identity::addressee(id(n), "10.0.0.1:1".parse().unwrap())
+        },
+        state: if down.contains(&n) { MemberState::Down } else { MemberState::Alive },
+    };
+    View { version: 1, members: (1..=count).map(member).collect() }
+}
+
+/// Node 5 of five, which leads.
+fn leading() -> Supervisor {
+    let mut supervisor = Supervisor::new(id(5), "process");
+    supervisor.set_view(s(0), &view(5, &[]));
+    supervisor.set_leading(s(0), true, &[]);
+    assert_eq!(steps(&mut supervisor), []);
+    supervisor
+}
+
+fn steps(supervisor: &mut Supervisor) -> Vec<Step> {
+    std::iter::from_fn(|| supervisor.poll_step()).collect()
+}
+
+/// The steps without the events.
+fn deeds(supervisor: &mut Supervisor) -> Vec<Step> {
+    steps(supervisor).into_iter().filter(|step| !matches!(step, Step::Record(_))).collect()
+}
+
+const fn start(node: NodeId) -> Step {
+    Step::Revive { node, kill: false }
+}
+
+#[test]
+fn a_dead_node_is_inspected_then_started() {
+    let mut supervisor = leading();
+    supervisor.set_view(s(1), &view(5, &[2]));
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(2))]);
+    supervisor.inspected(s(1), id(2), Evidence::Exited);
+    let reviving =
+        Happening::Reviving { node: id(2), kill: false, attempt: 1, reviver: "process".into() };
+    assert_eq!(steps(&mut supervisor), [Step::Record(reviving), start(id(2))]);
+    supervisor.revived(s(1), id(2), Ok(()));
+    assert_eq!(steps(&mut supervisor), [Step::Record(Happening::Revived(id(2)))]);
+    supervisor.set_view(s(2), &view(5, &[]));
+    assert_eq!((steps(&mut supervisor), supervisor.next_deadline()), (vec![], None));
+}
+
+#[test]
+fn who_does_not_lead_does_nothing_until_it_does() {
+    let mut supervisor = Supervisor::new(id(4), "process");
+    supervisor.set_view(s(1), &view(5, &[2, 5]));
+    supervisor.tick(s(9));
+    assert_eq!((steps(&mut supervisor), supervisor.next_deadline()), (vec![], None));
+    supervisor.set_leading(s(9), true, &[]);
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(2)), Step::Inspect(id(5))]);
+    // What was found is nothing to a node that no longer leads.
+    supervisor.set_leading(s(9), false, &[]);
+    supervisor.inspected(s(9), id(2), Evidence::Exited);
+    assert_eq!(steps(&mut supervisor), []);
+}
+
+#[test]
+fn a_node_that_was_not_heard_of_since_the_start_is_given_time() {
+    let mut supervisor = Supervisor::new(id(2), "process");
+    supervisor.set_leading(s(0), true, &[]);
+    let mut known = view(2, &[1]);
+    known.members[0].identity.generation = 0;
+    supervisor.set_view(s(0), &known);
+    assert_eq!((deeds(&mut supervisor), supervisor.next_deadline()), (vec![], Some(s(3))));
+    supervisor.tick(s(3));
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(1))]);
+}
+
+#[test]
+fn a_hung_node_is_restarted_after_a_while_and_only_by_a_majority() {
+    for (others_down, restarted) in [(vec![1], true), (vec![1, 2, 3], false)] {
+        let mut supervisor = leading();
+        supervisor.set_view(s(1), &view(5, &others_down));
+        let mut revived = Vec::new();
+        for now in 1..10 {
+            for step in deeds(&mut supervisor) {
+                match step {
+                    Step::Inspect(node) => supervisor.inspected(s(now), node, Evidence::Ill),
+                    Step::Revive { node, kill } => revived.push((now, node, kill)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            supervisor.tick(s(now + 1));
+        }
+        let expected = if restarted { vec![(5, id(1), true)] } else { vec![] };
+        assert_eq!(revived, expected);
+    }
+}
+
+#[test]
+fn a_healthy_node_is_left_alone_and_that_is_said_once() {
+    let mut supervisor = leading();
+    supervisor.set_view(s(1), &view(5, &[2]));
+    let mut said = 0;
+    for now in 1..20 {
+        for step in steps(&mut supervisor) {
+            match step {
+                Step::Inspect(node) => supervisor.inspected(s(now), node, Evidence::Healthy),
+                Step::Record(Happening::LeftAlone { .. }) => said += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        supervisor.tick(s(now + 1));
+    }
+    assert_eq!(said, 1);
+}
+
+#[test]
+fn a_node_that_dies_again_and_again_is_given_up_and_the_next_supervisor_knows() {
+    let mut supervisor = leading();
+    supervisor.set_view(s(1), &view(5, &[2]));
+    let (mut starts, mut told) = (Vec::new(), Vec::new());
+    for now in 1..60 {
+        loop {
+            let done = steps(&mut supervisor);
+            if done.is_empty() {
+                break;
+            }
+            for step in done {
+                match step {
+                    Step::Inspect(node) => supervisor.inspected(s(now), node, Evidence::Exited),
+                    Step::Revive { node, .. } => {
+                        starts.push(now);
+                        supervisor.revived(s(now), node, Ok(()));
+                    }
+                    Step::CrashLooping(list) => told.push(list),
+                    Step::Record(_) => {}
+                }
+            }
+        }
+        supervisor.tick(s(now + 1));
+    }
+    assert_eq!(starts, [1, 4, 9], "with growing pauses");
+    assert_eq!(told, [[id(2)]]);
+    assert_eq!(supervisor.next_deadline(), None, "it is left to the operator");
+
+    let mut next = Supervisor::new(id(4), "process");
+    next.set_view(s(70), &view(5, &[2, 5]));
+    next.set_leading(s(70), true, &told[0]);
+    assert_eq!(deeds(&mut next), [Step::Inspect(id(5))], "node 2 stays given up");
+    // The operator has mended it.
+    next.set_view(s(80), &view(5, &[5]));
+    assert_eq!(deeds(&mut next), [Step::CrashLooping(vec![])]);
+    next.set_view(s(90), &view(5, &[2, 5]));
+    assert_eq!(deeds(&mut next), [Step::Inspect(id(2))]);
+}
+
+#[test]
+fn a_seen_end_is_acted_on_before_the_detector_knows() {
+    let mut supervisor = leading();
+    supervisor.ended(s(1), id(3));
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(3))]);
+    supervisor.inspected(s(1), id(3), Evidence::Exited);
+    assert_eq!(deeds(&mut supervisor), [start(id(3))]);
+    supervisor.revived(s(1), id(3), Ok(()));
+    assert_eq!((deeds(&mut supervisor), supervisor.next_deadline()), (vec![], None));
+    // A false alarm.
+    supervisor.ended(s(2), id(3));
+    supervisor.inspected(s(2), id(3), Evidence::Healthy);
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(3))]);
+    assert_eq!((steps(&mut supervisor), supervisor.next_deadline()), (vec![], None));
+}
+
+#[test]
+fn who_leaves_while_it_is_looked_at_is_forgotten() {
+    let mut supervisor = leading();
+    supervisor.set_view(s(1), &view(5, &[4]));
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(4))]);
+    let mut without = view(5, &[]);
+    without.members.remove(3);
+    supervisor.set_view(s(2), &without);
+    supervisor.inspected(s(2), id(4), Evidence::Exited);
+    supervisor.tick(s(20));
+    assert_eq!((steps(&mut supervisor), supervisor.next_deadline()), (vec![], None));
+}
