@@ -7,7 +7,9 @@
 mod cutter;
 mod header;
 mod scan;
+mod separators;
 
 pub use cutter::{Cut, Cutter};
 pub use header::{HeaderRead, HeaderReadError, read_header};
 pub(crate) use scan::{Field, Scan, scan_record};
+pub(crate) use separators::Separators;

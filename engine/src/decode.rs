@@ -2,11 +2,11 @@
 //! per row. A row that can't be read is left out, counted and remembered; it never stops the batch.
 
 use cortado_protocol::limits::RECORD_BYTES;
-use memchr::{memchr, memchr2_iter};
+use memchr::memchr;
 
 use crate::batch::{Batch, Column, Values};
 use crate::calendar;
-use crate::csv::{Field, Scan, scan_record};
+use crate::csv::{Field, Scan, Separators, scan_record};
 use crate::number::{self, NumberError};
 use crate::plan::{ColumnSchema, Layout, TableSchema};
 use crate::types::Type;
@@ -131,7 +131,7 @@ impl Decoder<'_, '_> {
     fn without_quotes(&mut self) {
         let payload = self.decoded.batch.payload;
         let (mut record, mut field) = (0, 0);
-        for at in memchr2_iter(b',', b'\n', payload) {
+        for at in Separators::new(payload) {
             if payload[at] == b',' {
                 self.fields.push((field as u32, at as u32));
             } else {

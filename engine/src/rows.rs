@@ -168,11 +168,36 @@ impl Rows {
 
     /// The places of all rows, ordered; what is level is ordered by all columns.
     pub(crate) fn sorted(&self, order: &[Order]) -> Vec<usize> {
-        let mut places: Vec<_> = (0..self.len).collect();
-        places.sort_unstable_by(|&a, &b| {
-            self.compare(order, a, b).then_with(|| self.compare_all(a, b))
+        let rank = |row| order.first().map_or((false, 0), |first| self.rank(first, row));
+        let mut places: Vec<_> = (0..self.len).map(|row| (rank(row), row)).collect();
+        places.sort_unstable_by(|(rank_a, a), (rank_b, b)| {
+            rank_a
+                .cmp(rank_b)
+                .then_with(|| self.compare(order, *a, *b))
+                .then_with(|| self.compare_all(*a, *b))
         });
-        places
+        places.into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// A number that orders rows as the column does wherever two rows' differ: most comparisons of a
+    /// sort need not look at the rows.
+    fn rank(&self, order: &Order, row: usize) -> (bool, u64) {
+        let values = &self.columns[order.column];
+        if values.nulls[row] {
+            return (true, 0);
+        }
+        let rank = if self.types[order.column].ty.is_text() {
+            let text = values.text(row);
+            let mut first = [0; 8];
+            let length = text.len().min(8);
+            first[..length].copy_from_slice(&text[..length]);
+            u64::from_be_bytes(first)
+        } else {
+            let number = values.numbers[row];
+            let clamped = number.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+            clamped.cast_unsigned() ^ 1 << 63
+        };
+        (false, if order.descending { !rank } else { rank })
     }
 
     /// The places of the top rows. Taking the top of parts first and of what they leave afterwards

@@ -152,11 +152,11 @@ impl OpenFile {
         loop {
             match self.cutter.next(&self.buffer[self.start..], self.eof) {
                 Cut::Batch { len, lines } => {
-                    let payload =
-                        Bytes::copy_from_slice(&self.buffer[self.start..self.start + len]);
-                    let piece = Piece { payload, offset: self.offset, line: self.line, lines };
-                    self.pass(len, lines);
-                    return Ok(Some(piece));
+                    let (offset, line) = (self.offset, self.line);
+                    let payload = self.take(len);
+                    self.offset += len as u64;
+                    self.line += lines;
+                    return Ok(Some(Piece { payload, offset, line, lines }));
                 }
                 Cut::Skip { len, lines } => self.pass(len, lines),
                 Cut::NeedMore if !self.eof => self.fill(self.cutter.window())?,
@@ -168,6 +168,21 @@ impl OpenFile {
                 }
             }
         }
+    }
+
+    /// Takes the first bytes that are not yet cut out of the buffer. Where they are most of it they
+    /// take it along, and only the rest is copied.
+    fn take(&mut self, len: usize) -> Bytes {
+        let cut = self.start..self.start + len;
+        let rest = &self.buffer[cut.end..];
+        if rest.len() > len / 8 {
+            self.start = cut.end;
+            return Bytes::copy_from_slice(&self.buffer[cut]);
+        }
+        let mut fresh = Vec::with_capacity(self.cutter.window());
+        fresh.extend_from_slice(rest);
+        self.start = 0;
+        Bytes::from(std::mem::replace(&mut self.buffer, fresh)).slice(cut)
     }
 
     fn pass(&mut self, bytes: usize, lines: u64) {
