@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::cluster::{Cluster, Coffee, Deadline, Shape, job_id, path_text};
 
-pub use report::{ClientReport, Report, Restart};
+pub use report::{ClientReport, Job, Report, Restart};
 
 /// Bytes per second of one client: an upload takes about five seconds, so that every one is hit.
 const CLIENT_RATE: u64 = 1_300_000;
@@ -64,7 +64,7 @@ impl Storm {
             let client = |(client, data)| {
                 scope.spawn(move || {
                     let _ends = EndsWith(over);
-                    upload_until(cluster, data, client, over)
+                    upload_until(cluster, data, client, began, over)
                 })
             };
             let clients: Vec<_> = (1..).zip(&data).map(client).collect();
@@ -122,7 +122,13 @@ impl Storm {
 }
 
 /// One job after the other, until it is over; at least one.
-fn upload_until(cluster: &Cluster, data: &Coffee, client: u64, over: &AtomicBool) -> ClientReport {
+fn upload_until(
+    cluster: &Cluster,
+    data: &Coffee,
+    client: u64,
+    storm_began: Instant,
+    over: &AtomicBool,
+) -> ClientReport {
     let mut report = ClientReport::default();
     while report.jobs.is_empty() || !over.load(Ordering::Relaxed) {
         let job = job_id(client * JOBS + report.jobs.len() as u64);
@@ -142,7 +148,7 @@ fn upload_until(cluster: &Cluster, data: &Coffee, client: u64, over: &AtomicBool
             report.sent_again += 1;
         }
         data.check_reports(&cluster.path(&job));
-        report.jobs.push(began.elapsed());
+        report.jobs.push(Job { began: began - storm_began, took: began.elapsed() });
     }
     report
 }

@@ -5,11 +5,20 @@ use std::time::Duration;
 
 use super::Storm;
 
-/// One client's jobs, all of them right.
+/// One job, with the right result.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// When its client started, after the storm did.
+    pub began: Duration,
+    /// From then until its reports were checked.
+    pub took: Duration,
+}
+
+/// One client's jobs.
 #[derive(Clone, Debug, Default)]
 pub struct ClientReport {
-    /// How long each took, from the start of the client to checked reports.
-    pub jobs: Vec<Duration>,
+    /// One after the other.
+    pub jobs: Vec<Job>,
     /// How often a client gave up (exit code 5) and was resumed.
     pub resumed: u32,
     /// Jobs for which the cluster asked for batches again.
@@ -50,13 +59,18 @@ impl fmt::Display for Report {
         let Storm { seed, nodes, .. } = self.storm;
         let (seconds, kills) = (self.took.as_secs(), self.restarts.len());
         writeln!(f, "seed {seed}, {nodes} nodes, {seconds} s, {kills} kills\n")?;
-        writeln!(f, "CLIENT   JOBS  EXACT  MEDIAN s  MOST s  RESUMED  BATCHES SENT AGAIN")?;
+        writeln!(
+            f,
+            "CLIENT   JOBS  EXACT  MEDIAN s  MOST s  (BEGAN AT s)  RESUMED  BATCHES SENT AGAIN"
+        )?;
         for (number, client) in (1..).zip(&self.clients) {
-            let (median, most) = median_and_most(client.jobs.clone());
+            let (median, most) = median_and_most(client.jobs.iter().map(|job| job.took).collect());
+            let longest = client.jobs.iter().max_by_key(|job| job.took);
+            let at = longest.map_or(0, |job| job.began.as_secs());
             let (jobs, resumed, again) = (client.jobs.len(), client.resumed, client.sent_again);
             writeln!(
                 f,
-                "{number:>6} {jobs:>6} {jobs:>6} {median:>9.1} {most:>7.1} {resumed:>8} {again:>19}"
+                "{number:>6} {jobs:>6} {jobs:>6} {median:>9.1} {most:>7.1} {at:>13} {resumed:>8} {again:>19}"
             )?;
         }
         writeln!(f, "\nNODE     KILLS  BACK AFTER s (MEDIAN, MOST)")?;
