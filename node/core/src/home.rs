@@ -272,8 +272,12 @@ impl Core {
         if matches!(home.phase, Phase::Close) && key.number == MANIFEST_NUMBER {
             home.phase = Phase::Collect { gather: None };
         }
-        for origin in home.entries.remove(&key.number).unwrap_or_default() {
-            self.answer_status(origin, job);
+        let waiting = home.entries.remove(&key.number).unwrap_or_default();
+        if matches!(home.phase, Phase::Close) && key.number == JobEntry::Cancel.number() {
+            // The manifest that is being written wins: that is the answer.
+            waiting.into_iter().for_each(|origin| home.wait_for_entry(MANIFEST_NUMBER, origin));
+        } else {
+            waiting.into_iter().for_each(|origin| self.answer_status(origin, job));
         }
         self.drive(job);
     }

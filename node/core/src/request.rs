@@ -86,12 +86,12 @@ impl Core {
                 self.on_end_table(origin, job, table, batches);
             }
             ClientRequest::Cancel(_) => {
-                let dropped = self.config.planted == Some(PlantedBug::DropCancel);
-                if self.jobs[&job].manifest.is_some() || dropped {
-                    self.answer_status(origin, job);
-                } else {
-                    self.record(origin, job, &JobEntry::Cancel);
+                if self.config.planted == Some(PlantedBug::DropCancel) {
+                    return self.answer_status(origin, job);
                 }
+                // Too late once there is a manifest; how the job ended is said when that is durable.
+                let ended = self.jobs[&job].manifest.clone().map(JobEntry::Manifest);
+                self.record(origin, job, &ended.unwrap_or(JobEntry::Cancel));
             }
             ClientRequest::Result { chunk, .. } => {
                 self.on_result(origin, job, chunk, searched);
