@@ -140,7 +140,8 @@ impl Core {
         self.holdings.job_mut(key.job).edge_mut(key.edge).insert(head, Place::Pending(ticket));
         let job_entry = job_entry(entry);
         self.store.pending.insert(ticket, Pending { key, job_entry });
-        let reserved = key.edge.as_table().is_none();
+        // Small, and a home can't do without.
+        let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
         self.effects.push(Effect::Append { ticket, job: key.job, reserved, bytes });
     }
 
@@ -208,7 +209,8 @@ impl Core {
         for (to, _) in self.store.waiting.remove(&key).unwrap_or_default() {
             self.send(to, PeerMessage::NotStored { key, reason: NotStored::Full });
         }
-        // Work that waited for it to become durable looks for it elsewhere.
+        self.works_without_room(key.job);
+        // Work that only waited for it to become durable may be complete without it.
         self.works_after_append(key.job);
     }
 

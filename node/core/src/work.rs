@@ -299,6 +299,21 @@ impl Core {
         }
     }
 
+    /// The disk refused something of a job: work that misses anything can't be done here, but
+    /// perhaps by an owner with room.
+    pub(crate) fn works_without_room(&mut self, job: JobId) {
+        let stuck = |work: &SlotWork| {
+            let gaps = if work.job == job && !work.running { self.work_gaps(work) } else { vec![] };
+            (!gaps.is_empty()).then_some(gaps)
+        };
+        let works = self.works.all.iter();
+        let stuck: Vec<_> = works.filter_map(|(key, work)| Some((*key, stuck(work)?))).collect();
+        for (key, missing) in stuck {
+            self.works.all.remove(&key);
+            self.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
+        }
+    }
+
     pub(crate) fn tick_works(&mut self) {
         let now = self.now;
         self.retry_works(|asking, _| now >= asking.since + SOURCE_PATIENCE);

@@ -33,6 +33,8 @@ pub(super) struct SlotRound {
     keys: BTreeMap<Slot, Vec<Vec<u8>>>,
     open: SlotSet,
     asked: BTreeMap<u64, Asked>,
+    /// How many owners could not complete a slot, in turn: a full disk can't take what it misses.
+    passed_on: BTreeMap<Slot, usize>,
     parts: BTreeMap<Slot, Vec<Option<Bytes>>>,
     done: BTreeMap<Slot, Bytes>,
     total: u32,
@@ -51,7 +53,8 @@ impl SlotRound {
 
     fn new(work: Work, open: SlotSet, keys: BTreeMap<Slot, Vec<Vec<u8>>>) -> Self {
         let (asked, parts, done) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { work, keys, open, asked, parts, done, total: open.len() as u32 }
+        let (passed_on, total) = (BTreeMap::new(), open.len() as u32);
+        Self { work, keys, open, asked, passed_on, parts, done, total }
     }
 
     /// Slots that nobody works on now.
@@ -87,6 +90,16 @@ impl SlotRound {
         self.done.insert(slot, whole);
     }
 
+    /// Gives an attempt up, to ask the next owners of its slots, which are returned.
+    fn pass_on(&mut self, attempt: u64) -> Option<SlotSet> {
+        let slots = self.asked.get(&attempt)?.slots;
+        for slot in slots.iter() {
+            *self.passed_on.entry(slot).or_default() += 1;
+        }
+        self.give_up(attempt);
+        Some(slots)
+    }
+
     /// Gives an attempt up; its slots are asked again.
     fn give_up(&mut self, attempt: u64) -> bool {
         let Some(asked) = self.asked.remove(&attempt) else { return false };
@@ -120,7 +133,7 @@ impl Core {
         self.ask_slots(job);
     }
 
-    /// Asks the first reachable owner of each open slot nobody works on.
+    /// Asks an owner of each open slot nobody works on, the first one first.
     pub(super) fn ask_slots(&mut self, job: JobId) {
         let Some(ends) = self.jobs.get(&job).and_then(JobLog::all_ends) else { return };
         let placement = self.placement(job);
@@ -135,7 +148,8 @@ impl Core {
         for round in home.rounds() {
             let mut by_node: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
             for slot in round.unasked().iter() {
-                let owner = placement.owners(slot).first().copied().unwrap_or(me);
+                let turn = round.passed_on.get(&slot).copied().unwrap_or_default();
+                let owner = placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
                 by_node.entry(owner).or_default().insert(slot);
             }
             for (node, slots) in by_node {
@@ -222,23 +236,38 @@ impl Core {
         self.slots_done(job);
     }
 
+    /// A worker can't complete its slots: nobody has what is missing, or its disk is full. What not
+    /// one owner could get is missing indeed; before that is known, the next owners are asked.
     pub(crate) fn on_incomplete(&mut self, job: JobId, attempt: u64, missing: &[EdgeCoverage]) {
         let now = self.now;
+        let placement = self.placement(job);
         let Some(home) = self.homes.get_mut(&job) else { return };
-        let asked = match &mut home.phase {
+        let (asked, is_last) = match &mut home.phase {
             Phase::Collect { gather } if *gather == Some(attempt) => {
                 *gather = None;
-                true
+                (true, true)
             }
-            Phase::Slots { rounds, .. } => rounds.iter_mut().any(|round| round.give_up(attempt)),
-            _ => false,
+            Phase::Slots { rounds, .. } => {
+                let slots = rounds.iter_mut().find_map(|round| {
+                    let slots = round.pass_on(attempt)?;
+                    let asked_all = |slot| round.passed_on[&slot] >= placement.owners(slot).len();
+                    Some(slots.iter().all(asked_all))
+                });
+                (slots.is_some(), slots.unwrap_or(false))
+            }
+            _ => (false, false),
         };
-        if asked {
-            home.retry_at = now + RETRY_AFTER;
-            home.missing.retain(|before| missing.iter().all(|gap| gap.edge != before.edge));
-            home.missing.extend_from_slice(missing);
-            self.answer_waiting(job);
+        if !asked {
+            return;
         }
+        if !is_last {
+            self.ask_slots(job);
+            return;
+        }
+        home.retry_at = now + RETRY_AFTER;
+        home.missing.retain(|before| missing.iter().all(|gap| gap.edge != before.edge));
+        home.missing.extend_from_slice(missing);
+        self.answer_waiting(job);
     }
 
     pub(crate) fn on_work_failed(&mut self, job: JobId, attempt: u64, message: String) {
