@@ -128,14 +128,17 @@ impl Election {
 
     /// The nodes that may lead and be led now, this one included or not.
     pub fn set_view(&mut self, now: Duration, live: &[NodeId]) {
-        self.live = live.iter().copied().chain([self.me]).collect();
+        let live = live.iter().copied().chain([self.me]).collect();
+        let before = std::mem::replace(&mut self.live, live);
         let usurped = self.leads() && self.higher().next().is_some();
         if usurped || self.leader.is_none_or(|leader| !self.live.contains(&leader)) {
             self.leader = None;
             self.elect(now);
         } else if self.leads() {
-            // Whoever is new here does not know.
-            self.claim(now, self.term);
+            // Whoever is new here does not know; to tell all, each time one comes, would be a storm.
+            let new: Vec<NodeId> = self.live.difference(&before).copied().collect();
+            let message = Message::Coordinator { term: self.term };
+            new.into_iter().for_each(|to| self.send(to, message));
         }
         self.report();
     }
@@ -149,10 +152,15 @@ impl Election {
         match message {
             Message::Election { term } if from < self.me => {
                 self.learn(term);
-                self.send(from, Message::Answer { term: self.term });
                 if self.leads() {
-                    self.claim(now, self.term);
-                } else if self.phase == Phase::Settled {
+                    self.send(from, Message::Coordinator { term: self.term });
+                    return self.report();
+                }
+                self.send(from, Message::Answer { term: self.term });
+                // Who follows a leader need not ask again: the leader answers for itself, and if it is
+                // dead, the next view says so. Else each question would raise as many as there are
+                // nodes.
+                if self.phase == Phase::Settled && self.leader.is_none() {
                     self.elect(now);
                 }
             }

@@ -151,6 +151,25 @@ fn two_sides_of_a_cut_each_lead_and_merge() {
 }
 
 #[test]
+fn a_large_cluster_forms_without_a_storm() {
+    const NODES: usize = 32;
+    let mut net = Net::new(4, NODES, 0.0, 0.0);
+    // They find each other one after the other, as after a start of all at once.
+    for known in 2..=NODES {
+        let live: Vec<NodeId> = (1..=known).map(id).collect();
+        for node in &live {
+            net.see(*node, &live);
+        }
+        let until = net.now + ms(30);
+        net.run_until(until);
+    }
+    net.run_until(ms(5_000));
+    net.assert_one_leader();
+    println!("{} messages", net.sent);
+    assert!(net.sent < 4 * (NODES * NODES) as u64, "{} messages", net.sent);
+}
+
+#[test]
 fn an_old_claim_and_a_strangers_claim_are_not_followed() {
     let mut election = Election::new(id(1));
     election.set_view(ms(0), &[id(1), id(2), id(3)]);
