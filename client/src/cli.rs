@@ -4,6 +4,7 @@
 mod args;
 mod cluster_commands;
 mod gen_command;
+mod init_command;
 mod job_commands;
 mod job_text;
 mod local_command;
@@ -54,6 +55,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let output = Output { json: arguments.global.json };
     match arguments.command {
         Command::Gen(command) => gen_command::run(command, output),
+        Command::Init(arguments) => init_command::run(arguments, output),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "cortado", &mut text);
@@ -105,7 +107,9 @@ async fn run_online(
         Command::Ring => cluster_commands::ring(&cluster, output).await,
         Command::Log { follow } => log_command::log(cluster, follow, output).await,
         Command::Drain { node } => cluster_commands::drain(&cluster, node, output).await,
-        Command::Local(_) | Command::Gen(_) | Command::Completions { .. } => Ok(()),
+        Command::Local(_) | Command::Gen(_) | Command::Init(_) | Command::Completions { .. } => {
+            Ok(())
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod address;
 mod connections;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ pub struct Target {
 pub struct Cluster {
     name: String,
     seeds: Vec<String>,
+    /// Where nodes are reached from here, if not where they say.
+    published: BTreeMap<NodeId, SocketAddr>,
     patience: Duration,
     upload_rate: Option<NonZeroU64>,
     connections: Connections,
@@ -89,6 +92,7 @@ impl Cluster {
         Ok(Self {
             name: profile.cluster,
             seeds,
+            published: profile.published,
             patience: target.patience.unwrap_or(DEFAULT_PATIENCE),
             upload_rate: target.upload_rate,
             connections: Connections::new(tls),
@@ -127,7 +131,12 @@ impl Cluster {
     /// As [`Cluster::request`].
     pub async fn view(&self) -> Result<ClusterView, Error> {
         match self.request(&ClientRequest::Cluster).await? {
-            (ClientResponse::Cluster(view), _) => {
+            (ClientResponse::Cluster(mut view), _) => {
+                for member in &mut view.members {
+                    if let Some(published) = self.published.get(&member.id) {
+                        member.client_addr = *published;
+                    }
+                }
                 self.known().view = Some(view.clone());
                 Ok(view)
             }

@@ -10,6 +10,7 @@ mod error;
 pub mod events;
 mod files;
 pub mod generate;
+pub mod init;
 pub mod job;
 pub mod local;
 mod progress;

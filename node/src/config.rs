@@ -1,6 +1,6 @@
 //! Configuration: flag over environment over file over default. Unknown keys are errors.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -123,9 +123,12 @@ pub struct Settings {
     #[serde(default = "reserve")]
     pub disk_reserve_mib: u64,
     /// Who brings back nodes that have died: `process` (this node, those whose folders lie beside its
-    /// own) or `none` (somebody else does).
+    /// own), `docker` (this node, those in labelled containers) or `none` (somebody else does).
     #[serde(default = "none")]
     pub reviver: String,
+    /// The container engine: `unix:///PATH` or `tcp://HOST:PORT`.
+    #[serde(default = "docker_socket")]
+    pub docker_host: String,
     /// Worker threads; the number of cores if not given.
     pub workers: Option<usize>,
     /// Certificates.
@@ -162,6 +165,9 @@ const fn one_day() -> u64 {
 const fn reserve() -> u64 {
     256
 }
+fn docker_socket() -> String {
+    "unix:///var/run/docker.sock".to_owned()
+}
 fn none() -> String {
     "none".to_owned()
 }
@@ -194,6 +200,9 @@ impl Settings {
             settings.join.clone_from(join);
         }
         settings.advertise = flags.advertise.or(settings.advertise);
+        if settings.advertise.is_none() && settings.bind.is_unspecified() {
+            settings.advertise = own_address(settings.bind);
+        }
         settings.check().with_context(|| format!("{} is wrong", path.display()))?;
         Ok(settings)
     }
@@ -260,6 +269,13 @@ impl Settings {
     }
 }
 
+/// The address this machine's name stands for, of the same family: containers know theirs so.
+fn own_address(bind: IpAddr) -> Option<IpAddr> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let mut addresses = (name.trim(), 0).to_socket_addrs().ok()?.map(|address| address.ip());
+    addresses.find(|ip| !ip.is_loopback() && ip.is_ipv4() == bind.is_ipv4())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -303,6 +319,7 @@ pub(crate) mod tests {
             ("slots = 65", "slots = 65"),
             ("min_copies = 4", "min_copies = 4"),
             ("reviver = \"magic\"", "magic"),
+            ("reviver = \"docker\"\ndocker_host = \"npipe://x\"", "npipe"),
             ("profile = \"wan\"", "profile = \"wan\""),
             ("bind = \"0.0.0.0\"", "advertise"),
             ("max_running_jobs = 0", "max_running_jobs"),

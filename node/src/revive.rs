@@ -1,6 +1,7 @@
 //! Means to bring a node back. The supervisor decides ([`cortado_membership::Supervisor`]); a reviver
 //! looks and acts.
 
+mod docker;
 mod none;
 mod process;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use cortado_protocol::NodeId;
 use tokio::sync::mpsc;
 
 use crate::config::Settings;
+pub use docker::DockerReviver;
 pub use none::NoReviver;
 pub use process::ProcessReviver;
 
@@ -69,6 +71,15 @@ pub fn from_settings(settings: &Settings) -> anyhow::Result<Arc<dyn Reviver>> {
     match settings.reviver.as_str() {
         "none" => Ok(Arc::new(NoReviver)),
         "process" => Ok(Arc::new(ProcessReviver::beside(&settings.folder)?)),
-        other => bail!("reviver = \"{other}\": expected \"none\" or \"process\""),
+        "docker" => {
+            let host = &settings.docker_host;
+            if !["unix://", "tcp://"].iter().any(|scheme| host.starts_with(scheme)) {
+                bail!("docker_host = \"{host}\": expected unix:///PATH or tcp://HOST:PORT");
+            }
+            Ok(Arc::new(DockerReviver::new(host, &settings.cluster)))
+        }
+        other => {
+            bail!("reviver = \"{other}\": expected \"none\", \"process\" or \"docker\"")
+        }
     }
 }

@@ -7,12 +7,17 @@
 //! ca = "ca.pem"         # certificate of the authority for nodes
 //! cert = "client.pem"   # the client's certificate
 //! key = "client.key"    # and its key
+//! [published]           # optional: where clients reach a node, if not at its own address
+//! node-1 = "127.0.0.1:17402"
 //! ```
 //! Relative paths start at the directory.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use cortado_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::tls::{ClientTls, TlsError};
@@ -37,6 +42,10 @@ pub struct Profile {
     pub cert: PathBuf,
     /// The client's private key.
     pub key: PathBuf,
+    /// Where clients reach a node, if not at the address it knows itself by: published ports of
+    /// containers, for example.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub published: BTreeMap<NodeId, SocketAddr>,
 }
 
 /// Why a profile can't be used.
@@ -86,6 +95,7 @@ impl Profile {
             ca: "ca.pem".into(),
             cert: "client.pem".into(),
             key: "client.key".into(),
+            published: BTreeMap::new(),
         }
     }
 
@@ -148,7 +158,9 @@ mod tests {
 
     fn written() -> (tempfile::TempDir, Profile) {
         let dir = tempfile::tempdir().unwrap();
-        let profile = Profile::new(dir.path(), "dev", vec!["127.0.0.1:7401".into()]);
+        let mut profile = Profile::new(dir.path(), "dev", vec!["127.0.0.1:7401".into()]);
+        let address = "127.0.0.1:17402".parse().unwrap();
+        profile.published.insert("node-1".parse().unwrap(), address);
         profile.save().unwrap();
         (dir, profile)
     }
@@ -183,7 +195,7 @@ mod tests {
         let file = dir.path().join(FILE);
         let good = fs::read_to_string(&file).unwrap();
         for (text, expected) in [
-            (format!("{good}extra = 1\n"), "extra"),
+            (format!("extra = 1\n{good}"), "extra"),
             (good.replace("cluster", "klaster"), "klaster"),
             (good.replace("127.0.0.1:7401", "nowhere"), "'nowhere' is not host:port"),
             (good.replace("\"127.0.0.1:7401\"", ""), "`addresses` is empty"),

@@ -1,5 +1,6 @@
 //! The arguments of the command line. Doc comments here are what `--help` prints.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -91,6 +92,12 @@ pub(super) enum Command {
     /// Run a cluster of node processes on this machine
     #[command(subcommand)]
     Local(LocalCommand),
+    /// Make what nodes on other hosts or in containers need: authorities, certificates,
+    /// configurations, and a profile
+    #[command(after_help = "\
+Example:
+  cortado init --dir c --hosts 10.0.0.1,10.0.0.2,10.0.0.3")]
+    Init(InitArguments),
     /// Make a dataset
     #[command(subcommand)]
     Gen(GenCommand),
@@ -174,6 +181,41 @@ Example:
         /// For which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub(super) struct InitArguments {
+    /// Folder to make; the profile lies in it
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// The cluster's name
+    #[arg(long, default_value = "cortado")]
+    pub(super) name: String,
+    /// Number of nodes, if --hosts is not given: their hosts are named node-1, node-2, …
+    #[arg(long, default_value_t = 5)]
+    pub(super) nodes: u16,
+    /// Names or addresses of the hosts, as the nodes reach each other
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub(super) hosts: Vec<String>,
+    /// Where clients reach the nodes, in the same order, if not at their hosts' port 7402
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub(super) published: Vec<SocketAddr>,
+    /// The nodes' data folder on their hosts
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(super) data: PathBuf,
+    /// Copies of each batch
+    #[arg(long, default_value_t = 3)]
+    pub(super) replicas: u8,
+    /// Copies on disk before a batch is acknowledged
+    #[arg(long, default_value_t = 2)]
+    pub(super) min_copies: u8,
+    /// Timing of the failure detector: shared is for small or shared machines
+    #[arg(long, default_value = "lan", value_parser = ["lan", "shared"])]
+    pub(super) timing: String,
+    /// Who starts a node that has died
+    #[arg(long, default_value = "none", value_parser = ["docker", "none"])]
+    pub(super) reviver: String,
 }
 
 /// Arguments of `run`.

@@ -1,0 +1,238 @@
+//! What a cluster on other hosts or in containers is made of: both authorities, a folder for each node
+//! (configuration and certificate), and the profile for clients. Nothing is started.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use cortado_protocol::{NodeId, limits};
+use cortado_transport::{Authority, Profile, Role};
+use serde::Serialize;
+
+use crate::Error;
+use crate::local::Durability;
+
+/// Ports of every node: each has an address of its own.
+const GOSSIP_PORT: u16 = 7400;
+const PEER_PORT: u16 = 7401;
+/// Where a node listens for clients.
+pub const CLIENT_PORT: u16 = 7402;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Names or addresses of the hosts, one per node, as the nodes reach each other.
+    pub hosts: Vec<String>,
+    /// Where clients reach the nodes, in the same order, if not at these hosts.
+    pub published: Vec<SocketAddr>,
+    /// The nodes' data folder, on their hosts.
+    pub data: PathBuf,
+    /// Copies of each batch.
+    pub replicas: u8,
+    /// Copies on disk before a batch is acknowledged.
+    pub min_copies: u8,
+    /// Timing of the failure detector: `lan` or `shared`.
+    pub timing: String,
+    /// Who brings dead nodes back: `docker` or `none`.
+    pub reviver: String,
+}
+
+/// A node's configuration file.
+#[derive(Serialize)]
+struct NodeConfig<'a> {
+    cluster: &'a str,
+    node: NodeId,
+    data: &'a Path,
+    bind: &'static str,
+    /// If not given, what the host's own name stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advertise: Option<IpAddr>,
+    gossip_port: u16,
+    peer_port: u16,
+    client_port: u16,
+    join: &'a [String],
+    expected_nodes: usize,
+    replicas: u8,
+    min_copies: u8,
+    profile: &'a str,
+    reviver: &'a str,
+    tls: BTreeMap<&'static str, &'static str>,
+}
+
+/// Writes it all into a folder that is empty or does not exist, and returns the nodes' names.
+///
+/// # Errors
+/// [`Error::BadInput`] if the options or the folder make no sense, [`Error::Io`] if the disk does not
+/// work.
+pub fn init(dir: &Path, options: &Options) -> Result<Vec<NodeId>, Error> {
+    check(dir, options)?;
+    let bad = |error: &dyn std::error::Error| Error::BadInput(error.to_string());
+    let authorities = dir.join("authority");
+    fs::create_dir_all(&authorities).map_err(|source| Error::io("create", &authorities, source))?;
+    let make = |role, name: &str| {
+        let authority = Authority::generate(&options.cluster, role).map_err(|e| bad(&e))?;
+        let file = |extension: &str| authorities.join(format!("{name}.{extension}"));
+        authority.save(&file("pem"), &file("key")).map_err(|e| bad(&e))?;
+        Ok::<_, Error>(authority)
+    };
+    let (peers, clients) = (make(Role::Peer, "peer")?, make(Role::Client, "client")?);
+
+    let join: Vec<_> = options.hosts.iter().map(|host| format!("{host}:{GOSSIP_PORT}")).collect();
+    let mut nodes = Vec::new();
+    for (index, host) in options.hosts.iter().enumerate() {
+        let node: NodeId = format!("node-{}", index + 1).parse().expect("a valid node name");
+        let folder = dir.join(node.as_str());
+        fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
+        let write = |name: &str, text: &str, secret| {
+            let file = folder.join(name);
+            crate::files::write(&file, text.as_bytes(), secret)
+                .map_err(|source| Error::io("write", &file, source))
+        };
+        let issued = peers.issue_node(node, &[], &[]).map_err(|e| bad(&e))?;
+        write("peer-ca.pem", peers.certificate_pem(), false)?;
+        write("client-ca.pem", clients.certificate_pem(), false)?;
+        write("node.pem", &issued.certificate_pem, false)?;
+        write("node.key", &issued.key_pem, true)?;
+        write("node.toml", &config(options, node, host, &join), false)?;
+        nodes.push(node);
+    }
+    write_profile(dir, options, &nodes, &peers, &clients)?;
+    Ok(nodes)
+}
+
+fn check(dir: &Path, options: &Options) -> Result<(), Error> {
+    let nodes = options.hosts.len();
+    let bad = |message: String| Err(Error::BadInput(message));
+    if nodes == 0 || nodes > limits::MEMBERS {
+        return bad(format!("{nodes} nodes: expected 1 to {}", limits::MEMBERS));
+    }
+    if !options.published.is_empty() && options.published.len() != nodes {
+        let given = options.published.len();
+        return bad(format!(
+            "{given} published addresses for {nodes} nodes: one for each, or none"
+        ));
+    }
+    if options.min_copies == 0 || options.min_copies > options.replicas {
+        let Options { replicas, min_copies, .. } = options;
+        return bad(format!("{min_copies} of {replicas} copies: expected 1 to {replicas}"));
+    }
+    let found = fs::read_dir(dir).map(|mut entries| entries.next().is_some());
+    if found.unwrap_or(false) {
+        return bad(format!("{} is not empty; choose another --dir", dir.display()));
+    }
+    Ok(())
+}
+
+fn config(options: &Options, node: NodeId, host: &str, join: &[String]) -> String {
+    let nodes = u16::try_from(join.len()).unwrap_or(u16::MAX);
+    let copies = Durability::of(nodes, options.replicas, options.min_copies);
+    let files = [
+        ("peer_ca", "peer-ca.pem"),
+        ("client_ca", "client-ca.pem"),
+        ("cert", "node.pem"),
+        ("key", "node.key"),
+    ];
+    let config = NodeConfig {
+        cluster: &options.cluster,
+        node,
+        data: &options.data,
+        bind: "0.0.0.0",
+        advertise: host.parse().ok(),
+        gossip_port: GOSSIP_PORT,
+        peer_port: PEER_PORT,
+        client_port: CLIENT_PORT,
+        join,
+        expected_nodes: join.len(),
+        replicas: copies.replicas,
+        min_copies: copies.min_copies,
+        profile: &options.timing,
+        reviver: &options.reviver,
+        tls: files.into(),
+    };
+    toml::to_string(&config).expect("plain values serialize to TOML")
+}
+
+fn write_profile(
+    dir: &Path,
+    options: &Options,
+    nodes: &[NodeId],
+    peers: &Authority,
+    clients: &Authority,
+) -> Result<(), Error> {
+    let bad = |error: &dyn std::error::Error| Error::BadInput(error.to_string());
+    let addresses = if options.published.is_empty() {
+        options.hosts.iter().map(|host| format!("{host}:{CLIENT_PORT}")).collect()
+    } else {
+        options.published.iter().map(SocketAddr::to_string).collect()
+    };
+    let mut profile = Profile::new(dir, &options.cluster, addresses);
+    profile.published = nodes.iter().copied().zip(options.published.iter().copied()).collect();
+    let ca = dir.join(&profile.ca);
+    crate::files::write(&ca, peers.certificate_pem().as_bytes(), false)
+        .map_err(|source| Error::io("write", &ca, source))?;
+    let issued = clients.issue_client("operator").map_err(|error| bad(&error))?;
+    issued.save(&dir.join(&profile.cert), &dir.join(&profile.key)).map_err(|error| bad(&error))?;
+    profile.save().map_err(|error| bad(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(nodes: usize) -> Options {
+        Options {
+            cluster: "c".into(),
+            hosts: (1..=nodes)
+                .map(|n| if n == 1 { "10.0.0.1".into() } else { format!("host-{n}") })
+                .collect(),
+            published: Vec::new(),
+            data: "/data".into(),
+            replicas: 3,
+            min_copies: 2,
+            timing: "lan".into(),
+            reviver: "none".into(),
+        }
+    }
+
+    #[test]
+    fn everything_a_cluster_needs_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("c");
+        let published = ["127.0.0.1:17402".parse().unwrap(), "127.0.0.1:17412".parse().unwrap()];
+        let nodes = init(&dir, &Options { published: published.into(), ..options(2) }).unwrap();
+        let config = fs::read_to_string(dir.join("node-2/node.toml")).unwrap();
+        let config: toml::Table = config.parse().unwrap();
+        assert_eq!(config["node"].as_str(), Some("node-2"));
+        assert_eq!(config["replicas"].as_integer(), Some(2), "no more copies than nodes");
+        assert_eq!(config["join"].as_array().unwrap()[1].as_str(), Some("host-2:7400"));
+        assert!(config.get("advertise").is_none(), "a name may stand for another address later");
+        let first = fs::read_to_string(dir.join("node-1/node.toml")).unwrap();
+        assert!(first.contains("advertise = \"10.0.0.1\""), "{first}");
+        let profile = Profile::load(&dir).unwrap();
+        assert_eq!(profile.published[&nodes[1]], published[1]);
+        assert_eq!(profile.addresses, ["127.0.0.1:17402", "127.0.0.1:17412"]);
+        assert!(profile.tls().is_ok());
+        for name in ["node.pem", "node.key", "peer-ca.pem", "client-ca.pem"] {
+            assert!(dir.join("node-1").join(name).is_file(), "{name}");
+        }
+        let error = init(&dir, &options(2)).unwrap_err().to_string();
+        assert!(error.contains("not empty"), "{error}");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let published = vec!["127.0.0.1:1".parse().unwrap()];
+        for (options, told) in [
+            (options(0), "0 nodes"),
+            (Options { published, ..options(2) }, "1 published"),
+            (Options { min_copies: 4, ..options(5) }, "4 of 3"),
+        ] {
+            let error = init(root.path(), &options).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}

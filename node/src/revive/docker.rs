@@ -1,0 +1,263 @@
+//! Nodes as containers of a Docker engine, told apart by two labels: `cortado.cluster` and
+//! `cortado.node`. No other container is ever touched.
+//!
+//! Whoever may speak to the engine is as good as root on its host; see docs/operations.md for how to
+//! narrow that down.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use bollard::models::{ContainerState, ContainerStateStatusEnum, HealthStatusEnum};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
+    ListContainersOptionsBuilder, StartContainerOptions,
+};
+use cortado_membership::Evidence;
+use cortado_protocol::NodeId;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{ENDS, Pending, Reviver};
+use crate::driver::unix_ms;
+
+/// Names the cluster a container belongs to.
+const CLUSTER_LABEL: &str = "cortado.cluster";
+/// Names its node.
+const NODE_LABEL: &str = "cortado.node";
+/// How long the engine may take for an answer, in seconds.
+const ANSWER_SECONDS: u64 = 20;
+/// How long a killed container may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Pause before the engine is asked for its events again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Kills and starts containers.
+#[derive(Debug)]
+pub struct DockerReviver {
+    host: String,
+    cluster: String,
+}
+
+impl DockerReviver {
+    /// For the containers of a cluster on the engine at `host`: `unix:///path` or `tcp://host:port`.
+    #[must_use]
+    pub fn new(host: &str, cluster: &str) -> Self {
+        Self { host: host.to_owned(), cluster: cluster.to_owned() }
+    }
+
+    /// A fresh client each time: the engine may have been restarted, or upgraded.
+    async fn engine(&self) -> Result<Docker, DockerError> {
+        let version = bollard::API_DEFAULT_VERSION;
+        let engine = if self.host.starts_with("unix://") {
+            Docker::connect_with_unix(&self.host, ANSWER_SECONDS, version)
+        } else {
+            Docker::connect_with_http(&self.host, ANSWER_SECONDS, version)
+        };
+        engine?.negotiate_version().await
+    }
+
+    /// The node's container.
+    async fn find(&self, engine: &Docker, node: NodeId) -> Result<String, String> {
+        let labels =
+            vec![format!("{CLUSTER_LABEL}={}", self.cluster), format!("{NODE_LABEL}={node}")];
+        let filters = HashMap::from([("label".to_owned(), labels)]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found = engine.list_containers(Some(options)).await.map_err(|e| said(&e))?;
+        let mut ids = found.into_iter().filter_map(|container| container.id);
+        match (ids.next(), ids.next()) {
+            (Some(id), None) => Ok(id),
+            (None, _) => Err(format!("no container is labelled {NODE_LABEL}={node}")),
+            _ => Err(format!("several containers are labelled {NODE_LABEL}={node}")),
+        }
+    }
+
+    async fn state(&self, engine: &Docker, id: &str) -> Result<ContainerState, String> {
+        let inspected = engine.inspect_container(id, None::<InspectContainerOptions>).await;
+        let state = inspected.map_err(|error| said(&error))?.state;
+        state.ok_or_else(|| "the engine does not say how the container is".to_owned())
+    }
+
+    async fn look(&self, node: NodeId) -> Result<Evidence, String> {
+        let engine = self.engine().await.map_err(|error| said(&error))?;
+        let id = self.find(&engine, node).await?;
+        Ok(evidence(&self.state(&engine, &id).await?))
+    }
+
+    async fn revive(&self, node: NodeId, kill: bool) -> Result<(), String> {
+        let engine = self.engine().await.map_err(|error| said(&error))?;
+        let id = self.find(&engine, node).await?;
+        // Somebody else may have acted meanwhile.
+        match evidence(&self.state(&engine, &id).await?) {
+            Evidence::Retired => return Err("it was stopped on purpose".into()),
+            Evidence::Exited => {}
+            _ if !kill => return Ok(()),
+            _ => self.end(&engine, &id).await?,
+        }
+        match engine.start_container(&id, None::<StartContainerOptions>).await {
+            // 304: it runs already.
+            Err(DockerError::DockerResponseServerError { status_code: 304, .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(said(&error)),
+        }
+    }
+
+    /// Kills a container and waits for its end. Not the engine's own restart: that waits ten seconds
+    /// for a process that may hang.
+    async fn end(&self, engine: &Docker, id: &str) -> Result<(), String> {
+        let options = KillContainerOptionsBuilder::default().signal("KILL").build();
+        match engine.kill_container(id, Some(options)).await {
+            // 409: it has ended by itself.
+            Err(DockerError::DockerResponseServerError { status_code: 409, .. }) | Ok(()) => {}
+            Err(error) => return Err(said(&error)),
+        }
+        let deadline = Instant::now() + END_LIMIT;
+        while self.state(engine, id).await?.running == Some(true) {
+            if Instant::now() > deadline {
+                return Err(format!("container {id} does not end, not even by SIGKILL"));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Passes ends on until the engine hangs up; tells whether anyone still listens.
+    async fn listen(&self, since: &mut u64, ends: &mpsc::Sender<NodeId>) -> bool {
+        let Ok(engine) = self.engine().await else { return !ends.is_closed() };
+        let filters = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("event".to_owned(), vec!["die".to_owned(), "oom".to_owned()]),
+            ("label".to_owned(), vec![format!("{CLUSTER_LABEL}={}", self.cluster)]),
+        ]);
+        let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters);
+        let mut events = engine.events(Some(options.build()));
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = ends.closed() => return false,
+            };
+            let Some(Ok(event)) = event else { return true };
+            *since = event.time.and_then(|time| u64::try_from(time).ok()).unwrap_or(*since);
+            let labels = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+            let node = labels.get(NODE_LABEL).and_then(|name| name.parse().ok());
+            if let Some(node) = node {
+                // Full: the failure detector finds it, too.
+                let _ = ends.try_send(node);
+            }
+        }
+    }
+}
+
+impl Reviver for DockerReviver {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn inspect(&self, node: NodeId) -> Pending<'_, Evidence> {
+        Box::pin(async move {
+            self.look(node).await.unwrap_or_else(|reason| {
+                tracing::debug!(%node, reason, "the container engine does not help");
+                Evidence::Unknown
+            })
+        })
+    }
+
+    fn start(&self, node: NodeId) -> Pending<'_, Result<(), String>> {
+        Box::pin(self.revive(node, false))
+    }
+
+    fn restart(&self, node: NodeId) -> Pending<'_, Result<(), String>> {
+        Box::pin(self.revive(node, true))
+    }
+
+    /// Exit code 0 tells the engine.
+    fn retire(&self, _: NodeId) {}
+
+    fn ends(self: Arc<Self>) -> mpsc::Receiver<NodeId> {
+        let (ends, ended) = mpsc::channel(ENDS);
+        let mut since = unix_ms() / 1000;
+        tokio::spawn(async move {
+            while self.listen(&mut since, &ends).await {
+                tokio::select! {
+                    () = tokio::time::sleep(RECONNECT) => {}
+                    () = ends.closed() => return,
+                }
+            }
+        });
+        ended
+    }
+}
+
+/// What the engine says of a container. Exit code 0 is a node that was asked to stop: by
+/// `docker stop`, a drain, or `docker-compose down`.
+fn evidence(state: &ContainerState) -> Evidence {
+    use ContainerStateStatusEnum as Status;
+    match state.status {
+        Some(Status::CREATED) => Evidence::Exited,
+        Some(Status::EXITED) if state.exit_code == Some(0) => Evidence::Retired,
+        Some(Status::EXITED) => Evidence::Exited,
+        Some(Status::RESTARTING) => Evidence::Starting,
+        Some(Status::PAUSED) => Evidence::Ill,
+        Some(Status::RUNNING) => match state.health.as_ref().and_then(|health| health.status) {
+            Some(HealthStatusEnum::UNHEALTHY) => Evidence::Ill,
+            Some(HealthStatusEnum::STARTING) => Evidence::Starting,
+            _ => Evidence::Healthy,
+        },
+        _ => Evidence::Unknown,
+    }
+}
+
+fn said(error: &DockerError) -> String {
+    format!("the container engine: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::Health;
+
+    use super::*;
+
+    #[test]
+    fn each_state_of_a_container_is_evidence() {
+        use ContainerStateStatusEnum as Status;
+        let state = |status, exit_code| ContainerState {
+            status: Some(status),
+            exit_code: Some(exit_code),
+            ..ContainerState::default()
+        };
+        let ill = |status| ContainerState {
+            health: Some(Health { status: Some(status), ..Health::default() }),
+            ..state(Status::RUNNING, 0)
+        };
+        for (state, expected) in [
+            (state(Status::CREATED, 0), Evidence::Exited),
+            (state(Status::EXITED, 137), Evidence::Exited),
+            (state(Status::EXITED, 0), Evidence::Retired),
+            (state(Status::RUNNING, 0), Evidence::Healthy),
+            (ill(HealthStatusEnum::HEALTHY), Evidence::Healthy),
+            (ill(HealthStatusEnum::STARTING), Evidence::Starting),
+            (ill(HealthStatusEnum::UNHEALTHY), Evidence::Ill),
+            (state(Status::PAUSED, 0), Evidence::Ill),
+            (state(Status::RESTARTING, 1), Evidence::Starting),
+            (state(Status::REMOVING, 1), Evidence::Unknown),
+            (state(Status::DEAD, 1), Evidence::Unknown),
+            (ContainerState::default(), Evidence::Unknown),
+        ] {
+            assert_eq!(evidence(&state), expected, "{state:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_gone_is_no_evidence() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = format!("unix://{}", folder.path().join("no.sock").display());
+        let reviver = DockerReviver::new(&host, "c");
+        let node = "node-1".parse().unwrap();
+        assert_eq!(reviver.inspect(node).await, Evidence::Unknown);
+        assert!(reviver.start(node).await.unwrap_err().contains("container engine"));
+    }
+}
