@@ -6,7 +6,7 @@ use cortado_log::{FileStorage, Log, LogConfig};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 /// About what a batch leaves on one owner.
-const RECORD: [u8; 64 << 10] = [7; 64 << 10];
+static RECORD: [u8; 64 << 10] = [7; 64 << 10];
 const RECORDS: usize = 16;
 
 fn open(folder: &std::path::Path) -> Log {
