@@ -154,7 +154,9 @@ fn files_with(folder: &std::path::Path, bytes: &[u8]) -> Vec<std::path::PathBuf>
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files_with(&path, bytes));
-        } else if std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes) {
+        } else if path.is_file()
+            && std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes)
+        {
             found.push(path);
         }
     }
