@@ -16,9 +16,10 @@ const ROWS: u64 = 12_000;
 
 /// Numbers that look random and are the same every time (SplitMix64, Steele et al., OOPSLA 2014).
 fn drawn(at: u64) -> u64 {
-    let mixed = (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678).rotate_left(29);
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^ (mixed >> 27)
+    let state = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 fn transactions() -> String {

@@ -71,9 +71,9 @@ impl Intruder {
             Err(error) => return error,
         };
         // Whatever fails here, the reason is that of the connection.
-        if let Ok((mut send, _recv)) = connection.open_bi().await {
+        let mut stream = connection.open_bi().await;
+        if let Ok((send, _)) = &mut stream {
             let _ = send.write_chunk(bytes).await;
-            return thrown_out(&connection).await;
         }
         thrown_out(&connection).await
     }

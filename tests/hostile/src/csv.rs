@@ -94,13 +94,10 @@ impl Counted {
         let (mut rows, mut rejected) = (0, 0);
         for (number, (start, end, line)) in batches.iter().enumerate() {
             let header = BatchHeader {
-                table: table as u16,
                 number: number as u64,
-                file: 0,
                 offset: *start as u64,
                 first_line: *line,
-                content: 0,
-                trace: 0,
+                ..sample::only_batch(table)
             };
             let mapped = map_batch(plan, 1, layout, &header, &file[*start..*end]);
             assert!(mapped.rejected <= mapped.rows);

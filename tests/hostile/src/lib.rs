@@ -30,6 +30,7 @@ pub mod plan;
 mod sample;
 
 pub use pieces::Pieces;
+pub use sample::only_batch;
 
 /// A check and where a fuzzer starts.
 pub struct Check {

@@ -2,10 +2,9 @@
 
 use cortado_engine::csv::{HeaderRead, read_header};
 use cortado_engine::{COFFEE, Final, FinalStep, Plan, SlotFold, SummaryFold, map_batch};
-use cortado_protocol::job::BatchHeader;
 use cortado_protocol::{META_SLOT, Slot};
 
-use crate::sample::RIDES;
+use crate::sample::{RIDES, only_batch};
 
 /// A value of each kind and of none, for any columns.
 const VALUES: [&str; 8] =
@@ -36,15 +35,7 @@ fn run(plan: &Plan) {
             rows.push_str(&(0..names.len()).map(value).collect::<Vec<_>>().join(","));
             rows.push('\n');
         }
-        let header = BatchHeader {
-            table: table as u16,
-            number: 0,
-            file: 0,
-            offset: 0,
-            first_line: 1,
-            content: 0,
-            trace: 0,
-        };
+        let header = only_batch(table);
         for (slot, delta) in map_batch(plan, 1, &layout, &header, rows.as_bytes()).deltas {
             if slot == META_SLOT {
                 summaries.add(table, 0, &delta).unwrap();

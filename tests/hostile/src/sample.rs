@@ -89,17 +89,22 @@ pub(crate) fn spec() -> JobSpec {
     }
 }
 
+/// Header of a table's only batch, which begins where its file does.
+#[must_use]
+pub fn only_batch(table: usize) -> BatchHeader {
+    let table = table as u16;
+    BatchHeader { table, number: 0, file: 0, offset: 0, first_line: 1, content: 0, trace: 0 }
+}
+
 /// The only batch of each table.
 pub(crate) fn batches() -> Vec<(BatchHeader, Bytes)> {
     let batch = |(table, (_, header, rows)): (usize, (&str, &str, &'static str))| {
         let header = BatchHeader {
-            table: table as u16,
-            number: 0,
-            file: 0,
             offset: header.len() as u64 + 1,
             first_line: 2,
             content: content_hash(rows.as_bytes()),
             trace: 1,
+            ..only_batch(table)
         };
         (header, Bytes::from_static(rows.as_bytes()))
     };

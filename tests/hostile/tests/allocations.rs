@@ -15,7 +15,7 @@ use cortado_protocol::job::{BatchHeader, JobEntry, JobSpec};
 use cortado_protocol::peer::{Hello, LinkFrame};
 use cortado_protocol::{Coverage, Slot};
 use cortado_transport::Identity;
-use hostile::CHECKS;
+use hostile::{CHECKS, only_batch};
 use peak_alloc::PeakAlloc;
 use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
@@ -67,20 +67,10 @@ fn summaries(bytes: &Bytes) {
 }
 
 fn rows(bytes: &Bytes) {
-    let header = BatchHeader {
-        table: 0,
-        number: 0,
-        file: 0,
-        offset: 0,
-        first_line: 1,
-        content: 0,
-        trace: 0,
-    };
     for table in 0..PLAN.tables().len() {
         let names = PLAN.tables()[table].columns.iter().map(|column| column.name.clone());
         let layout = PLAN.bind_header(table, &names.collect::<Vec<_>>()).unwrap();
-        let header = BatchHeader { table: table as u16, ..header.clone() };
-        drop(map_batch(&PLAN, 4, &layout, &header, bytes));
+        drop(map_batch(&PLAN, 4, &layout, &only_batch(table), bytes));
     }
 }
 

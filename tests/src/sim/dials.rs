@@ -97,18 +97,16 @@ impl Dials {
     /// A run in which nothing goes wrong.
     #[must_use]
     pub fn calm(nodes: usize, clients: usize) -> Self {
-        let (faults, cancels, planted) = (Vec::new(), 0, None);
-        let (datagram_loss, repeats, travel_us, sync_ms) = (0.0, 0.0, 3_000, 15);
         Self {
             nodes,
             clients,
-            datagram_loss,
-            repeats,
-            travel_us,
-            sync_ms,
-            faults,
-            cancels,
-            planted,
+            datagram_loss: 0.0,
+            repeats: 0.0,
+            travel_us: 3_000,
+            sync_ms: 15,
+            faults: Vec::new(),
+            cancels: 0,
+            planted: None,
         }
     }
 
@@ -150,17 +148,8 @@ impl Dials {
         let clients = rng.random_range(1..=3);
         let cancels = usize::from(rng.random_bool(0.2));
         let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
-        Self {
-            nodes,
-            clients,
-            datagram_loss,
-            repeats,
-            travel_us,
-            sync_ms,
-            faults,
-            cancels,
-            planted: None,
-        }
+        let calm = Self::calm(nodes, clients);
+        Self { datagram_loss, repeats, travel_us, sync_ms, faults, cancels, ..calm }
     }
 }
 
