@@ -45,7 +45,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1"
-cargo build -q -p hostile --bin seeds
+# As part of the workspace: by itself it would have other features, and all would be built again.
+cargo build -q --workspace --bin seeds
 RUSTFLAGS=$flags cargo build -q --locked --manifest-path fuzz/Cargo.toml --bins \
     --target "$host" --target-dir "$folder"
 seeds=${CARGO_TARGET_DIR:-target}/debug/seeds

@@ -2,6 +2,7 @@
 //! codes.
 
 mod args;
+mod chaos_command;
 mod cluster_commands;
 mod gen_command;
 mod init_command;
@@ -107,6 +108,9 @@ async fn run_online(
         Command::Ring => cluster_commands::ring(&cluster, output).await,
         Command::Log { follow } => log_command::log(cluster, follow, output).await,
         Command::Drain { node } => cluster_commands::drain(&cluster, node, output).await,
+        Command::Chaos(command) => {
+            chaos_command::run(cluster, global.cluster.as_deref(), command, output).await
+        }
         Command::Local(_) | Command::Gen(_) | Command::Init(_) | Command::Completions { .. } => {
             Ok(())
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{
-    ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind, MemberState,
+    ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind, MemberState,
 };
 use cortado_protocol::{NodeId, frame, limits};
 use cortado_transport::{FrameReader, FrameWriter, Profile};
@@ -23,8 +23,6 @@ use crate::Error;
 use connections::Connections;
 pub(crate) use connections::NoAnswer;
 
-/// How long one node has to answer a request, beyond the time the request itself asks to wait.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for what every node knows by itself: a node that is gone is found out soon.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a node has to take a connection before the next one is tried.
@@ -170,7 +168,9 @@ impl Cluster {
     pub async fn request(&self, request: &ClientRequest) -> Result<(ClientResponse, Bytes), Error> {
         let deadline = Instant::now() + self.patience;
         let timeout = answer_timeout(request);
-        let mut reason = String::from("no address to try");
+        let mut silence = String::from("no address to try");
+        // What a node said tells more than that another one, or the same later, said nothing.
+        let mut said = None;
         loop {
             let mut candidates = self.candidates().await;
             self.prefer_awake(&mut candidates, deadline).await;
@@ -185,17 +185,17 @@ impl Cluster {
                         if error.kind != ErrorKind::Unavailable {
                             return Err(error.into());
                         }
-                        reason = error.message;
+                        said = Some(error.message);
                     }
                     Ok(answer) => {
                         self.known().last = Some(addr);
                         return Ok(answer);
                     }
-                    Err(error) => reason = format!("{addr}: {error}"),
+                    Err(error) => silence = format!("{addr}: {error}"),
                 }
             }
             if Instant::now() + ROUND_PAUSE >= deadline {
-                return Err(self.unreachable(&reason));
+                return Err(self.unreachable(&said.unwrap_or(silence)));
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }

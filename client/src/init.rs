@@ -1,16 +1,16 @@
 //! What a cluster on other hosts or in containers is made of: both authorities, a folder for each node
 //! (configuration and certificate), and the profile for clients. Nothing is started.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use cortado_protocol::{NodeId, limits};
-use cortado_transport::{Authority, Profile, Role};
+use cortado_transport::Profile;
 use serde::Serialize;
 
 use crate::Error;
+use crate::authorities::{Authorities, NodeFiles, internal};
 use crate::local::Durability;
 
 /// Ports of every node: each has an address of its own.
@@ -38,6 +38,8 @@ pub struct Options {
     pub timing: String,
     /// Who brings dead nodes back: `docker` or `none`.
     pub reviver: String,
+    /// Whether clients may disturb the nodes (`cortado chaos`).
+    pub allow_chaos: bool,
 }
 
 /// A node's configuration file.
@@ -59,7 +61,8 @@ struct NodeConfig<'a> {
     min_copies: u8,
     profile: &'a str,
     reviver: &'a str,
-    tls: BTreeMap<&'static str, &'static str>,
+    allow_chaos: bool,
+    tls: NodeFiles,
 }
 
 /// Writes it all into a folder that is empty or does not exist, and returns the nodes' names.
@@ -69,16 +72,8 @@ struct NodeConfig<'a> {
 /// work.
 pub fn init(dir: &Path, options: &Options) -> Result<Vec<NodeId>, Error> {
     check(dir, options)?;
-    let bad = |error: &dyn std::error::Error| Error::BadInput(error.to_string());
-    let authorities = dir.join("authority");
-    fs::create_dir_all(&authorities).map_err(|source| Error::io("create", &authorities, source))?;
-    let make = |role, name: &str| {
-        let authority = Authority::generate(&options.cluster, role).map_err(|e| bad(&e))?;
-        let file = |extension: &str| authorities.join(format!("{name}.{extension}"));
-        authority.save(&file("pem"), &file("key")).map_err(|e| bad(&e))?;
-        Ok::<_, Error>(authority)
-    };
-    let (peers, clients) = (make(Role::Peer, "peer")?, make(Role::Client, "client")?);
+    fs::create_dir_all(dir).map_err(|source| Error::io("create", dir, source))?;
+    let authorities = Authorities::make(&dir.join(Authorities::FOLDER), &options.cluster)?;
 
     let join: Vec<_> = options.hosts.iter().map(|host| format!("{host}:{GOSSIP_PORT}")).collect();
     let mut nodes = Vec::new();
@@ -86,20 +81,13 @@ pub fn init(dir: &Path, options: &Options) -> Result<Vec<NodeId>, Error> {
         let node: NodeId = format!("node-{}", index + 1).parse().expect("a valid node name");
         let folder = dir.join(node.as_str());
         fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
-        let write = |name: &str, text: &str, secret| {
-            let file = folder.join(name);
-            crate::files::write(&file, text.as_bytes(), secret)
-                .map_err(|source| Error::io("write", &file, source))
-        };
-        let issued = peers.issue_node(node, &[], &[]).map_err(|e| bad(&e))?;
-        write("peer-ca.pem", peers.certificate_pem(), false)?;
-        write("client-ca.pem", clients.certificate_pem(), false)?;
-        write("node.pem", &issued.certificate_pem, false)?;
-        write("node.key", &issued.key_pem, true)?;
-        write("node.toml", &config(options, node, host, &join), false)?;
+        authorities.write_node(&folder, node, &[], &[])?;
+        let file = folder.join("node.toml");
+        fs::write(&file, config(options, node, host, &join))
+            .map_err(|source| Error::io("write", &file, source))?;
         nodes.push(node);
     }
-    write_profile(dir, options, &nodes, &peers, &clients)?;
+    write_profile(dir, options, &nodes, &authorities)?;
     Ok(nodes)
 }
 
@@ -129,12 +117,6 @@ fn check(dir: &Path, options: &Options) -> Result<(), Error> {
 fn config(options: &Options, node: NodeId, host: &str, join: &[String]) -> String {
     let nodes = u16::try_from(join.len()).unwrap_or(u16::MAX);
     let copies = Durability::of(nodes, options.replicas, options.min_copies);
-    let files = [
-        ("peer_ca", "peer-ca.pem"),
-        ("client_ca", "client-ca.pem"),
-        ("cert", "node.pem"),
-        ("key", "node.key"),
-    ];
     let config = NodeConfig {
         cluster: &options.cluster,
         node,
@@ -150,7 +132,8 @@ fn config(options: &Options, node: NodeId, host: &str, join: &[String]) -> Strin
         min_copies: copies.min_copies,
         profile: &options.timing,
         reviver: &options.reviver,
-        tls: files.into(),
+        allow_chaos: options.allow_chaos,
+        tls: NodeFiles::default(),
     };
     toml::to_string(&config).expect("plain values serialize to TOML")
 }
@@ -159,10 +142,8 @@ fn write_profile(
     dir: &Path,
     options: &Options,
     nodes: &[NodeId],
-    peers: &Authority,
-    clients: &Authority,
+    authorities: &Authorities,
 ) -> Result<(), Error> {
-    let bad = |error: &dyn std::error::Error| Error::BadInput(error.to_string());
     let addresses = if options.published.is_empty() {
         options.hosts.iter().map(|host| format!("{host}:{CLIENT_PORT}")).collect()
     } else {
@@ -170,12 +151,8 @@ fn write_profile(
     };
     let mut profile = Profile::new(dir, &options.cluster, addresses);
     profile.published = nodes.iter().copied().zip(options.published.iter().copied()).collect();
-    let ca = dir.join(&profile.ca);
-    crate::files::write(&ca, peers.certificate_pem().as_bytes(), false)
-        .map_err(|source| Error::io("write", &ca, source))?;
-    let issued = clients.issue_client("operator").map_err(|error| bad(&error))?;
-    issued.save(&dir.join(&profile.cert), &dir.join(&profile.key)).map_err(|error| bad(&error))?;
-    profile.save().map_err(|error| bad(&error))
+    authorities.write_client(&profile, "operator")?;
+    profile.save().map_err(internal)
 }
 
 #[cfg(test)]
@@ -194,6 +171,7 @@ mod tests {
             min_copies: 2,
             timing: "lan".into(),
             reviver: "none".into(),
+            allow_chaos: false,
         }
     }
 

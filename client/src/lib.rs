@@ -3,6 +3,8 @@
 //! [`Cluster`] speaks to a cluster's nodes, [`generate`] makes datasets and [`local`] runs a cluster
 //! of processes on this machine. [`cli`] is the command `cortado`, a thin layer on top.
 
+mod authorities;
+pub mod chaos;
 pub mod cli;
 mod cluster;
 pub mod dataset;

@@ -27,6 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use gate::{Gate, Room};
 
+use crate::chaos::Chaos;
 use crate::history::History;
 
 /// Events the core has not taken yet; when there are more, clients are read no further.
@@ -47,7 +48,7 @@ pub enum ClientEvent {
     Request {
         /// Its ticket.
         ticket: u64,
-        /// What is asked. Never an upload or events: these are handled here.
+        /// What is asked. Never an upload, events or chaos: these are handled here.
         request: ClientRequest,
     },
     /// A batch whose payload is what its header says; answer with [`Clients::batch_reply`].
@@ -81,6 +82,7 @@ struct Shared {
     endpoint: Endpoint,
     events: mpsc::Sender<ClientEvent>,
     history: History,
+    chaos: Option<Chaos>,
     waiting: Mutex<HashMap<u64, Waiting>>,
     next_ticket: AtomicU64,
     requests: Gate,
@@ -95,7 +97,8 @@ enum Waiting {
 }
 
 impl Clients {
-    /// Starts to listen. Must be called within a tokio runtime.
+    /// Starts to listen. Must be called within a tokio runtime. Without `chaos`, clients can't disturb
+    /// this node.
     ///
     /// # Errors
     /// If the port or the certificates can't be used.
@@ -103,12 +106,14 @@ impl Clients {
         bind: SocketAddr,
         tls: &NodeTls,
         history: History,
+        chaos: Option<Chaos>,
         events: mpsc::Sender<ClientEvent>,
     ) -> Result<Self, EndpointError> {
         let shared = Arc::new(Shared {
             endpoint: Endpoint::node(Kind::Client, bind, tls)?,
             events,
             history,
+            chaos,
             waiting: Mutex::default(),
             next_ticket: AtomicU64::new(1),
             requests: Gate::new(REQUESTS, REQUEST_BYTES),

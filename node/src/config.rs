@@ -35,6 +35,10 @@ pub struct Flags {
     /// Gossip addresses of other nodes, `host:port`, separated by commas.
     #[arg(long, env = "CORTADO_JOIN", value_name = "ADDRESSES", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
+    /// Let clients disturb this node's network and disk (`cortado chaos`), to see how the cluster
+    /// bears it.
+    #[arg(long, env = "CORTADO_ALLOW_CHAOS")]
+    pub allow_chaos: bool,
     /// What to do instead of running a node.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -129,6 +133,9 @@ pub struct Settings {
     /// The container engine: `unix:///PATH` or `tcp://HOST:PORT`.
     #[serde(default = "docker_socket")]
     pub docker_host: String,
+    /// Whether clients may disturb this node's network and disk (`cortado chaos`).
+    #[serde(default)]
+    pub allow_chaos: bool,
     /// Worker threads; the number of cores if not given.
     pub workers: Option<usize>,
     /// Certificates.
@@ -199,6 +206,7 @@ impl Settings {
         if let Some(join) = &flags.join {
             settings.join.clone_from(join);
         }
+        settings.allow_chaos |= flags.allow_chaos;
         settings.advertise = flags.advertise.or(settings.advertise);
         if settings.advertise.is_none() && settings.bind.is_unspecified() {
             settings.advertise = own_address(settings.bind);

@@ -13,6 +13,8 @@ use cortado_protocol::{JobId, LogId, frame};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::chaos::Chaos;
+
 const GENERATION: &str = "generation";
 const PEERS: &str = "peers";
 const TOMBSTONES: &str = "tombstones";
@@ -114,16 +116,19 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Opens and locks a data folder; makes it if it is not there.
+    /// Opens and locks a data folder; makes it if it is not there. With `chaos` it can be filled.
     ///
     /// # Errors
     /// If another process has it, or the disk fails.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub fn open(folder: &Path, chaos: Option<&Chaos>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("can't make {}", folder.display()))?;
         let storage = FileStorage::open(folder)
             .with_context(|| format!("can't use the data folder {}", folder.display()))?;
-        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let mut storage: Arc<dyn Storage> = Arc::new(storage);
+        if let Some(chaos) = chaos {
+            storage = chaos.disk(storage);
+        }
         let state = NodeState::new(StateFiles::new(Arc::clone(&storage)));
         Ok(Self { storage, state })
     }

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use cortado_membership::{Counters, Identity, KnownPeer, Lead, Profile, View};
 use cortado_protocol::NodeId;
-use cortado_transport::{EndpointError, NodeTls, Refusal};
+use cortado_transport::{EndpointError, NetworkFaults, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::history::History;
@@ -42,6 +42,8 @@ pub struct GossipConfig {
     pub seed: u64,
     /// Keeps what happens.
     pub history: History,
+    /// What is wrong with the network, if it can be disturbed.
+    pub faults: Option<NetworkFaults>,
 }
 
 /// Keeps what the detector must find again after a restart. Called on the detector's thread.

@@ -3,6 +3,7 @@
 //! This crate is the shell around the pure core (`cortado-core`): it moves bytes, reads clocks and
 //! files, and decides nothing.
 
+pub mod chaos;
 pub mod clients;
 pub mod config;
 pub mod disk;

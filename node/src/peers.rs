@@ -26,7 +26,9 @@ use bytes::Bytes;
 use cortado_protocol::frame::PREFIX_BYTES;
 use cortado_protocol::peer::{Hello, PeerMessage};
 use cortado_protocol::{LogId, NodeId, PROTOCOL_VERSION};
-use cortado_transport::{Endpoint, EndpointError, Kind, NodeTls, Refusal, RefusalLog};
+use cortado_transport::{
+    Endpoint, EndpointError, Kind, NetworkFaults, NodeTls, Refusal, RefusalLog,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -93,6 +95,8 @@ pub struct PeersConfig {
     pub boot: u64,
     /// The log this node writes to.
     pub log: LogId,
+    /// What is wrong with the network, if it can be disturbed.
+    pub faults: Option<NetworkFaults>,
 }
 
 /// The lowest number of a message to the peer that is not acknowledged: asked before each `Hello`.
@@ -148,7 +152,8 @@ impl Peers {
         resume: Resume,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<Self, EndpointError> {
-        let endpoint = Endpoint::node(Kind::Peer, config.bind, &config.tls)?;
+        let PeersConfig { bind, tls, faults, .. } = &config;
+        let endpoint = Endpoint::faulty_node(Kind::Peer, *bind, tls, faults.as_ref())?;
         let shared = Arc::new(Shared {
             config,
             resume,

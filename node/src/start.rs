@@ -14,6 +14,7 @@ use cortado_protocol::event::Happening;
 use cortado_transport::NodeTls;
 use tokio::sync::{mpsc, watch};
 
+use crate::chaos::Chaos;
 use crate::clients::{self, Clients};
 use crate::config::Settings;
 use crate::disk::{Disk, NodeState};
@@ -50,13 +51,15 @@ impl Memory for OnDisk {
 /// If it can't start, with a sentence that says what to do.
 pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Result<()> {
     let tls = load_certificates(&settings)?;
-    let disk = Disk::open(&settings.data)?;
+    let seed = uuid::Uuid::new_v4().as_u128();
+    let chaos =
+        settings.allow_chaos.then(|| Chaos::new(seed as u64, settings.disk_reserve_mib << 20));
+    let disk = Disk::open(&settings.data, chaos.as_ref())?;
     let health = HealthPort::open(&settings.data, disk.state.clone())
         .context("can't answer for this node's health")?;
     let reviver = revive::from_settings(&settings)?;
     let generation = disk.state.next_generation(unix_ms())?;
     let known = disk.state.peers()?;
-    let seed = uuid::Uuid::new_v4().as_u128();
 
     let history = History::new(generation);
     let mut core = Core::new(core_config(&settings, generation));
@@ -86,10 +89,12 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         tls: tls.clone(),
         boot: generation,
         log: log_id,
+        faults: chaos.as_ref().map(|chaos| chaos.network().clone()),
     };
     let peers = Peers::start(config, resume, to_peers)?;
     let (to_clients, client_events) = mpsc::channel(clients::EVENTS);
-    let clients = Clients::start(bind(settings.client_port), &tls, history.clone(), to_clients)?;
+    let (client_bind, events) = (bind(settings.client_port), history.clone());
+    let clients = Clients::start(client_bind, &tls, events, chaos.clone(), to_clients)?;
 
     let me = Identity {
         generation,
@@ -113,8 +118,13 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         known,
         seed: seed as u64,
         history: history.clone(),
+        faults: chaos.as_ref().map(|chaos| chaos.network().clone()),
     };
     let gossip = Gossip::start(config, OnDisk(disk.state.clone()))?;
+    if let Some(chaos) = chaos {
+        tracing::warn!("clients may disturb this node on purpose (--allow-chaos)");
+        chaos.follow(gossip.views());
+    }
     tracing::info!(node = %settings.node, cluster = %settings.cluster, generation, "started");
 
     let surroundings = Surroundings {

@@ -4,12 +4,18 @@
 //! payload as tail, answered in any order by frames of [`BatchReply`].
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chaos;
 use crate::event::Event;
 use crate::job::{JobSpec, JobStatus};
 use crate::{Coverage, JobId, NodeId, Slot};
+
+/// How long a client waits for an answer, beyond the wait that it asks for. Nodes give up earlier, to
+/// say why.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +79,8 @@ pub enum ClientRequest {
         /// Longest wait in milliseconds; nodes cap it at 5,000.
         wait_ms: u32,
     },
+    /// Disturb this node's network or disk, or stop that. Answered by [`ClientResponse::Accepted`].
+    Chaos(chaos::Order),
 }
 
 /// What a node answers.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeId;
+use crate::chaos::Disturbance;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,15 @@ pub enum Happening {
         /// Its revivals within the last five minutes.
         attempts: u32,
     },
+    /// This node was asked to disturb its own network or disk.
+    Disturbed {
+        /// How.
+        what: Disturbance,
+        /// For how long, in milliseconds.
+        for_ms: u32,
+    },
+    /// This node was asked to end all disturbances.
+    Healed,
 }
 
 impl Happening {
@@ -99,6 +109,8 @@ impl Happening {
             Self::ReviveFailed { .. } => "revive_failed",
             Self::LeftAlone { .. } => "left_alone",
             Self::CrashLooping { .. } => "crash_looping",
+            Self::Disturbed { .. } => "disturbed",
+            Self::Healed => "healed",
         }
     }
 
@@ -106,7 +118,10 @@ impl Happening {
     #[must_use]
     pub const fn node(&self) -> Option<NodeId> {
         match self {
-            Self::Started { .. } | Self::Election { .. } => None,
+            Self::Started { .. }
+            | Self::Election { .. }
+            | Self::Disturbed { .. }
+            | Self::Healed => None,
             Self::MemberAlive(node)
             | Self::MemberDraining(node)
             | Self::MemberDown(node)
@@ -141,6 +156,10 @@ impl fmt::Display for Happening {
             Self::CrashLooping { node, attempts } => {
                 write!(f, "{node} is crash-looping: {attempts} starts in 5 minutes; see its log")
             }
+            Self::Disturbed { what, for_ms } => {
+                write!(f, "disturbed on request: {what}, for {} s", f64::from(*for_ms) / 1e3)
+            }
+            Self::Healed => write!(f, "disturbed no more"),
         }
     }
 }

@@ -19,6 +19,7 @@
 //! assert_eq!(SlotSet::first(3).iter().map(|slot| slot.0).collect::<Vec<_>>(), vec![0, 1, 2]);
 //! ```
 
+pub mod chaos;
 pub mod client;
 mod coverage;
 pub mod entry;

@@ -13,6 +13,7 @@ mod shim;
 mod turn;
 mod wait;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cortado::local::{Folder, NodeFolder, ProcessId};
@@ -54,11 +55,20 @@ impl Cluster {
     /// Starts a cluster whose nodes start those of them that die.
     #[must_use]
     pub fn up_reviving(nodes: usize) -> Self {
-        let cluster = Self::empty();
+        Self::empty().reviving(nodes, &[])
+    }
+
+    /// Starts a cluster whose nodes start those of them that die, and which can be disturbed.
+    #[must_use]
+    pub fn up_for_trouble(nodes: usize) -> Self {
+        Self::empty().reviving(nodes, &["--allow-chaos"])
+    }
+
+    fn reviving(self, nodes: usize, options: &[&str]) -> Self {
         let nodes = nodes.to_string();
-        let up = cluster.local("up").args(&["--nodes", &nodes, "--reviver", "process"]);
-        up.run().ok();
-        cluster
+        let up = self.local("up").args(&["--nodes", &nodes, "--reviver", "process"]);
+        up.args(options).run().ok();
+        self
     }
 
     /// Starts a cluster whose nodes have these lines in their configuration.
@@ -220,20 +230,32 @@ impl Cluster {
         })
     }
 
+    /// `cortado chaos ARGUMENTS`.
+    pub fn chaos(&self, arguments: &[&str]) {
+        self.cortado(&["chaos"]).args(arguments).run().ok();
+    }
+
+    /// How a node sees the members, by name; none if it does not answer.
+    #[must_use]
+    pub fn members_seen_by(&self, node: &str) -> Option<BTreeMap<String, String>> {
+        let address = self.address(node);
+        let view = self.cortado(&["nodes", "--json", "--connect", &address]).run();
+        let members = (view.code == Some(0)).then(|| view.json())?["members"].clone();
+        let text = |member: &Value, key: &str| member[key].as_str().map(str::to_owned);
+        let members = members.as_array().expect("a list of members").iter();
+        members.map(|member| Some((text(member, "id")?, text(member, "state")?))).collect()
+    }
+
     /// Waits until every running node sees exactly these states: `alive` for those that run, `down`
     /// or nothing for the others.
     pub fn await_members(&self) {
         let nodes = self.nodes();
         let running: Vec<_> = nodes.iter().filter(|node| node.process().is_some()).collect();
         for asked in &running {
-            let address = asked.client_addr().to_string();
             wait_for(&format!("{} to know who is there", asked.name()), 30, || {
-                let view = self.cortado(&["nodes", "--json", "--connect", &address]).run();
-                let members = (view.code == Some(0)).then(|| view.json())?["members"].clone();
+                let seen = self.members_seen_by(asked.name().as_str())?;
                 let alive = |node: &NodeFolder| {
-                    let members = members.as_array().expect("a list of members");
-                    let member = members.iter().find(|m| m["id"] == node.name().as_str());
-                    member.is_some_and(|member| member["state"] == "alive")
+                    seen.get(node.name().as_str()).is_some_and(|state| state == "alive")
                 };
                 let right = |node: &NodeFolder| alive(node) == node.process().is_some();
                 nodes.iter().all(right).then_some(())

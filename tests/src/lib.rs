@@ -3,8 +3,9 @@
 //! [`sim`] runs the shipped cores, detectors and logs under a virtual clock, a simulated network and
 //! simulated disks: one seed, one run. [`cluster`] runs the real programs as processes, [`oracle`]
 //! computes what they must come to, [`storm`] kills them for minutes,
-//! and an [`intruder`] knocks at their doors.
+//! [`chaos`] makes trouble of every kind, and an [`intruder`] knocks at their doors.
 
+pub mod chaos;
 pub mod cluster;
 pub mod intruder;
 pub mod oracle;

@@ -1,6 +1,7 @@
 //! A storm: random nodes are killed (SIGKILL) and started again every few seconds while several
 //! clients upload one dataset after the other. Each of their results must be the oracle's.
 
+mod client;
 mod report;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,16 +10,11 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::cluster::{Cluster, Coffee, Deadline, Shape, job_id, path_text};
+use crate::cluster::{Cluster, Coffee, Deadline, Shape};
 
+pub(crate) use client::Client;
+pub(crate) use report::median_and_most;
 pub use report::{ClientReport, Job, Report, Restart};
-
-/// Bytes per second of one client: an upload takes about five seconds, so that every one is hit.
-const CLIENT_RATE: u64 = 1_300_000;
-/// Seconds one job may take.
-const JOB_SECONDS: u64 = 150;
-/// Jobs of one client are numbered below this.
-const JOBS: u64 = 1_000_000;
 
 /// What the weather is.
 #[derive(Clone, Copy, Debug)]
@@ -55,32 +51,30 @@ impl Storm {
     #[must_use]
     pub fn run(self) -> Report {
         let cluster = Cluster::up(self.nodes);
-        let shape = |seed| Shape { transactions_per_month: 15_000, users: 10_000, seed };
-        let data: Vec<_> = (1..=self.clients).map(|client| Coffee::new(shape(client))).collect();
-        let over = AtomicBool::new(false);
+        let (profile, work) = (cluster.dir(), cluster.path("results"));
+        let data: Vec<_> = (1..=self.clients).map(dataset).collect();
+        let clients: Vec<_> = (1..)
+            .zip(&data)
+            .map(|(number, data)| Client {
+                profile: &profile,
+                work: &work,
+                data,
+                number,
+                first_job: 0,
+            })
+            .collect();
         let began = Instant::now();
-        let (restarts, clients) = std::thread::scope(|scope| {
-            let (cluster, over) = (&cluster, &over);
-            let client = |(client, data)| {
-                scope.spawn(move || {
-                    let _ends = EndsWith(over);
-                    upload_until(cluster, data, client, began, over)
-                })
-            };
-            let clients: Vec<_> = (1..).zip(&data).map(client).collect();
-            let _ends = EndsWith(over);
-            let restarts = self.kill_and_start(cluster, began, over);
-            over.store(true, Ordering::Relaxed);
-            let join = |client: std::thread::ScopedJoinHandle<'_, _>| {
-                client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            (restarts, clients.into_iter().map(join).collect::<Vec<ClientReport>>())
-        });
+        let (restarts, reports) =
+            upload_during(&clients, began, |over| self.kill_and_start(&cluster, began, over));
         let took = began.elapsed();
         cluster.await_members();
         cluster.await_moves();
-        self.fetch_again(&cluster, &data, &clients);
-        Report { storm: self, took, clients, restarts }
+        let nodes = cluster.nodes();
+        for (client, report) in clients.iter().zip(&reports) {
+            let another = |job: usize| nodes[job % nodes.len()].client_addr().to_string();
+            client.fetch_again(report.jobs.len(), another);
+        }
+        Report { storm: self, took, clients: reports, restarts }
     }
 
     fn kill_and_start(&self, cluster: &Cluster, began: Instant, over: &AtomicBool) -> Vec<Restart> {
@@ -103,52 +97,35 @@ impl Storm {
         }
         restarts
     }
-
-    /// Every result once more, each from another node.
-    fn fetch_again(&self, cluster: &Cluster, data: &[Coffee], clients: &[ClientReport]) {
-        let nodes = cluster.nodes();
-        for (client, data) in (1..).zip(data) {
-            for number in 0..clients[client as usize - 1].jobs.len() {
-                let job = job_id(client * JOBS + number as u64);
-                let out = format!("again-{job}");
-                let folder = path_text(&cluster.path(&out));
-                let address = nodes[number % nodes.len()].client_addr().to_string();
-                let arguments = ["result", &job, "--out", &folder, "--connect", &address];
-                cluster.cortado(&arguments).run().ok();
-                data.check_reports(&cluster.path(&out));
-            }
-        }
-    }
 }
 
-/// One job after the other, until it is over; at least one.
-fn upload_until(
-    cluster: &Cluster,
-    data: &Coffee,
-    client: u64,
-    storm_began: Instant,
-    over: &AtomicBool,
-) -> ClientReport {
-    let mut report = ClientReport::default();
-    while report.jobs.is_empty() || !over.load(Ordering::Relaxed) {
-        let job = job_id(client * JOBS + report.jobs.len() as u64);
-        let began = Instant::now();
-        let run = cluster.run_coffee(data.dir(), &job, &job);
-        let mut ended = run.upload_rate(CLIENT_RATE).within(JOB_SECONDS).run();
-        // Unreachable, safe to retry: then it is retried.
-        while ended.code == Some(5) && began.elapsed().as_secs() < JOB_SECONDS {
-            report.resumed += 1;
-            let (folder, out) = (path_text(data.dir()), path_text(&cluster.path(&job)));
-            let arguments = ["resume", &job, "--data", &folder, "--out", &out];
-            let resume = cluster.cortado(&arguments).upload_rate(CLIENT_RATE);
-            ended = resume.within(JOB_SECONDS).run();
+/// What a client uploads, small enough for many uploads.
+pub(crate) fn dataset(seed: u64) -> Coffee {
+    Coffee::new(Shape { transactions_per_month: 15_000, users: 10_000, seed })
+}
+
+/// Lets clients upload until `weather` is over, and returns what they and it have to tell. It ends
+/// early, by the flag it is given, if a client fails.
+pub(crate) fn upload_during<W: Send>(
+    clients: &[Client<'_>],
+    began: Instant,
+    weather: impl FnOnce(&AtomicBool) -> W + Send,
+) -> (W, Vec<ClientReport>) {
+    let over = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mut uploads = Vec::new();
+        for &client in clients {
+            uploads.push(scope.spawn(move || {
+                let _ends = EndsWith(over);
+                client.upload_until(began, over)
+            }));
         }
-        let ended = ended.ok();
-        if ended.stderr.contains("lost batches again") {
-            report.sent_again += 1;
-        }
-        data.check_reports(&cluster.path(&job));
-        report.jobs.push(Job { began: began - storm_began, took: began.elapsed() });
-    }
-    report
+        let _ends = EndsWith(over);
+        let seen = weather(over);
+        over.store(true, Ordering::Relaxed);
+        let join = |upload: std::thread::ScopedJoinHandle<'_, _>| {
+            upload.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        (seen, uploads.into_iter().map(join).collect())
+    })
 }

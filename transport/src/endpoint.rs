@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cortado_protocol::NodeId;
-use quinn::{Connection, EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Connection, EndpointConfig, Incoming, Runtime, TokioRuntime, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::chaos::{FaultySocket, NetworkFaults};
 use crate::identity::{Identity, peer_identity};
 use crate::refusal::{ConnectError, Refusal, RefusalLog, Side};
 use crate::settings::Kind;
@@ -72,6 +73,19 @@ impl Endpoint {
     /// # Errors
     /// If the socket or the certificates can't be used.
     pub fn node(kind: Kind, bind: SocketAddr, tls: &NodeTls) -> Result<Self, EndpointError> {
+        Self::faulty_node(kind, bind, tls, None)
+    }
+
+    /// A node's endpoint on a network that can be disturbed on purpose.
+    ///
+    /// # Errors
+    /// As [`Endpoint::node`].
+    pub fn faulty_node(
+        kind: Kind,
+        bind: SocketAddr,
+        tls: &NodeTls,
+        faults: Option<&NetworkFaults>,
+    ) -> Result<Self, EndpointError> {
         let loopback = bind.ip().is_loopback();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls.listen(kind)?));
         server
@@ -80,7 +94,7 @@ impl Endpoint {
             .max_incoming(MAX_HANDSHAKES)
             .incoming_buffer_size(INCOMING_BYTES)
             .incoming_buffer_size_total(INCOMING_TOTAL_BYTES);
-        Self::bind(kind, bind, Some(server), Tls::Node(tls.clone()), tls.reset_secret())
+        Self::bind(kind, bind, Some(server), Tls::Node(tls.clone()), faults)
     }
 
     /// A client's endpoint, for nodes at the given address: on loopback other settings pay.
@@ -94,7 +108,7 @@ impl Endpoint {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        Self::bind(Kind::Client, bind, None, Tls::Client(tls.clone()), tls.reset_secret())
+        Self::bind(Kind::Client, bind, None, Tls::Client(tls.clone()), None)
     }
 
     fn bind(
@@ -102,13 +116,22 @@ impl Endpoint {
         bind: SocketAddr,
         server: Option<quinn::ServerConfig>,
         tls: Tls,
-        reset_secret: &[u8; 32],
+        faults: Option<&NetworkFaults>,
     ) -> Result<Self, EndpointError> {
         let loopback = bind.ip().is_loopback();
-        let socket =
-            socket(bind).map_err(|source| EndpointError::Bind { address: bind, source })?;
+        let not_bound = |source| EndpointError::Bind { address: bind, source };
+        let mut socket = socket(bind)
+            .and_then(|socket| TokioRuntime.wrap_udp_socket(socket))
+            .map_err(not_bound)?;
+        if let Some(faults) = faults {
+            socket = Arc::new(FaultySocket::new(socket, faults.clone()));
+        }
         // With a lasting key a restarted node answers packets of old connections with a stateless
         // reset (RFC 9000 §10.3): the other side learns of the restart at once, not by a timeout.
+        let reset_secret = match &tls {
+            Tls::Node(tls) => tls.reset_secret(),
+            Tls::Client(tls) => tls.reset_secret(),
+        };
         let secret = [&reset_secret[..], kind.name().as_bytes()].concat();
         let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
         let mut config = EndpointConfig::new(Arc::new(reset_key));
@@ -116,8 +139,9 @@ impl Endpoint {
         config.max_udp_payload_size(kind.max_payload(loopback))?.cid_generator(move || {
             Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid_key))
         });
-        let quic = quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
-            .map_err(|source| EndpointError::Bind { address: bind, source })?;
+        let runtime = Arc::new(TokioRuntime);
+        let quic = quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+            .map_err(not_bound)?;
         Ok(Self {
             quic,
             kind,

@@ -7,6 +7,7 @@
 //! certificate ([`Identity`]), never from an address or a host name.
 
 mod authority;
+mod chaos;
 mod endpoint;
 mod frames;
 mod identity;
@@ -17,6 +18,7 @@ mod tls;
 mod verifier;
 
 pub use authority::{Authority, AuthorityError, Issued};
+pub use chaos::NetworkFaults;
 pub use endpoint::{Endpoint, EndpointError, Handshake};
 pub use frames::{FrameReader, FrameWriter, ReadError, WriteError};
 pub use identity::{Identity, IdentityError, Role, peer_identity, peer_node};

@@ -8,15 +8,22 @@ use crate::Error;
 use crate::init::{Options, init};
 
 pub(super) fn run(arguments: InitArguments, output: Output) -> Result<(), Error> {
-    let InitArguments { dir, name, nodes, hosts, published, data, replicas, min_copies, .. } =
-        arguments;
-    let hosts = match hosts.is_empty() {
-        true => (1..=nodes).map(|number| format!("node-{number}")).collect(),
-        false => hosts,
+    let InitArguments { dir, name: cluster, nodes, mut hosts, published, data, .. } = arguments;
+    let InitArguments { replicas, min_copies, timing, reviver, allow_chaos, .. } = arguments;
+    if hosts.is_empty() {
+        hosts = (1..=nodes).map(|number| format!("node-{number}")).collect();
+    }
+    let options = Options {
+        cluster,
+        hosts,
+        published,
+        data,
+        replicas,
+        min_copies,
+        timing,
+        reviver,
+        allow_chaos,
     };
-    let (timing, reviver) = (arguments.timing, arguments.reviver);
-    let options =
-        Options { cluster: name, hosts, published, data, replicas, min_copies, timing, reviver };
     let nodes = init(&dir, &options)?;
     let value = json!({ "dir": dir, "cluster": options.cluster, "nodes": nodes });
     output.show(&value, |_| {

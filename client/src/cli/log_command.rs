@@ -71,11 +71,13 @@ fn event_json(seen: &Seen) -> Value {
             put("reason", reason.as_str().into());
         }
         Happening::CrashLooping { attempts, .. } => put("attempts", (*attempts).into()),
+        Happening::Disturbed { for_ms, .. } => put("for_ms", (*for_ms).into()),
         Happening::MemberAlive(_)
         | Happening::MemberDraining(_)
         | Happening::MemberDown(_)
         | Happening::MemberLeft(_)
-        | Happening::Revived(_) => {}
+        | Happening::Revived(_)
+        | Happening::Healed => {}
     }
     put("message", what.to_string().into());
     Value::Object(fields)

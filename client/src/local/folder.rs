@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cortado_protocol::NodeId;
@@ -10,13 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::NodeFolder;
 use crate::Error;
+use crate::authorities::Authorities;
 
 /// Marks the folder as a local cluster.
 const MARKER: &str = "cluster.toml";
 /// Held while a command changes the folder.
 const LOCK: &str = ".lock";
-/// Both certificate authorities.
-const AUTHORITY: &str = "authority";
 /// The profile's files.
 const PROFILE: [&str; 4] = ["profile.toml", "ca.pem", "client.pem", "client.key"];
 
@@ -35,6 +33,9 @@ pub(super) struct Wanted {
     /// Who brings dead nodes back: `process` or `none`.
     #[serde(default = "nobody")]
     pub(super) reviver: String,
+    /// Whether clients may disturb the nodes.
+    #[serde(default)]
+    pub(super) allow_chaos: bool,
 }
 
 /// Clusters made before there were revivers have none.
@@ -100,11 +101,6 @@ impl Folder {
             }
         }
         let folder = Self { path, wanted, lock: Some(lock) };
-        let authority = folder.authority();
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&authority)
-            .map_err(|source| Error::io("create", &authority, source))?;
         folder.save()?;
         Ok(folder)
     }
@@ -125,7 +121,7 @@ impl Folder {
 
     /// Where the authorities are.
     pub(super) fn authority(&self) -> PathBuf {
-        self.path.join(AUTHORITY)
+        self.path.join(Authorities::FOLDER)
     }
 
     /// Its nodes in the order of their numbers.
@@ -214,6 +210,7 @@ mod tests {
             min_copies: 2,
             expected_nodes: 5,
             reviver: "process".into(),
+            allow_chaos: false,
         }
     }
 

@@ -1,32 +1,19 @@
-//! Making what a local cluster is made of: authorities, nodes, and the profile for clients.
+//! Making what a local cluster is made of: nodes, and the profile for clients.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cortado_protocol::NodeId;
-use cortado_transport::{Authority, Profile, Role};
+use cortado_transport::Profile;
 
-use super::nodes::{LOOPBACK, NodeConfig, TlsConfig};
+use super::nodes::{LOOPBACK, NodeConfig};
 use super::{Durability, Folder, NodeFolder, ports};
 use crate::Error;
+use crate::authorities::{Authorities, NodeFiles, internal};
 use crate::generate::Random;
 
 /// Up to this many cores the failure detector is given more time.
 const SHARED_CORES: usize = 4;
-/// Names of the authorities' files.
-const PEER_AUTHORITY: &str = "peer";
-const CLIENT_AUTHORITY: &str = "client";
-
-/// Makes both authorities of a new cluster.
-pub(super) fn make_authorities(folder: &Folder) -> Result<(), Error> {
-    for (role, name) in [(Role::Peer, PEER_AUTHORITY), (Role::Client, CLIENT_AUTHORITY)] {
-        let authority = Authority::generate(&folder.wanted.cluster, role).map_err(internal)?;
-        let (certificate, key) = authority_files(folder, name);
-        authority.save(&certificate, &key).map_err(internal)?;
-    }
-    Ok(())
-}
 
 /// Makes `count` more nodes and tells the profile of them.
 pub(super) fn grow(folder: &Folder, count: u16) -> Result<(), Error> {
@@ -54,21 +41,14 @@ pub(super) fn grow(folder: &Folder, count: u16) -> Result<(), Error> {
         nodes.push(NodeFolder::create(folder.path(), config)?);
     }
     let join: Vec<String> = nodes.iter().map(NodeFolder::gossip_address).collect();
-    let authority = load_authority(folder, PEER_AUTHORITY)?;
-    let client_ca = load_authority(folder, CLIENT_AUTHORITY)?;
+    let authorities = Authorities::load(&folder.authority())?;
     for node in &mut nodes[existing..] {
         node.config.join.clone_from(&join);
-        let issued = authority
-            .issue_node(node.name(), &["localhost".into()], &[LOOPBACK])
-            .map_err(internal)?;
-        node.write("peer-ca.pem", authority.certificate_pem(), false)?;
-        node.write("client-ca.pem", client_ca.certificate_pem(), false)?;
-        node.write("node.pem", &issued.certificate_pem, false)?;
-        node.write("node.key", &issued.key_pem, true)?;
+        authorities.write_node(node.path(), node.name(), &["localhost".into()], &[LOOPBACK])?;
         // Last: a folder with a configuration is a node.
         node.save()?;
     }
-    write_profile(folder, &nodes, &authority, &client_ca)
+    write_profile(folder, &nodes, &authorities)
 }
 
 fn number(node: &NodeFolder) -> Option<u16> {
@@ -97,13 +77,9 @@ fn config(
         min_copies,
         profile: if cores <= SHARED_CORES { "shared" } else { "lan" }.into(),
         reviver: folder.wanted.reviver.clone(),
+        allow_chaos: folder.wanted.allow_chaos,
         other: toml::Table::new(),
-        tls: TlsConfig {
-            peer_ca: "peer-ca.pem".into(),
-            client_ca: "client-ca.pem".into(),
-            cert: "node.pem".into(),
-            key: "node.key".into(),
-        },
+        tls: NodeFiles::default(),
     }
 }
 
@@ -111,37 +87,15 @@ fn config(
 fn write_profile(
     folder: &Folder,
     nodes: &[NodeFolder],
-    peer_ca: &Authority,
-    client_ca: &Authority,
+    authorities: &Authorities,
 ) -> Result<(), Error> {
     let path = folder.path();
     let addresses = nodes.iter().map(|node| node.client_addr().to_string()).collect();
     let profile = Profile::new(path, &folder.wanted.cluster, addresses);
     if !path.join(&profile.key).is_file() {
-        let issued = client_ca.issue_client("local").map_err(internal)?;
-        let ca = path.join(&profile.ca);
-        crate::files::write(&ca, peer_ca.certificate_pem().as_bytes(), false)
-            .map_err(|source| Error::io("write", &ca, source))?;
-        issued.save(&path.join(&profile.cert), &path.join(&profile.key)).map_err(internal)?;
+        authorities.write_client(&profile, "local")?;
     }
     profile.save().map_err(internal)
-}
-
-/// Certificate and key of an authority.
-fn authority_files(folder: &Folder, name: &str) -> (PathBuf, PathBuf) {
-    let file = |extension: &str| folder.authority().join(format!("{name}.{extension}"));
-    (file("pem"), file("key"))
-}
-
-fn load_authority(folder: &Folder, name: &str) -> Result<Authority, Error> {
-    let (certificate, key) = authority_files(folder, name);
-    Authority::load(&certificate, &key).map_err(internal)
-}
-
-/// Certificates and profiles are our own making here, so what goes wrong is the disk or a damaged
-/// folder.
-fn internal(error: impl std::error::Error) -> Error {
-    Error::BadInput(error.to_string())
 }
 
 /// Something different for each start of the program.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ProcessId, logs};
 use crate::Error;
+use crate::authorities::NodeFiles;
 
 /// Names the daemon to start instead of the one beside the client.
 pub(super) const DAEMON_VARIABLE: &str = "CORTADO_NODE";
@@ -39,24 +40,18 @@ pub(super) struct NodeConfig {
     /// Who brings dead nodes back.
     #[serde(default = "nobody")]
     pub(super) reviver: String,
+    /// Whether clients may disturb the node.
+    #[serde(default)]
+    pub(super) allow_chaos: bool,
     /// Keys a user has added; the node checks them.
     #[serde(flatten)]
     pub(super) other: toml::Table,
-    pub(super) tls: TlsConfig,
+    pub(super) tls: NodeFiles,
 }
 
 /// Nodes made before there were revivers have none.
 fn nobody() -> String {
     "none".into()
-}
-
-/// Where a node finds its certificates, relative to its configuration.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct TlsConfig {
-    pub(super) peer_ca: PathBuf,
-    pub(super) client_ca: PathBuf,
-    pub(super) cert: PathBuf,
-    pub(super) key: PathBuf,
 }
 
 /// A node of a local cluster.
@@ -90,14 +85,9 @@ impl NodeFolder {
 
     /// Writes the configuration.
     pub(super) fn save(&self) -> Result<(), Error> {
+        let path = self.place.config();
         let text = toml::to_string(&self.config).expect("plain values serialize to TOML");
-        self.write("node.toml", &text, false)
-    }
-
-    /// Writes a file of the node; a secret one is readable by its owner alone from the start.
-    pub(super) fn write(&self, name: &str, text: &str, secret: bool) -> Result<(), Error> {
-        let path = self.path().join(name);
-        crate::files::write(&path, text.as_bytes(), secret)
+        crate::files::write(&path, text.as_bytes(), false)
             .map_err(|source| Error::io("write", &path, source))
     }
 

@@ -9,8 +9,9 @@ use cortado_protocol::{NodeId, limits};
 use serde::Serialize;
 
 use super::folder::Wanted;
-use super::grow::{grow, make_authorities, seed};
+use super::grow::{grow, seed};
 use super::{Folder, NodeFolder};
+use crate::authorities::Authorities;
 use crate::{Cluster, Error};
 
 /// How long the nodes have to see each other.
@@ -31,6 +32,8 @@ pub struct Options {
     pub min_copies: u8,
     /// Whether nodes start peers that have died.
     pub revive: bool,
+    /// Whether clients may disturb the nodes (`cortado chaos`).
+    pub allow_chaos: bool,
 }
 
 /// How many copies of each batch there are, given the number of nodes.
@@ -108,9 +111,10 @@ pub async fn up(path: &Path, options: &Options) -> Result<UpReport, Error> {
             min_copies: options.min_copies,
             expected_nodes: options.nodes,
             reviver: if options.revive { "process" } else { "none" }.into(),
+            allow_chaos: options.allow_chaos,
         };
         let folder = Folder::create(path, wanted)?;
-        make_authorities(&folder)?;
+        Authorities::make(&folder.authority(), &folder.wanted.cluster)?;
         grow(&folder, options.nodes)?;
         folder
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{
-    ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind, RingView,
+    ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind, RingView,
 };
 use cortado_protocol::job::JobStatus;
 use cortado_protocol::peer::PeerMessage;
@@ -21,8 +21,8 @@ use crate::{Core, Effect};
 /// Who asked: the node a client is connected to, and the number of its question.
 pub(crate) type Origin = (NodeId, u64);
 
-/// How long a request is tried before its client is told to come back.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request is tried before its client is told to come back, and why.
+const PATIENCE: Duration = Duration::from_secs(ANSWER_TIMEOUT.as_secs() - 1);
 /// How long one node is given to answer, a wanted wait not counted.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Pause after "not now".
@@ -76,6 +76,7 @@ pub(crate) fn job_of(request: &ClientRequest) -> Option<JobId> {
         | ClientRequest::Jobs
         | ClientRequest::Ring
         | ClientRequest::Log { .. }
+        | ClientRequest::Chaos(_)
         | ClientRequest::Drain(_) => None,
     }
 }
@@ -101,7 +102,7 @@ impl Core {
             }
             ClientRequest::Jobs => self.list_jobs(ticket),
             // The shell keeps these.
-            ClientRequest::Upload(_) | ClientRequest::Log { .. } => {
+            ClientRequest::Upload(_) | ClientRequest::Log { .. } | ClientRequest::Chaos(_) => {
                 let response = error(ErrorKind::BadInput, "not a request for the core");
                 self.reply(ticket, response, Bytes::new());
             }

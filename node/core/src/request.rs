@@ -112,6 +112,7 @@ impl Core {
             | ClientRequest::Jobs
             | ClientRequest::Ring
             | ClientRequest::Log { .. }
+            | ClientRequest::Chaos(_)
             | ClientRequest::Drain(_) => {}
         }
     }

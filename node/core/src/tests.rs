@@ -127,7 +127,7 @@ fn a_submission_is_acknowledged_on_two_disks_and_no_earlier() {
     bench.sync();
     // Known here is not enough, however often the client asks.
     bench.input(Input::Request(2, ClientRequest::Submit(spec)));
-    bench.now += Duration::from_secs(4);
+    bench.now += Duration::from_secs(3);
     bench.input(Input::Tick);
     assert!(bench.replies.is_empty(), "{:?}", bench.replies);
     bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries: stored });

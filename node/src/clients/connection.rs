@@ -11,6 +11,8 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::chaos;
+
 use super::{ClientEvent, Shared, Waiting, lock, next_ticket, report, upload};
 
 /// How long a frame may take from its first byte to its last: it holds room meanwhile.
@@ -102,6 +104,12 @@ async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Res
             response = shared.history.after(boot, after, wait) => response,
             () = &mut gone => return Err(Ended::Gone),
         };
+        writer.write(frame::encode(&response, b"")).await.map_err(|_| Ended::Gone)?;
+        writer.finish();
+        return Ok(());
+    }
+    if let ClientRequest::Chaos(order) = request {
+        let response = chaos::obey(shared.chaos.as_ref(), order, &shared.history);
         writer.write(frame::encode(&response, b"")).await.map_err(|_| Ended::Gone)?;
         writer.finish();
         return Ok(());

@@ -28,7 +28,8 @@ impl Port {
         let (to_core, events) = mpsc::channel(EVENTS);
         let bind = (Ipv4Addr::LOCALHOST, 0).into();
         let clients =
-            Clients::start(bind, &certificates.node(node(1)), History::new(1), to_core).unwrap();
+            Clients::start(bind, &certificates.node(node(1)), History::new(1), None, to_core)
+                .unwrap();
         Self { clients, events, certificates, endpoints: Vec::new() }
     }
 

@@ -47,7 +47,8 @@ impl Driver {
         memory: Box<dyn Memory>,
         news: News,
     ) -> Result<Self, GossipError> {
-        let endpoint = Endpoint::node(Kind::Gossip, config.bind, &config.tls)?;
+        let endpoint =
+            Endpoint::faulty_node(Kind::Gossip, config.bind, &config.tls, config.faults.as_ref())?;
         let local = endpoint
             .local_addr()
             .map_err(|source| EndpointError::Bind { address: config.bind, source })?;

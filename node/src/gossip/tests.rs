@@ -47,6 +47,7 @@ fn start(certificates: &Certificates, number: usize, seeds: Vec<String>, disk: &
         known,
         seed: number as u64,
         history: History::new(1),
+        faults: None,
     };
     Gossip::start(config, disk.clone()).unwrap()
 }
@@ -153,6 +154,7 @@ async fn a_generation_that_is_not_on_disk_ends_the_detector() {
         known: Vec::new(),
         seed: 1,
         history: History::new(1),
+        faults: None,
     };
     until(&gossip, sees(&[node(1)])).await;
     assert!(matches!(

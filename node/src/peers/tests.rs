@@ -29,6 +29,7 @@ impl Node {
             tls: certificates.node(node(number)),
             boot,
             log: LogId(number as u128),
+            faults: None,
         };
         let unacknowledged: Arc<Mutex<BTreeMap<u64, Bytes>>> = Arc::default();
         let asked = unacknowledged.clone();

@@ -48,7 +48,7 @@ pub struct Report {
 }
 
 /// Median and largest of some times, in seconds.
-fn median_and_most(mut times: Vec<Duration>) -> (f64, f64) {
+pub(crate) fn median_and_most(mut times: Vec<Duration>) -> (f64, f64) {
     times.sort_unstable();
     let at = |index: usize| times.get(index).map_or(0.0, Duration::as_secs_f64);
     (at(times.len() / 2), at(times.len().saturating_sub(1)))

@@ -1,0 +1,195 @@
+//! The kinds of trouble, and what each asks of which node.
+
+use std::fmt;
+
+use cortado_protocol::NodeId;
+use cortado_protocol::chaos::Disturbance;
+
+/// A kind of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// A node's process is killed.
+    Kill,
+    /// A node's process stands still.
+    Pause,
+    /// The network falls into parts.
+    Partition,
+    /// One node is not heard by another.
+    Oneway,
+    /// Packets of a node are late.
+    Delay,
+    /// Packets of a node are lost.
+    Loss,
+    /// A node's disk is full.
+    DiskFull,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Kill,
+        Self::Pause,
+        Self::Partition,
+        Self::Oneway,
+        Self::Delay,
+        Self::Loss,
+        Self::DiskFull,
+    ];
+
+    /// Its name, as on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Partition => "partition",
+            Self::Oneway => "oneway",
+            Self::Delay => "delay",
+            Self::Loss => "loss",
+            Self::DiskFull => "disk-full",
+        }
+    }
+}
+
+/// One piece of trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// This node's process is killed.
+    Kill(NodeId),
+    /// This node's process stands still.
+    Pause(NodeId),
+    /// Nodes of different groups do not hear each other.
+    Partition(Vec<Vec<NodeId>>),
+    /// What one node sends does not arrive at another.
+    Oneway {
+        /// Who is not heard.
+        from: NodeId,
+        /// By whom.
+        to: NodeId,
+    },
+    /// What these nodes send to other nodes is late.
+    Delay {
+        /// Whose packets.
+        nodes: Vec<NodeId>,
+        /// By how much, in milliseconds.
+        ms: u32,
+    },
+    /// A share of what these nodes send to other nodes is lost.
+    Loss {
+        /// Whose packets.
+        nodes: Vec<NodeId>,
+        /// Which share, in percent.
+        percent: u8,
+    },
+    /// These nodes' disks are full.
+    DiskFull(Vec<NodeId>),
+}
+
+impl Fault {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Kill(_) => Kind::Kill,
+            Self::Pause(_) => Kind::Pause,
+            Self::Partition(_) => Kind::Partition,
+            Self::Oneway { .. } => Kind::Oneway,
+            Self::Delay { .. } => Kind::Delay,
+            Self::Loss { .. } => Kind::Loss,
+            Self::DiskFull(_) => Kind::DiskFull,
+        }
+    }
+
+    /// The nodes it is about.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        match self {
+            Self::Kill(node) | Self::Pause(node) => vec![*node],
+            Self::Partition(groups) => groups.concat(),
+            Self::Oneway { from, to } => vec![*from, *to],
+            Self::Delay { nodes, .. } | Self::Loss { nodes, .. } | Self::DiskFull(nodes) => {
+                nodes.clone()
+            }
+        }
+    }
+
+    /// What is asked of which node. Both ends of a cut drop packets: one that is restarted in the
+    /// meantime does not know of it.
+    pub(super) fn orders(&self) -> Vec<(NodeId, Disturbance)> {
+        let all = |nodes: &[NodeId], what: Disturbance| {
+            nodes.iter().map(|node| (*node, what.clone())).collect()
+        };
+        match self {
+            Self::Kill(_) | Self::Pause(_) => Vec::new(),
+            Self::Partition(groups) => {
+                let mut orders = Vec::new();
+                for group in groups {
+                    let others = groups.concat().into_iter().filter(|node| !group.contains(node));
+                    let cut = Disturbance::Cut(others.collect());
+                    orders.extend(group.iter().map(|node| (*node, cut.clone())));
+                }
+                orders
+            }
+            Self::Oneway { from, to } => {
+                vec![(*from, Disturbance::Mute(vec![*to])), (*to, Disturbance::Deaf(vec![*from]))]
+            }
+            Self::Delay { nodes, ms } => all(nodes, Disturbance::Delay { ms: *ms }),
+            Self::Loss { nodes, percent } => all(nodes, Disturbance::Loss { percent: *percent }),
+            Self::DiskFull(nodes) => all(nodes, Disturbance::DiskFull),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names =
+            |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+        match self {
+            Self::Kill(node) => write!(f, "kill {node}"),
+            Self::Pause(node) => write!(f, "pause {node}"),
+            Self::Partition(groups) => {
+                let groups: Vec<_> = groups.iter().map(|group| names(group)).collect();
+                write!(f, "partition {}", groups.join(" "))
+            }
+            Self::Oneway { from, to } => write!(f, "oneway {from} {to}"),
+            Self::Delay { nodes, ms } => write!(f, "delay {} --ms {ms}", names(nodes)),
+            Self::Loss { nodes, percent } => write!(f, "loss {} --percent {percent}", names(nodes)),
+            Self::DiskFull(nodes) => write!(f, "disk-full {}", names(nodes)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: u32) -> NodeId {
+        format!("node-{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn both_sides_of_a_cut_drop_what_the_other_sends() {
+        let fault = Fault::Partition(vec![vec![node(1)], vec![node(2), node(3)]]);
+        assert_eq!(
+            fault.orders(),
+            [
+                (node(1), Disturbance::Cut(vec![node(2), node(3)])),
+                (node(2), Disturbance::Cut(vec![node(1)])),
+                (node(3), Disturbance::Cut(vec![node(1)])),
+            ]
+        );
+        assert_eq!(fault.to_string(), "partition node-1 node-2,node-3");
+    }
+
+    #[test]
+    fn one_way_is_one_way() {
+        let fault = Fault::Oneway { from: node(1), to: node(2) };
+        assert_eq!(
+            fault.orders(),
+            [
+                (node(1), Disturbance::Mute(vec![node(2)])),
+                (node(2), Disturbance::Deaf(vec![node(1)])),
+            ]
+        );
+    }
+}

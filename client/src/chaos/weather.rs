@@ -1,0 +1,234 @@
+//! Trouble at random: what, whom and when is drawn from a seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cortado_protocol::NodeId;
+use tokio::time::Instant;
+
+use super::{Chaos, Fault, Kind};
+use crate::Error;
+use crate::generate::Random;
+
+/// Within this time …
+const BUDGET_WINDOW: Duration = Duration::from_secs(300);
+/// … a node is killed or paused so often at most: a supervisor starts it three times, and one time may
+/// be needed for something else.
+const BUDGET: usize = 2;
+/// Shortest and longest time to the next trouble, in milliseconds.
+const PAUSE_MS: (u64, u64) = (500, 5_000);
+/// Shortest and longest time trouble lasts, in milliseconds.
+const LASTS_MS: (u64, u64) = (1_000, 8_000);
+
+/// What trouble there is, and for how long.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// How long trouble is made.
+    pub duration: Duration,
+    /// Decides what happens. Processes have a will of their own: the same seed is the same plan, not
+    /// the same run.
+    pub seed: u64,
+    /// Kinds of trouble.
+    pub kinds: Vec<Kind>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub struct Act {
+    /// Since the beginning.
+    pub at: Duration,
+    /// What.
+    pub fault: Fault,
+    /// How long it lasts; a kill lasts until somebody starts the node.
+    pub lasts: Duration,
+    /// What became of it, if not what was meant.
+    pub note: Option<String>,
+}
+
+impl Weather {
+    /// Makes trouble until the time is over, then heals everything and waits until the cluster is
+    /// whole. `tell` hears of each piece. Dropping the future leaves what goes on as it is.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if a node refuses, [`Error::Unreachable`] if the cluster is not whole a
+    /// minute after it was healed.
+    pub async fn run(&self, chaos: &Chaos, mut tell: impl FnMut(&Act)) -> Result<usize, Error> {
+        let plan = Plan::new(self.seed, &self.kinds, chaos.nodes(), self.duration);
+        let began = Instant::now();
+        let mut paused = BTreeSet::new();
+        let mut acts = 0;
+        for mut act in plan {
+            let due = began + act.at;
+            resume(chaos, &mut paused, due).await?;
+            tokio::time::sleep_until(due).await;
+            match chaos.inflict(&act.fault, act.lasts).await {
+                Ok(silent) if silent.is_empty() => {}
+                Ok(silent) => {
+                    let names: Vec<_> = silent.iter().map(NodeId::to_string).collect();
+                    act.note = Some(format!("{} did not answer", names.join(", ")));
+                }
+                // It was dead already.
+                Err(Error::BadInput(reason))
+                    if matches!(act.fault, Fault::Kill(_) | Fault::Pause(_)) =>
+                {
+                    act.note = Some(reason);
+                }
+                Err(error) => return Err(error),
+            }
+            if let Fault::Pause(node) = act.fault {
+                paused.insert((due + act.lasts, node));
+            }
+            tell(&act);
+            acts += 1;
+        }
+        let end = began + self.duration;
+        resume(chaos, &mut paused, end).await?;
+        tokio::time::sleep_until(end).await;
+        chaos.heal(&chaos.nodes()).await?;
+        chaos.whole().await?;
+        Ok(acts)
+    }
+}
+
+/// Lets nodes go on whose time comes before `until`.
+async fn resume(
+    chaos: &Chaos,
+    paused: &mut BTreeSet<(Instant, NodeId)>,
+    until: Instant,
+) -> Result<(), Error> {
+    while let Some(&(at, node)) = paused.first()
+        && at <= until
+    {
+        tokio::time::sleep_until(at).await;
+        paused.pop_first();
+        chaos.resume(node)?;
+    }
+    Ok(())
+}
+
+/// Draws what happens.
+struct Plan {
+    random: Random,
+    kinds: Vec<Kind>,
+    nodes: Vec<NodeId>,
+    at: Duration,
+    until: Duration,
+    /// When each node was killed or paused.
+    hit: BTreeMap<NodeId, Vec<Duration>>,
+}
+
+impl Plan {
+    fn new(seed: u64, kinds: &[Kind], nodes: Vec<NodeId>, until: Duration) -> Self {
+        let random = Random::new(seed, "weather");
+        let (at, hit) = (Duration::ZERO, BTreeMap::new());
+        Self { random, kinds: kinds.to_vec(), nodes, at, until, hit }
+    }
+
+    /// None if it is not possible now.
+    fn fault(&mut self, kind: Kind) -> Option<Fault> {
+        Some(match kind {
+            Kind::Kill => Fault::Kill(self.spare()?),
+            Kind::Pause => Fault::Pause(self.spare()?),
+            Kind::Partition => {
+                let (mut one, mut other) = (Vec::new(), Vec::new());
+                for node in &self.nodes {
+                    if self.random.percent(50) { one.push(*node) } else { other.push(*node) }
+                }
+                if one.is_empty() || other.is_empty() {
+                    return None;
+                }
+                Fault::Partition(vec![one, other])
+            }
+            Kind::Oneway => {
+                let (from, to) = (self.any(), self.any());
+                if from == to {
+                    return None;
+                }
+                Fault::Oneway { from, to }
+            }
+            Kind::Delay => {
+                let ms = 20 + self.random.below(280) as u32;
+                Fault::Delay { nodes: vec![self.any()], ms }
+            }
+            Kind::Loss => {
+                let percent = 1 + self.random.below(30) as u8;
+                Fault::Loss { nodes: vec![self.any()], percent }
+            }
+            Kind::DiskFull => Fault::DiskFull(vec![self.any()]),
+        })
+    }
+
+    fn any(&mut self) -> NodeId {
+        let node = self.random.below(self.nodes.len() as u64) as usize;
+        self.nodes[node]
+    }
+
+    /// A node that may be killed once more.
+    fn spare(&mut self) -> Option<NodeId> {
+        let node = self.any();
+        let hits = self.hit.entry(node).or_default();
+        hits.retain(|at| *at + BUDGET_WINDOW > self.at);
+        (hits.len() < BUDGET).then(|| {
+            hits.push(self.at);
+            node
+        })
+    }
+
+    fn between(&mut self, (least, most): (u64, u64)) -> Duration {
+        Duration::from_millis(least + self.random.below(most - least + 1))
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Act;
+
+    fn next(&mut self) -> Option<Act> {
+        while self.at < self.until {
+            let (at, lasts) = (self.at, self.between(LASTS_MS));
+            let kind = self.random.below(self.kinds.len() as u64) as usize;
+            let fault = self.fault(self.kinds[kind]);
+            self.at = at + self.between(PAUSE_MS);
+            if let Some(fault) = fault {
+                return Some(Act { at, fault, lasts, note: None });
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acts(seed: u64, until: Duration) -> Vec<Act> {
+        let nodes = (1..=5).map(|n| format!("node-{n}").parse().unwrap()).collect();
+        Plan::new(seed, &Kind::ALL, nodes, until).collect()
+    }
+
+    #[test]
+    fn a_seed_is_a_plan() {
+        let text = |seed| format!("{:?}", acts(seed, Duration::from_secs(60)));
+        assert_eq!(text(1), text(1));
+        assert_ne!(text(1), text(2));
+    }
+
+    #[test]
+    fn every_kind_happens_and_nobody_is_hit_too_often() {
+        let acts = acts(3, Duration::from_secs(3_600));
+        for kind in Kind::ALL {
+            assert!(acts.iter().any(|act| act.fault.kind() == kind), "{kind:?}");
+        }
+        let mut hits: BTreeMap<NodeId, Vec<Duration>> = BTreeMap::new();
+        for act in &acts {
+            if let Fault::Kill(node) | Fault::Pause(node) = act.fault {
+                hits.entry(node).or_default().push(act.at);
+            }
+        }
+        assert_eq!(hits.len(), 5);
+        for times in hits.values() {
+            for window in times.windows(BUDGET + 1) {
+                assert!(window[BUDGET] - window[0] >= BUDGET_WINDOW);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Disturbances of this node's network and disk on request, for a node that was started with
+//! `--allow-chaos`. They end by themselves: a node that can't be reached any more heals all the same.
+
+mod disk;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cortado_log::Storage;
+use cortado_membership::View;
+use cortado_protocol::chaos::{Disturbance, Order};
+use cortado_protocol::client::{ClientError, ClientResponse, ErrorKind};
+use cortado_protocol::event::Happening;
+use cortado_transport::NetworkFaults;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::history::History;
+use disk::{FillableDisk, Filling};
+
+/// What can be disturbed. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Chaos {
+    network: NetworkFaults,
+    disk: Filling,
+    reserve_bytes: u64,
+}
+
+impl Chaos {
+    /// Nothing is disturbed yet. The seed decides which packets are lost; a disk is full when less than
+    /// its reserve is left.
+    #[must_use]
+    pub fn new(seed: u64, reserve_bytes: u64) -> Self {
+        Self { network: NetworkFaults::new(seed), disk: Filling::default(), reserve_bytes }
+    }
+
+    /// The network of the ports for peers and membership.
+    #[must_use]
+    pub fn network(&self) -> &NetworkFaults {
+        &self.network
+    }
+
+    /// A disk that can be filled.
+    #[must_use]
+    pub fn disk(&self, disk: Arc<dyn Storage>) -> Arc<dyn Storage> {
+        Arc::new(FillableDisk::new(disk, self.disk.clone(), self.reserve_bytes / 2))
+    }
+
+    /// Learns where the nodes are, until the membership ends.
+    pub fn follow(&self, mut views: watch::Receiver<View>) -> JoinHandle<()> {
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            loop {
+                for member in &views.borrow_and_update().members {
+                    let node = member.identity;
+                    network.locate(node.id, node.gossip_addr());
+                    network.locate(node.id, node.peer_addr());
+                }
+                if views.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn begin(&self, what: &Disturbance, duration: Duration) {
+        let until = Instant::now() + duration;
+        match what {
+            Disturbance::DiskFull => self.disk.fill(until),
+            what => self.network.begin(what.clone(), until),
+        }
+    }
+
+    fn heal(&self) {
+        self.network.heal();
+        self.disk.heal();
+    }
+}
+
+/// Does what is asked, or says why not.
+pub(crate) fn obey(chaos: Option<&Chaos>, order: Order, history: &History) -> ClientResponse {
+    let Some(chaos) = chaos else {
+        let message = "this node refuses to be disturbed: start it with --allow-chaos, or all of a \
+                       local cluster with `cortado local up --allow-chaos`";
+        return ClientResponse::Error(ClientError::new(ErrorKind::BadInput, message));
+    };
+    if !order.is_sensible() {
+        let message = "the disturbance is out of range; see `cortado chaos --help`";
+        return ClientResponse::Error(ClientError::new(ErrorKind::BadInput, message));
+    }
+    match order {
+        Order::Begin { what, for_ms } => {
+            chaos.begin(&what, Duration::from_millis(for_ms.into()));
+            history.record(Happening::Disturbed { what, for_ms });
+        }
+        Order::Heal => {
+            chaos.heal();
+            history.record(Happening::Healed);
+        }
+    }
+    ClientResponse::Accepted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_started_for_it_is_not_disturbed() {
+        let history = History::new(1);
+        let order = Order::Begin { what: Disturbance::DiskFull, for_ms: 1_000 };
+        match obey(None, order.clone(), &history) {
+            ClientResponse::Error(error) => assert!(error.message.contains("--allow-chaos")),
+            other => panic!("{other:?}"),
+        }
+        let chaos = Chaos::new(1, 0);
+        assert_eq!(obey(Some(&chaos), order, &history), ClientResponse::Accepted);
+        let endless = Order::Begin { what: Disturbance::DiskFull, for_ms: u32::MAX };
+        assert!(matches!(obey(Some(&chaos), endless, &history), ClientResponse::Error(_)));
+    }
+}
