@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{
-    ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind, MemberState,
+    ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind,
+    MemberState, MemberView,
 };
 use cortado_protocol::{NodeId, frame, limits};
 use cortado_transport::{FrameReader, FrameWriter, Profile};
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::Error;
@@ -52,6 +54,8 @@ pub struct Cluster {
     seeds: Vec<String>,
     /// Where nodes are reached from here, if not where they say.
     published: BTreeMap<NodeId, SocketAddr>,
+    /// Whether the user left it to us whom to ask.
+    any_node: bool,
     patience: Duration,
     upload_rate: Option<NonZeroU64>,
     connections: Connections,
@@ -91,6 +95,7 @@ impl Cluster {
             name: profile.cluster,
             seeds,
             published: profile.published,
+            any_node: target.addresses.is_empty(),
             patience: target.patience.unwrap_or(DEFAULT_PATIENCE),
             upload_rate: target.upload_rate,
             connections: Connections::new(tls),
@@ -123,23 +128,52 @@ impl Cluster {
         self.upload_rate
     }
 
-    /// The members as any node sees them now; remembered for later requests.
+    /// The members as any node sees them now; remembered for later requests. If that node misses half
+    /// of them or more, the others are asked too: the network may be cut, and this the smaller side.
     ///
     /// # Errors
     /// As [`Cluster::request`].
     pub async fn view(&self) -> Result<ClusterView, Error> {
-        match self.request(&ClientRequest::Cluster).await? {
-            (ClientResponse::Cluster(mut view), _) => {
-                for member in &mut view.members {
-                    if let Some(published) = self.published.get(&member.id) {
-                        member.client_addr = *published;
-                    }
-                }
-                self.known().view = Some(view.clone());
-                Ok(view)
-            }
-            (other, _) => Err(unexpected(&other)),
+        let mut view = match self.request(&ClientRequest::Cluster).await? {
+            (ClientResponse::Cluster(view), _) => self.with_published(view),
+            (other, _) => return Err(unexpected(&other)),
+        };
+        if self.any_node && 2 * alive(&view).count() <= view.members.len() {
+            view = self.widest_view(view).await;
         }
+        self.known().view = Some(view.clone());
+        Ok(view)
+    }
+
+    /// The view of a node that `view` misses, if it sees more than `view`; that node is asked first from
+    /// now on.
+    async fn widest_view(&self, view: ClusterView) -> ClusterView {
+        let missed = view.members.iter().filter(|member| member.state == MemberState::Down);
+        let asked = join_all(missed.map(|member| async {
+            let addr = member.client_addr;
+            match self.ask(addr, &ClientRequest::Cluster, HEAD_START).await {
+                Ok((ClientResponse::Cluster(view), _)) => Some((addr, self.with_published(view))),
+                _ => None,
+            }
+        }));
+        let answers = asked.await.into_iter().flatten();
+        match answers.max_by_key(|(_, other)| alive(other).count()) {
+            Some((addr, other)) if alive(&other).count() > alive(&view).count() => {
+                self.known().last = Some(addr);
+                other
+            }
+            _ => view,
+        }
+    }
+
+    /// A view with the addresses at which nodes are reached from here.
+    fn with_published(&self, mut view: ClusterView) -> ClusterView {
+        for member in &mut view.members {
+            if let Some(published) = self.published.get(&member.id) {
+                member.client_addr = *published;
+            }
+        }
+        view
     }
 
     /// The members that take work, by the last [`Cluster::view`].
@@ -293,6 +327,11 @@ impl Cluster {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The members that a view shows as alive.
+fn alive(view: &ClusterView) -> impl Iterator<Item = &MemberView> {
+    view.members.iter().filter(|member| member.state == MemberState::Alive)
 }
 
 /// How long a node has to answer a request.

@@ -158,6 +158,24 @@ fn alone_a_node_promises_nothing_and_says_what_it_waits_for() {
 }
 
 #[test]
+fn a_client_turns_to_the_larger_side_of_a_cut() {
+    let cluster = Cluster::up_for_trouble(5);
+    let data = Coffee::new(Shape::MIDDLE);
+    let job = job_id(1);
+    let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
+    cluster.await_upload(&job, 20);
+    // Clients ask the first node of the profile first. Alone, it can't keep anything.
+    let groups = [names(&[1]), names(&[2, 3, 4, 5])];
+    cut(&cluster, &groups);
+    await_groups(&cluster, &groups, KNOWN);
+    let seen = cluster.json(&["nodes"]);
+    assert!(groups[1].iter().any(|node| seen["answered_by"] == node.as_str()), "{seen}");
+    let _ = run.wait().ok();
+    data.check_reports(&cluster.path("out"));
+    heal(&cluster, "the node that was asked alone");
+}
+
+#[test]
 fn clients_on_both_sides_of_a_cut_never_get_two_answers() {
     let cluster = Cluster::up_for_trouble(5);
     let data = Coffee::new(Shape::MIDDLE);
