@@ -12,6 +12,9 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 const OFFLOAD_PAYLOAD_BYTES: u16 = 6550;
 /// Largest UDP payload there is; on loopback, large packets beat segmentation offload by far.
 const LOOPBACK_PAYLOAD_BYTES: u16 = 65507;
+/// On loopback the largest payload is tried after one half of it. A probe is padding, which quinn
+/// reads byte by byte as frames: a finer search costs more than a small job does.
+const LOOPBACK_PROBE_STEP_BYTES: u16 = 20_000;
 /// Membership packets are small, and many small endpoints must stay cheap.
 const GOSSIP_PAYLOAD_BYTES: u16 = 1472;
 /// Flow control of one stream: bandwidth times round trip of a fast local network.
@@ -111,6 +114,9 @@ impl Kind {
         } else {
             let mut discovery = MtuDiscoveryConfig::default();
             discovery.upper_bound(self.max_payload(loopback));
+            if loopback {
+                discovery.minimum_change(LOOPBACK_PROBE_STEP_BYTES);
+            }
             let mut cubic = CubicConfig::default();
             cubic.initial_window(INITIAL_WINDOW_BYTES);
             config
