@@ -10,11 +10,11 @@ use super::{Chaos, Fault, Kind};
 use crate::Error;
 use crate::generate::Random;
 
-/// Within this time …
+/// Within this time a supervisor starts a node three times.
 const BUDGET_WINDOW: Duration = Duration::from_secs(300);
-/// … a node is killed or paused so often at most: a supervisor starts it three times, and one time may
-/// be needed for something else.
-const BUDGET: usize = 2;
+/// So often a node is killed in this time, and so often it is paused, which may have it killed too.
+const KILLS: usize = 2;
+const PAUSES: usize = 1;
 /// Shortest and longest time to the next trouble, in milliseconds.
 const PAUSE_MS: (u64, u64) = (500, 5_000);
 /// Shortest and longest time trouble lasts, in milliseconds.
@@ -113,22 +113,33 @@ struct Plan {
     nodes: Vec<NodeId>,
     at: Duration,
     until: Duration,
-    /// When each node was killed or paused.
-    hit: BTreeMap<NodeId, Vec<Duration>>,
+    /// When each node was killed.
+    kills: BTreeMap<NodeId, Vec<Duration>>,
+    /// When each node was paused.
+    pauses: BTreeMap<NodeId, Vec<Duration>>,
 }
 
 impl Plan {
     fn new(seed: u64, kinds: &[Kind], nodes: Vec<NodeId>, until: Duration) -> Self {
         let random = Random::new(seed, "weather");
-        let (at, hit) = (Duration::ZERO, BTreeMap::new());
-        Self { random, kinds: kinds.to_vec(), nodes, at, until, hit }
+        let (at, kinds) = (Duration::ZERO, kinds.to_vec());
+        let (kills, pauses) = (BTreeMap::new(), BTreeMap::new());
+        Self { random, kinds, nodes, at, until, kills, pauses }
     }
 
     /// None if it is not possible now.
     fn fault(&mut self, kind: Kind) -> Option<Fault> {
         Some(match kind {
-            Kind::Kill => Fault::Kill(self.spare()?),
-            Kind::Pause => Fault::Pause(self.spare()?),
+            Kind::Kill => {
+                Fault::Kill(spare(&mut self.random, &self.nodes, &mut self.kills, KILLS, self.at)?)
+            }
+            Kind::Pause => Fault::Pause(spare(
+                &mut self.random,
+                &self.nodes,
+                &mut self.pauses,
+                PAUSES,
+                self.at,
+            )?),
             Kind::Partition => {
                 let (mut one, mut other) = (Vec::new(), Vec::new());
                 for node in &self.nodes {
@@ -163,20 +174,25 @@ impl Plan {
         self.nodes[node]
     }
 
-    /// A node that may be killed once more.
-    fn spare(&mut self) -> Option<NodeId> {
-        let node = self.any();
-        let hits = self.hit.entry(node).or_default();
-        hits.retain(|at| *at + BUDGET_WINDOW > self.at);
-        (hits.len() < BUDGET).then(|| {
-            hits.push(self.at);
-            node
-        })
-    }
-
     fn between(&mut self, (least, most): (u64, u64)) -> Duration {
         Duration::from_millis(least + self.random.below(most - least + 1))
     }
+}
+
+/// Any of the nodes that were hit less than `budget` times lately; from now on it is hit once more.
+fn spare(
+    random: &mut Random,
+    nodes: &[NodeId],
+    hits: &mut BTreeMap<NodeId, Vec<Duration>>,
+    budget: usize,
+    now: Duration,
+) -> Option<NodeId> {
+    hits.values_mut().for_each(|times| times.retain(|at| *at + BUDGET_WINDOW > now));
+    let left = |node: &&NodeId| hits.get(node).is_none_or(|times| times.len() < budget);
+    let left: Vec<_> = nodes.iter().filter(left).copied().collect();
+    let node = *left.get(random.below(left.len().max(1) as u64) as usize)?;
+    hits.entry(node).or_default().push(now);
+    Some(node)
 }
 
 impl Iterator for Plan {
@@ -225,10 +241,9 @@ mod tests {
             }
         }
         assert_eq!(hits.len(), 5);
-        for times in hits.values() {
-            for window in times.windows(BUDGET + 1) {
-                assert!(window[BUDGET] - window[0] >= BUDGET_WINDOW);
-            }
+        let budget = KILLS + PAUSES;
+        for window in hits.values().flat_map(|times| times.windows(budget + 1)) {
+            assert!(window[budget] - window[0] >= BUDGET_WINDOW);
         }
     }
 }

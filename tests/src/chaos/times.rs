@@ -1,17 +1,18 @@
 //! How long a killed node was missed, by what the others say of it.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
-/// What the others saw of a node that was killed, in milliseconds since then. A cluster that starts it
-/// again before anybody has missed it knows nothing of its death.
+/// What became of a node that was killed, in milliseconds since then. One that is started again before
+/// anybody has missed it was never known to be down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Until the last of them that missed it knew that it was down.
     pub known: Option<u64>,
-    /// Until none of them counted on the dead process any more: what it did is done by others, or by
-    /// itself again.
+    /// Until nobody counted on the dead process any more: until then, or until it was started again.
     pub served: Option<u64>,
-    /// Until all of them saw it alive again.
+    /// Until it was started again and all that had missed it saw it alive.
     pub back: Option<u64>,
 }
 
@@ -31,38 +32,30 @@ pub(super) fn recoveries(acts: &[Value], events: &[Value]) -> Vec<Recovery> {
         .collect()
 }
 
+/// Who saw an event, and when.
+fn witness(event: &Value) -> Option<(&str, u64)> {
+    Some((event["seen_by"].as_str()?, event["unix_ms"].as_u64()?))
+}
+
 fn recovery(killed: u64, until: u64, node: &str, events: &[Value]) -> Recovery {
-    // Per witness: when it first saw the node down, and alive.
-    let mut witnesses: std::collections::BTreeMap<&str, (Option<u64>, Option<u64>)> =
-        std::collections::BTreeMap::new();
-    let about = |event: &&Value| event["node"] == node && event["seen_by"] != node;
-    for event in events.iter().filter(about) {
-        let (Some(at), Some(by)) = (event["unix_ms"].as_u64(), event["seen_by"].as_str()) else {
-            continue;
-        };
-        if at < killed || at >= until {
-            continue;
-        }
-        let (down, alive) = witnesses.entry(by).or_default();
-        let first = match event["event"].as_str() {
-            Some("member_down") => down,
-            Some("member_alive") => alive,
-            _ => continue,
-        };
-        *first = Some(first.map_or(at, |first| first.min(at)));
-    }
-    let last = |times: Vec<u64>| times.into_iter().max().map(|at| at - killed);
-    let times = witnesses.values();
-    Recovery {
-        known: last(times.clone().filter_map(|(down, _)| *down).collect()),
-        served: last(
-            times
-                .clone()
-                .filter_map(|(down, alive)| [*down, *alive].into_iter().flatten().min())
-                .collect(),
-        ),
-        back: last(times.filter_map(|(_, alive)| *alive).collect()),
-    }
+    let times = |by: &dyn Fn(&Value) -> bool, name: &str, until: u64| -> Vec<(&str, u64)> {
+        let events = events.iter().filter(|event| event["event"] == name && by(event));
+        events.filter_map(witness).filter(|(_, at)| (killed..until).contains(at)).collect()
+    };
+    let itself = |event: &Value| event["seen_by"] == node;
+    let others = |event: &Value| event["node"] == node && event["seen_by"] != node;
+    let started = times(&itself, "started", until).into_iter().map(|(_, at)| at).min();
+    // Later than that it is missed for another reason.
+    let missed = times(&others, "member_down", started.unwrap_or(until));
+    let first = |witness: &str, times: &[(&str, u64)]| {
+        times.iter().filter(|(by, _)| *by == witness).map(|(_, at)| *at).min()
+    };
+    let seen = times(&others, "member_alive", until);
+    let witnesses: BTreeSet<_> = missed.iter().map(|(by, _)| *by).collect();
+    let known = witnesses.iter().filter_map(|by| first(by, &missed)).max();
+    let back = witnesses.iter().filter_map(|by| first(by, &seen)).chain(started).max();
+    let since = |at: Option<u64>| at.map(|at| at - killed);
+    Recovery { known: since(known), served: since(known.or(started)), back: since(back) }
 }
 
 /// Median and 99th percentile (nearest rank), in milliseconds; none of no times.
@@ -89,14 +82,20 @@ mod tests {
             |ms, node| json!({ "unix_ms": ms, "fault": "kill", "nodes": [node], "note": null });
         let missed =
             json!({ "unix_ms": 4, "fault": "kill", "nodes": ["c"], "note": "dead already" });
+        let started =
+            |ms, node: &str| json!({ "unix_ms": ms, "seen_by": node, "event": "started" });
         let events = [
             event(50, "b", "member_alive", "a"),
             event(1_000, "b", "member_down", "a"),
             event(1_200, "c", "member_down", "a"),
+            started(1_400, "a"),
             event(1_500, "b", "member_alive", "a"),
             event(1_700, "c", "member_alive", "a"),
             event(1_800, "a", "member_alive", "a"),
-            event(5_300, "b", "member_alive", "a"),
+            started(5_300, "a"),
+            // Nothing to do with the kill.
+            event(7_000, "b", "member_down", "a"),
+            event(8_000, "b", "member_alive", "a"),
         ];
         let acts = [kill(100, "a"), missed, kill(5_000, "a")];
         assert_eq!(
