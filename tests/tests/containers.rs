@@ -171,7 +171,7 @@ fn upload_and_watch(
     let (mut bytes, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
     let deadline = Deadline::after(150);
     while run.is_running() && deadline.next_look() {
-        let address = cluster.address(&asked.lock().unwrap());
+        let address = cluster.address(&asked.lock().expect("nobody panics with it"));
         let status = cluster.cortado(&["status", job, "--json", "--connect", &address]).run();
         if status.code != Some(0) {
             continue;
@@ -180,7 +180,7 @@ fn upload_and_watch(
         if status["state"] != "uploading" {
             break;
         }
-        let tables = status["tables"].as_array().unwrap();
+        let tables = status["tables"].as_array().expect("a list of tables");
         let now: u64 = tables.iter().filter_map(|table| table["bytes"].as_u64()).sum();
         if now > bytes {
             if bytes > 0 {
