@@ -205,7 +205,9 @@ impl Containers {
     /// What a node says.
     fn ask(&self, name: &str, arguments: &[&str]) -> Option<Value> {
         let address = self.address(name);
-        let asked = self.cortado(arguments).args(&["--json", "--connect", &address]).run();
+        // Looked at again if it does not answer: not for the 30 s a client tries.
+        let look = self.cortado(arguments).args(&["--json", "--connect", &address]);
+        let asked = look.args(&["--timeout", "3"]).run();
         (asked.code == Some(0)).then(|| asked.json())
     }
 

@@ -106,7 +106,10 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
             began.elapsed().as_secs_f32()
         );
     });
-    // What the node with the new disk has counts: the results are also there without the others.
+    let (again, address) = (path_text(&cluster.path("again")), cluster.address("node-3"));
+    cluster.cortado(&["result", &job_id(1), "--out", &again, "--connect", &address]).run().ok();
+    data.check_reports(&cluster.path("again"));
+    // Whom the operator stopped he starts himself.
     assert!(
         cluster.events().iter().all(|seen| seen["event"] != "reviving" || seen["node"] != "node-3")
     );
@@ -140,10 +143,12 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
                 assert_eq!(cluster.state(&name).exit_code, 0, "handed over in time");
                 cluster.start(&name);
                 cluster.await_whole();
+                let whole = began.elapsed();
                 cluster.await_moves();
                 println!(
-                    "{name} is restarted: stopped after {:.2} s, all in place after {:.2} s",
+                    "{name} is restarted: stopped after {:.2} s, whole after {:.2} s, all in place after {:.2} s",
                     stopped.as_secs_f32(),
+                    whole.as_secs_f32(),
                     began.elapsed().as_secs_f32()
                 );
             }
