@@ -6,6 +6,7 @@
 #   COMPOSE_DIR=/elsewhere scripts/compose.sh    certificates and profile there instead of ./compose
 #   REVIVER=none scripts/compose.sh              without the engine's socket in the containers
 #   IMAGE=registry/cortado scripts/compose.sh    that image instead of `cortado`
+#   COMPOSE_FILE=/elsewhere/c.yml scripts/compose.sh   the compose file there
 #
 # The nodes bring each other back by the engine's socket, which is as good as root on this host; see
 # docs/operations.md. Works with `docker compose` and with docker-compose 1.29.
@@ -19,7 +20,7 @@ reviver=${REVIVER:-docker}
 name=${CLUSTER_NAME:-cortado}
 first_port=${FIRST_PORT:-17402}
 socket=${DOCKER_SOCKET:-/var/run/docker.sock}
-file=docker-compose.yml
+file=${COMPOSE_FILE:-docker-compose.yml}
 
 [[ $nodes =~ ^[1-9][0-9]*$ ]] || { echo 'usage: scripts/compose.sh [N]' >&2; exit 2; }
 [[ $dir == /* ]] || dir=$PWD/$dir
@@ -57,6 +58,8 @@ fi
     read_only: true
     cap_drop: [ALL]
     security_opt: ['no-new-privileges:true']
+    # More than drain_seconds: whoever is killed while it hands over did not end on purpose.
+    stop_grace_period: 30s
     labels:
       cortado.cluster: '$name'
       cortado.node: node-$k

@@ -2,23 +2,35 @@
 # Builds the image of a node with the local Rust toolchain: the same as `docker build .` gives, but
 # nothing is fetched from an image registry.
 #
-#   scripts/image.sh [TAG]        TAG is `cortado` if not given
+#   scripts/image.sh [TAG]                  TAG is `cortado` if not given
+#   PROGRAM=FILE scripts/image.sh [TAG]     nothing is built: that cortado-node, with the libraries it
+#                                           needs; for tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tag=${1:-cortado}
-for program in cargo docker; do
-    command -v "$program" >/dev/null || { echo "image: $program is missing" >&2; exit 1; }
-done
-
-target=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS='-C target-feature=+crt-static' \
-    cargo build --release --locked --bin cortado-node --target "$target"
+missing() { echo "image: $1 is missing" >&2; exit 1; }
+command -v docker >/dev/null || missing docker
 
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir "$context/image"
-cp "${CARGO_TARGET_DIR:-target}/$target/release/cortado-node" "$context/image/"
+if [[ -n ${PROGRAM:-} ]]; then
+    cp "$PROGRAM" "$context/image/cortado-node"
+    strip --strip-debug "$context/image/cortado-node" 2>/dev/null || true
+    # The loader and the libraries, each where the loader looks for it. Host names are resolved by libc
+    # itself since glibc 2.34.
+    ldd "$PROGRAM" | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$context/image${library%/*}"
+        cp -L "$library" "$context/image$library"
+    done
+else
+    command -v cargo >/dev/null || missing cargo
+    target=$(rustc -vV | sed -n 's/^host: //p')
+    RUSTFLAGS='-C target-feature=+crt-static' \
+        cargo build --release --locked --bin cortado-node --target "$target"
+    cp "${CARGO_TARGET_DIR:-target}/$target/release/cortado-node" "$context/image/"
+fi
 # Whoever the container runs as may write here; a volume takes it over from the image.
 mkdir -m 1777 "$context/image/data"
 

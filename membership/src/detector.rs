@@ -27,7 +27,7 @@ mod tests;
 mod timers;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -266,6 +266,15 @@ impl Detector {
     pub fn set_draining(&mut self, now: Duration, draining: bool) {
         if !self.left && self.me().draining != draining {
             let me = Identity { draining, ..self.me() };
+            self.change_identity(now, me);
+            self.settle(now);
+        }
+    }
+
+    /// Tells the cluster that this node is reached at another address now.
+    pub fn set_address(&mut self, now: Duration, ip: IpAddr) {
+        if !self.left && self.me().ip != ip {
+            let me = Identity { ip, ..self.me() };
             self.change_identity(now, me);
             self.settle(now);
         }

@@ -33,6 +33,7 @@ mod identity;
 mod membership;
 pub mod ring;
 mod supervisor;
+mod trouble;
 mod view;
 
 pub use bully::Election;
@@ -42,4 +43,5 @@ pub use membership::{Effect, Lead, Membership};
 pub use supervisor::{
     Allowance, Decision, Evidence, Facts, Reason, Step, Supervisor, decide as decide_revival,
 };
+pub use trouble::Trouble;
 pub use view::{Member, MemberState, View};

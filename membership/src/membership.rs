@@ -5,7 +5,7 @@
 //! A datagram's first byte says whose it is.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,14 +14,13 @@ use cortado_protocol::{NodeId, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::bully::{self, Election};
-use crate::{Counters, Detector, DetectorConfig, Identity, KnownPeer, Output, View};
+use crate::trouble::{NAMED, Troubles};
+use crate::{Counters, Detector, DetectorConfig, Identity, KnownPeer, Output, Trouble, View};
 
 /// First byte of the detector's datagrams.
 const SWIM: u8 = 0;
 /// First byte of the election's datagrams.
 const ELECTION: u8 = 1;
-/// Nodes named in one datagram: fits, however long their names are.
-const NAMED: usize = 40;
 
 /// What the shell has to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,23 +31,31 @@ pub enum Effect {
     Leader(Lead),
 }
 
-/// Who leads, and what the leader says.
+/// Who leads, and what is known about nodes that had to be revived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lead {
     /// The leader; `None` while there is an election.
     pub leader: Option<NodeId>,
     /// The leader's term, or the highest known if there is none.
     pub term: u64,
-    /// Nodes it has revived too often and leaves to the operator, as far as one datagram names them.
-    pub crash_looping: Vec<NodeId>,
+    /// Nodes that had to be revived lately, or too often, as far as one datagram names them.
+    pub troubles: Vec<Trouble>,
+}
+
+impl Lead {
+    /// Nodes that were revived too often and are left to the operator.
+    #[must_use]
+    pub fn crash_looping(&self) -> Vec<NodeId> {
+        self.troubles.iter().filter(|t| t.given_up).map(|trouble| trouble.node).collect()
+    }
 }
 
 /// A datagram of the election.
 #[derive(Serialize, Deserialize)]
 struct Said {
     message: bully::Message,
-    /// With a claim: [`Lead::crash_looping`].
-    crash_looping: Vec<NodeId>,
+    /// All the sender knows.
+    troubles: Vec<Trouble>,
 }
 
 /// Detector and election of one node.
@@ -57,6 +64,7 @@ pub struct Membership {
     election: Election,
     outbox: VecDeque<Effect>,
     lead: Lead,
+    troubles: Troubles,
     /// Datagrams of the election that could not be read.
     malformed: u64,
     left: bool,
@@ -77,6 +85,7 @@ impl Membership {
             election: Election::new(me.id),
             outbox: VecDeque::new(),
             lead: Lead::default(),
+            troubles: Troubles::default(),
             malformed: 0,
             left: false,
         };
@@ -91,7 +100,7 @@ impl Membership {
             Some((&SWIM, swim)) => self.detector.handle_packet(now, unix_ms, from, swim),
             Some((&ELECTION, message)) if data.len() <= limits::GOSSIP_BYTES => {
                 match from_postcard::<Said>(message) {
-                    Ok(said) if said.crash_looping.len() <= NAMED => self.hear(now, from, said),
+                    Ok(said) if said.troubles.len() <= NAMED => self.hear(now, from, said),
                     _ => self.malformed += 1,
                 }
             }
@@ -138,6 +147,12 @@ impl Membership {
         self.settle(now);
     }
 
+    /// As [`Detector::set_address`].
+    pub fn set_address(&mut self, now: Duration, ip: IpAddr) {
+        self.detector.set_address(now, ip);
+        self.settle(now);
+    }
+
     /// As [`Detector::leave`].
     pub fn leave(&mut self, now: Duration) {
         self.detector.leave(now);
@@ -151,12 +166,11 @@ impl Membership {
         self.detector.view()
     }
 
-    /// As leader, names nodes that are left to the operator. Another node's list is not changed.
-    pub fn set_crash_looping(&mut self, now: Duration, mut nodes: Vec<NodeId>) {
-        nodes.truncate(NAMED);
-        if self.election.leads() && self.lead.crash_looping != nodes {
-            self.lead.crash_looping = nodes;
-            self.outbox.push_back(Effect::Leader(self.lead.clone()));
+    /// Learns what this node's supervisor knows of nodes it had to revive. A leader tells the others
+    /// at once.
+    pub fn add_troubles(&mut self, now: Duration, troubles: &[Trouble]) {
+        if self.troubles.learn(now, self.detector.view(), troubles) {
+            self.tell_lead(now);
             self.election.repeat(now);
             self.settle(now);
         }
@@ -182,14 +196,23 @@ impl Membership {
     }
 
     fn hear(&mut self, now: Duration, from: NodeId, said: Said) {
+        let view = self.detector.view();
+        if view.get(from).is_some() && self.troubles.learn(now, view, &said.troubles) {
+            self.tell_lead(now);
+        }
         self.election.handle(now, from, said.message);
         self.settle(now);
-        let claims = matches!(said.message, bully::Message::Coordinator { .. });
-        if claims && self.lead.leader == Some(from) && self.lead.crash_looping != said.crash_looping
-        {
-            self.lead.crash_looping = said.crash_looping;
-            self.outbox.push_back(Effect::Leader(self.lead.clone()));
+        let bully::Message::Coordinator { term } = said.message else { return };
+        // A leader that has just come back knows less than those it leads.
+        let follows = self.election.leader() == Some((from, term));
+        if follows && self.troubles.exceed(now, &said.troubles) {
+            self.send(now, from, bully::Message::Answer { term });
         }
+    }
+
+    fn tell_lead(&mut self, now: Duration) {
+        self.lead.troubles = self.troubles.list(now);
+        self.outbox.push_back(Effect::Leader(self.lead.clone()));
     }
 
     /// Takes over what both have to say.
@@ -202,6 +225,9 @@ impl Membership {
                 Output::View(view) => {
                     // Who drains still answers, and leads until it is gone.
                     self.election.set_view(now, &view.reachable());
+                    if self.troubles.look(&view) {
+                        self.tell_lead(now);
+                    }
                     Output::View(view)
                 }
                 other => other,
@@ -211,21 +237,19 @@ impl Membership {
         while let Some(output) = self.election.poll_output() {
             match output {
                 bully::Output::Leader { leader, term } => {
-                    // What the leader before had given up stays so until the next one has its own word.
                     (self.lead.leader, self.lead.term) = (leader, term);
-                    self.outbox.push_back(Effect::Leader(self.lead.clone()));
+                    self.tell_lead(now);
                 }
-                bully::Output::Send { to, message } => self.send(to, message),
+                bully::Output::Send { to, message } => self.send(now, to, message),
             }
         }
     }
 
-    fn send(&mut self, node: NodeId, message: bully::Message) {
+    fn send(&mut self, now: Duration, node: NodeId, message: bully::Message) {
         let Some(member) = self.detector.view().get(node) else { return };
         let to = member.identity.gossip_addr();
-        let claims = matches!(message, bully::Message::Coordinator { .. });
-        let crash_looping = if claims { self.lead.crash_looping.clone() } else { Vec::new() };
-        let data = marked(ELECTION, &to_postcard(&Said { message, crash_looping }));
+        let said = Said { message, troubles: self.troubles.list(now) };
+        let data = marked(ELECTION, &to_postcard(&said));
         self.outbox.push_back(Effect::Membership(Output::Send { to, node: Some(node), data }));
     }
 }
@@ -254,7 +278,7 @@ mod tests {
             .filter(|effect| matches!(effect, Effect::Leader(_)))
             .collect();
         let me = node.me().id;
-        let lead = Lead { leader: Some(me), term: 1, crash_looping: Vec::new() };
+        let lead = Lead { leader: Some(me), term: 1, troubles: Vec::new() };
         assert_eq!(leader, [Effect::Leader(lead)]);
     }
 
@@ -262,7 +286,9 @@ mod tests {
     fn the_longest_list_fits_a_datagram() {
         let longest = "a".repeat(limits::NODE_ID_BYTES).parse().unwrap();
         let message = bully::Message::Coordinator { term: u64::MAX };
-        let said = to_postcard(&Said { message, crash_looping: vec![longest; NAMED] });
+        let trouble =
+            Trouble { node: longest, revivals: 3, counts_for_s: u16::MAX, given_up: true };
+        let said = to_postcard(&Said { message, troubles: vec![trouble; NAMED] });
         assert!(marked(ELECTION, &said).len() <= limits::GOSSIP_BYTES);
     }
 
@@ -273,7 +299,8 @@ mod tests {
         let long = [&[ELECTION][..], &[0; limits::GOSSIP_BYTES]].concat();
         let claim = |named: usize| {
             let message = bully::Message::Coordinator { term: 1 };
-            to_postcard(&Said { message, crash_looping: vec![from; named] })
+            let trouble = Trouble { node: from, revivals: 1, counts_for_s: 1, given_up: false };
+            to_postcard(&Said { message, troubles: vec![trouble; named] })
         };
         let crowd = marked(ELECTION, &claim(NAMED + 1));
         let claim = claim(1);

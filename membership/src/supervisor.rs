@@ -19,7 +19,7 @@ use std::time::Duration;
 use cortado_protocol::NodeId;
 use cortado_protocol::event::Happening;
 
-use crate::{MemberState, View};
+use crate::{MemberState, Trouble, View};
 use budget::Budget;
 pub use decision::{Allowance, Decision, Evidence, Facts, Reason, decide};
 
@@ -47,8 +47,8 @@ pub enum Step {
     },
     /// Keep this as an event.
     Record(Happening),
-    /// These nodes are left to the operator; tell the others.
-    CrashLooping(Vec<NodeId>),
+    /// Tell the others what is known of nodes that had to be revived, for who leads next.
+    Tell(Vec<Trouble>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,8 @@ pub struct Supervisor {
     leads: bool,
     majority: bool,
     targets: BTreeMap<NodeId, Target>,
-    given_up: Vec<NodeId>,
+    /// What the others were told: of whom, how many revivals, whether it was given up.
+    told: Vec<(NodeId, u8, bool)>,
     outbox: VecDeque<Step>,
 }
 
@@ -97,7 +98,7 @@ impl Supervisor {
             leads: false,
             majority: false,
             targets: BTreeMap::new(),
-            given_up: Vec::new(),
+            told: Vec::new(),
             outbox: VecDeque::new(),
         }
     }
@@ -132,13 +133,15 @@ impl Supervisor {
         self.settle(now);
     }
 
-    /// This node was elected, or no longer is. `crash_looping` is what the supervisor before gave up.
-    pub fn set_leading(&mut self, now: Duration, leads: bool, crash_looping: &[NodeId]) {
-        if leads && !self.leads {
-            for (id, target) in &mut self.targets {
-                target.given_up |= target.down && crash_looping.contains(id);
+    /// This node was elected, or no longer is; or there is something new about nodes that had to be
+    /// revived by others.
+    pub fn set_leading(&mut self, now: Duration, leads: bool, troubles: &[Trouble]) {
+        for trouble in troubles {
+            if let Some(target) = self.targets.get_mut(&trouble.node) {
+                let counts_for = Duration::from_secs(trouble.counts_for_s.into());
+                target.budget.adopt(now, trouble.revivals.into(), counts_for);
+                target.given_up |= target.down && trouble.given_up;
             }
-            self.given_up = self.list();
         }
         self.leads = leads;
         self.settle(now);
@@ -249,15 +252,25 @@ impl Supervisor {
                 self.outbox.push_back(Step::Inspect(*id));
             }
         }
-        let list = self.list();
-        if list != self.given_up {
-            self.given_up.clone_from(&list);
-            self.outbox.push_back(Step::CrashLooping(list));
+        let troubles = self.troubles(now);
+        let told = troubles.iter().map(|t| (t.node, t.revivals, t.given_up)).collect();
+        if self.told != told {
+            self.told = told;
+            self.outbox.push_back(Step::Tell(troubles));
         }
     }
 
-    fn list(&self) -> Vec<NodeId> {
-        self.targets.iter().filter(|(_, target)| target.given_up).map(|(id, _)| *id).collect()
+    fn troubles(&mut self, now: Duration) -> Vec<Trouble> {
+        let trouble = |(node, target): (&NodeId, &mut Target)| {
+            let (revivals, counts_for) = target.budget.spent(now);
+            (revivals > 0 || target.given_up).then_some(Trouble {
+                node: *node,
+                revivals: revivals as u8,
+                counts_for_s: counts_for.as_secs() as u16,
+                given_up: target.given_up,
+            })
+        };
+        self.targets.iter_mut().filter_map(trouble).collect()
     }
 }
 

@@ -140,6 +140,9 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// Certificates.
     pub tls: TlsFiles,
+    /// Whether the others reach this node at whatever its host's name stands for.
+    #[serde(skip)]
+    pub follow_own_name: bool,
     /// The folder of the configuration file.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -209,7 +212,8 @@ impl Settings {
         settings.allow_chaos |= flags.allow_chaos;
         settings.advertise = flags.advertise.or(settings.advertise);
         if settings.advertise.is_none() && settings.bind.is_unspecified() {
-            settings.advertise = own_address(settings.bind);
+            settings.follow_own_name = true;
+            settings.advertise = own_addresses(settings.bind).first().copied();
         }
         settings.check().with_context(|| format!("{} is wrong", path.display()))?;
         Ok(settings)
@@ -277,11 +281,13 @@ impl Settings {
     }
 }
 
-/// The address this machine's name stands for, of the same family: containers know theirs so.
-fn own_address(bind: IpAddr) -> Option<IpAddr> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let mut addresses = (name.trim(), 0).to_socket_addrs().ok()?.map(|address| address.ip());
-    addresses.find(|ip| !ip.is_loopback() && ip.is_ipv4() == bind.is_ipv4())
+/// The addresses this machine's name stands for, of the same family as `bind`: containers know theirs
+/// so. Empty if it can't be looked up. May block.
+pub(crate) fn own_addresses(bind: IpAddr) -> Vec<IpAddr> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let found = (name.trim(), 0).to_socket_addrs().into_iter().flatten();
+    let addresses = found.map(|address| address.ip());
+    addresses.filter(|ip| !ip.is_loopback() && ip.is_ipv4() == bind.is_ipv4()).collect()
 }
 
 #[cfg(test)]

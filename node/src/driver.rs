@@ -188,7 +188,7 @@ impl Driver {
                 if let ClientResponse::Cluster(view) = &mut *response {
                     let lead = self.leaders.borrow();
                     view.supervisor = lead.leader.map(|leader| (leader, lead.term));
-                    view.crash_looping.clone_from(&lead.crash_looping);
+                    view.crash_looping = lead.crash_looping();
                 }
                 self.clients.reply(ticket, &response, &tail);
             }

@@ -12,8 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use cortado_membership::{Counters, Identity, KnownPeer, Lead, Profile, View};
-use cortado_protocol::NodeId;
+use cortado_membership::{Counters, Identity, KnownPeer, Lead, Profile, Trouble, View};
 use cortado_transport::{EndpointError, NetworkFaults, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -34,6 +33,8 @@ pub struct GossipConfig {
     /// What this node says about itself. Its generation is on disk already; a gossip port of 0 means
     /// the one that was bound.
     pub me: Identity,
+    /// Whether the address in `me` follows the host's own name.
+    pub follow_own_name: bool,
     /// Where others may be, `host:port`. Names are looked up again and again.
     pub seeds: Vec<String>,
     /// What [`Memory::known`] was told last time.
@@ -76,10 +77,10 @@ pub enum GossipError {
 }
 
 enum Command {
-    CrashLooping(Vec<NodeId>),
     Draining(bool),
     Leave(oneshot::Sender<()>),
     Stop,
+    Troubles(Vec<Trouble>),
 }
 
 /// A running detector. Dropping it stops it without leaving: to the others it looks like a crash.
@@ -151,12 +152,12 @@ impl Gossip {
         self.leaders.clone()
     }
 
-    /// A way to tell the others, as elected node, who is left to the operator.
-    pub fn crash_looping(&self) -> impl Fn(Vec<NodeId>) + Send + use<> {
+    /// A way to tell the others, as elected node, whom it had to revive.
+    pub fn troubles(&self) -> impl Fn(Vec<Trouble>) + Send + use<> {
         let commands = self.commands.clone();
-        move |nodes| {
+        move |troubles| {
             // If it has ended, the closed view channel tells.
-            let _ = commands.send(Command::CrashLooping(nodes));
+            let _ = commands.send(Command::Troubles(troubles));
         }
     }
 

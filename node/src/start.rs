@@ -114,6 +114,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         tls,
         profile: settings.detector_profile()?,
         me,
+        follow_own_name: settings.follow_own_name,
         seeds: settings.join.clone(),
         known,
         seed: seed as u64,
@@ -131,7 +132,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         views: gossip.views(),
         leaders: gossip.leaders(),
         history,
-        crash_looping: gossip.crash_looping(),
+        troubles: gossip.troubles(),
     };
     let supervision = Supervision::start(settings.node, Arc::clone(&reviver), surroundings);
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cortado_membership::{Evidence, Lead, Step, Supervisor, View};
+use cortado_membership::{Evidence, Lead, Step, Supervisor, Trouble, View};
 use cortado_protocol::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,8 +19,8 @@ pub struct Surroundings<T> {
     pub leaders: watch::Receiver<Lead>,
     /// Keeps what is done.
     pub history: History,
-    /// Tells the others who is left to the operator.
-    pub crash_looping: T,
+    /// Tells the others whom this node had to revive.
+    pub troubles: T,
 }
 
 /// A running supervisor. Dropping it ends it; what a reviver has begun it still does.
@@ -30,7 +30,7 @@ pub struct Supervision(Option<JoinHandle<()>>);
 impl Supervision {
     /// Starts to supervise, if the reviver can do anything. Must be called within a tokio runtime.
     #[must_use]
-    pub fn start<T: Fn(Vec<NodeId>) + Send + 'static>(
+    pub fn start<T: Fn(Vec<Trouble>) + Send + 'static>(
         me: NodeId,
         reviver: Arc<dyn Reviver>,
         surroundings: Surroundings<T>,
@@ -54,7 +54,7 @@ enum Done {
     Revived(NodeId, Result<(), String>),
 }
 
-async fn run<T: Fn(Vec<NodeId>)>(
+async fn run<T: Fn(Vec<Trouble>)>(
     me: NodeId,
     reviver: Arc<dyn Reviver>,
     mut surroundings: Surroundings<T>,
@@ -87,7 +87,7 @@ async fn run<T: Fn(Vec<NodeId>)>(
                 }
                 let lead = surroundings.leaders.borrow_and_update().clone();
                 let leads = lead.leader == Some(me);
-                supervisor.set_leading(started.elapsed(), leads, &lead.crash_looping);
+                supervisor.set_leading(started.elapsed(), leads, &lead.troubles);
             }
             ended = next_end(&mut ends) => supervisor.ended(started.elapsed(), ended),
             Some(done) = work.join_next() => match done {
@@ -116,7 +116,7 @@ async fn run<T: Fn(Vec<NodeId>)>(
                     });
                 }
                 Step::Record(what) => surroundings.history.record(what),
-                Step::CrashLooping(nodes) => (surroundings.crash_looping)(nodes),
+                Step::Tell(troubles) => (surroundings.troubles)(troubles),
             }
         }
     }

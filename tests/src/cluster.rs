@@ -5,6 +5,7 @@
 //! failed, it first prints the end of each node's log. Clusters of one machine take turns, also those
 //! of different test processes: their failure detectors need the processor.
 
+mod client;
 mod coffee;
 mod command;
 mod disks;
@@ -14,18 +15,21 @@ mod turn;
 mod wait;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::PathBuf;
 
 use cortado::local::{Folder, NodeFolder, ProcessId};
 use rustix::process::Signal;
 use serde_json::Value;
 
+pub use client::Client;
 pub use coffee::{Coffee, Shape};
+pub(crate) use command::programs;
 pub use command::{Cortado, Finished, Running, path_text, program};
 pub use shim::FailingSync;
 pub use wait::{Deadline, wait_for};
 
-use turn::Turn;
+pub(crate) use turn::Turn;
 
 /// Lines of each node's log that a failed test prints.
 const LOG_LINES: usize = 25;
@@ -33,8 +37,9 @@ const LOG_LINES: usize = 25;
 /// A cluster in a folder of its own.
 pub struct Cluster {
     // Kept in the order in which they may go: the folder before the turn.
-    root: tempfile::TempDir,
+    _root: tempfile::TempDir,
     _turn: Turn,
+    client: Client,
     /// Started in place of `cortado-node`, if set.
     daemon: Option<PathBuf>,
 }
@@ -95,31 +100,8 @@ impl Cluster {
     pub fn empty() -> Self {
         let turn = Turn::take();
         let root = tempfile::tempdir().expect("a temporary folder can be made");
-        Self { root, _turn: turn, daemon: None }
-    }
-
-    /// The cluster's folder, which is its profile too.
-    #[must_use]
-    pub fn dir(&self) -> PathBuf {
-        self.root.path().join("cluster")
-    }
-
-    /// A path beside the cluster's folder.
-    #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    /// `cortado ARGUMENTS` for this cluster.
-    #[must_use]
-    pub fn cortado(&self, arguments: &[&str]) -> Cortado {
-        Cortado::new(&["--cluster", &path_text(&self.dir())]).args(arguments)
-    }
-
-    /// `cortado --json ARGUMENTS` for this cluster, and what it printed.
-    #[must_use]
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        self.cortado(arguments).args(&["--json"]).run().ok().json()
+        let client = Client::new(root.path());
+        Self { _root: root, _turn: turn, client, daemon: None }
     }
 
     /// `cortado local VERB --dir …`.
@@ -130,13 +112,6 @@ impl Cluster {
             Some(daemon) => local.env("CORTADO_NODE", daemon),
             None => local,
         }
-    }
-
-    /// `cortado run coffee`, with the reports in the folder `out`.
-    #[must_use]
-    pub fn run_coffee(&self, data: &Path, job: &str, out: &str) -> Cortado {
-        let (data, out) = (path_text(data), path_text(&self.path(out)));
-        self.cortado(&["run", "coffee", "--data", &data, "--job", job, "--out", &out])
     }
 
     /// All nodes, running or not.
@@ -191,45 +166,6 @@ impl Cluster {
         self.node(name).client_addr().to_string()
     }
 
-    /// How a job stands.
-    #[must_use]
-    pub fn status(&self, job: &str) -> Value {
-        self.json(&["status", job])
-    }
-
-    /// How a job stands, if the cluster knows it already and answers now.
-    #[must_use]
-    pub fn try_status(&self, job: &str) -> Option<Value> {
-        let status = self.cortado(&["status", job, "--json"]).run();
-        (status.code == Some(0)).then(|| status.json())
-    }
-
-    /// The node that drives a job.
-    #[must_use]
-    pub fn home(&self, job: &str) -> String {
-        self.status(job)["home"].as_str().expect("a job has a home").to_owned()
-    }
-
-    /// Waits until this share of the job's bytes is durable, in percent, and returns the status. The
-    /// upload must not be over by then.
-    pub fn await_upload(&self, job: &str, percent: u64) -> Value {
-        let status = wait_for(&format!("{percent} % of job {job} to be durable"), 60, || {
-            self.try_status(job).filter(|status| uploaded_percent(status) >= percent)
-        });
-        assert_eq!(
-            status["state"], "uploading",
-            "too late for a fault during the upload: {status}"
-        );
-        status
-    }
-
-    /// Waits until a job is in a state.
-    pub fn await_state(&self, job: &str, state: &str) -> Value {
-        wait_for(&format!("job {job} to be {state}"), 60, || {
-            self.try_status(job).filter(|status| status["state"] == state)
-        })
-    }
-
     /// `cortado chaos ARGUMENTS`.
     pub fn chaos(&self, arguments: &[&str]) {
         self.cortado(&["chaos"]).args(arguments).run().ok();
@@ -279,6 +215,14 @@ impl Cluster {
             let ended = process.wait_end(std::time::Duration::from_secs(10));
             assert!(ended || std::thread::panicking(), "process {} survives SIGKILL", process.pid);
         }
+    }
+}
+
+impl Deref for Cluster {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 

@@ -163,6 +163,21 @@ fn declared_down_it_renews_and_persists_before_it_speaks() {
 }
 
 #[test]
+fn who_moves_tells_the_others_under_a_new_generation() {
+    let mut detector = detector(2);
+    let [old, new] = [detector.me().ip, "10.0.0.99".parse().unwrap()];
+    detector.set_address(at(1), old);
+    assert_eq!(outputs(&mut detector), []);
+    detector.set_address(at(1), new);
+    let outputs = outputs(&mut detector);
+    assert_eq!(outputs[0], Output::Persist { generation: WALL_MS + 1 });
+    assert_eq!((detector.me().ip, detector.me().generation), (new, WALL_MS + 1));
+    let sent = sends(&outputs);
+    assert!(sent.iter().all(|(_, packet)| packet.header.src.ip == new));
+    assert!(sent.iter().any(|(node, _)| *node == Some(id(3))));
+}
+
+#[test]
 fn renewals_take_turns_with_pauses() {
     let mut detector = detector(1);
     for ms in 1..=1000 {

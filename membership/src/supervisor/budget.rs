@@ -12,7 +12,7 @@ pub(super) const MOST: usize = 3;
 /// Pause after the first, second … revival within the window.
 const PAUSES: [Duration; MOST - 1] = [Duration::from_secs(1), Duration::from_secs(5)];
 
-/// The latest revivals of a node.
+/// The latest revivals of a node: when each of them is forgotten.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Budget(VecDeque<Duration>);
 
@@ -23,7 +23,7 @@ impl Budget {
         match (self.0.len(), self.0.back()) {
             (0, _) | (_, None) => Allowance::Now,
             (MOST.., _) => Allowance::Never,
-            (spent, Some(last)) => match *last + PAUSES[spent - 1] {
+            (spent, Some(last)) => match (*last + PAUSES[spent - 1]).saturating_sub(WINDOW) {
                 at if at <= now => Allowance::Now,
                 at => Allowance::Later(at),
             },
@@ -33,8 +33,24 @@ impl Budget {
     /// Counts a revival; returns how many there were within the window.
     pub(super) fn spend(&mut self, now: Duration) -> usize {
         self.forget(now);
-        self.0.push_back(now);
+        self.0.push_back(now + WINDOW);
         self.0.len()
+    }
+
+    /// Takes over what another supervisor has counted, if that is more.
+    pub(super) fn adopt(&mut self, now: Duration, spent: usize, counts_for: Duration) {
+        self.forget(now);
+        let forgotten_at = now + counts_for.min(WINDOW);
+        while self.0.len() < spent.min(MOST) && counts_for > Duration::ZERO {
+            self.0.push_back(forgotten_at);
+        }
+        self.0.make_contiguous().sort_unstable();
+    }
+
+    /// How many revivals there were within the window, and for how long the last of them counts.
+    pub(super) fn spent(&mut self, now: Duration) -> (usize, Duration) {
+        self.forget(now);
+        (self.0.len(), self.0.back().map_or(Duration::ZERO, |at| *at - now))
     }
 
     /// Whether nothing of it needs to be remembered.
@@ -44,7 +60,7 @@ impl Budget {
     }
 
     fn forget(&mut self, now: Duration) {
-        while self.0.front().is_some_and(|at| *at + WINDOW <= now) {
+        while self.0.front().is_some_and(|at| *at <= now) {
             self.0.pop_front();
         }
     }
@@ -69,5 +85,20 @@ mod tests {
         assert_eq!(budget.allowance(at(310)), Allowance::Now, "the first is five minutes ago");
         assert_eq!(budget.spend(at(310)), 3);
         assert!(budget.is_fresh(at(610)));
+    }
+
+    #[test]
+    fn what_others_have_counted_counts() {
+        let at = Duration::from_secs;
+        let mut budget = Budget::default();
+        budget.adopt(at(1), 2, at(299));
+        assert_eq!(budget.allowance(at(1)), Allowance::Later(at(5)));
+        assert_eq!(budget.spent(at(2)), (2, at(298)));
+        budget.adopt(at(2), 1, at(300));
+        assert_eq!(budget.spend(at(10)), 3);
+        assert_eq!(budget.allowance(at(299)), Allowance::Never);
+        assert_eq!(budget.allowance(at(300)), Allowance::Now);
+        budget.adopt(at(300), 9, at(9_000));
+        assert_eq!(budget.spent(at(300)), (3, at(300)), "whatever they say");
     }
 }

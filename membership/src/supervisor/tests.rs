@@ -34,9 +34,14 @@ fn steps(supervisor: &mut Supervisor) -> Vec<Step> {
     std::iter::from_fn(|| supervisor.poll_step()).collect()
 }
 
-/// The steps without the events.
+/// The steps without the events and what the others are told.
 fn deeds(supervisor: &mut Supervisor) -> Vec<Step> {
-    steps(supervisor).into_iter().filter(|step| !matches!(step, Step::Record(_))).collect()
+    let deed = |step: &Step| !matches!(step, Step::Record(_) | Step::Tell(_));
+    steps(supervisor).into_iter().filter(deed).collect()
+}
+
+fn trouble(n: usize, revivals: u8, counts_for_s: u16, given_up: bool) -> Trouble {
+    Trouble { node: id(n), revivals, counts_for_s, given_up }
 }
 
 const fn start(node: NodeId) -> Step {
@@ -51,7 +56,8 @@ fn a_dead_node_is_inspected_then_started() {
     supervisor.inspected(s(1), id(2), Evidence::Exited);
     let reviving =
         Happening::Reviving { node: id(2), kill: false, attempt: 1, reviver: "process".into() };
-    assert_eq!(steps(&mut supervisor), [Step::Record(reviving), start(id(2))]);
+    let told = Step::Tell(vec![trouble(2, 1, 300, false)]);
+    assert_eq!(steps(&mut supervisor), [Step::Record(reviving), start(id(2)), told]);
     supervisor.revived(s(1), id(2), Ok(()));
     assert_eq!(steps(&mut supervisor), [Step::Record(Happening::Revived(id(2)))]);
     supervisor.set_view(s(2), &view(5, &[]));
@@ -141,7 +147,7 @@ fn a_node_that_dies_again_and_again_is_given_up_and_the_next_supervisor_knows() 
                         starts.push(now);
                         supervisor.revived(s(now), node, Ok(()));
                     }
-                    Step::CrashLooping(list) => told.push(list),
+                    Step::Tell(troubles) => told.push(troubles),
                     Step::Record(_) => {}
                 }
             }
@@ -149,18 +155,40 @@ fn a_node_that_dies_again_and_again_is_given_up_and_the_next_supervisor_knows() 
         supervisor.tick(s(now + 1));
     }
     assert_eq!(starts, [1, 4, 9], "with growing pauses");
-    assert_eq!(told, [[id(2)]]);
+    let counted = [(1, 300, false), (2, 300, false), (3, 300, false), (3, 297, true)];
+    assert_eq!(told, counted.map(|(n, left, given_up)| [trouble(2, n, left, given_up)]));
     assert_eq!(supervisor.next_deadline(), None, "it is left to the operator");
 
     let mut next = Supervisor::new(id(4), "process");
     next.set_view(s(70), &view(5, &[2, 5]));
-    next.set_leading(s(70), true, &told[0]);
+    next.set_leading(s(70), true, &told[3]);
     assert_eq!(deeds(&mut next), [Step::Inspect(id(5))], "node 2 stays given up");
-    // The operator has mended it.
+    // The operator has mended it; dead once more it is one too many.
     next.set_view(s(80), &view(5, &[5]));
-    assert_eq!(deeds(&mut next), [Step::CrashLooping(vec![])]);
+    let revivals = |steps: Vec<Step>| steps.iter().any(|s| matches!(s, Step::Revive { .. }));
+    assert_eq!(steps(&mut next), [Step::Tell(vec![trouble(2, 3, 287, false)])]);
     next.set_view(s(90), &view(5, &[2, 5]));
     assert_eq!(deeds(&mut next), [Step::Inspect(id(2))]);
+    next.inspected(s(90), id(2), Evidence::Exited);
+    assert!(!revivals(steps(&mut next)));
+    next.set_view(s(400), &view(5, &[5]));
+    next.set_view(s(401), &view(5, &[2, 5]));
+    next.inspected(s(401), id(2), Evidence::Exited);
+    assert!(revivals(steps(&mut next)), "five minutes later that is forgotten");
+}
+
+#[test]
+fn the_limit_is_the_nodes_not_the_supervisors() {
+    let mut supervisor = leading();
+    supervisor.set_leading(s(100), true, &[trouble(2, 2, 290, false)]);
+    supervisor.set_view(s(100), &view(5, &[2]));
+    supervisor.inspected(s(100), id(2), Evidence::Exited);
+    assert!(deeds(&mut supervisor).contains(&start(id(2))), "the third");
+    supervisor.revived(s(100), id(2), Ok(()));
+    supervisor.tick(s(103));
+    supervisor.inspected(s(103), id(2), Evidence::Exited);
+    let told = vec![trouble(2, 3, 297, true)];
+    assert!(steps(&mut supervisor).contains(&Step::Tell(told)), "a fourth there is not");
 }
 
 #[test]

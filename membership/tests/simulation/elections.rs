@@ -105,6 +105,15 @@ fn what_the_leader_gave_up_is_known_to_all_and_to_the_next_leader() {
         world.until(ms(8_000), World::all_follow).expect("another one leads");
         world.run_for(ms(3_000));
         assert!(told(&world, count - 1), "and has taken it over");
+        world.nodes[count - 1].crash_looping.clear();
+        world.start(count - 1);
+        world.until(ms(8_000), World::all_follow).expect("it leads again");
+        world.run_for(ms(5_000));
+        assert!(told(&world, count), "and was told what it had forgotten");
+        world.start(0);
+        world.until(ms(8_000), World::all_follow).expect("the operator has mended it");
+        world.run_for(ms(3_000));
+        assert!((0..count).all(|n| world.nodes[n].crash_looping.is_empty()), "it lives");
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_membership::{
-    DetectorConfig, Effect, Identity, KnownPeer, Membership, Output, Profile, View, next_generation,
+    DetectorConfig, Effect, Identity, KnownPeer, Membership, Output, Profile, Trouble, View,
+    next_generation,
 };
 use cortado_protocol::NodeId;
 use cortado_protocol::limits::GOSSIP_BYTES;
@@ -141,7 +142,9 @@ impl World {
     /// A leader leaves nodes to the operator.
     pub(crate) fn give_up(&mut self, n: usize, nodes: Vec<NodeId>) {
         let now = self.now;
-        self.member(n).set_crash_looping(now, nodes);
+        let trouble = |node| Trouble { node, revivals: 3, counts_for_s: 300, given_up: true };
+        let troubles: Vec<_> = nodes.into_iter().map(trouble).collect();
+        self.member(n).add_troubles(now, &troubles);
         self.carry_out(n);
     }
 
@@ -272,7 +275,7 @@ impl World {
             let output = match effect {
                 Effect::Membership(output) => output,
                 Effect::Leader(lead) => {
-                    self.nodes[from].crash_looping = lead.crash_looping;
+                    self.nodes[from].crash_looping = lead.crash_looping();
                     self.view_changed = true;
                     continue;
                 }

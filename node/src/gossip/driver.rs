@@ -1,6 +1,6 @@
 //! The loop of detector and election: datagrams in, timers, effects out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cortado_membership::{DetectorConfig, Effect, Lead, Membership, Output, View};
@@ -33,11 +33,12 @@ pub(super) struct Driver {
     links: Links,
     arriving: mpsc::Receiver<Arrival>,
     seeds: watch::Receiver<Vec<SocketAddr>>,
+    address: watch::Receiver<IpAddr>,
     memory: Box<dyn Memory>,
     news: News,
     history: History,
     started: Instant,
-    /// Looks seeds up; ends with the driver.
+    /// Looks names up; ends with the driver.
     _look_up: JoinSet<()>,
 }
 
@@ -69,6 +70,10 @@ impl Driver {
         let (found, seeds) = watch::channel(addresses);
         let mut look_up = JoinSet::new();
         look_up.spawn(seeds::look_up(config.seeds, found));
+        let (moved, address) = watch::channel(me.ip);
+        if config.follow_own_name {
+            look_up.spawn(seeds::follow_own_name(config.bind.ip(), moved));
+        }
         let (links, arriving) = Links::new(endpoint.clone(), config.tls.cluster());
         Ok(Self {
             membership,
@@ -77,6 +82,7 @@ impl Driver {
             links,
             arriving,
             seeds,
+            address,
             memory,
             news,
             history: config.history,
@@ -93,7 +99,7 @@ impl Driver {
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command>,
     ) -> Result<(), GossipError> {
-        let mut looking_up = true;
+        let (mut looking_up, mut following) = (true, true);
         self.carry_out()?;
         loop {
             let deadline = self.membership.next_deadline().map(|at| self.started + at);
@@ -114,8 +120,8 @@ impl Driver {
                     Some(Command::Draining(draining)) => {
                         self.membership.set_draining(self.now(), draining);
                     }
-                    Some(Command::CrashLooping(nodes)) => {
-                        self.membership.set_crash_looping(self.now(), nodes);
+                    Some(Command::Troubles(troubles)) => {
+                        self.membership.add_troubles(self.now(), &troubles);
                     }
                     Some(Command::Leave(said)) => {
                         self.membership.leave(self.now());
@@ -132,6 +138,11 @@ impl Driver {
                 changed = self.seeds.changed(), if looking_up => {
                     looking_up = changed.is_ok();
                     self.membership.set_seeds(self.seeds.borrow_and_update().clone());
+                }
+                changed = self.address.changed(), if following => {
+                    following = changed.is_ok();
+                    let address = *self.address.borrow_and_update();
+                    self.move_to(address);
                 }
                 () = due => self.tick().await,
             }
@@ -159,6 +170,13 @@ impl Driver {
             *old = refused;
             news
         });
+    }
+
+    fn move_to(&mut self, address: IpAddr) {
+        if self.membership.me().ip != address {
+            tracing::info!(%address, "this host has another address now; telling the others");
+            self.membership.set_address(self.now(), address);
+        }
     }
 
     fn take(&mut self, arrival: Arrival) {

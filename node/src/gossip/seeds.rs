@@ -1,11 +1,13 @@
-//! Looks seeds up, apart from the detector's loop: a name server that does not answer must not stop
+//! Looks seeds and the own address up, apart from the detector's loop: a name server that does not answer must not stop
 //! the probes. Nothing is cached, for a node that was recreated has a new address at once.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::watch;
+
+use crate::config::own_addresses;
 
 /// Pause between two rounds.
 const ROUND: Duration = Duration::from_secs(2);
@@ -39,5 +41,45 @@ pub(super) async fn look_up(seeds: Vec<String>, found: watch::Sender<Vec<SocketA
             return;
         }
         tokio::time::sleep(ROUND).await;
+    }
+}
+
+/// Looks up what this host's own name stands for, again and again: a container that is connected to
+/// its network anew has another address, and so may a host. Ends when nobody listens.
+pub(super) async fn follow_own_name(bind: IpAddr, mine: watch::Sender<IpAddr>) {
+    while !mine.is_closed() {
+        tokio::time::sleep(ROUND).await;
+        let looking = tokio::task::spawn_blocking(move || own_addresses(bind));
+        // Empty while the host is cut off: it may get the same address again.
+        let found = looking.await.unwrap_or_default();
+        mine.send_if_modified(|mine| move_to(mine, &found));
+    }
+}
+
+/// Takes another address only if the present one is gone. Tells whether it did.
+fn move_to(mine: &mut IpAddr, found: &[IpAddr]) -> bool {
+    match found.first() {
+        Some(other) if !found.contains(mine) => {
+            *mine = *other;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_kept_while_it_is_good() {
+        let [old, new, other] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse().unwrap());
+        for (found, expected) in
+            [(&[][..], old), (&[old], old), (&[new, old], old), (&[new, other], new)]
+        {
+            let mut mine = old;
+            assert_eq!(move_to(&mut mine, found), expected != old);
+            assert_eq!(mine, expected);
+        }
     }
 }

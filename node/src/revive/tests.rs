@@ -1,5 +1,7 @@
 //! The contract every reviver keeps, and what each does beyond it.
 
+mod docker;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use cortado_local::{By, Place};
 use rustix::process::Signal;
 
 use super::*;
+use crate::driver::unix_ms;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

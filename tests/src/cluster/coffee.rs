@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Cluster, Cortado, path_text, wait_for};
+use super::{Client, Cluster, Cortado, path_text, wait_for};
 use crate::oracle::{self, Answer};
 
 /// How large a dataset is.
@@ -80,7 +80,7 @@ impl Coffee {
     ///
     /// # Panics
     /// If it is not so.
-    pub fn check(&self, cluster: &Cluster, job: &str, out: &str) {
+    pub fn check(&self, cluster: &Client, job: &str, out: &str) {
         self.check_reports(&cluster.path(out));
         // Whoever is the home now, and wherever it was before: done is done.
         assert_eq!(cluster.status(job)["state"], "done");

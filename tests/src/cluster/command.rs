@@ -16,7 +16,7 @@ use super::Deadline;
 const LIMIT_SECONDS: u64 = 60;
 
 /// The folder of the programs. Programs of this crate run there too, tests below it, in `deps`.
-pub(super) fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
     let folder = program.parent().expect("a program lies in a folder");
     let above = folder.parent().filter(|_| folder.ends_with("deps"));

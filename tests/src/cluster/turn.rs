@@ -5,11 +5,11 @@ use std::fs::File;
 use super::command::programs;
 
 /// Held while a cluster runs.
-pub(super) struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
+pub(crate) struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Turn {
     /// Waits for the others. The lock goes with the process, however it ends.
-    pub(super) fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let path = programs().join("cluster-tests.lock");
         let file = File::create(&path).expect("the folder of the programs can be written to");
         file.lock().expect("a local file can be locked");

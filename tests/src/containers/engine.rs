@@ -1,0 +1,86 @@
+//! The container engine of this machine, by its command line, as users speak to it.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Where the engine listens unless `DOCKER_HOST` says otherwise.
+const SOCKET: &str = "/var/run/docker.sock";
+/// If this variable is `1`, a machine without an engine fails the tests.
+const REQUIRED: &str = "CORTADO_REQUIRE_DOCKER";
+
+/// An engine that answers.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    /// `docker compose` or `docker-compose`.
+    compose: &'static [&'static str],
+    /// Its socket.
+    pub(super) socket: PathBuf,
+}
+
+impl Engine {
+    /// None if there is none to test with, which is said on standard error.
+    ///
+    /// # Panics
+    /// If there is none, and there must be.
+    pub(super) fn find() -> Option<Self> {
+        match Self::look() {
+            Ok(engine) => Some(engine),
+            Err(why) if env::var_os(REQUIRED).is_some_and(|value| value == "1") => {
+                panic!("{REQUIRED}=1, but {why}")
+            }
+            Err(why) => {
+                eprintln!("skipped: {why}");
+                None
+            }
+        }
+    }
+
+    fn look() -> Result<Self, String> {
+        try_docker(&["version", "--format", "{{.Server.Version}}"])
+            .map_err(|why| format!("no container engine answers: {why}"))?;
+        let host = env::var("DOCKER_HOST").unwrap_or_default();
+        let socket = PathBuf::from(host.strip_prefix("unix://").unwrap_or(SOCKET));
+        if !socket.exists() {
+            return Err(format!("the engine has no socket at {}", socket.display()));
+        }
+        let answers = |compose: &&&[&str]| run(command(compose).arg("version")).is_ok();
+        let known: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
+        let compose = known.iter().find(answers).copied();
+        let compose = compose.ok_or("there is neither `docker compose` nor `docker-compose`")?;
+        Ok(Self { compose, socket })
+    }
+
+    /// `docker compose`, to be completed.
+    pub(super) fn compose(&self) -> Command {
+        command(self.compose)
+    }
+}
+
+fn command(words: &[&str]) -> Command {
+    let (program, arguments) = words.split_first().expect("a command has a program");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}
+
+/// Runs a command to its end and returns what it printed.
+pub(super) fn run(command: &mut Command) -> Result<String, String> {
+    let what = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{what}: {e}"))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{what}: {}: {}", output.status, errors.trim_end()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// `docker ARGUMENTS`, and what it printed.
+pub(super) fn try_docker(arguments: &[&str]) -> Result<String, String> {
+    run(Command::new("docker").args(arguments))
+}
+
+/// `docker ARGUMENTS`, which must work, and what it printed.
+pub(super) fn docker(arguments: &[&str]) -> String {
+    try_docker(arguments).unwrap_or_else(|why| panic!("{why}"))
+}

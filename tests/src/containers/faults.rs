@@ -1,0 +1,91 @@
+//! What befalls containers.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::engine::{docker, run};
+use super::{Containers, WHOLE};
+use crate::cluster::wait_for;
+
+impl Containers {
+    /// Kills nodes (SIGKILL), all at the same moment.
+    pub fn kill(&self, names: &[&str]) {
+        let states = self.states();
+        std::thread::scope(|scope| {
+            for name in names {
+                let id = &states[*name].id;
+                scope.spawn(move || docker(&["kill", id]));
+            }
+        });
+    }
+
+    /// Stops a node in its tracks.
+    pub fn pause(&self, name: &str) {
+        let _ = docker(&["pause", &self.state(name).id]);
+    }
+
+    /// Stops a node as an operator does (SIGTERM), and waits for its end.
+    pub fn stop(&self, name: &str) {
+        let _ = docker(&["stop", &self.state(name).id]);
+    }
+
+    /// Starts a node as an operator does.
+    pub fn start(&self, name: &str) {
+        let _ = docker(&["start", &self.state(name).id]);
+    }
+
+    /// Pulls a node's plug.
+    pub fn disconnect(&self, name: &str) {
+        let _ = docker(&["network", "disconnect", &self.network(), &self.state(name).id]);
+    }
+
+    /// Puts it in again.
+    pub fn connect(&self, name: &str) {
+        let (network, id) = (self.network(), self.state(name).id);
+        let _ = docker(&["network", "connect", "--alias", name, &network, &id]);
+    }
+
+    /// Gives a node an empty disk and starts it. It must have been stopped.
+    pub fn replace_disk(&self, name: &str) {
+        let _ = docker(&["rm", &self.state(name).id]);
+        let volume = format!("{}_{}", self.name, name.replace("node-", "data-"));
+        let _ = docker(&["volume", "rm", &volume]);
+        let _ = self.compose(&["up", "-d", name]);
+    }
+
+    /// The nodes can't reach the engine any more.
+    pub fn close_engine(&mut self) {
+        self.proxy.as_mut().expect("the cluster is behind a proxy").close();
+    }
+
+    /// They can.
+    pub fn open_engine(&mut self) {
+        self.proxy.as_mut().expect("the cluster is behind a proxy").open();
+    }
+
+    /// Stops and removes the whole cluster, disks too, as an operator does.
+    pub fn down(&self) {
+        let _ = self.compose(&["down", "-v"]);
+    }
+
+    /// Waits until a node says that something happened to another one.
+    pub fn await_event(&self, event: &str, node: &str) -> Value {
+        wait_for(&format!("event {event} about {node}"), WHOLE, || {
+            self.events().into_iter().find(|seen| seen["event"] == event && seen["node"] == node)
+        })
+    }
+
+    /// Whether anything of the cluster is left on this machine: containers, networks, volumes.
+    #[must_use]
+    pub fn remains(&self) -> Vec<String> {
+        let ours = format!("label=com.docker.compose.project={}", self.name);
+        let list = |kind: &[&str]| {
+            let mut command = Command::new("docker");
+            let listed = run(command.args(kind).args(["-q", "--filter", &ours]));
+            listed.unwrap_or_else(|why| panic!("{why}"))
+        };
+        let lists = [list(&["ps", "-a"]), list(&["network", "ls"]), list(&["volume", "ls"])];
+        lists.iter().flat_map(|list| list.lines()).map(str::to_owned).collect()
+    }
+}

@@ -1,0 +1,229 @@
+//! Nodes in containers are killed, paused, cut off, emptied and stopped during uploads. They come back
+//! by the engine, nobody else is touched, and the reports are the oracle's, to the last byte.
+//!
+//! Skipped, and it says so, where no engine answers; `CORTADO_REQUIRE_DOCKER=1` forbids that.
+//! `CORTADO_LONG=1` makes it thorough: five rounds of restarts, an engine that is gone for 30 s.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tests::cluster::{Coffee, Deadline, Shape, job_id, path_text, wait_for};
+use tests::containers::{Containers, Hit};
+
+/// Whether the long form is wanted.
+fn long() -> bool {
+    std::env::var_os("CORTADO_LONG").is_some_and(|value| value == "1")
+}
+
+/// Uploads, lets something happen at 30 % of it, and expects the right answer.
+fn during_upload(cluster: &Containers, data: &Coffee, job: u64, fault: impl FnOnce(&str)) {
+    let job = job_id(job);
+    let run = cluster.run_coffee(data.dir(), &job, &job).upload_rate(Shape::SLOW).spawn();
+    cluster.await_upload(&job, 30);
+    fault(&job);
+    run.wait().ok();
+    data.check(cluster, &job, &job);
+}
+
+/// Kills nodes and waits until they are back.
+fn kill(cluster: &Containers, what: &'static str, names: &[&str]) {
+    let hit = Hit::now(cluster, what);
+    cluster.kill(names);
+    hit.await_back(cluster, names);
+}
+
+#[test]
+fn killed_containers_are_back_and_the_answers_are_right() {
+    let Some(cluster) = Containers::up(5) else { return };
+    let data = Coffee::new(Shape::MIDDLE);
+    during_upload(&cluster, &data, 1, |job| {
+        let roles = [cluster.home(job), cluster.supervisor()];
+        let names = cluster.names();
+        let worker = names.iter().find(|name| !roles.contains(name)).unwrap();
+        kill(&cluster, "a worker is killed", &[worker]);
+    });
+    during_upload(&cluster, &data, 2, |job| {
+        kill(&cluster, "a job's home is killed", &[&cluster.home(job)]);
+    });
+    during_upload(&cluster, &data, 3, |_| {
+        kill(&cluster, "the supervisor is killed", &[&cluster.supervisor()]);
+    });
+    during_upload(&cluster, &data, 4, |_| {
+        kill(&cluster, "all but one are killed", &["node-1", "node-2", "node-4", "node-5"]);
+    });
+    // An operator's way to end it: nobody is brought back then.
+    cluster.down();
+    assert_eq!(cluster.remains(), Vec::<String>::new());
+}
+
+#[test]
+fn paused_cut_off_and_emptied_containers_are_whole_again() {
+    let Some(cluster) = Containers::up(4) else { return };
+    let data = Coffee::new(Shape::MIDDLE);
+    during_upload(&cluster, &data, 1, |job| {
+        let home = cluster.home(job);
+        let hit = Hit::now(&cluster, "a node is paused");
+        cluster.pause(&home);
+        // Longer than any failure detector waits; it is ended and started then.
+        hit.await_back(&cluster, &[&home]);
+    });
+    during_upload(&cluster, &data, 2, |_| {
+        let cut = ["node-2", "node-3"];
+        let before = Hit::now(&cluster, "two nodes are cut off");
+        cut.iter().for_each(|name| cluster.disconnect(name));
+        for name in cut {
+            let left = cluster.await_event("left_alone", name);
+            assert!(left["reason"].as_str().unwrap().contains("well"), "{left}");
+        }
+        let healed = Instant::now();
+        // The engine gives out the lowest free address: in turn, each gets what was the other's.
+        let mut turn = cut;
+        turn.sort_by_key(|name| std::cmp::Reverse(before.address(name).to_owned()));
+        turn.iter().for_each(|name| cluster.connect(name));
+        cluster.await_whole();
+        let whole = healed.elapsed().as_secs_f32();
+        let moved = cut.map(|name| before.address(name) != cluster.state(name).address);
+        println!(
+            "two nodes are cut off: whole {whole:.2} s after that; other addresses: {moved:?}"
+        );
+        before.expect_others_untouched(&cluster, &[]);
+    });
+    // Data goes to their new addresses, too: every copy is where it belongs.
+    cluster.await_moves();
+    during_upload(&cluster, &data, 3, |_| {
+        cluster.await_whole();
+        cluster.stop("node-3");
+        assert_eq!(cluster.state("node-3").exit_code, 0);
+        let began = Instant::now();
+        cluster.replace_disk("node-3");
+        cluster.await_whole();
+        let whole = began.elapsed();
+        cluster.await_moves();
+        println!(
+            "a disk is replaced: whole {:.2} s after the start, all copies there after {:.2} s",
+            whole.as_secs_f32(),
+            began.elapsed().as_secs_f32()
+        );
+    });
+    let (again, address) = (path_text(&cluster.path("again")), cluster.address("node-3"));
+    cluster.cortado(&["result", &job_id(1), "--out", &again, "--connect", &address]).run().ok();
+    data.check_reports(&cluster.path("again"));
+    // Whom the operator stopped he starts himself.
+    assert!(
+        cluster.events().iter().all(|seen| seen["event"] != "reviving" || seen["node"] != "node-3")
+    );
+}
+
+#[test]
+fn nodes_are_restarted_one_after_the_other_under_load() {
+    let Some(cluster) = Containers::up(4) else { return };
+    let data = Coffee::new(Shape::MIDDLE);
+    let patience = cluster.state("node-1").stop_seconds;
+    assert!(patience > Some(20), "less than a drain may take: {patience:?}");
+    let over = AtomicBool::new(false);
+    // Who is asked for the progress: not the node that is just away.
+    let asked = Mutex::new("node-4".to_owned());
+    let stalls = std::thread::scope(|scope| {
+        let uploads = scope.spawn(|| {
+            let mut stalls = Vec::new();
+            while stalls.is_empty() || !over.load(Ordering::Relaxed) {
+                let job = job_id(stalls.len() as u64 + 1);
+                stalls.push(upload_and_watch(&cluster, &data, &job, &asked));
+            }
+            stalls
+        });
+        for _ in 0..if long() { 5 } else { 1 } {
+            for name in cluster.names() {
+                let other = if name == "node-1" { "node-2" } else { "node-1" };
+                *asked.lock().unwrap() = other.to_owned();
+                let began = Instant::now();
+                cluster.stop(&name);
+                let stopped = began.elapsed();
+                assert_eq!(cluster.state(&name).exit_code, 0, "handed over in time");
+                cluster.start(&name);
+                cluster.await_whole();
+                let whole = began.elapsed();
+                cluster.await_moves();
+                println!(
+                    "{name} is restarted: stopped after {:.2} s, whole after {:.2} s, all in place after {:.2} s",
+                    stopped.as_secs_f32(),
+                    whole.as_secs_f32(),
+                    began.elapsed().as_secs_f32()
+                );
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        uploads.join().unwrap()
+    });
+    let longest = stalls.iter().max().unwrap();
+    println!("{} uploads, at most {:.2} s without progress", stalls.len(), longest.as_secs_f32());
+    assert!(
+        cluster.events().iter().all(|seen| seen["event"] != "reviving"),
+        "who was stopped stays down"
+    );
+}
+
+/// Uploads, expects the right answer, and returns the longest time without a batch becoming durable.
+fn upload_and_watch(
+    cluster: &Containers,
+    data: &Coffee,
+    job: &str,
+    asked: &Mutex<String>,
+) -> Duration {
+    let run = cluster.run_coffee(data.dir(), job, job).upload_rate(Shape::SLOW / 3);
+    let mut run = run.within(150).spawn();
+    let (mut bytes, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
+    let deadline = Deadline::after(150);
+    while run.is_running() && deadline.next_look() {
+        let address = cluster.address(&asked.lock().expect("nobody panics with it"));
+        let status = cluster.cortado(&["status", job, "--json", "--connect", &address]).run();
+        if status.code != Some(0) {
+            continue;
+        }
+        let status = status.json();
+        if status["state"] != "uploading" {
+            break;
+        }
+        let tables = status["tables"].as_array().expect("a list of tables");
+        let now: u64 = tables.iter().filter_map(|table| table["bytes"].as_u64()).sum();
+        if now > bytes {
+            if bytes > 0 {
+                longest = longest.max(since.elapsed());
+            }
+            (bytes, since) = (now, Instant::now());
+        }
+    }
+    run.wait().ok();
+    data.check(cluster, job, job);
+    longest
+}
+
+#[test]
+fn the_engine_is_gone_for_a_while_and_the_data_path_does_not_care() {
+    let Some(mut cluster) = Containers::up_behind_proxy(3) else { return };
+    let data = Coffee::new(Shape::MIDDLE);
+    let job = job_id(1);
+    let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
+    cluster.await_upload(&job, 30);
+    cluster.close_engine();
+    let gone = Instant::now();
+    let hit = Hit::now(&cluster, "the engine is gone, a node is killed");
+    cluster.kill(&["node-1"]);
+    let left = cluster.await_event("left_alone", "node-1");
+    assert!(left["reason"].as_str().unwrap().contains("nothing is known"), "{left}");
+    run.wait().ok();
+    data.check(&cluster, &job, "out");
+    let limit = Duration::from_secs(if long() { 30 } else { 6 });
+    wait_for("the engine to have been gone for long enough", 60, || {
+        (gone.elapsed() >= limit).then_some(())
+    });
+    assert_eq!(cluster.state("node-1").status, "exited", "nobody could start it");
+    cluster.open_engine();
+    let open = Instant::now();
+    hit.await_back(&cluster, &["node-1"]);
+    println!("… {:.2} s after the engine was there again", open.elapsed().as_secs_f32());
+    let (again, address) = (path_text(&cluster.path("again")), cluster.address("node-1"));
+    cluster.cortado(&["result", &job, "--out", &again, "--connect", &address]).run().ok();
+    data.check_reports(&cluster.path("again"));
+}
