@@ -77,6 +77,7 @@ pub async fn upload(
         heard: Instant::now(),
         queued: false,
         done: false,
+        ended: false,
         last_reason: String::from("no node was reached yet"),
     };
     upload.learn_members();
@@ -86,6 +87,10 @@ pub async fn upload(
         upload.send();
         if upload.done {
             return Ok(());
+        }
+        if upload.ended {
+            let status = crate::job::status(cluster, spec.job, Duration::ZERO).await?;
+            return crate::job::ended(&status).map_or(Ok(()), Err);
         }
         let sent = !reading && upload.schedule.is_idle() && upload.ends.is_empty();
         if sent && upload.declarations.is_empty() {
@@ -132,6 +137,8 @@ struct Upload<'a> {
     queued: bool,
     /// Whether the job is done: another client has sent the rest.
     done: bool,
+    /// Whether a batch was refused because the job has ended; its status says how.
+    ended: bool,
     last_reason: String,
 }
 
@@ -271,6 +278,7 @@ impl Upload<'_> {
             BatchOutcome::Refused(error) if error.kind == ErrorKind::Unavailable => {
                 self.not_now(node, key, &error.message);
             }
+            BatchOutcome::Refused(error) if error.kind == ErrorKind::Ended => self.ended = true,
             BatchOutcome::Refused(error) => return Err(error.into()),
         }
         Ok(())

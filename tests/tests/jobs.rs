@@ -31,6 +31,22 @@ fn four_clients_at_once_while_a_node_dies() {
 }
 
 #[test]
+fn a_client_that_another_one_overtakes_gets_the_result_too() {
+    let cluster = Cluster::up(3);
+    let data = Coffee::new(Shape::MIDDLE);
+    let job = job_id(1);
+    let slow = cluster.run_coffee(data.dir(), &job, "slow").upload_rate(Shape::SLOW / 2).spawn();
+    cluster.await_upload(&job, 10);
+    let (folder, out) = (path_text(data.dir()), path_text(&cluster.path("fast")));
+    cluster.cortado(&["resume", &job, "--data", &folder, "--out", &out]).run().ok();
+    // In the middle of sending, it is told that the job has ended.
+    slow.wait().ok();
+    for out in ["fast", "slow"] {
+        data.check(&cluster, &job, out);
+    }
+}
+
+#[test]
 fn submitting_is_idempotent_and_every_node_has_the_result() {
     let cluster = Cluster::up(5);
     let (data, other) = (Coffee::new(Shape::TINY), Coffee::new(Shape { seed: 9, ..Shape::TINY }));
