@@ -1,4 +1,4 @@
-//! Tells the program its git revision, if it is built from a repository.
+//! Tells a program its git revision, if it is built from a repository. The daemon is built with it too.
 
 use std::process::Command;
 
@@ -13,7 +13,6 @@ fn main() {
         .or_else(|| git(&["describe", "--always", "--dirty", "--abbrev=12"]));
     println!("cargo::rustc-env=CORTADO_REVISION={}", revision.as_deref().unwrap_or("unknown"));
     println!("cargo::rerun-if-env-changed=CORTADO_REVISION");
-    println!("cargo::rerun-if-changed=build.rs");
     for name in ["HEAD", "refs/heads"] {
         if let Some(path) = git(&["rev-parse", "--git-path", name]) {
             println!("cargo::rerun-if-changed={path}");

@@ -41,11 +41,19 @@ cargo build --release -q -p cortado -p cortado-node -p tests --bin cortado --bin
 
 work=$(mktemp -d)
 project=cortado-chaos-$$
+child=''
 
 down() {
     local code=$?
     trap - EXIT INT TERM
+    if [[ -n $child ]]; then
+        # Its clients first: they would try for a while to reach the cluster.
+        pkill -TERM -P "$child" || true
+        kill "$child" 2>/dev/null || true
+        wait "$child" || true
+    fi
     case $where in
+        there) [[ -z $child ]] || "$target/cortado" --cluster "$profile" chaos heal || true ;;
         local) "$target/cortado" local down --dir "$work/cluster" --wipe >/dev/null 2>&1 || true ;;
         docker) compose down --volumes --timeout 1 >/dev/null 2>&1 || true ;;
     esac
@@ -81,7 +89,11 @@ trap 'exit 143' TERM
 for ((run = 0; run < runs; run++)); do
     # Each run has a cluster of its own: supervisors remember how often they started a node.
     up
-    "$target/chaos" --cluster "$profile" --seed $((seed + run)) "${options[@]}"
+    # In the background, so that a signal is heeded at once.
+    "$target/chaos" --cluster "$profile" --seed $((seed + run)) "${options[@]}" &
+    child=$!
+    wait "$child"
+    child=''
     case $where in
         local) "$target/cortado" local down --dir "$work/cluster" --wipe >/dev/null ;;
         docker) compose down --volumes --timeout 1 >/dev/null && rm -rf "$profile" ;;

@@ -42,7 +42,7 @@ pub struct Flags {
     /// What to do instead of running a node.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Print version and protocol version.
+    /// Print version, git revision and protocol version.
     #[arg(long, short = 'V')]
     pub version: bool,
 }

@@ -15,8 +15,9 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     if flags.version {
         println!(
-            "cortado-node {} (protocol {})",
+            "cortado-node {} ({}, protocol {})",
             env!("CARGO_PKG_VERSION"),
+            env!("CORTADO_REVISION"),
             cortado_protocol::PROTOCOL_VERSION
         );
         return ExitCode::SUCCESS;
