@@ -64,7 +64,7 @@ down() {
 compose() {
     local program=(docker compose)
     docker compose version >/dev/null 2>&1 || program=(docker-compose)
-    "${program[@]}" --project-name "$project" --file docker-compose.yml "$@"
+    "${program[@]}" --project-name "$project" --file "$work/compose.yml" "$@"
 }
 
 up() {
@@ -75,10 +75,11 @@ up() {
             ;;
         docker)
             profile=$work/compose
-            scripts/image.sh
-            CORTADO_ALLOW_CHAOS=true COMPOSE_DIR=$profile CLUSTER_NAME=$project \
+            # Other ports than a cluster that may be up already has.
+            CORTADO_ALLOW_CHAOS=true COMPOSE_DIR=$profile COMPOSE_FILE=$work/compose.yml \
+                CLUSTER_NAME=$project IMAGE=cortado-chaos FIRST_PORT=${FIRST_PORT:-27402} \
                 CORTADO=$target/cortado scripts/compose.sh "$nodes" >/dev/null
-            compose up --detach >/dev/null
+            compose up --detach >/dev/null 2>&1
             ;;
     esac
 }
@@ -86,6 +87,8 @@ up() {
 trap down EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+# The program that was just built, with its libraries.
+[[ $where != docker ]] || PROGRAM=$target/cortado-node scripts/image.sh cortado-chaos >/dev/null
 for ((run = 0; run < runs; run++)); do
     # Each run has a cluster of its own: supervisors remember how often they started a node.
     up
