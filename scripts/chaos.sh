@@ -99,6 +99,6 @@ for ((run = 0; run < runs; run++)); do
     child=''
     case $where in
         local) "$target/cortado" local down --dir "$work/cluster" --wipe >/dev/null ;;
-        docker) compose down --volumes --timeout 1 >/dev/null && rm -rf "$profile" ;;
+        docker) compose down --volumes --timeout 1 >/dev/null 2>&1 && rm -rf "$profile" ;;
     esac
 done
