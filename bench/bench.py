@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import Cluster, Cost, Watched, measured
+from stages import profile
 
 HERE = Path(__file__).parent
 REPORTS = ["q1.csv", "q2_quantity.csv", "q2_revenue.csv", "q3.csv", "q4.csv"]
@@ -196,6 +197,12 @@ class Bench:
         print(f"a node with an empty disk has its {size / 1e6:.0f} MB again {seconds:.2f} s after its "
               f"process was started; from the first delta to the last {rate / 1e6:.0f} MB/s")
 
+    def profile(self):
+        """Where the processors' time goes."""
+        data = self.dataset("300")
+        with self.cluster() as cluster:
+            profile(cluster, data.folder, self.work / "out-profile", self.work)
+
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench.sh")
@@ -209,11 +216,12 @@ def main():
         ("--two-clients", "two clients at the same time"),
         ("--start", "start of a five-node cluster"),
         ("--catch-up", "a node with an empty disk comes back"),
+        ("--profile", "where the processors' time goes, by stage (needs perf)"),
     ]:
         parser.add_argument(flag, action="store_true", help=text)
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    modes = ["curve", "small", "two_clients", "start", "catch_up"]
+    modes = ["curve", "small", "two_clients", "start", "catch_up", "profile"]
     chosen = [mode for mode in modes if getattr(arguments, mode)]
     for mode in chosen:
         getattr(bench, mode)()
