@@ -88,16 +88,23 @@ fn after_any_cut_the_cluster_is_whole_without_a_restart_and_the_answer_is_exact(
         data.check(&cluster, &job, what);
     }
     // What does not divide the cluster must not harm it either.
-    for (number, (what, arguments)) in (11..).zip([
-        ("one way", &["oneway", "node-1", "node-4", "--for", LONG][..]),
-        ("loss", &["loss", "node-2,node-3", "--percent", "20", "--for", LONG]),
-        ("delay", &["delay", "node-5", "--ms", "100", "--for", LONG]),
-        ("full disk", &["disk-full", "node-2", "--for", LONG]),
+    for (number, (what, commands)) in (11..).zip([
+        ("one way", &[&["oneway", "node-1", "node-4", "--for", LONG][..]][..]),
+        (
+            "bridge",
+            &[
+                &["oneway", "node-1", "node-4", "--for", LONG],
+                &["oneway", "node-4", "node-1", "--for", LONG],
+            ],
+        ),
+        ("loss", &[&["loss", "node-2,node-3", "--percent", "20", "--for", LONG]]),
+        ("delay", &[&["delay", "node-5", "--ms", "100", "--for", LONG]]),
+        ("full disk", &[&["disk-full", "node-2", "--for", LONG]]),
     ]) {
         let job = job_id(number);
         let run = cluster.run_coffee(data.dir(), &job, what).upload_rate(Shape::SLOW).spawn();
         cluster.await_upload(&job, 20);
-        cluster.chaos(arguments);
+        commands.iter().for_each(|arguments| cluster.chaos(arguments));
         wait_for(&format!("most of job {job} to be durable"), 60, || {
             cluster.try_status(&job).filter(|status| uploaded_percent(status) >= 60)
         });

@@ -141,13 +141,7 @@ fn a_job_is_gone_everywhere_when_its_time_is_over() {
     cluster.run_coffee(data.dir(), &job, "out").run().ok();
     data.check_reports(&cluster.path("out"));
     for node in cluster.nodes() {
-        let address = node.client_addr().to_string();
-        wait_for(&format!("{} to forget the job", node.name()), 30, || {
-            let view = cluster.cortado(&["nodes", "--json", "--connect", &address]).run().ok();
-            let members = view.json()["members"].clone();
-            let own = |m: &&Value| m["id"] == node.name().as_str() && m["jobs"] == 0;
-            members.as_array().unwrap().iter().find(own).map(drop)
-        });
+        await_no_job(&cluster, node.name().as_str());
     }
     assert_eq!(cluster.json(&["jobs"]), Value::Array(Vec::new()));
     let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job]);
@@ -161,6 +155,39 @@ fn a_job_is_gone_everywhere_when_its_time_is_over() {
         let kept = files_with(&node.path().join("data"), b"transactions_202401.csv");
         assert!(kept.is_empty(), "{}: {kept:?}", node.name());
     }
+}
+
+#[test]
+fn a_job_does_not_return_with_a_node_that_was_away_when_it_was_dropped() {
+    let cluster = Cluster::up_with(3, "job_ttl_seconds = 4");
+    let data = Coffee::new(Shape::TINY);
+    let job = job_id(1);
+    cluster.run_coffee(data.dir(), &job, "out").run().ok();
+    cluster.await_moves();
+    cluster.kill("node-3");
+    for node in ["node-1", "node-2"] {
+        await_no_job(&cluster, node);
+    }
+    cluster.start("node-3");
+    cluster.await_members();
+    await_no_job(&cluster, "node-3");
+    for node in cluster.nodes() {
+        let address = node.client_addr().to_string();
+        let jobs = cluster.cortado(&["jobs", "--json", "--connect", &address]).run().ok();
+        assert_eq!(jobs.json(), Value::Array(Vec::new()), "{}", node.name());
+    }
+    let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job]);
+}
+
+/// Waits until a node has no record of any job.
+fn await_no_job(cluster: &Cluster, name: &str) {
+    let address = cluster.address(name);
+    wait_for(&format!("{name} to forget the job"), 30, || {
+        let view = cluster.cortado(&["nodes", "--json", "--connect", &address]).run().ok();
+        let members = view.json()["members"].clone();
+        let own = |m: &&Value| m["id"] == name && m["jobs"] == 0;
+        members.as_array().unwrap().iter().find(own).map(drop)
+    });
 }
 
 /// Files below a folder that hold these bytes.
