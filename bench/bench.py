@@ -80,8 +80,8 @@ class Bench:
         cost.seconds = json.loads(text)["seconds"]
         return cost
 
-    def cluster(self, nodes: int = 5) -> Cluster:
-        return Cluster(self.cortado, self.work / f"cluster-{nodes}", nodes)
+    def cluster(self, nodes: int = 5, *options: str) -> Cluster:
+        return Cluster(self.cortado, self.work / f"cluster-{nodes}", nodes, options)
 
     def same(self, left: Path, right: Path):
         for name in REPORTS:
@@ -174,7 +174,8 @@ class Bench:
         data = self.dataset("300")
         runs = []
         for _ in range(self.runs):
-            with self.cluster() as cluster:
+            # Who is killed stays dead, so that its disk can be emptied.
+            with self.cluster(5, "--reviver", "none") as cluster:
                 # Deltas are a small part of the input; several jobs make enough of them.
                 for _ in range(8):
                     cluster.job(data.folder, self.work / "out-catch-up")

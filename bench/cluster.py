@@ -53,14 +53,14 @@ def measured(command: list[str], log: Path | None = None) -> tuple[Cost, str]:
 class Cluster:
     """`cortado local` in a folder; stopped and wiped at the end of a `with`."""
 
-    def __init__(self, cortado: Path, folder: Path, nodes: int = 5):
-        self.cortado, self.folder, self.nodes = cortado, folder, nodes
+    def __init__(self, cortado: Path, folder: Path, nodes: int = 5, options: tuple[str, ...] = ()):
+        self.cortado, self.folder, self.nodes, self.options = cortado, folder, nodes, options
         self.log = folder.with_suffix(".log")
         self.up_seconds = 0.0
 
     def __enter__(self):
         self.remove()
-        self.up_seconds = self.local("up", "--nodes", str(self.nodes)).seconds
+        self.up_seconds = self.local("up", "--nodes", str(self.nodes), *self.options).seconds
         return self
 
     def __exit__(self, *_):

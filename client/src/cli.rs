@@ -63,7 +63,10 @@ fn run(arguments: Arguments) -> Result<(), Error> {
             output.bytes(&text)
         }
         command => {
+            // Files are read by other threads.
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(cores.div_ceil(2))
                 .enable_all()
                 .build()
                 .map_err(|source| Error::io("start", "the runtime".as_ref(), source))?;

@@ -63,7 +63,12 @@ fn health(data: &Path, ready: bool) -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // The engine's threads have work for every core; more of these would only take turns with them.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.div_ceil(2))
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(Stop::No);
         let mut term = signal(SignalKind::terminate())?;

@@ -55,6 +55,7 @@ pub(crate) fn recover(
             |header: &SegmentHeader| header.log_id == log_id && header.segment == segment.number;
         segment.header = segment.header.filter(ours);
     }
+    distrust(&mut found);
 
     let mut replay = Replay {
         storage: &**storage,
@@ -113,6 +114,16 @@ fn read_headers(
     }
     found.sort_by_key(|segment| segment.number);
     Ok(found)
+}
+
+/// Numbers grow from segment to segment. A header that says that its segment begins behind a later one
+/// would hide the records of all that follow: nothing it says counts.
+fn distrust(found: &mut [SegmentFile]) {
+    let mut least = u64::MAX;
+    for segment in found.iter_mut().rev() {
+        segment.header = segment.header.filter(|header| header.first_sequence <= least);
+        least = segment.header.map_or(least, |header| header.first_sequence);
+    }
 }
 
 /// The log's id stands in a file of its own and in every segment; either will do.
