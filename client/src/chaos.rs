@@ -114,8 +114,7 @@ impl Chaos {
             let alive = |node: &NodeId| {
                 view.members.iter().any(|m| m.id == *node && m.state == MemberState::Alive)
             };
-            let missing: Vec<_> =
-                self.nodes.keys().filter(|node| !alive(node)).map(NodeId::to_string).collect();
+            let missing: Vec<_> = self.nodes.keys().filter(|node| !alive(node)).collect();
             if missing.is_empty() {
                 return Ok(());
             }
@@ -123,7 +122,7 @@ impl Chaos {
                 return Err(Error::Unreachable(format!(
                     "not back after {} s: {}; see `cortado log`",
                     WHOLE_DEADLINE.as_secs(),
-                    missing.join(", ")
+                    NodeId::join(missing, ", ")
                 )));
             }
             tokio::time::sleep(ASK_EVERY).await;
@@ -151,8 +150,8 @@ impl Chaos {
 
     fn address(&self, node: NodeId) -> Result<SocketAddr, Error> {
         self.nodes.get(&node).copied().ok_or_else(|| {
-            let names: Vec<_> = self.nodes.keys().map(NodeId::to_string).collect();
-            Error::NotFound(format!("there is no node {node}; there are {}", names.join(", ")))
+            let names = NodeId::join(self.nodes.keys(), ", ");
+            Error::NotFound(format!("there is no node {node}; there are {names}"))
         })
     }
 }

@@ -54,6 +54,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
     let seed = uuid::Uuid::new_v4().as_u128();
     let chaos =
         settings.allow_chaos.then(|| Chaos::new(seed as u64, settings.disk_reserve_mib << 20));
+    let faults = chaos.as_ref().map(|chaos| chaos.network().clone());
     let disk = Disk::open(&settings.data, chaos.as_ref())?;
     let health = HealthPort::open(&settings.data, disk.state.clone())
         .context("can't answer for this node's health")?;
@@ -89,7 +90,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         tls: tls.clone(),
         boot: generation,
         log: log_id,
-        faults: chaos.as_ref().map(|chaos| chaos.network().clone()),
+        faults: faults.clone(),
     };
     let peers = Peers::start(config, resume, to_peers)?;
     let (to_clients, client_events) = mpsc::channel(clients::EVENTS);
@@ -119,7 +120,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         known,
         seed: seed as u64,
         history: history.clone(),
-        faults: chaos.as_ref().map(|chaos| chaos.network().clone()),
+        faults,
     };
     let gossip = Gossip::start(config, OnDisk(disk.state.clone()))?;
     if let Some(chaos) = chaos {

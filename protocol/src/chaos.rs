@@ -51,8 +51,7 @@ pub enum Disturbance {
 
 impl fmt::Display for Disturbance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names =
-            |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        let names = |nodes| NodeId::join(nodes, ", ");
         match self {
             Self::Cut(nodes) => write!(f, "cut off from {}", names(nodes)),
             Self::Mute(nodes) => write!(f, "not heard by {}", names(nodes)),

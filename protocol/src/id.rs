@@ -35,6 +35,11 @@ impl NodeId {
         // Only ASCII is ever stored.
         std::str::from_utf8(&self.0[..len]).unwrap_or_default()
     }
+
+    /// Names with `separator` between them.
+    pub fn join<'a>(nodes: impl IntoIterator<Item = &'a Self>, separator: &str) -> String {
+        nodes.into_iter().map(Self::as_str).collect::<Vec<_>>().join(separator)
+    }
 }
 
 impl FromStr for NodeId {

@@ -142,13 +142,12 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names =
-            |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+        let names = |nodes| NodeId::join(nodes, ",");
         match self {
             Self::Kill(node) => write!(f, "kill {node}"),
             Self::Pause(node) => write!(f, "pause {node}"),
             Self::Partition(groups) => {
-                let groups: Vec<_> = groups.iter().map(|group| names(group)).collect();
+                let groups: Vec<_> = groups.iter().map(names).collect();
                 write!(f, "partition {}", groups.join(" "))
             }
             Self::Oneway { from, to } => write!(f, "oneway {from} {to}"),

@@ -64,8 +64,7 @@ impl Weather {
             match chaos.inflict(&act.fault, act.lasts).await {
                 Ok(silent) if silent.is_empty() => {}
                 Ok(silent) => {
-                    let names: Vec<_> = silent.iter().map(NodeId::to_string).collect();
-                    act.note = Some(format!("{} did not answer", names.join(", ")));
+                    act.note = Some(format!("{} did not answer", NodeId::join(&silent, ", ")));
                 }
                 // It was dead already.
                 Err(Error::BadInput(reason))
@@ -113,33 +112,23 @@ struct Plan {
     nodes: Vec<NodeId>,
     at: Duration,
     until: Duration,
-    /// When each node was killed.
-    kills: BTreeMap<NodeId, Vec<Duration>>,
-    /// When each node was paused.
-    pauses: BTreeMap<NodeId, Vec<Duration>>,
+    kills: Budget,
+    pauses: Budget,
 }
 
 impl Plan {
     fn new(seed: u64, kinds: &[Kind], nodes: Vec<NodeId>, until: Duration) -> Self {
         let random = Random::new(seed, "weather");
         let (at, kinds) = (Duration::ZERO, kinds.to_vec());
-        let (kills, pauses) = (BTreeMap::new(), BTreeMap::new());
+        let (kills, pauses) = (Budget::of(KILLS), Budget::of(PAUSES));
         Self { random, kinds, nodes, at, until, kills, pauses }
     }
 
     /// None if it is not possible now.
     fn fault(&mut self, kind: Kind) -> Option<Fault> {
         Some(match kind {
-            Kind::Kill => {
-                Fault::Kill(spare(&mut self.random, &self.nodes, &mut self.kills, KILLS, self.at)?)
-            }
-            Kind::Pause => Fault::Pause(spare(
-                &mut self.random,
-                &self.nodes,
-                &mut self.pauses,
-                PAUSES,
-                self.at,
-            )?),
+            Kind::Kill => Fault::Kill(self.kills.hit(&mut self.random, &self.nodes, self.at)?),
+            Kind::Pause => Fault::Pause(self.pauses.hit(&mut self.random, &self.nodes, self.at)?),
             Kind::Partition => {
                 let (mut one, mut other) = (Vec::new(), Vec::new());
                 for node in &self.nodes {
@@ -179,20 +168,27 @@ impl Plan {
     }
 }
 
-/// Any of the nodes that were hit less than `budget` times lately; from now on it is hit once more.
-fn spare(
-    random: &mut Random,
-    nodes: &[NodeId],
-    hits: &mut BTreeMap<NodeId, Vec<Duration>>,
-    budget: usize,
-    now: Duration,
-) -> Option<NodeId> {
-    hits.values_mut().for_each(|times| times.retain(|at| *at + BUDGET_WINDOW > now));
-    let left = |node: &&NodeId| hits.get(node).is_none_or(|times| times.len() < budget);
-    let left: Vec<_> = nodes.iter().filter(left).copied().collect();
-    let node = *left.get(random.below(left.len().max(1) as u64) as usize)?;
-    hits.entry(node).or_default().push(now);
-    Some(node)
+/// How often each node may be hit within [`BUDGET_WINDOW`].
+struct Budget {
+    most: usize,
+    /// When each node was hit lately.
+    hits: BTreeMap<NodeId, Vec<Duration>>,
+}
+
+impl Budget {
+    fn of(most: usize) -> Self {
+        Self { most, hits: BTreeMap::new() }
+    }
+
+    /// Hits any of the nodes that may be hit now; none if there is none.
+    fn hit(&mut self, random: &mut Random, nodes: &[NodeId], now: Duration) -> Option<NodeId> {
+        self.hits.values_mut().for_each(|times| times.retain(|at| *at + BUDGET_WINDOW > now));
+        let spare = |node: &&NodeId| self.hits.get(node).is_none_or(|hits| hits.len() < self.most);
+        let spare: Vec<_> = nodes.iter().filter(spare).copied().collect();
+        let node = *spare.get(random.below(spare.len().max(1) as u64) as usize)?;
+        self.hits.entry(node).or_default().push(now);
+        Some(node)
+    }
 }
 
 impl Iterator for Plan {

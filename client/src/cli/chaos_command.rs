@@ -56,7 +56,7 @@ pub(super) async fn run(
             let nodes = if nodes.is_empty() { chaos.nodes() } else { nodes };
             let silent = chaos.heal(&nodes).await?;
             output.show(&json!({ "healed": nodes, "unanswered": silent }), |_| {
-                format!("{} healed{}", names(&nodes), unanswered(&silent))
+                format!("{} healed{}", NodeId::join(&nodes, ", "), unanswered(&silent))
             })
         }
         ChaosCommand::Run { minutes, seed, only } => {
@@ -167,12 +167,8 @@ fn act_json(act: &Act) -> Value {
 fn unanswered(silent: &[NodeId]) -> String {
     match silent {
         [] => String::new(),
-        silent => format!(" ({} did not answer)", names(silent)),
+        silent => format!(" ({} did not answer)", NodeId::join(silent, ", ")),
     }
-}
-
-fn names(nodes: &[NodeId]) -> String {
-    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

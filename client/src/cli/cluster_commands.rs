@@ -129,10 +129,7 @@ fn ring_text(view: &RingView) -> String {
     let rows = view
         .slots
         .iter()
-        .map(|(slot, owners)| {
-            let owners: Vec<_> = owners.iter().map(NodeId::to_string).collect();
-            vec![slot.0.to_string(), owners.join(" ")]
-        })
+        .map(|(slot, owners)| vec![slot.0.to_string(), NodeId::join(owners, " ")])
         .collect();
     let slots = table(&["SLOT", "OWNERS"], &[0], rows);
     let moves = if view.moves.is_empty() {

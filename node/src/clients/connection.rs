@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cortado_protocol::client::ClientRequest;
 use cortado_protocol::frame;
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
@@ -81,7 +82,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
 /// Serves one request.
 async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Result<(), Ended> {
     let mut reader = FrameReader::new(recv, CLIENT_FRAME_BYTES);
-    let mut writer = FrameWriter::new(send);
+    let writer = FrameWriter::new(send);
     let gone = writer.unwanted();
     tokio::pin!(gone);
     let Some(bytes) = reader.peek_len().await? else { return Ok(()) };
@@ -104,27 +105,20 @@ async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Res
             response = shared.history.after(boot, after, wait) => response,
             () = &mut gone => return Err(Ended::Gone),
         };
-        writer.write(frame::encode(&response, b"")).await.map_err(|_| Ended::Gone)?;
-        writer.finish();
-        return Ok(());
+        return answer(writer, frame::encode(&response, b"")).await;
     }
     if let ClientRequest::Chaos(order) = request {
         let response = chaos::obey(shared.chaos.as_ref(), order, &shared.history);
-        writer.write(frame::encode(&response, b"")).await.map_err(|_| Ended::Gone)?;
-        writer.finish();
-        return Ok(());
+        return answer(writer, frame::encode(&response, b"")).await;
     }
     let ticket = next_ticket(&shared);
-    let (answer, answered) = oneshot::channel();
-    lock(&shared.waiting).insert(ticket, Waiting::Request(answer));
+    let (sender, answered) = oneshot::channel();
+    lock(&shared.waiting).insert(ticket, Waiting::Request(sender));
     report(&shared, ClientEvent::Request { ticket, request }).await?;
     tokio::select! {
         frame = answered => {
             // The sender goes only with an answer or with the node.
-            let frame = frame.map_err(|_| Ended::Stopped)?;
-            writer.write(frame).await.map_err(|_| Ended::Gone)?;
-            writer.finish();
-            Ok(())
+            answer(writer, frame.map_err(|_| Ended::Stopped)?).await
         }
         () = &mut gone => {
             if lock(&shared.waiting).remove(&ticket).is_some() {
@@ -133,4 +127,11 @@ async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Res
             Err(Ended::Gone)
         }
     }
+}
+
+/// Writes the only answer of a stream.
+async fn answer(mut writer: FrameWriter, frame: Bytes) -> Result<(), Ended> {
+    writer.write(frame).await.map_err(|_| Ended::Gone)?;
+    writer.finish();
+    Ok(())
 }
