@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::cluster::{Cortado, Deadline, Finished, path_text};
+use crate::cluster::{Cortado, Deadline, Finished};
 use crate::storm::{Client, dataset, upload_during};
 
 pub use report::Report;
@@ -98,6 +98,6 @@ impl Chaos {
     }
 
     fn cortado(&self, arguments: &[&str]) -> Cortado {
-        Cortado::new(&["--cluster", &path_text(&self.profile)]).args(arguments)
+        Cortado::at(&self.profile, arguments)
     }
 }

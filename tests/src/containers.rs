@@ -246,21 +246,6 @@ impl Containers {
             });
         }
     }
-
-    /// The node that brings others back.
-    #[must_use]
-    pub fn supervisor(&self) -> String {
-        wait_for("a supervisor", WHOLE, || {
-            let nodes = self.json(&["nodes"]);
-            nodes["supervisor"]["node"].as_str().map(str::to_owned)
-        })
-    }
-
-    /// What happened, by the word of all nodes that answer.
-    #[must_use]
-    pub fn events(&self) -> Vec<Value> {
-        self.cortado(&["log", "--json"]).run().ok().json_lines()
-    }
 }
 
 impl Deref for Containers {

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use tests::cluster::{Coffee, Deadline, Shape, job_id, path_text, wait_for};
 use tests::containers::{Containers, Hit};
 
+/// Seconds until there is a supervisor.
+const SUPERVISOR: u64 = 60;
+
 /// Whether the long form is wanted.
 fn long() -> bool {
     std::env::var_os("CORTADO_LONG").is_some_and(|value| value == "1")
@@ -38,7 +41,7 @@ fn killed_containers_are_back_and_the_answers_are_right() {
     let Some(cluster) = Containers::up(5) else { return };
     let data = Coffee::new(Shape::MIDDLE);
     during_upload(&cluster, &data, 1, |job| {
-        let roles = [cluster.home(job), cluster.supervisor()];
+        let roles = [cluster.home(job), cluster.supervisor(SUPERVISOR)];
         let names = cluster.names();
         let worker = names.iter().find(|name| !roles.contains(name)).unwrap();
         kill(&cluster, "a worker is killed", &[worker]);
@@ -47,7 +50,7 @@ fn killed_containers_are_back_and_the_answers_are_right() {
         kill(&cluster, "a job's home is killed", &[&cluster.home(job)]);
     });
     during_upload(&cluster, &data, 3, |_| {
-        kill(&cluster, "the supervisor is killed", &[&cluster.supervisor()]);
+        kill(&cluster, "the supervisor is killed", &[&cluster.supervisor(SUPERVISOR)]);
     });
     during_upload(&cluster, &data, 4, |_| {
         kill(&cluster, "all but one are killed", &["node-1", "node-2", "node-4", "node-5"]);

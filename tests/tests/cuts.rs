@@ -113,7 +113,7 @@ fn after_any_cut_the_cluster_is_whole_without_a_restart_and_the_answer_is_exact(
         data.check(&cluster, &job, what);
     }
     assert!(before == processes(), "a healthy node was restarted");
-    let log = cluster.cortado(&["log", "--json"]).run().ok().json_lines();
+    let log = cluster.events();
     let restarts: Vec<_> = log.iter().filter(|event| event["event"] == "reviving").collect();
     assert!(restarts.is_empty(), "{restarts:#?}");
 }

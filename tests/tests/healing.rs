@@ -30,23 +30,12 @@ fn heals(nodes: usize, job: u64, victims: impl FnOnce(&str) -> Vec<String>) {
     let job = job_id(job);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
     cluster.await_upload(&job, 30);
-    let names = victims(&supervisor(&cluster));
+    let names = victims(&cluster.supervisor(20));
     let before: Vec<_> = names.iter().map(|name| cluster.process(name)).collect();
     names.iter().for_each(|name| cluster.kill(name));
     await_back(&cluster, &names, &before);
     let _ = run.wait().ok();
     data.check(&cluster, &job, "out");
-}
-
-fn supervisor(cluster: &Cluster) -> String {
-    wait_for("a supervisor", 20, || {
-        let nodes = cluster.json(&["nodes"]);
-        nodes["supervisor"]["node"].as_str().map(str::to_owned)
-    })
-}
-
-fn events(cluster: &Cluster) -> Vec<Value> {
-    cluster.cortado(&["log", "--json"]).run().ok().json_lines()
 }
 
 #[test]
@@ -76,7 +65,7 @@ fn who_was_stopped_stays_down_and_a_killed_one_comes_back() {
     cluster.kill("node-4");
     await_back(&cluster, &["node-4".to_owned()], &[before]);
     assert!(!cluster.is_running("node-2"));
-    let seen = events(&cluster);
+    let seen = cluster.events();
     let about = |event: &str, node: &str| {
         seen.iter().filter(|seen| seen["event"] == event && seen["node"] == node).count()
     };
@@ -92,7 +81,7 @@ fn a_paused_node_is_replaced_once_its_health_check_fails() {
     let before = cluster.process("node-1");
     cluster.pause("node-1");
     await_back(&cluster, &["node-1".to_owned()], &[before]);
-    let seen = events(&cluster);
+    let seen = cluster.events();
     let killed = |seen: &&Value| seen["event"] == "reviving" && seen["kill"] == true;
     assert_eq!(seen.iter().filter(killed).count(), 1, "{seen:#?}");
 }
@@ -116,7 +105,7 @@ fn a_node_that_can_not_start_is_given_up_until_the_operator_has_mended_it() {
     }
     let shown = cluster.cortado(&["nodes"]).run().ok().stdout;
     assert!(shown.contains("crash-looping"), "{shown}");
-    let starts = events(&cluster);
+    let starts = cluster.events();
     let starts = starts.iter().filter(|seen| seen["event"] == "reviving").count();
     assert_eq!(starts, 3);
     std::fs::write(&config, good).unwrap();

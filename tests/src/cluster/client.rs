@@ -33,7 +33,7 @@ impl Client {
     /// `cortado ARGUMENTS` for this cluster.
     #[must_use]
     pub fn cortado(&self, arguments: &[&str]) -> Cortado {
-        Cortado::new(&["--cluster", &path_text(&self.dir())]).args(arguments)
+        Cortado::at(&self.dir(), arguments)
     }
 
     /// `cortado --json ARGUMENTS` for this cluster, and what it printed.
@@ -47,6 +47,21 @@ impl Client {
     pub fn run_coffee(&self, data: &Path, job: &str, out: &str) -> Cortado {
         let (data, out) = (path_text(data), path_text(&self.path(out)));
         self.cortado(&["run", "coffee", "--data", &data, "--job", job, "--out", &out])
+    }
+
+    /// The node that brings others back, once there is one, which may take so many seconds.
+    #[must_use]
+    pub fn supervisor(&self, seconds: u64) -> String {
+        wait_for("a supervisor", seconds, || {
+            let nodes = self.json(&["nodes"]);
+            nodes["supervisor"]["node"].as_str().map(str::to_owned)
+        })
+    }
+
+    /// What happened, by the word of all nodes that answer.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.cortado(&["log", "--json"]).run().ok().json_lines()
     }
 
     /// How a job stands.

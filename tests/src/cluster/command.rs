@@ -71,6 +71,12 @@ impl Cortado {
         Self { command, seconds: LIMIT_SECONDS }
     }
 
+    /// `cortado ARGUMENTS` for the cluster with this profile.
+    #[must_use]
+    pub fn at(profile: &Path, arguments: &[&str]) -> Self {
+        Self::new(&["--cluster", &path_text(profile)]).args(arguments)
+    }
+
     /// More arguments.
     #[must_use]
     pub fn args(mut self, arguments: &[&str]) -> Self {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::report::{ClientReport, Job};
-use crate::cluster::{Coffee, Cortado, job_id, path_text};
+use crate::cluster::{Coffee, Cortado, Finished, job_id, path_text};
 
 /// Bytes per second of one client: an upload takes about five seconds, so that every one is hit.
 const CLIENT_RATE: u64 = 1_300_000;
@@ -66,12 +66,12 @@ impl Client<'_> {
         }
     }
 
-    fn patient(self, arguments: &[&str]) -> crate::cluster::Finished {
+    fn patient(self, arguments: &[&str]) -> Finished {
         self.cortado(arguments).upload_rate(CLIENT_RATE).within(JOB_SECONDS).run()
     }
 
     fn cortado(self, arguments: &[&str]) -> Cortado {
-        Cortado::new(&["--cluster", &path_text(self.profile)]).args(arguments)
+        Cortado::at(self.profile, arguments)
     }
 
     fn job(self, number: u64) -> String {
