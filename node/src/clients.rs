@@ -21,7 +21,7 @@ use bytes::Bytes;
 use cortado_protocol::JobId;
 use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse};
 use cortado_protocol::job::BatchHeader;
-use cortado_transport::{Endpoint, EndpointError, Kind, NodeTls, Refusal};
+use cortado_transport::{BufferPool, Endpoint, EndpointError, Kind, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -35,6 +35,8 @@ pub const EVENTS: usize = 256;
 /// Batches read and not yet answered.
 const BATCHES: usize = 64;
 const BATCH_BYTES: usize = 64 << 20;
+/// Buffers of batches that are kept for the next ones.
+const BUFFERS: usize = 8;
 /// Requests read and not yet answered.
 const REQUESTS: usize = 1024;
 const REQUEST_BYTES: usize = 64 << 20;
@@ -87,6 +89,7 @@ struct Shared {
     next_ticket: AtomicU64,
     requests: Gate,
     batches: Gate,
+    buffers: BufferPool,
 }
 
 /// Who waits for an answer.
@@ -118,6 +121,7 @@ impl Clients {
             next_ticket: AtomicU64::new(1),
             requests: Gate::new(REQUESTS, REQUEST_BYTES),
             batches: Gate::new(BATCHES, BATCH_BYTES),
+            buffers: BufferPool::new(BUFFERS),
         });
         let (stopping, stop) = watch::channel(false);
         let task = tokio::spawn(run(shared.clone(), stop));

@@ -39,19 +39,28 @@ pub enum FrameError {
 
 /// Encodes a frame, prefix included.
 pub fn encode<T: Serialize>(head: &T, tail: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(128 + tail.len());
-    bytes.put_bytes(0, 8);
-    let bytes = postcard::to_extend(head, Extender(bytes)).expect("messages serialize to memory").0;
-    finish(bytes, tail)
+    let mut bytes = start(head, tail.len(), tail.len());
+    bytes.put_slice(tail);
+    bytes.freeze()
 }
 
-fn finish(mut bytes: BytesMut, tail: &[u8]) -> Bytes {
+/// Encodes the beginning of a frame whose tail, of `tail_len` bytes, follows by itself: a large one
+/// need not be copied.
+pub fn encode_head<T: Serialize>(head: &T, tail_len: usize) -> Bytes {
+    start(head, tail_len, 0).freeze()
+}
+
+/// The frame up to its tail, with room for so many bytes more.
+fn start<T: Serialize>(head: &T, tail_len: usize, room: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(128 + room);
+    bytes.put_bytes(0, 8);
+    let extended = postcard::to_extend(head, Extender(bytes));
+    let mut bytes = extended.expect("messages serialize to memory").0;
     let head_len = bytes.len() - 8;
-    bytes.put_slice(tail);
-    let frame_len = (bytes.len() - PREFIX_BYTES) as u32;
+    let frame_len = (bytes.len() - PREFIX_BYTES + tail_len) as u32;
     bytes[..4].copy_from_slice(&frame_len.to_le_bytes());
     bytes[4..8].copy_from_slice(&(head_len as u32).to_le_bytes());
-    bytes.freeze()
+    bytes
 }
 
 /// `BytesMut` collects bytes through `Extend<u8>`; postcard wants the collector by value.
@@ -115,6 +124,7 @@ mod tests {
         assert_eq!(frame_len(prefix, 1000).unwrap(), bytes.len() - PREFIX_BYTES);
         let (head, tail): ((u32, String), Bytes) = decode(&bytes.slice(PREFIX_BYTES..)).unwrap();
         assert_eq!((head.0, head.1.as_str(), &tail[..]), (7, "seven", &b"tail"[..]));
+        assert_eq!([&encode_head(&(7u32, "seven"), 4)[..], b"tail"].concat(), bytes);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Frames on QUIC streams; their layout is [`cortado_protocol::frame`]'s.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use cortado_protocol::frame::{FrameError, PREFIX_BYTES, decode, frame_len};
 use quinn::{RecvStream, SendStream};
 use serde::de::DeserializeOwned;
+
+use crate::buffers::{Buffer, BufferPool};
 
 /// Largest piece taken from a stream at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -31,17 +33,36 @@ pub struct FrameReader {
     limit: usize,
     /// Received, not yet handed out.
     pending: Bytes,
-    /// Collects what does not lie in one piece: first the prefix, then the frame.
-    partial: BytesMut,
+    /// What has arrived of the next prefix.
+    prefix: [u8; PREFIX_BYTES],
+    prefix_len: usize,
     /// Length of the frame being collected, once its prefix is known.
     expected: Option<usize>,
+    /// Collects a frame that does not lie in one piece.
+    partial: Buffer,
+    buffers: BufferPool,
 }
 
 impl FrameReader {
     /// Reads frames of at most `limit` bytes; nothing is allocated for longer ones.
     #[must_use]
     pub fn new(stream: RecvStream, limit: usize) -> Self {
-        Self { stream, limit, pending: Bytes::new(), partial: BytesMut::new(), expected: None }
+        Self::with_buffers(stream, limit, BufferPool::new(0))
+    }
+
+    /// As [`FrameReader::new`]; large frames lie in buffers of that pool.
+    #[must_use]
+    pub fn with_buffers(stream: RecvStream, limit: usize, buffers: BufferPool) -> Self {
+        Self {
+            stream,
+            limit,
+            pending: Bytes::new(),
+            prefix: [0; PREFIX_BYTES],
+            prefix_len: 0,
+            expected: None,
+            partial: Buffer::default(),
+            buffers,
+        }
     }
 
     /// The next frame without its prefix; `None` if the stream ended between two frames. Can be
@@ -56,7 +77,7 @@ impl FrameReader {
             }
             match self.stream.read_chunk(CHUNK_BYTES, true).await? {
                 Some(chunk) => self.pending = chunk.bytes,
-                None if self.expected.is_none() && self.partial.is_empty() => return Ok(None),
+                None if self.expected.is_none() && self.prefix_len == 0 => return Ok(None),
                 None => return Err(FrameError::Truncated.into()),
             }
         }
@@ -86,7 +107,7 @@ impl FrameReader {
             }
             match self.stream.read_chunk(CHUNK_BYTES, true).await? {
                 Some(chunk) => self.pending = chunk.bytes,
-                None if self.partial.is_empty() => return Ok(None),
+                None if self.prefix_len == 0 => return Ok(None),
                 None => return Err(FrameError::Truncated.into()),
             }
         }
@@ -102,11 +123,13 @@ impl FrameReader {
         if self.expected.is_some() {
             return Ok(());
         }
-        let missing = PREFIX_BYTES - self.partial.len();
-        self.partial.extend_from_slice(&self.pending.split_to(missing.min(self.pending.len())));
-        if let Ok(prefix) = <[u8; PREFIX_BYTES]>::try_from(&self.partial[..]) {
-            self.expected = Some(frame_len(prefix, self.limit)?);
-            self.partial.clear();
+        let arrived = self.pending.len().min(PREFIX_BYTES - self.prefix_len);
+        let end = self.prefix_len + arrived;
+        self.pending.copy_to_slice(&mut self.prefix[self.prefix_len..end]);
+        self.prefix_len = end;
+        if self.prefix_len == PREFIX_BYTES {
+            self.expected = Some(frame_len(self.prefix, self.limit)?);
+            self.prefix_len = 0;
         }
         Ok(())
     }
@@ -120,7 +143,7 @@ impl FrameReader {
             return Ok(Some(self.pending.split_to(expected)));
         }
         if self.partial.is_empty() {
-            self.partial.reserve(expected);
+            self.partial = self.buffers.take(expected);
         }
         let missing = expected - self.partial.len();
         let piece = self.pending.len().min(missing);

@@ -7,6 +7,7 @@
 //! certificate ([`Identity`]), never from an address or a host name.
 
 mod authority;
+mod buffers;
 mod chaos;
 mod endpoint;
 mod frames;
@@ -18,6 +19,7 @@ mod tls;
 mod verifier;
 
 pub use authority::{Authority, AuthorityError, Issued};
+pub use buffers::{Buffer, BufferPool};
 pub use chaos::NetworkFaults;
 pub use endpoint::{Endpoint, EndpointError, Handshake};
 pub use frames::{FrameReader, FrameWriter, ReadError, WriteError};

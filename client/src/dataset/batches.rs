@@ -8,11 +8,14 @@ use bytes::Bytes;
 use cortado_engine::csv::{Cut, Cutter, HeaderRead, read_header};
 use cortado_protocol::job::{BatchHeader, FileSpec, TableFiles, trace_id};
 use cortado_protocol::{JobId, content_hash, limits};
+use cortado_transport::{Buffer, BufferPool};
 
 use crate::Error;
 
 /// Bytes asked of a file at once.
 const READ_BYTES: usize = 256 << 10;
+/// Buffers of batches that are kept for the next ones.
+const BUFFERS: usize = 16;
 
 /// A batch as it is sent.
 #[derive(Clone, Debug)]
@@ -35,6 +38,7 @@ pub struct TableReader {
     number: u64,
     open: Option<OpenFile>,
     target: usize,
+    buffers: BufferPool,
 }
 
 /// A file being read.
@@ -43,7 +47,8 @@ struct OpenFile {
     file: File,
     bytes: u64,
     cutter: Cutter,
-    buffer: Vec<u8>,
+    buffers: BufferPool,
+    buffer: Buffer,
     /// Where the rest that is not yet cut starts in the buffer.
     start: usize,
     /// Where it starts in the file.
@@ -66,6 +71,7 @@ impl TableReader {
             number: 0,
             open: None,
             target: limits::BATCH_TARGET_BYTES,
+            buffers: BufferPool::new(BUFFERS),
         }
     }
 
@@ -83,7 +89,7 @@ impl TableReader {
         loop {
             let Some(open) = &mut self.open else {
                 let Some(spec) = self.files.get(self.next_file) else { return Ok(None) };
-                self.open = Some(OpenFile::open(&self.root, spec, self.target)?);
+                self.open = Some(OpenFile::open(&self.root, spec, self.target, &self.buffers)?);
                 self.next_file += 1;
                 continue;
             };
@@ -116,17 +122,23 @@ struct Piece {
 
 impl OpenFile {
     /// Opens a file and passes over its header.
-    fn open(root: &Path, spec: &FileSpec, target: usize) -> Result<Self, Error> {
+    fn open(
+        root: &Path,
+        spec: &FileSpec,
+        target: usize,
+        buffers: &BufferPool,
+    ) -> Result<Self, Error> {
         let path = root.join(&spec.name);
         let file = File::open(&path).map_err(|source| Error::io("open", &path, source))?;
         let cutter = Cutter::new(target);
-        let buffer = Vec::with_capacity(cutter.window() + READ_BYTES);
+        let buffer = buffers.take(cutter.window() + READ_BYTES);
         let mut open = Self {
             path,
             file,
             bytes: spec.bytes,
             cutter,
             buffer,
+            buffers: buffers.clone(),
             start: 0,
             offset: 0,
             line: 1,
@@ -171,18 +183,18 @@ impl OpenFile {
     }
 
     /// Takes the first bytes that are not yet cut out of the buffer. Where they are most of it they
-    /// take it along, and only the rest is copied.
+    /// take it along, and only the rest is copied; what is small must not hold a whole buffer.
     fn take(&mut self, len: usize) -> Bytes {
         let cut = self.start..self.start + len;
         let rest = &self.buffer[cut.end..];
-        if rest.len() > len / 8 {
+        if rest.len() > len / 8 || len < self.buffer.capacity() / 2 {
             self.start = cut.end;
             return Bytes::copy_from_slice(&self.buffer[cut]);
         }
-        let mut fresh = Vec::with_capacity(self.cutter.window());
+        let mut fresh = self.buffers.take(self.cutter.window() + READ_BYTES);
         fresh.extend_from_slice(rest);
         self.start = 0;
-        Bytes::from(std::mem::replace(&mut self.buffer, fresh)).slice(cut)
+        std::mem::replace(&mut self.buffer, fresh).freeze().slice(cut)
     }
 
     fn pass(&mut self, bytes: usize, lines: u64) {

@@ -60,9 +60,9 @@ async fn exchange(
     let write = async {
         while let Some(batch) = batches.recv().await {
             owed.fetch_add(1, Ordering::Relaxed);
-            let frame = frame::encode(&batch.header, &batch.payload);
-            drop(batch);
-            writer.write(frame).await.map_err(|error| error.to_string())?;
+            let head = frame::encode_head(&batch.header, batch.payload.len());
+            let mut frame = [head, batch.payload];
+            writer.write_many(&mut frame).await.map_err(|error| error.to_string())?;
         }
         writer.finish();
         Ok(())

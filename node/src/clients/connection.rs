@@ -81,7 +81,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
 
 /// Serves one request.
 async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Result<(), Ended> {
-    let mut reader = FrameReader::new(recv, CLIENT_FRAME_BYTES);
+    let mut reader = FrameReader::with_buffers(recv, CLIENT_FRAME_BYTES, shared.buffers.clone());
     let writer = FrameWriter::new(send);
     let gone = writer.unwanted();
     tokio::pin!(gone);

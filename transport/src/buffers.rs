@@ -1,0 +1,137 @@
+//! Large buffers that are used again.
+//!
+//! The system hands out fresh memory page by page, as it is first written to. For buffers of a batch
+//! that is hundreds of page faults each, and as many pages to give back: a tenth of the processor
+//! time of an upload, before they were kept.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Smaller buffers are left to the allocator, which keeps them itself.
+const SMALLEST_KEPT: usize = 128 << 10;
+/// Larger buffers are rare, and too much to keep.
+const LARGEST_KEPT: usize = 2 << 20;
+
+/// Keeps buffers that are not used at the moment.
+#[derive(Clone, Debug)]
+pub struct BufferPool(Arc<Shelf>);
+
+#[derive(Debug)]
+struct Shelf {
+    free: Mutex<Vec<Vec<u8>>>,
+    most: usize,
+}
+
+impl BufferPool {
+    /// A pool that keeps at most so many buffers (of 2 MiB at most) while they are not used.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self(Arc::new(Shelf { free: Mutex::default(), most }))
+    }
+
+    /// An empty buffer with room for `capacity` bytes.
+    #[must_use]
+    pub fn take(&self, capacity: usize) -> Buffer {
+        if capacity < SMALLEST_KEPT {
+            return Buffer { bytes: Vec::with_capacity(capacity), shelf: None };
+        }
+        // The one used last is likely still in the processor's caches.
+        let mut bytes = self.0.free().pop().unwrap_or_default();
+        bytes.reserve_exact(capacity);
+        Buffer { bytes, shelf: Some(Arc::clone(&self.0)) }
+    }
+}
+
+impl Shelf {
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A buffer; dropped, it goes back to its pool.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    shelf: Option<Arc<Shelf>>,
+}
+
+impl Buffer {
+    /// Its bytes, to be shared. It goes back to its pool when nobody has any of them any more.
+    #[must_use]
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(shelf) = &self.shelf else { return };
+        if !(SMALLEST_KEPT..=LARGEST_KEPT).contains(&self.bytes.capacity()) {
+            return;
+        }
+        let mut free = shelf.free();
+        if free.len() < shelf.most {
+            self.bytes.clear();
+            free.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_when_nobody_reads_it_any_more() {
+        let pool = BufferPool::new(1);
+        let mut buffer = pool.take(1 << 20);
+        buffer.extend_from_slice(b"some batch");
+        let place = buffer.as_ptr();
+        let bytes = buffer.freeze();
+        let part = bytes.slice(5..);
+        drop(bytes);
+        assert_ne!(pool.take(1 << 20).as_ptr(), place, "somebody still reads it");
+        assert_eq!(&part[..], b"batch");
+        drop(pool.take(1 << 20));
+
+        let pool = BufferPool::new(1);
+        let first = pool.take(1 << 20);
+        let (place, capacity) = (first.as_ptr(), first.capacity());
+        drop(first.freeze());
+        let again = pool.take(SMALLEST_KEPT);
+        assert_eq!((again.as_ptr(), again.capacity(), again.len()), (place, capacity, 0));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_was_said() {
+        let pool = BufferPool::new(2);
+        let sizes = [1, SMALLEST_KEPT, SMALLEST_KEPT, SMALLEST_KEPT, LARGEST_KEPT + 1];
+        let taken: Vec<_> = sizes.iter().map(|size| pool.take(*size)).collect();
+        assert!(taken.iter().zip(sizes).all(|(buffer, size)| buffer.capacity() >= size));
+        drop(taken);
+        let kept: Vec<_> = pool.0.free().iter().map(Vec::capacity).collect();
+        assert_eq!(kept, [SMALLEST_KEPT; 2]);
+    }
+}
