@@ -63,6 +63,16 @@ impl Accumulator {
             groups.iter().for_each(|group| self.counts[*group as usize] += 1);
             return;
         };
+        let adds = matches!(self.kind, AggregateKind::Sum | AggregateKind::Average);
+        if let (Values::Numbers(values), true, true) =
+            (&column.values, column.states.is_empty(), adds)
+        {
+            for (row, group) in rows.iter().zip(groups) {
+                self.numbers[*group as usize] += i128::from(values[*row as usize]);
+                self.counts[*group as usize] += 1;
+            }
+            return;
+        }
         for (&row, &group) in rows.iter().zip(groups) {
             let (row, group) = (row as usize, group as usize);
             if column.state(row) != VALUE {

@@ -2,7 +2,7 @@
 //! unescaped, and the plan's literals, live in a side buffer.
 
 use crate::types::ColumnType;
-use crate::wire::{put_bytes, put_int};
+use crate::wire::{put_bytes, put_int64};
 
 /// State of a value in a column.
 pub(crate) const VALUE: u8 = 0;
@@ -30,12 +30,10 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    pub(crate) fn new(ty: ColumnType, rows: usize) -> Self {
-        let values = if ty.ty.is_text() {
-            Values::Texts(Vec::with_capacity(rows))
-        } else {
-            Values::Numbers(Vec::with_capacity(rows))
-        };
+    /// A column without rows.
+    pub(crate) fn new(ty: ColumnType) -> Self {
+        let values =
+            if ty.ty.is_text() { Values::Texts(Vec::new()) } else { Values::Numbers(Vec::new()) };
         Self { values, states: Vec::new() }
     }
 
@@ -43,30 +41,20 @@ impl Column {
         self.states.get(row).copied().unwrap_or(VALUE)
     }
 
-    /// Adds a null at position `row`, the next one.
-    pub(crate) fn push_null(&mut self, row: usize) {
+    /// Keeps the rows whose place says so.
+    pub(crate) fn retain(&mut self, kept: &[bool]) {
         match &mut self.values {
-            Values::Numbers(values) => values.push(0),
-            Values::Texts(spans) => spans.push((0, 0)),
+            Values::Numbers(values) => retain(values, kept),
+            Values::Texts(spans) => retain(spans, kept),
         }
-        self.states.resize(row, VALUE);
-        self.states.push(NULL);
+        retain(&mut self.states, kept);
     }
+}
 
-    pub(crate) fn truncate(&mut self, rows: usize) {
-        match &mut self.values {
-            Values::Numbers(values) => values.truncate(rows),
-            Values::Texts(spans) => spans.truncate(rows),
-        }
-        self.states.truncate(rows);
-    }
-
-    /// Fills up the states, once all rows are there.
-    pub(crate) fn close(&mut self, rows: usize) {
-        if !self.states.is_empty() {
-            self.states.resize(rows, VALUE);
-        }
-    }
+/// Keeps the values whose place says so.
+pub(crate) fn retain<T>(values: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    values.retain(|_| kept.next().copied().unwrap_or(false));
 }
 
 /// Where texts are.
@@ -83,6 +71,18 @@ impl<'a> Texts<'a> {
         if start < len { &self.payload[start..end] } else { &self.side[start - len..end - len] }
     }
 
+    /// The eight bytes of the payload that end with a text of one to eight, and its length. `whole`
+    /// leaves out a `.0` at the end, with which many programs write whole numbers.
+    #[inline]
+    pub(crate) fn last_eight(&self, (start, end): Span, whole: bool) -> Option<([u8; 8], usize)> {
+        let text = match self.payload.get(..end as usize)? {
+            [text @ .., b'.', b'0'] if whole => text,
+            text => text,
+        };
+        let len = text.len().checked_sub(start as usize)?;
+        (1..=8).contains(&len).then_some((*text.last_chunk()?, len))
+    }
+
     /// Appends a row's value as deltas carry it.
     pub(crate) fn put(&self, out: &mut Vec<u8>, column: &Column, ty: ColumnType, row: usize) {
         if ty.nullable {
@@ -93,7 +93,7 @@ impl<'a> Texts<'a> {
             }
         }
         match &column.values {
-            Values::Numbers(values) => put_int(out, i128::from(values[row])),
+            Values::Numbers(values) => put_int64(out, values[row]),
             Values::Texts(spans) => put_bytes(out, self.get(spans[row])),
         }
     }

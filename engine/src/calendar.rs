@@ -7,14 +7,13 @@ use std::io::Write as _;
 pub(crate) const MICROS_PER_SECOND: i64 = 1_000_000;
 pub(crate) const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// Days since 1970-01-01.
-pub(crate) const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
+/// Days since 1970-01-01 of a date of the years 0 to 9999. Nothing here is negative, so that divisions
+/// become multiplications: counting starts an era of 400 years early.
+const fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
+    let year = year + 400 - if month <= 2 { 1 } else { 0 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
+    days as i64 - (719_468 + 146_097)
 }
 
 /// Year, month and day of a day number.
@@ -32,19 +31,20 @@ pub(crate) const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-fn digits<const N: usize>(bytes: &[u8]) -> Option<i64> {
+/// A number of that many digits.
+#[inline]
+fn digits<const N: usize>(bytes: &[u8]) -> Option<u32> {
     let mut value = 0;
-    for byte in bytes.get(..N)? {
+    let mut valid = true;
+    for byte in bytes.first_chunk::<N>()? {
         let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + i64::from(digit);
+        valid &= digit <= 9;
+        value = value * 10 + u32::from(digit);
     }
-    Some(value)
+    valid.then_some(value)
 }
 
-const DAYS_IN_MONTH: [i64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+const DAYS_IN_MONTH: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /// Reads `2024-02-29` as days since 1970-01-01.
 pub(crate) fn parse_date(field: &[u8]) -> Option<i64> {
@@ -56,12 +56,15 @@ pub(crate) fn parse_date(field: &[u8]) -> Option<i64> {
     let day = digits::<2>(&field[8..])?;
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let last =
-        *DAYS_IN_MONTH.get(usize::try_from(month - 1).ok()?)? + i64::from(leap && month == 2);
+        *DAYS_IN_MONTH.get((month as usize).wrapping_sub(1))? + u32::from(leap && month == 2);
     (1..=last).contains(&day).then(|| days_from_civil(year, month, day))
 }
 
 /// Reads `06:00`, `06:00:30` or `06:00:30.25` as microseconds of the day.
 pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
+    if let Ok(usual) = field.try_into() {
+        return parse_clock(usual);
+    }
     if field.len() < 5 || field[2] != b':' {
         return None;
     }
@@ -75,11 +78,29 @@ pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    Some(((hour * 60 + minute) * 60 + second) * MICROS_PER_SECOND + micros)
+    Some(i64::from((hour * 60 + minute) * 60 + second) * MICROS_PER_SECOND + i64::from(micros))
+}
+
+/// Reads `06:00:30`, all digits at once.
+#[inline]
+fn parse_clock(field: [u8; 8]) -> Option<i64> {
+    let values = u64::from_le_bytes(field) ^ u64::from_le_bytes(*b"00:00:00");
+    let digits = values & 0xffff_00ff_ff00_ffff;
+    // Neither a byte beyond nine nor anything but a colon where one belongs.
+    let wrong = (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080;
+    if wrong != 0 || digits != values {
+        return None;
+    }
+    let pairs = digits * 10 + (digits >> 8);
+    let (hour, minute, second) = (pairs & 0xff, pairs >> 24 & 0xff, pairs >> 48 & 0xff);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    Some(((hour * 60 + minute) * 60 + second) as i64 * MICROS_PER_SECOND)
 }
 
 /// Reads `.25` as 250,000 microseconds; nothing as 0.
-fn fraction(field: &[u8]) -> Option<i64> {
+fn fraction(field: &[u8]) -> Option<u32> {
     match field {
         [] => Some(0),
         [b'.', rest @ ..] if (1..=6).contains(&rest.len()) => {
@@ -94,12 +115,37 @@ fn fraction(field: &[u8]) -> Option<i64> {
     }
 }
 
+/// Reads timestamps one after the other. Neighbours mostly share their day, so the last one is
+/// remembered.
+pub(crate) struct Days {
+    text: [u8; 10],
+    micros: i64,
+}
+
+impl Default for Days {
+    fn default() -> Self {
+        Self { text: *b"1970-01-01", micros: 0 }
+    }
+}
+
+impl Days {
+    /// As [`parse_timestamp`].
+    #[inline]
+    pub(crate) fn timestamp(&mut self, field: &[u8]) -> Option<i64> {
+        let (date, rest) = field.split_first_chunk()?;
+        let (b' ' | b'T', time) = rest.split_first()? else { return None };
+        if *date != self.text {
+            self.micros = parse_date(date)? * MICROS_PER_DAY;
+            self.text = *date;
+        }
+        // With seconds: `06:00` is a time, but no time of a timestamp.
+        if time.len() < 8 { None } else { Some(self.micros + parse_time(time)?) }
+    }
+}
+
 /// Reads `2024-01-01 10:06:50` (or with `T`, or with a fraction) as microseconds since 1970-01-01.
 pub(crate) fn parse_timestamp(field: &[u8]) -> Option<i64> {
-    if field.len() < 19 || !matches!(field[10], b' ' | b'T') {
-        return None;
-    }
-    Some(parse_date(&field[..10])? * MICROS_PER_DAY + parse_time(&field[11..])?)
+    Days::default().timestamp(field)
 }
 
 /// Reads `2024-01` as months since year 0.
@@ -108,7 +154,7 @@ pub(crate) fn parse_year_month(field: &[u8]) -> Option<i64> {
         return None;
     }
     let month = digits::<2>(&field[5..])?;
-    (1..=12).contains(&month).then_some(digits::<4>(field)? * 12 + month - 1)
+    (1..=12).contains(&month).then_some(i64::from(digits::<4>(field)? * 12 + month - 1))
 }
 
 /// Reads `2024-H1` as halves since year 0.
@@ -117,7 +163,7 @@ pub(crate) fn parse_year_half(field: &[u8]) -> Option<i64> {
         return None;
     }
     let half = digits::<1>(&field[6..])?;
-    (1..=2).contains(&half).then_some(digits::<4>(field)? * 2 + half - 1)
+    (1..=2).contains(&half).then_some(i64::from(digits::<4>(field)? * 2 + half - 1))
 }
 
 // Writing to a vector cannot fail, so the results of `write!` are dropped below.
@@ -167,6 +213,9 @@ mod tests {
 
     #[test]
     fn every_day_of_the_calendar_round_trips() {
+        let days_from_civil = |year: i64, month: i64, day: i64| {
+            days_from_civil(year as u32, month as u32, day as u32)
+        };
         let first = days_from_civil(0, 1, 1);
         let last = days_from_civil(9999, 12, 31);
         assert_eq!(days_from_civil(1970, 1, 1), 0);

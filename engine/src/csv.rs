@@ -12,4 +12,4 @@ mod separators;
 pub use cutter::{Cut, Cutter};
 pub use header::{HeaderRead, HeaderReadError, read_header};
 pub(crate) use scan::{Field, Scan, scan_record};
-pub(crate) use separators::Separators;
+pub(crate) use separators::{BREAK, separators};

@@ -1,13 +1,15 @@
-//! From the bytes of a batch to typed columns: one pass, only the needed columns, nothing allocated
-//! per row. A row that can't be read is left out, counted and remembered; it never stops the batch.
+//! From the bytes of a batch to typed columns: rows first, by their separators alone, then the needed
+//! columns one after the other. Nothing is allocated per row. A row that can't be read is left out,
+//! counted and remembered; it never stops the batch.
+
+mod columns;
 
 use cortado_protocol::limits::RECORD_BYTES;
 use memchr::memchr;
 
-use crate::batch::{Batch, Column, Values};
-use crate::calendar;
-use crate::csv::{Field, Scan, Separators, scan_record};
-use crate::number::{self, NumberError};
+use crate::batch::{Batch, Column, Span, Texts, retain};
+use crate::csv::{BREAK, Field, Scan, scan_record, separators};
+use crate::number::NumberError;
 use crate::plan::{ColumnSchema, Layout, TableSchema};
 use crate::types::Type;
 
@@ -96,155 +98,163 @@ pub(crate) fn decode<'a>(
     layout: &Layout,
     payload: &'a [u8],
 ) -> Decoded<'a> {
-    let expected_rows = payload.len() / 48;
-    let columns = table.columns.iter().map(|c| Column::new(c.ty, expected_rows)).collect();
-    let batch = Batch { payload, side: literals.to_vec(), rows: 0, columns };
-    let mut decoder = Decoder {
-        table,
-        layout,
-        valid_utf8: simdutf8::basic::from_utf8(payload).is_ok(),
-        decoded: Decoded { batch, starts: Vec::with_capacity(expected_rows), problems: Vec::new() },
-        fields: Vec::with_capacity(layout.fields),
-    };
-    if memchr(b'"', payload).is_none() {
-        decoder.without_quotes();
+    let mut side = literals.to_vec();
+    let mut rows = RowSpans::new(layout, payload.len());
+    // These passes also bring the batch into the processor's caches, at the speed of memory.
+    let valid_utf8 = simdutf8::basic::from_utf8(payload).is_ok();
+    if memchr(b'"', payload).is_some() {
+        rows.with_quotes(payload, &mut side);
     } else {
-        decoder.with_quotes();
+        rows.without_quotes(payload, separators(payload));
     }
-    let mut decoded = decoder.decoded;
-    let rows = decoded.batch.rows;
-    decoded.batch.columns.iter_mut().for_each(|column| column.close(rows));
-    decoded
+    let RowSpans { mut starts, mut problems, spans, .. } = rows;
+    let texts = Texts { payload, side: &side };
+    let mut columns: Vec<_> = table.columns.iter().map(|c| Column::new(c.ty)).collect();
+    let mut bad = Vec::new();
+    for (&(_, index), spans) in layout.wanted.iter().zip(spans) {
+        let ty = table.columns[index].ty;
+        columns[index] = columns::read(ty, spans, texts, valid_utf8, |row, problem| {
+            bad.push((row as u32, Problem::Value { column: index, problem }));
+        });
+    }
+    if !bad.is_empty() {
+        // The first of a row's problems is the one that is told.
+        bad.sort_by_key(|(row, _)| *row);
+        bad.dedup_by_key(|(row, _)| *row);
+        problems.extend(bad.iter().map(|(row, problem)| (starts[*row as usize], *problem)));
+        problems.sort_unstable_by_key(|(start, _)| *start);
+        let mut kept = vec![true; starts.len()];
+        bad.iter().for_each(|(row, _)| kept[*row as usize] = false);
+        columns.iter_mut().for_each(|column| column.retain(&kept));
+        retain(&mut starts, &kept);
+    }
+    let batch = Batch { payload, side, rows: starts.len(), columns };
+    Decoded { batch, starts, problems }
 }
 
-struct Decoder<'p, 'a> {
-    table: &'p TableSchema,
+/// Where the rows and their wanted fields are.
+struct RowSpans<'p> {
     layout: &'p Layout,
-    valid_utf8: bool,
-    decoded: Decoded<'a>,
-    /// The fields of the current record, as spans of the batch's texts.
-    fields: Vec<(u32, u32)>,
+    starts: Vec<u32>,
+    /// A column of spans for each wanted field.
+    spans: Vec<Vec<Span>>,
+    problems: Vec<(u32, Problem)>,
 }
 
-impl Decoder<'_, '_> {
+impl<'p> RowSpans<'p> {
+    fn new(layout: &'p Layout, payload_len: usize) -> Self {
+        let expected_rows = payload_len / 48;
+        Self {
+            layout,
+            starts: Vec::with_capacity(expected_rows),
+            spans: layout.wanted.iter().map(|_| Vec::with_capacity(expected_rows)).collect(),
+            problems: Vec::new(),
+        }
+    }
+
     /// Every comma and line break separates.
-    fn without_quotes(&mut self) {
-        let payload = self.decoded.batch.payload;
-        let (mut record, mut field) = (0, 0);
-        for at in Separators::new(payload) {
-            if payload[at] == b',' {
-                self.fields.push((field as u32, at as u32));
-            } else {
-                self.last_field(record, field, at);
-                record = at + 1;
+    fn without_quotes(&mut self, payload: &[u8], mut places: Vec<u32>) {
+        if !payload.is_empty() && payload.last() != Some(&b'\n') {
+            places.push(payload.len() as u32 | BREAK);
+        }
+        let fields = self.layout.fields;
+        let mut rest = &places[..];
+        let mut start = 0;
+        while !rest.is_empty() {
+            // Nearly always the next line break is that of the last field.
+            let row = match rest.split_at_checked(fields) {
+                Some((row, after)) if whole(row) => {
+                    rest = after;
+                    row
+                }
+                _ => {
+                    let end = rest.iter().position(|place| place & BREAK != 0);
+                    let (row, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+                    rest = after;
+                    row
+                }
+            };
+            start = self.row(payload, start, row);
+        }
+    }
+
+    /// Takes the row that begins at `start` and has these separators; returns where the next begins.
+    #[inline]
+    fn row(&mut self, payload: &[u8], start: u32, separators: &[u32]) -> u32 {
+        let Some(last) = separators.last() else { return start };
+        let end = last & !BREAK;
+        let from = |field: usize| match field {
+            0 => start,
+            _ => separators[field - 1] + 1,
+        };
+        let cut = u32::from(end > from(separators.len() - 1) && payload[end as usize - 1] == b'\r');
+        if separators.len() == 1 && end - cut == start {
+            return end + 1;
+        }
+        if self.takes(start as usize, end as usize, separators.len()) {
+            for (spans, &(field, _)) in self.spans.iter_mut().zip(&self.layout.wanted) {
+                let last = field + 1 == separators.len();
+                let to = if last { end - cut } else { separators[field] };
+                spans.push((from(field), to));
             }
-            field = at + 1;
         }
-        if record < payload.len() {
-            self.last_field(record, field, payload.len());
-        }
+        end + 1
     }
 
-    fn last_field(&mut self, record: usize, field: usize, end: usize) {
-        let payload = self.decoded.batch.payload;
-        let content = if end > field && payload[end - 1] == b'\r' { end - 1 } else { end };
-        if self.fields.is_empty() && content == record {
-            return;
-        }
-        self.fields.push((field as u32, content as u32));
-        self.record(record, end);
-    }
-
-    fn with_quotes(&mut self) {
-        let payload = self.decoded.batch.payload;
+    fn with_quotes(&mut self, payload: &[u8], side: &mut Vec<u8>) {
+        let mut fields = Vec::with_capacity(self.layout.fields);
         let mut record = 0;
         while record < payload.len() {
             let mut blank = true;
-            let side = &mut self.decoded.batch.side;
-            let fields = &mut self.fields;
+            fields.clear();
             let scan = scan_record(payload, record, |field| {
                 blank &= fields.is_empty() && field.start == record && field.tail_end == record;
                 fields.push(place(&field, payload, side));
             });
-            let next = match scan {
-                Scan::Record(next) => next,
-                Scan::TextEnd | Scan::Open => payload.len(),
+            let (next, end) = match scan {
+                Scan::Record(next) => (next, next - 1),
+                Scan::TextEnd | Scan::Open => (payload.len(), payload.len()),
             };
             if scan == Scan::Open {
-                self.fields.clear();
                 self.reject(record, Problem::Unclosed);
-            } else if blank {
-                self.fields.clear();
-            } else {
-                let end = if matches!(scan, Scan::Record(_)) { next - 1 } else { next };
-                self.record(record, end);
+            } else if !blank && self.takes(record, end, fields.len()) {
+                for (spans, (field, _)) in self.spans.iter_mut().zip(&self.layout.wanted) {
+                    spans.push(fields[*field]);
+                }
             }
             record = next;
         }
     }
 
     fn reject(&mut self, start: usize, problem: Problem) {
-        self.decoded.problems.push((start as u32, problem));
+        self.problems.push((start as u32, problem));
     }
 
-    /// Takes the record whose fields have been collected.
-    fn record(&mut self, start: usize, end: usize) {
-        let found = self.fields.len();
+    /// Takes a record of so many fields, unless there is something wrong with it.
+    #[inline]
+    fn takes(&mut self, start: usize, end: usize, found: usize) -> bool {
         if end - start >= RECORD_BYTES {
             self.reject(start, Problem::TooLong);
         } else if found != self.layout.fields {
             let found = found.min(MOST_FIELDS_TOLD + 1);
             self.reject(start, Problem::Fields { expected: self.layout.fields, found });
-        } else if let Err(problem) = self.values() {
-            let batch = &mut self.decoded.batch;
-            batch.columns.iter_mut().for_each(|column| column.truncate(batch.rows));
-            self.reject(start, problem);
         } else {
-            self.decoded.batch.rows += 1;
-            self.decoded.starts.push(start as u32);
+            self.starts.push(start as u32);
+            return true;
         }
-        self.fields.clear();
-    }
-
-    fn values(&mut self) -> Result<(), Problem> {
-        let Batch { payload, side, rows, columns } = &mut self.decoded.batch;
-        for &(field, index) in &self.layout.wanted {
-            let span = self.fields[field];
-            let text = crate::batch::Texts { payload, side }.get(span);
-            let ColumnSchema { ty, .. } = &self.table.columns[index];
-            let column = &mut columns[index];
-            let problem = |problem| Problem::Value { column: index, problem };
-            if text.is_empty() {
-                if !ty.nullable {
-                    return Err(problem(ValueProblem::Empty));
-                }
-                column.push_null(*rows);
-                continue;
-            }
-            match &mut column.values {
-                Values::Texts(spans) => {
-                    if !self.valid_utf8 && simdutf8::basic::from_utf8(text).is_err() {
-                        return Err(problem(ValueProblem::NotUtf8));
-                    }
-                    spans.push(span);
-                }
-                Values::Numbers(values) => values.push(read(ty.ty, text).map_err(problem)?),
-            }
-        }
-        Ok(())
+        false
     }
 }
 
-fn read(ty: Type, text: &[u8]) -> Result<i64, ValueProblem> {
-    match ty {
-        Type::Timestamp => calendar::parse_timestamp(text).ok_or(ValueProblem::Malformed),
-        Type::Date => calendar::parse_date(text).ok_or(ValueProblem::Malformed),
-        other => Ok(number::parse_decimal(text, other.scale().unwrap_or(0))?),
-    }
+/// Whether of these separators the last is a line break, and no other.
+#[inline]
+fn whole(row: &[u32]) -> bool {
+    let Some((last, others)) = row.split_last() else { return false };
+    others.iter().fold(!last, |breaks, place| breaks | place) & BREAK == 0
 }
 
 /// Where the content of a field is; what must be unescaped goes to the side buffer.
-fn place(field: &Field, payload: &[u8], side: &mut Vec<u8>) -> (u32, u32) {
+fn place(field: &Field, payload: &[u8], side: &mut Vec<u8>) -> Span {
     if let Some((start, end)) = field.plain() {
         return (start as u32, end as u32);
     }

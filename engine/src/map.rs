@@ -94,11 +94,18 @@ struct Selection {
 }
 
 fn select(stage: &Stage, evaluation: &Evaluation<'_>, rows: usize) -> Selection {
-    let mut selection = Selection { rows: Vec::with_capacity(rows), errors: vec![], filtered: 0 };
+    let mut selection = Selection { rows: Vec::new(), errors: vec![], filtered: 0 };
     match stage.filter.map(|filter| evaluation.column(filter)) {
-        None => selection.rows.extend(0..rows as u32),
+        None => selection.rows = (0..rows as u32).collect(),
         Some(Column { values: Values::Numbers(values), states }) if states.is_empty() => {
-            selection.rows.extend((0..rows as u32).filter(|row| values[*row as usize] != 0));
+            // Every row is written, and stays if it passes: whether one does can't be predicted.
+            selection.rows = vec![0; rows + 1];
+            let mut passed = 0;
+            for (row, value) in values.iter().enumerate() {
+                selection.rows[passed] = row as u32;
+                passed += usize::from(*value != 0);
+            }
+            selection.rows.truncate(passed);
         }
         Some(filter) => {
             for row in 0..rows {
@@ -134,6 +141,9 @@ fn select(stage: &Stage, evaluation: &Evaluation<'_>, rows: usize) -> Selection 
     selection
 }
 
+/// Room a section begins with; most grow beyond it.
+const SECTION_BYTES: usize = 256;
+
 /// A section under construction for every slot.
 struct Sections {
     slots: Vec<(Vec<u8>, Vec<u8>, u64)>,
@@ -142,7 +152,8 @@ struct Sections {
 impl Sections {
     fn new(slots: usize) -> Self {
         let slots = slots.clamp(1, cortado_protocol::limits::SLOTS);
-        Self { slots: vec![(Vec::new(), Vec::new(), 0); slots] }
+        let slot = |_| (Vec::new(), Vec::with_capacity(SECTION_BYTES), 0);
+        Self { slots: (0..slots).map(slot).collect() }
     }
 
     /// The open section of the slot the key belongs to.

@@ -11,6 +11,47 @@ pub(crate) enum NumberError {
     OutOfRange,
 }
 
+/// Reads a decimal of digits and perhaps one point, that is, nearly every field: it is the last `len`
+/// of these eight bytes, 1 to 8. All digits at once, within a word, since loops over as many bytes as
+/// a field happens to have are mispredicted (Lemire, "Quickly parsing eight digits", 2018). None if it
+/// takes [`parse_decimal`] to say what it is.
+#[inline]
+pub(crate) fn parse_eight(eight: [u8; 8], len: usize, scale: u8) -> Option<i64> {
+    const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    const HIGH: u64 = !LOW;
+    const POINTS: u64 = u64::from_le_bytes([b'.' ^ b'0'; 8]);
+    // Digits become their values, and what stands before the field becomes zeros.
+    let before = 64 - 8 * len as u32;
+    let mut digits = ((u64::from_le_bytes(eight) ^ ZEROS) >> before) << before;
+    let other = digits ^ POINTS;
+    let points = !(((other & LOW) + LOW) | other | LOW);
+    let mut fraction = 0;
+    if points != 0 {
+        // Without the point: what stands before it moves up, which is towards the last byte.
+        let point = points.trailing_zeros() - 7;
+        let below = digits & ((1 << point) - 1);
+        let above = digits & (u64::MAX << point << 7 << 1);
+        digits = below << 8 | above;
+        fraction = (56 - point) / 8;
+    }
+    let alone = len as u32 == fraction + u32::from(points != 0);
+    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & HIGH != 0 || alone {
+        return None;
+    }
+    let pairs = digits * 10 + (digits >> 8);
+    let value = ((pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064))
+        .wrapping_add((pairs >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001))
+        >> 32;
+    let value = i64::from(value as u32);
+    match u32::from(scale).checked_sub(fraction) {
+        Some(missing) if missing <= 10 => Some(value * 10i64.pow(missing)),
+        // Whole numbers exported as `1038745.0`.
+        None if scale == 0 && fraction == 1 && value % 10 == 0 => Some(value / 10),
+        _ => None,
+    }
+}
+
 /// Reads a decimal with `scale` fractional digits as its mantissa. With scale 0 this reads whole
 /// numbers, also those exported as `1038745.0`.
 pub(crate) fn parse_decimal(field: &[u8], scale: u8) -> Result<i64, NumberError> {
@@ -107,6 +148,8 @@ pub(crate) fn divide_half_even(numerator: i128, divisor: i128) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn text(value: i128, scale: u8) -> String {
@@ -139,6 +182,31 @@ mod tests {
             (" 1", 2, Err(NumberError::Malformed)),
         ] {
             assert_eq!(parse_decimal(field.as_bytes(), scale), expected, "{field}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn eight_bytes_are_read_as_all_others(
+            before in proptest::array::uniform8(any::<u8>()),
+            field in prop_oneof!["[0-9]{1,8}", "[0-9]{0,4}[.][0-9]{0,3}", "[0-9.+x,-]{1,8}"],
+            scale in 0..19u8,
+        ) {
+            let text = [&before, field.as_bytes()].concat();
+            if let Some(value) = parse_eight(*text.last_chunk().unwrap(), field.len(), scale) {
+                prop_assert_eq!(parse_decimal(field.as_bytes(), scale), Ok(value));
+            }
+        }
+    }
+
+    #[test]
+    fn usual_fields_are_read_within_a_word() {
+        for (field, scale, value) in
+            [("75.5", 2, 7550), ("8", 0, 8), ("12345678", 0, 12_345_678), ("103874.0", 0, 103_874)]
+        {
+            let text = format!("transact{field}");
+            let eight = *text.as_bytes().last_chunk().unwrap();
+            assert_eq!(parse_eight(eight, field.len(), scale), Some(value), "{field}");
         }
     }
 

@@ -279,5 +279,7 @@ impl Plan {
 
 /// `xxh3(key) % slots`.
 pub(crate) fn slot_of(key: &[u8], slots: usize) -> Slot {
-    Slot((content_hash(key) % slots.max(1) as u64) as u8)
+    let (hash, slots) = (content_hash(key), slots.max(1) as u64);
+    // The same, for nearly every cluster, without a division for each row.
+    Slot(if slots.is_power_of_two() { hash & (slots - 1) } else { hash % slots } as u8)
 }

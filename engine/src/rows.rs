@@ -2,9 +2,17 @@
 
 use std::cmp::Ordering;
 
+use cortado_protocol::content_hash;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::group::mix;
 use crate::plan::{Order, Top};
 use crate::types::ColumnType;
 use crate::wire::{DeltaError, Reader, check_text, put_bytes, put_int};
+
+/// Above this many rows per group, finding the best is no cheaper than sorting all.
+const MANY: u64 = 64;
 
 #[derive(Clone, Debug, Default)]
 struct RowColumn {
@@ -168,8 +176,12 @@ impl Rows {
 
     /// The places of all rows, ordered; what is level is ordered by all columns.
     pub(crate) fn sorted(&self, order: &[Order]) -> Vec<usize> {
+        self.sort((0..self.len).collect(), order)
+    }
+
+    fn sort(&self, places: Vec<usize>, order: &[Order]) -> Vec<usize> {
         let rank = |row| order.first().map_or((false, 0), |first| self.rank(first, row));
-        let mut places: Vec<_> = (0..self.len).map(|row| (rank(row), row)).collect();
+        let mut places: Vec<_> = places.into_iter().map(|row| (rank(row), row)).collect();
         places.sort_unstable_by(|(rank_a, a), (rank_b, b)| {
             rank_a
                 .cmp(rank_b)
@@ -200,6 +212,65 @@ impl Rows {
         (false, if order.descending { !rank } else { rank })
     }
 
+    /// The places of all rows that can be among the top: those that no `n` others of their group
+    /// are better than. Few are left to be sorted.
+    fn contenders(&self, top: &Top) -> Vec<usize> {
+        if top.n == 0 || top.n > MANY {
+            return (0..if top.n == 0 { 0 } else { self.len }).collect();
+        }
+        let n = top.n as usize;
+        let mut table: HashTable<u32> = HashTable::new();
+        // The best rows of each group, best first; the first row of each, and its hash.
+        let mut best: Vec<Vec<usize>> = Vec::new();
+        let mut firsts: Vec<(usize, u64)> = Vec::new();
+        let mut contenders = Vec::new();
+        for row in 0..self.len {
+            let hash = self.hash(&top.per, row);
+            let same = |group: &u32| {
+                let (first, other) = firsts[*group as usize];
+                let equal =
+                    |column: &usize| self.compare_column(*column, first, row, false).is_eq();
+                other == hash && top.per.iter().all(equal)
+            };
+            let group = match table.entry(hash, same, |group| firsts[*group as usize].1) {
+                Entry::Occupied(entry) => *entry.get() as usize,
+                Entry::Vacant(entry) => {
+                    entry.insert(firsts.len() as u32);
+                    firsts.push((row, hash));
+                    best.push(Vec::with_capacity(n + 1));
+                    firsts.len() - 1
+                }
+            };
+            let best = &mut best[group];
+            if best.len() == n && self.compare(&top.by, row, best[n - 1]).is_gt() {
+                continue;
+            }
+            contenders.push((group, row));
+            let at = best.partition_point(|other| self.compare(&top.by, *other, row).is_le());
+            best.insert(at, row);
+            best.truncate(n);
+        }
+        let remains = |&(group, row): &(usize, usize)| {
+            best[group].last().is_none_or(|last| self.compare(&top.by, row, *last).is_le())
+        };
+        contenders.into_iter().filter(remains).map(|(_, row)| row).collect()
+    }
+
+    /// A hash of a row's values in these columns. It never leaves this process.
+    fn hash(&self, columns: &[usize], row: usize) -> u64 {
+        let value = |column: &usize| {
+            let values = &self.columns[*column];
+            if values.nulls[row] {
+                0x5bd1
+            } else if self.types[*column].ty.is_text() {
+                content_hash(values.text(row))
+            } else {
+                values.numbers[row] as u64
+            }
+        };
+        columns.iter().fold(0, |hash, column| mix(hash ^ value(column)))
+    }
+
     /// The places of the top rows. Taking the top of parts first and of what they leave afterwards
     /// gives the same rows as taking it once.
     pub(crate) fn top(&self, top: &Top) -> Vec<usize> {
@@ -210,7 +281,7 @@ impl Rows {
         let mut first = None;
         let mut last = None;
         let mut rank = 0;
-        for row in self.sorted(&order) {
+        for row in self.sort(self.contenders(top), &order) {
             if first.is_none_or(|first| self.compare(&per, first, row).is_ne()) {
                 first = Some(row);
                 rank = 0;
