@@ -63,6 +63,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
             output.bytes(&text)
         }
         command => {
+            cortado_transport::keep_freed_memory();
             // Files are read by other threads.
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let runtime = tokio::runtime::Builder::new_multi_thread()

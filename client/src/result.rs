@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::hash::Hasher as _;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobState, JobStatus, Manifest, ResultFile};
 use tokio::task::JoinHandle;
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 use crate::cluster::unexpected;
 use crate::{Cluster, Error, files, job};
@@ -110,7 +111,7 @@ struct Splitter<'a> {
     files: std::slice::Iter<'a, ResultFile>,
     current: Option<&'a ResultFile>,
     left: u64,
-    hash: Xxh3,
+    hash: XxHash3_64,
     receipt: Vec<u8>,
     sink: &'a mut (dyn Sink + Send),
 }
@@ -121,14 +122,14 @@ impl<'a> Splitter<'a> {
             files: files.iter(),
             current: None,
             left: 0,
-            hash: Xxh3::new(),
+            hash: XxHash3_64::new(),
             receipt: Vec::new(),
             sink,
         }
     }
 
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        self.hash.update(bytes);
+        self.hash.write(bytes);
         while !bytes.is_empty() {
             if self.left == 0 {
                 self.begin_next()?;
@@ -160,7 +161,7 @@ impl<'a> Splitter<'a> {
         if self.left > 0 {
             return Err(mismatch("it is shorter than announced"));
         }
-        if self.hash.digest() != hash {
+        if self.hash.finish() != hash {
             return Err(mismatch("its content hash is another one"));
         }
         Ok(self.receipt)

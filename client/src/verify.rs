@@ -1,13 +1,14 @@
 //! Checks a result: its receipt adds up, and, with the data at hand, one process that computes
 //! everything again gets the same bytes.
 
+use std::hash::Hasher as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use cortado_engine::{Durability, FinalError, Plan, Receipt, Recompute, ReportFile, ResultReceipt};
 use cortado_protocol::job::{JobSpec, ResultFile};
 use cortado_protocol::{JobId, content_hash};
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 use crate::dataset::TableReader;
 use crate::result::{self, Finished, Sink};
@@ -88,7 +89,7 @@ pub fn recompute(
 
 /// Hashes files as they arrive, to compare them with what the receipt says of them.
 #[derive(Default)]
-struct Hashes(Vec<(String, u64, Xxh3)>);
+struct Hashes(Vec<(String, u64, XxHash3_64)>);
 
 impl Hashes {
     fn compare(&self, receipt: &Receipt) -> Vec<String> {
@@ -97,7 +98,7 @@ impl Hashes {
             None => Some(format!("{}: in the receipt, but not in the result", expected.name)),
             Some((_, bytes, hash)) => {
                 let same =
-                    *bytes == expected.bytes && format!("{:016x}", hash.digest()) == expected.hash;
+                    *bytes == expected.bytes && format!("{:016x}", hash.finish()) == expected.hash;
                 (!same).then(|| format!("{}: not the file of the receipt", expected.name))
             }
         };
@@ -107,14 +108,14 @@ impl Hashes {
 
 impl Sink for Hashes {
     fn begin(&mut self, file: &ResultFile) -> Result<(), Error> {
-        self.0.push((file.name.clone(), 0, Xxh3::new()));
+        self.0.push((file.name.clone(), 0, XxHash3_64::new()));
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if let Some((_, length, hash)) = self.0.last_mut() {
             *length += bytes.len() as u64;
-            hash.update(bytes);
+            hash.write(bytes);
         }
         Ok(())
     }

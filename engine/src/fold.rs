@@ -27,6 +27,8 @@ struct Encoded {
 struct StageFold {
     key_types: Vec<ColumnType>,
     keys: Encoded,
+    /// Hashes of the keys; none for rows.
+    hashes: Vec<u64>,
     /// Finds groups by key; stays empty for rows.
     table: HashTable<u32>,
     states: Vec<Accumulator>,
@@ -106,6 +108,24 @@ impl SlotFold {
         Ok(())
     }
 
+    /// Adds several deltas, each of a table: as [`SlotFold::add`] one after the other, but with room
+    /// made for all of them first.
+    ///
+    /// # Errors
+    /// As [`SlotFold::add`].
+    pub fn add_all(&mut self, deltas: &[(usize, Bytes)]) -> Result<(), DeltaError> {
+        let mut groups = vec![0; self.stages.len()];
+        for section in deltas.iter().flat_map(|(_, delta)| sections(delta)) {
+            let Section { number, entries, content } = section?;
+            if let Some(groups) = groups.get_mut(number) {
+                // An entry has at least a byte, whatever its section says.
+                *groups += entries.min(content.0.len() as u64) as usize;
+            }
+        }
+        self.stages.iter_mut().zip(groups).for_each(|(stage, groups)| stage.reserve(groups));
+        deltas.iter().try_for_each(|(table, delta)| self.add(*table, delta))
+    }
+
     /// The slot's output: for each query its rows, already cut to the slot's own top.
     #[must_use]
     pub fn finish(self) -> Bytes {
@@ -142,7 +162,17 @@ impl StageFold {
             }
         };
         let key_types = plan.key_types(stage);
-        Self { key_types, keys: Encoded::default(), table: HashTable::new(), states, grouped }
+        let (keys, hashes, table) = (Encoded::default(), Vec::new(), HashTable::new());
+        Self { key_types, keys, hashes, table, states, grouped }
+    }
+
+    fn reserve(&mut self, groups: usize) {
+        if self.grouped {
+            let hashes = &self.hashes;
+            self.table.reserve(groups, |group| hashes[*group as usize]);
+            self.hashes.reserve(groups);
+            self.keys.ends.reserve(groups);
+        }
     }
 
     fn add(&mut self, reader: &mut Reader<'_>) -> Result<(), DeltaError> {
@@ -154,15 +184,16 @@ impl StageFold {
             self.keys.push(key);
             return Ok(());
         }
-        let keys = &self.keys;
-        let equal = |group: &u32| keys.get(*group as usize) == key;
-        let rehash = |group: &u32| content_hash(keys.get(*group as usize));
-        let group = match self.table.entry(content_hash(key), equal, rehash) {
+        let (keys, hashes, hash) = (&self.keys, &self.hashes, content_hash(key));
+        let equal =
+            |group: &u32| hashes[*group as usize] == hash && keys.get(*group as usize) == key;
+        let group = match self.table.entry(hash, equal, |group| hashes[*group as usize]) {
             Entry::Occupied(entry) => *entry.get() as usize,
             Entry::Vacant(entry) => {
                 let group = keys.len();
                 entry.insert(group as u32);
                 self.keys.push(key);
+                self.hashes.push(hash);
                 self.states.iter_mut().for_each(|state| state.resize(group + 1));
                 group
             }
@@ -178,19 +209,15 @@ impl StageFold {
 
     /// Rows of a query in an order that does not depend on the order of deltas.
     fn output(&self, plan: &Plan, query: &Query, output: &mut Vec<u8>) {
-        let mut encoded = Encoded::default();
         let mut row = Vec::new();
-        for at in 0..self.keys.len() {
-            row.clear();
-            self.query_row(query, at, &mut row);
-            encoded.push(&row);
-        }
-        let mut content = Vec::with_capacity(encoded.bytes.len());
+        let mut content = Vec::new();
         let count = if let Some(top) = &query.top {
             let mut rows = Rows::new(query.base_types());
-            for at in 0..encoded.len() {
+            for at in 0..self.keys.len() {
+                row.clear();
+                self.query_row(query, at, &mut row);
                 // What was encoded from checked keys can be read again; see `query_row`.
-                if rows.push_encoded(&mut Reader(encoded.get(at))).is_err() {
+                if rows.push_encoded(&mut Reader(&row)).is_err() {
                     debug_assert!(false, "own rows are readable: {}", plan.name());
                 }
             }
@@ -198,6 +225,12 @@ impl StageFold {
             places.iter().for_each(|place| rows.encode(*place, &mut content));
             places.len()
         } else {
+            let mut encoded = Encoded::default();
+            for at in 0..self.keys.len() {
+                row.clear();
+                self.query_row(query, at, &mut row);
+                encoded.push(&row);
+            }
             let mut order: Vec<_> = (0..encoded.len()).collect();
             order.sort_unstable_by(|a, b| encoded.get(*a).cmp(encoded.get(*b)));
             order.iter().for_each(|at| content.extend_from_slice(encoded.get(*at)));

@@ -223,6 +223,12 @@ impl Plan {
         self.0.queries.iter().map(|query| query.output.as_str())
     }
 
+    /// Whether a table's rows count in any query; if not, they are only looked up.
+    #[must_use]
+    pub fn counts(&self, table: usize) -> bool {
+        self.0.stages.iter().any(|stage| stage.table == table)
+    }
+
     /// Finds a table's columns in the header of one of its files. An empty header, of an empty
     /// file, is fine.
     ///

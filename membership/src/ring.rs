@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 
 use cortado_protocol::limits::NODE_ID_BYTES;
 use cortado_protocol::{JobId, META_SLOT, NodeId, Slot};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// Key of the node that admits jobs: the first owner keeps the queue of jobs that wait for a turn.
 pub const ADMISSION_KEY: u64 = 0x61_64_6d_69_73_73_69_6f;
@@ -71,7 +71,7 @@ fn weight(key: u64, member: NodeId) -> (u64, NodeId) {
     let mut bytes = [0; NODE_ID_BYTES + 8];
     bytes[..8].copy_from_slice(&key.to_le_bytes());
     bytes[8..8 + name.len()].copy_from_slice(name);
-    (xxh3_64(&bytes[..8 + name.len()]), member)
+    (XxHash3_64::oneshot(&bytes[..8 + name.len()]), member)
 }
 
 fn key(kind: u8, job: JobId, part: u16, number: u64) -> u64 {
@@ -80,7 +80,7 @@ fn key(kind: u8, job: JobId, part: u16, number: u64) -> u64 {
     bytes[1..17].copy_from_slice(&job.0.to_le_bytes());
     bytes[17..19].copy_from_slice(&part.to_le_bytes());
     bytes[19..].copy_from_slice(&number.to_le_bytes());
-    xxh3_64(&bytes)
+    XxHash3_64::oneshot(&bytes)
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ fn health(data: &Path, ready: bool) -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
+    cortado_transport::keep_freed_memory();
     // The engine's threads have work for every core; more of these would only take turns with them.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

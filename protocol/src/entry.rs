@@ -173,6 +173,16 @@ impl Entry {
         Some(Bytes::new())
     }
 
+    /// The deltas that are not empty, in slot order.
+    pub fn deltas(&self) -> impl Iterator<Item = (Slot, Bytes)> {
+        let mut at = 0;
+        self.head.parts.iter().map(move |part| {
+            let start = at;
+            at += part.len as usize;
+            (part.slot, self.data.slice(start..at))
+        })
+    }
+
     /// The same entry, speaking only for those of `slots` it speaks for now.
     #[must_use]
     pub fn restrict(&self, slots: SlotSet) -> Self {
@@ -245,6 +255,7 @@ mod tests {
         assert_eq!(entry.delta(Slot(0)), None);
         assert_eq!(entry.delta(Slot(5)).unwrap(), "five");
         assert_eq!(entry.delta(Slot(6)).unwrap(), "");
+        assert_eq!(entry.deltas().collect::<Vec<_>>(), [(Slot(5), "five".into())]);
         assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
     }
 

@@ -50,5 +50,5 @@ pub const ALPN_CLIENT: &[u8] = b"cortado-client/1";
 /// Stable 64-bit content hash (XXH3, seed 0) used for batches, deltas and plans.
 #[must_use]
 pub fn content_hash(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
+    twox_hash::XxHash3_64::oneshot(bytes)
 }

@@ -14,6 +14,22 @@ const SMALLEST_KEPT: usize = 128 << 10;
 /// Larger buffers are rare, and too much to keep.
 const LARGEST_KEPT: usize = 2 << 20;
 
+/// Lets the C library's allocator keep up to twice this much freed memory at the end of each of its
+/// heaps, instead of 128 KiB; see [`keep_freed_memory`].
+const KEPT_BYTES: usize = 16 << 20;
+
+/// Tells the allocator to keep freed memory for later instead of giving it back to the system at
+/// once, where it is glibc's: call it when a process starts. Datagrams are allocated and freed all
+/// the time, and giving back their memory and asking for it anew was 4 % of an upload's processor
+/// time.
+///
+/// glibc takes the size of a block that was mapped by itself and is freed as the measure of what is
+/// worth being kept (mallopt(3), `M_MMAP_THRESHOLD`, `M_TRIM_THRESHOLD`), so that no call to it is
+/// needed. For other allocators this does nothing.
+pub fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
+}
+
 /// Keeps buffers that are not used at the moment.
 #[derive(Clone, Debug)]
 pub struct BufferPool(Arc<Shelf>);

@@ -19,7 +19,7 @@ mod tls;
 mod verifier;
 
 pub use authority::{Authority, AuthorityError, Issued};
-pub use buffers::{Buffer, BufferPool};
+pub use buffers::{Buffer, BufferPool, keep_freed_memory};
 pub use chaos::NetworkFaults;
 pub use endpoint::{Endpoint, EndpointError, Handshake};
 pub use frames::{FrameReader, FrameWriter, ReadError, WriteError};

@@ -21,6 +21,9 @@ use crate::job::BoundPlan;
 use crate::mapper::Mapping;
 use crate::work::WorkKey;
 
+/// Bytes of entries that are held until they are added.
+const FOLD_BYTES: usize = 16 << 20;
+
 /// Reads this node's log.
 pub trait Records {
     /// The payload of a record, or `None` if it can't be read or its checksum is wrong.
@@ -209,17 +212,18 @@ fn map(plan: &BoundPlan, header: &BatchHeader, payload: &[u8]) -> TaskOutput {
     TaskOutput::Mapped(map_batch(&plan.plan, slots, layout, header, payload))
 }
 
-/// Reads entries one after the other; all unreadable ones are reported together.
-fn for_each(
-    entries: &[Located],
+/// Reads entries one after the other and visits them with the slots they are read for; all unreadable
+/// ones are reported together.
+fn for_each<'e>(
+    entries: impl IntoIterator<Item = &'e Located>,
     records: &dyn Records,
-    mut visit: impl FnMut(&Entry) -> Result<(), Stop>,
+    mut visit: impl FnMut(Entry, SlotSet) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     let mut unreadable = Vec::new();
     for located in entries {
         let entry = records.read(located.1).and_then(|bytes| Entry::decode(&bytes).ok());
         match entry.filter(|entry| entry.head.key == located.0) {
-            Some(entry) if unreadable.is_empty() => visit(&entry.restrict(located.2))?,
+            Some(entry) if unreadable.is_empty() => visit(entry, located.2)?,
             Some(_) => {}
             None => unreadable.push(*located),
         }
@@ -238,16 +242,34 @@ fn fold(
     if float_sums {
         folds.iter_mut().for_each(|(_, fold)| fold.plant_float_sums());
     }
-    for_each(entries, records, |entry| {
-        let Some(table) = entry.head.key.edge.as_table() else { return Ok(()) };
-        for (slot, fold) in &mut folds {
-            if let Some(delta) = entry.delta(*slot).filter(|delta| !delta.is_empty()) {
-                fold.add(table, &delta)?;
-            }
+    let counted: Vec<_> = (0..plan.plan.tables().len()).map(|t| plan.plan.counts(t)).collect();
+    let table =
+        |key: &EntryKey| key.edge.as_table().filter(|table| counted.get(*table) == Some(&true));
+    let mut waiting = 0;
+    let mut deltas = vec![Vec::new(); limits::SLOTS];
+    let wanted = entries.iter().filter(|(key, ..)| table(key).is_some());
+    for_each(wanted, records, |entry, of| {
+        let Some(table) = table(&entry.head.key) else { return Ok(()) };
+        for (slot, delta) in entry.deltas().filter(|(slot, _)| of.and(slots).contains(*slot)) {
+            deltas[usize::from(slot.0)].push((table, delta));
         }
-        Ok(())
+        waiting += entry.data.len();
+        if waiting < FOLD_BYTES {
+            return Ok(());
+        }
+        waiting = 0;
+        add_all(&mut folds, &mut deltas)
     })?;
+    add_all(&mut folds, &mut deltas)?;
     Ok(TaskOutput::Outputs(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect()))
+}
+
+/// Adds what waits, slot by slot: a slot's state fits the processor's caches, that of all does not.
+fn add_all(folds: &mut [(Slot, SlotFold)], deltas: &mut [Vec<(usize, Bytes)>]) -> Result<(), Stop> {
+    for (slot, fold) in folds {
+        fold.add_all(&std::mem::take(&mut deltas[usize::from(slot.0)]))?;
+    }
+    Ok(())
 }
 
 fn lookup(
@@ -261,9 +283,10 @@ fn lookup(
         .into_iter()
         .map(|(slot, keys)| (slot, LookupFold::new(&plan.plan, table, keys)))
         .collect();
-    for_each(entries, records, |entry| {
+    for_each(entries, records, |entry, of| {
         for (slot, fold) in &mut folds {
-            if let Some(delta) = entry.delta(*slot).filter(|delta| !delta.is_empty()) {
+            let delta = entry.delta(*slot).filter(|_| of.contains(*slot));
+            if let Some(delta) = delta.filter(|delta| !delta.is_empty()) {
                 fold.add(&delta)?;
             }
         }
@@ -278,7 +301,7 @@ fn summarise(
     records: &dyn Records,
 ) -> Result<SummaryFold, Stop> {
     let mut fold = SummaryFold::new(&plan.plan);
-    for_each(summaries, records, |entry| {
+    for_each(summaries, records, |entry, _| {
         let (table, delta) = (entry.head.key.edge.as_table(), entry.delta(META_SLOT));
         if let (Some(table), Some(delta)) = (table, delta) {
             fold.add(table, entry.head.key.number, &delta)?;
@@ -346,8 +369,8 @@ fn package(files: &[ReportFile]) -> (Manifest, Vec<Bytes>) {
 
 fn read(wanted: &[Located], records: &dyn Records) -> Result<TaskOutput, Stop> {
     let mut entries = Vec::with_capacity(wanted.len());
-    for_each(wanted, records, |entry| {
-        entries.push(entry.clone());
+    for_each(wanted, records, |entry, slots| {
+        entries.push(entry.restrict(slots));
         Ok(())
     })?;
     Ok(TaskOutput::Entries(entries))
