@@ -9,7 +9,8 @@
 #   BENCH_DIR=/elsewhere scripts/bench.sh          BENCH_BIN=DIR: programs built before
 #
 # Datasets, clusters and results stay below target/bench; Python 3 with venv is needed. Installs
-# DuckDB and Polars from PyPI into a virtual environment there. Stops every process it starts.
+# DuckDB and Polars from PyPI into a virtual environment there, and for --profile, which needs perf,
+# inferno from crates.io. Stops every process it starts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,7 +21,18 @@ python=$work/venv/bin/python
 if ! command -v cargo >/dev/null && [[ -f $HOME/.cargo/env ]]; then
     . "$HOME/.cargo/env"
 fi
-[[ -n ${BENCH_BIN:-} ]] || cargo build --release -q -p cortado -p cortado-node
+if [[ -z ${BENCH_BIN:-} && " $* " == *" --profile "* ]]; then
+    # Call stacks need frame pointers, which the released programs do without.
+    BENCH_BIN=$work/programs/release
+    RUSTFLAGS='-C force-frame-pointers=yes' CARGO_PROFILE_RELEASE_STRIP=none \
+        CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
+        cargo build --release -q -p cortado -p cortado-node --target-dir "$work/programs"
+elif [[ -z ${BENCH_BIN:-} ]]; then
+    cargo build --release -q -p cortado -p cortado-node
+fi
+if [[ " $* " == *" --profile "* && ! -x $work/tools/bin/inferno-flamegraph ]]; then
+    cargo install -q inferno --locked --no-default-features --features cli --root "$work/tools"
+fi
 if [[ " $* " != *" --help "* && ! -x $python ]]; then
     mkdir -p "$work"
     python3 -m venv "$work/venv"
