@@ -28,9 +28,12 @@ pub(super) fn read(
         }
         other => {
             let scale = other.scale().unwrap_or(0);
-            let read = |span| match texts.last_eight(span, scale == 0) {
-                Some((eight, len)) if let Some(value) = parse_eight(eight, len, scale) => Ok(value),
-                _ => Ok(parse_decimal(texts.get(span), scale)?),
+            let read = |span| {
+                let short = texts.last_eight(span, scale == 0);
+                match short.and_then(|(eight, len)| parse_eight(eight, len, scale)) {
+                    Some(value) => Ok(value),
+                    None => Ok(parse_decimal(texts.get(span), scale)?),
+                }
             };
             read_numbers(nullable, &spans, read, on_problem)
         }
