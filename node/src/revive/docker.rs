@@ -4,7 +4,10 @@
 //! Whoever may speak to the engine is as good as root on its host; see docs/operations.md for how to
 //! narrow that down.
 
+mod socket;
+
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,9 +128,33 @@ impl DockerReviver {
         Ok(())
     }
 
-    /// Passes ends on until the engine hangs up; tells whether anyone still listens.
-    async fn listen(&self, since: &mut u64, ends: &mpsc::Sender<NodeId>) -> bool {
-        let Ok(engine) = self.engine().await else { return !ends.is_closed() };
+    /// Why the engine can't be reached, and what helps.
+    fn obstacle(&self, error: &DockerError) -> String {
+        let path = self.host.strip_prefix("unix://").map(Path::new);
+        path.and_then(socket::obstacle).unwrap_or_else(|| said(error))
+    }
+
+    /// Passes ends on until the engine hangs up; tells whether anyone still listens. `missed` is
+    /// whether the engine was out of reach before, which is said once.
+    async fn listen(
+        &self,
+        since: &mut u64,
+        missed: &mut bool,
+        ends: &mpsc::Sender<NodeId>,
+    ) -> bool {
+        let engine = match self.engine().await {
+            Ok(engine) => engine,
+            Err(error) => {
+                if !std::mem::replace(missed, true) {
+                    let why = self.obstacle(&error);
+                    tracing::warn!("this node can bring no other back for now: {why}");
+                }
+                return !ends.is_closed();
+            }
+        };
+        if std::mem::take(missed) {
+            tracing::info!("the container engine answers: this node can bring others back");
+        }
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),
             ("event".to_owned(), vec!["die".to_owned(), "oom".to_owned()]),
@@ -179,9 +206,9 @@ impl Reviver for DockerReviver {
 
     fn ends(self: Arc<Self>) -> mpsc::Receiver<NodeId> {
         let (ends, ended) = mpsc::channel(ENDS);
-        let mut since = unix_ms() / 1000;
+        let (mut since, mut missed) = (unix_ms() / 1000, false);
         tokio::spawn(async move {
-            while self.listen(&mut since, &ends).await {
+            while self.listen(&mut since, &mut missed, &ends).await {
                 tokio::select! {
                     () = tokio::time::sleep(RECONNECT) => {}
                     () = ends.closed() => return,

@@ -1,0 +1,48 @@
+//! Why an engine's socket can't be used, in a sentence for its operator.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+/// What is wrong with the socket at `path`, and what helps; none if it can be opened.
+pub(super) fn obstacle(path: &Path) -> Option<String> {
+    let error = UnixStream::connect(path).err()?;
+    let shown = path.display();
+    Some(match (error.kind(), fs::metadata(path)) {
+        (ErrorKind::PermissionDenied, Ok(socket)) => {
+            let group = socket.gid();
+            format!(
+                "{shown} may be opened by group {group}, which this node is not in: \
+                 set DOCKER_GID={group} for docker compose, or add the group to the node's"
+            )
+        }
+        (ErrorKind::NotFound, _) => {
+            format!("there is no {shown}: mount the engine's socket, or set docker_host")
+        }
+        (ErrorKind::ConnectionRefused, Ok(_)) => format!(
+            "nobody listens at {shown}: start the engine; if it was started anew, this container \
+             has its old socket and must be made anew, too"
+        ),
+        _ => format!("{shown}: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("engine.sock");
+        assert!(obstacle(&path).unwrap().contains("mount the engine's socket"));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(obstacle(&path), None);
+        drop(listener);
+        assert!(obstacle(&path).unwrap().contains("nobody listens"));
+    }
+}
