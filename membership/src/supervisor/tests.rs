@@ -79,6 +79,29 @@ fn who_does_not_lead_does_nothing_until_it_does() {
 }
 
 #[test]
+fn the_next_leader_finishes_what_a_dead_one_had_begun_and_starts_nothing_twice() {
+    // It died before it had started the node, right after, or when that was ready to join; and before
+    // or after it had told the others.
+    let started = [
+        (Evidence::Exited, vec![start(id(2))]),
+        (Evidence::Starting, vec![]),
+        (Evidence::Healthy, vec![]),
+    ];
+    for (evidence, expected) in started {
+        for told in [vec![], vec![trouble(2, 1, 298, false)]] {
+            let mut next = Supervisor::new(id(4), "process");
+            next.set_view(s(3), &view(5, &[2, 5]));
+            next.set_leading(s(3), true, &told);
+            assert_eq!(deeds(&mut next), [Step::Inspect(id(2)), Step::Inspect(id(5))]);
+            next.inspected(s(3), id(2), evidence);
+            assert_eq!(deeds(&mut next), expected, "{evidence:?}, told {told:?}");
+            next.inspected(s(3), id(5), Evidence::Exited);
+            assert_eq!(deeds(&mut next), [start(id(5))]);
+        }
+    }
+}
+
+#[test]
 fn a_node_that_was_not_heard_of_since_the_start_is_given_time() {
     let mut supervisor = Supervisor::new(id(2), "process");
     supervisor.set_leading(s(0), true, &[]);

@@ -15,8 +15,12 @@ use crate::{Core, Effect, PlantedBug};
 
 /// Pause between two rounds of offers.
 const OFFER_EVERY: Duration = Duration::from_millis(250);
-/// Offers are repeated to everyone this often, for whatever slipped through.
+/// Offers are repeated to everyone this often, for whatever slipped through,
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// and once more so long after a change of view: until all have seen it, some store by the old one.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// How long an offer may stay unanswered. A peer says nothing to a node that it believes to be down.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a fetch may stay unanswered.
 const FETCH_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes sent for one fetch; the asker asks again for the rest.
@@ -34,7 +38,11 @@ struct Incoming {
 pub(crate) struct Handoff {
     dirty: BTreeSet<NodeId>,
     offered_at: Duration,
-    swept_at: Duration,
+    sweep_at: Duration,
+    /// Offers without an answer, and since when.
+    unanswered: BTreeMap<(JobId, NodeId), Duration>,
+    /// Since when not every copy is known to be where it belongs.
+    unsettled_since: Option<Duration>,
     incoming: BTreeMap<JobId, Incoming>,
     confirmed: BTreeMap<(JobId, NodeId), Vec<EdgeCoverage>>,
     draining: bool,
@@ -44,7 +52,13 @@ pub(crate) struct Handoff {
 impl Handoff {
     pub(crate) fn is_busy(&self) -> bool {
         let fetching = |incoming: &Incoming| incoming.active.is_some();
-        self.draining || !self.dirty.is_empty() || self.incoming.values().any(fetching)
+        let settling = !self.is_settled() || self.unsettled_since.is_some();
+        self.draining || settling || self.incoming.values().any(fetching)
+    }
+
+    /// Everybody has been offered all they own of what is held here, and lacks none of it.
+    fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && self.unanswered.is_empty()
     }
 }
 
@@ -92,18 +106,21 @@ impl Core {
         }
         // Offers at once: a new owner should not wait for the next round.
         self.handoff.offered_at = Duration::ZERO;
+        self.handoff.sweep_at = self.handoff.sweep_at.min(self.now + SETTLED_AFTER);
+        self.handoff.unsettled_since = self.handoff.unsettled_since.or(Some(self.now));
     }
 
     pub(crate) fn tick_handoff(&mut self) {
         let now = self.now;
-        if now >= self.handoff.swept_at + SWEEP_EVERY || self.handoff.draining {
-            self.handoff.swept_at = now;
+        if now >= self.handoff.sweep_at || self.handoff.draining {
+            self.handoff.sweep_at = now + SWEEP_EVERY;
             let me = self.config.node;
             let live = self.members.live.iter().copied();
             self.handoff.dirty.extend(live.filter(|node| *node != me));
         }
         if now >= self.handoff.offered_at + OFFER_EVERY {
             self.handoff.offered_at = now;
+            self.offer_unanswered_again();
             let ready: Vec<_> = self
                 .handoff
                 .dirty
@@ -131,7 +148,25 @@ impl Core {
             }
             self.fetch_offered(job);
         }
+        if self.handoff.is_settled()
+            && let Some(since) = self.handoff.unsettled_since.take()
+        {
+            let after_ms = (now - since).as_millis() as u64;
+            tracing::info!(after_ms, "every copy is in place");
+        }
         self.check_drained();
+    }
+
+    fn offer_unanswered_again(&mut self) {
+        let now = self.now;
+        let Handoff { unanswered, dirty, .. } = &mut self.handoff;
+        unanswered.retain(|(_, peer), since| {
+            let waits = now < *since + ANSWER_PATIENCE;
+            if !waits {
+                dirty.insert(*peer);
+            }
+            waits
+        });
     }
 
     fn offer_all(&mut self, peer: NodeId) {
@@ -144,6 +179,7 @@ impl Core {
             let Some(held) = self.holdings.job(job) else { continue };
             let held = held.coverage(slots, true);
             if !held.is_empty() {
+                self.handoff.unanswered.insert((job, peer), self.now);
                 self.send(peer, PeerMessage::Offer { job, held });
             }
         }
@@ -291,6 +327,7 @@ impl Core {
         if self.links.identity(from).is_none_or(|identity| identity.log != log) {
             return;
         }
+        self.handoff.unanswered.remove(&(job, from));
         let slots = self.placement(job).slots_of(from);
         if let Some(mine) = self.holdings.job(job) {
             let mine = mine.coverage(slots, true);
@@ -379,6 +416,7 @@ impl Core {
     pub(crate) fn handoff_forget(&mut self, job: JobId) {
         self.handoff.incoming.remove(&job);
         self.handoff.confirmed.retain(|(other, _), _| *other != job);
+        self.handoff.unanswered.retain(|(other, _), _| *other != job);
     }
 
     /// Entries still to move, per job and owner.

@@ -190,3 +190,36 @@ fn numbers_of_one_boot_never_come_back_in_the_next() {
     let highest = (0..1000).map(|_| first.core.fresh_id()).max().unwrap();
     assert!(second.core.fresh_id() > highest);
 }
+
+#[test]
+fn an_offer_is_made_again_until_it_is_answered() {
+    let mut bench = Bench::new(1);
+    let spec = spec(&mut bench.core);
+    let job = spec.job;
+    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
+    bench.sync();
+    bench.input(Input::LinkUp(hello("b", 1)));
+    let offered = |bench: &Bench| -> Vec<_> {
+        let to_b = bench.sent.iter().filter(|(peer, ..)| *peer == node("b"));
+        let offers = to_b.filter_map(|(_, message, _)| match message {
+            PeerMessage::Offer { held, .. } => Some(held.clone()),
+            _ => None,
+        });
+        offers.collect()
+    };
+    let wait = |bench: &mut Bench, seconds: u64| {
+        for _ in 0..seconds * 4 {
+            bench.now += Duration::from_millis(250);
+            bench.input(Input::Tick);
+        }
+    };
+    // It believes this node to be down, and says nothing to it.
+    wait(&mut bench, 10);
+    let unanswered = offered(&bench);
+    assert!(unanswered.len() >= 5, "{unanswered:?}");
+    let held = unanswered[0].clone();
+    bench.hear("b", 0, PeerMessage::Have { job, log: LogId(1), held });
+    let before = offered(&bench).len();
+    wait(&mut bench, 10);
+    assert_eq!(offered(&bench).len(), before, "it has all");
+}
