@@ -1,4 +1,5 @@
-# A node as one static file in an empty image: no shell, no libraries, not root.
+# A node as one static file in an empty image: no shell, no libraries, not root. Beside it the client,
+# which makes what a cluster needs when it is started for the first time.
 #
 #   docker build -t cortado .
 #
@@ -10,9 +11,9 @@ COPY . .
 # --target keeps build scripts and macros from being linked statically, which they can't be.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
     && RUSTFLAGS='-C target-feature=+crt-static' \
-       cargo build --release --locked --bin cortado-node --target "$target" \
+       cargo build --release --locked --bin cortado-node --bin cortado --target "$target" \
     && mkdir -p /image/data \
-    && cp "target/$target/release/cortado-node" /image/ \
+    && cp "target/$target/release/cortado-node" "target/$target/release/cortado" /image/ \
     && chmod 1777 /image/data
 
 FROM scratch

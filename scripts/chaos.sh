@@ -76,9 +76,11 @@ up() {
         docker)
             profile=$work/compose
             # Other ports than a cluster that may be up already has.
+            # Made here, so that what the cluster writes into it belongs to this user.
+            mkdir -p "$profile"
             CORTADO_ALLOW_CHAOS=true COMPOSE_DIR=$profile COMPOSE_FILE=$work/compose.yml \
                 CLUSTER_NAME=$project IMAGE=cortado-chaos FIRST_PORT=${FIRST_PORT:-27402} \
-                CORTADO=$target/cortado scripts/compose.sh "$nodes" >/dev/null
+                scripts/compose.sh "$nodes" >/dev/null
             compose up --detach >/dev/null 2>&1
             ;;
     esac

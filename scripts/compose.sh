@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Writes a compose file for a cluster of N nodes on one host, with certificates, configurations and
-# the profile for clients, and says what to do next.
+# Writes docker-compose.yml for a cluster of N nodes on one host. The one in the repository is what it
+# writes for five. Certificates, configurations and the profile for clients are made by the cluster
+# itself, when it is started for the first time.
 #
 #   scripts/compose.sh [N]                       5 nodes if not given
 #   COMPOSE_DIR=/elsewhere scripts/compose.sh    certificates and profile there instead of ./compose
 #   REVIVER=none scripts/compose.sh              without the engine's socket in the containers
-#   IMAGE=registry/cortado scripts/compose.sh    that image instead of `cortado`
-#   COMPOSE_FILE=/elsewhere/c.yml scripts/compose.sh   the compose file there
+#   IMAGE=registry/cortado scripts/compose.sh    that image, instead of one that is built here
+#   COMPOSE_FILE=/elsewhere/c.yml scripts/compose.sh   the compose file there; - is standard output
+#   CLUSTER_NAME, FIRST_PORT, DOCKER_SOCKET, CORTADO_ALLOW_CHAOS=true: see below
 #
 # The nodes bring each other back by the engine's socket, which is as good as root on this host; see
 # docs/operations.md. Works with `docker compose` and with docker-compose 1.29.
@@ -14,72 +16,105 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 nodes=${1:-5}
-dir=${COMPOSE_DIR:-compose}
-image=${IMAGE:-cortado}
+dir=${COMPOSE_DIR:-./compose}
 reviver=${REVIVER:-docker}
 name=${CLUSTER_NAME:-cortado}
 first_port=${FIRST_PORT:-17402}
 socket=${DOCKER_SOCKET:-/var/run/docker.sock}
 file=${COMPOSE_FILE:-docker-compose.yml}
+# User and group of the image.
+node_id=65532
 
+# A name without a slash would be that of a volume.
+[[ $dir == [./]* ]] || dir=./$dir
 [[ $nodes =~ ^[1-9][0-9]*$ ]] || { echo 'usage: scripts/compose.sh [N]' >&2; exit 2; }
-[[ $dir == /* ]] || dir=$PWD/$dir
 
-cortado=${CORTADO:-${CARGO_TARGET_DIR:-target}/release/cortado}
-if [[ ! -x $cortado ]]; then
-    cargo build --release --bin cortado
-fi
-timing=lan
-[[ $(nproc) -gt 4 ]] || timing=shared
-published=$(for ((k = 0; k < nodes; k++)); do echo "127.0.0.1:$((first_port + 10 * k))"; done | paste -sd,)
+port() { echo "127.0.0.1:$((first_port + 10 * ($1 - 1)))"; }
 
-"$cortado" init --dir "$dir" --name "$name" --nodes "$nodes" --published "$published" \
-    --data /data --timing "$timing" --reviver "$reviver" >/dev/null
+image() {
+    echo "  image: ${IMAGE:-cortado}"
+    # Built if it is not there: a folder elsewhere needs the way back to here.
+    if [[ -z ${IMAGE:-} ]]; then
+        [[ $file == */* ]] && echo "  build: '$PWD'" || echo '  build: .'
+    fi
+}
 
-# Not root, but allowed to read its own key.
-if [[ $(id -u) -eq 0 ]]; then
-    user=65532:65532
-    chown -R "$user" "$dir"/node-*
-else
-    user=$(id -u):$(id -g)
-fi
+options=(--name "$name" --nodes "$nodes" --data /data --timing auto --reviver "$reviver")
+[[ ${CORTADO_ALLOW_CHAOS:-} != true ]] || options+=(--allow-chaos)
+published=$(for ((k = 1; k <= nodes; k++)); do port "$k"; done | paste -sd,)
 
-{
-    echo '# Written by scripts/compose.sh; run it again instead of editing this.'
-    echo "version: '3.7'"
-    echo
-    echo 'services:'
+write() {
+    cat <<YAML
+# A cluster of $nodes nodes on this host, written by scripts/compose.sh; run that again instead of
+# editing this.
+#
+#   docker compose up     or docker-compose up, from 1.29
+#
+# init makes certificates, configurations and the profile for clients in $dir unless they are
+# there, says so, and ends. The nodes bring each other back by the engine's socket, which is as good
+# as root on this host; see docs/operations.md.
+
+x-cortado: &cortado
+$(image)
+  read_only: true
+  cap_drop: [ALL]
+  security_opt: ['no-new-privileges:true']
+
+x-node: &node
+  <<: *cortado
+  depends_on: {init: {condition: service_completed_successfully}}
+  user: '$node_id:$node_id'
+YAML
+    if [[ $reviver == docker ]]; then
+        cat <<'YAML'
+  # Which group may open the engine's socket differs between hosts: these are usual, for another one
+  # set DOCKER_GID. A node that can't open it says so, with the number, and revives nobody.
+  group_add: ['0', '105', '998', '${DOCKER_GID:-999}']
+YAML
+    fi
+    cat <<YAML
+  # More than drain_seconds: whoever is killed while it hands over did not end on purpose.
+  stop_grace_period: 30s
+
+services:
+  init:
+    <<: *cortado
+    entrypoint: [/cortado, init, --once, --dir, /compose, --seen-as, '$dir']
+    command: [$(printf "'%s', " "${options[@]}" --node-group "$node_id")--published, '$published']
+    # Writes as root into a folder of whoever calls compose, and gives all files to that user.
+    user: '0:0'
+    network_mode: none
+    cap_add: [CHOWN, DAC_OVERRIDE]
+    healthcheck: {disable: true}
+    volumes: ['$dir:/compose']
+YAML
     for ((k = 1; k <= nodes; k++)); do
         cat <<YAML
+
   node-$k:
-    image: $image
+    <<: *node
     hostname: node-$k
-    user: '$user'
-    read_only: true
-    cap_drop: [ALL]
-    security_opt: ['no-new-privileges:true']
-    # More than drain_seconds: whoever is killed while it hands over did not end on purpose.
-    stop_grace_period: 30s
-    labels:
-      cortado.cluster: '$name'
-      cortado.node: node-$k
-    ports: ['127.0.0.1:$((first_port + 10 * (k - 1))):7402/udp']
+    labels: {cortado.cluster: '$name', cortado.node: node-$k}
+    ports: ['$(port "$k"):7402/udp']
     volumes:
       - '$dir/node-$k:/etc/cortado:ro'
       - 'data-$k:/data'
 YAML
-        if [[ $reviver == docker ]]; then
-            echo "      - '$socket:/var/run/docker.sock'"
-            echo "    group_add: ['$(stat -c %g "$socket")']"
-        fi
+        [[ $reviver != docker ]] || echo "      - '$socket:/var/run/docker.sock'"
     done
     echo
     echo 'volumes:'
     for ((k = 1; k <= nodes; k++)); do echo "  data-$k:"; done
-} >"$file"
+}
 
+if [[ $file == - ]]; then
+    write
+    exit
+fi
+write >"$file"
 cat <<TEXT
-$nodes nodes in $file; the profile is $dir
-  docker-compose up -d            (or docker compose up -d; the image: scripts/image.sh)
+$nodes nodes in $file
+  scripts/image.sh                the image, where none can be fetched
+  docker-compose up -d            (or docker compose up -d); the profile will be $dir
   cortado --cluster $dir nodes
 TEXT

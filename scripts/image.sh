@@ -3,8 +3,8 @@
 # nothing is fetched from an image registry.
 #
 #   scripts/image.sh [TAG]                  TAG is `cortado` if not given
-#   PROGRAM=FILE scripts/image.sh [TAG]     nothing is built: that cortado-node, with the libraries it
-#                                           needs; for tests
+#   PROGRAM=FILE scripts/image.sh [TAG]     nothing is built: that cortado-node and the cortado beside
+#                                           it, with the libraries they need; for tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,21 +15,25 @@ command -v docker >/dev/null || missing docker
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir "$context/image"
+programs=(cortado-node cortado)
 if [[ -n ${PROGRAM:-} ]]; then
-    cp "$PROGRAM" "$context/image/cortado-node"
-    strip --strip-debug "$context/image/cortado-node" 2>/dev/null || true
-    # The loader and the libraries, each where the loader looks for it. Host names are resolved by libc
-    # itself since glibc 2.34.
-    ldd "$PROGRAM" | grep -o '/[^ ]*' | while read -r library; do
-        mkdir -p "$context/image${library%/*}"
-        cp -L "$library" "$context/image$library"
+    for program in "${programs[@]}"; do
+        built=$(dirname "$PROGRAM")/$program
+        cp "$built" "$context/image/"
+        strip --strip-debug "$context/image/$program" 2>/dev/null || true
+        # The loader and the libraries, each where the loader looks for it. Host names are resolved by
+        # libc itself since glibc 2.34.
+        ldd "$built" | grep -o '/[^ ]*' | while read -r library; do
+            mkdir -p "$context/image${library%/*}"
+            cp -L "$library" "$context/image$library"
+        done
     done
 else
     command -v cargo >/dev/null || missing cargo
     target=$(rustc -vV | sed -n 's/^host: //p')
     RUSTFLAGS='-C target-feature=+crt-static' \
-        cargo build --release --locked --bin cortado-node --target "$target"
-    cp "${CARGO_TARGET_DIR:-target}/$target/release/cortado-node" "$context/image/"
+        cargo build --release --locked "${programs[@]/#/--bin=}" --target "$target"
+    cp "${programs[@]/#/${CARGO_TARGET_DIR:-target}/$target/release/}" "$context/image/"
 fi
 # Whoever the container runs as may write here; a volume takes it over from the image.
 mkdir -m 1777 "$context/image/data"

@@ -93,6 +93,13 @@ pub(crate) struct NodeFiles {
     key: PathBuf,
 }
 
+impl NodeFiles {
+    /// The key of the node in this folder.
+    pub(crate) fn key_in(&self, folder: &Path) -> PathBuf {
+        folder.join(&self.key)
+    }
+}
+
 impl Default for NodeFiles {
     fn default() -> Self {
         Self {

@@ -1,6 +1,8 @@
 //! What a cluster on other hosts or in containers is made of: both authorities, a folder for each node
 //! (configuration and certificate), and the profile for clients. Nothing is started.
 
+mod owner;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,9 +11,9 @@ use cortado_protocol::{NodeId, limits};
 use cortado_transport::Profile;
 use serde::Serialize;
 
-use crate::Error;
 use crate::authorities::{Authorities, NodeFiles, internal};
 use crate::local::Durability;
+use crate::{Error, Timing};
 
 /// Ports of every node: each has an address of its own.
 const GOSSIP_PORT: u16 = 7400;
@@ -34,12 +36,25 @@ pub struct Options {
     pub replicas: u8,
     /// Copies on disk before a batch is acknowledged.
     pub min_copies: u8,
-    /// Timing of the failure detector: `lan` or `shared`.
-    pub timing: String,
+    /// Timing of the failure detector.
+    pub timing: Timing,
     /// Who brings dead nodes back: `docker` or `none`.
     pub reviver: String,
     /// Whether clients may disturb the nodes (`cortado chaos`).
     pub allow_chaos: bool,
+    /// Whether this cluster, made before, is left as it is.
+    pub once: bool,
+    /// Group of the nodes, if they run as somebody else than the owner of the folder.
+    pub node_group: Option<u32>,
+}
+
+/// What became of the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The nodes' names.
+    pub nodes: Vec<NodeId>,
+    /// Whether they were there before, and nothing was written.
+    pub before: bool,
 }
 
 /// A node's configuration file.
@@ -65,33 +80,78 @@ struct NodeConfig<'a> {
     tls: NodeFiles,
 }
 
-/// Writes it all into a folder that is empty or does not exist, and returns the nodes' names.
+/// Writes it all into a folder that is empty or does not exist.
 ///
 /// # Errors
 /// [`Error::BadInput`] if the options or the folder make no sense, [`Error::Io`] if the disk does not
 /// work.
-pub fn init(dir: &Path, options: &Options) -> Result<Vec<NodeId>, Error> {
-    check(dir, options)?;
+pub fn init(dir: &Path, options: &Options) -> Result<Made, Error> {
+    check(options)?;
+    let nodes: Vec<_> = (1..=options.hosts.len()).map(node_name).collect();
+    if options.once && is_made(dir, options)? {
+        return Ok(Made { nodes, before: true });
+    }
+    check_empty(dir)?;
     fs::create_dir_all(dir).map_err(|source| Error::io("create", dir, source))?;
     let authorities = Authorities::make(&dir.join(Authorities::FOLDER), &options.cluster)?;
 
     let join: Vec<_> = options.hosts.iter().map(|host| format!("{host}:{GOSSIP_PORT}")).collect();
-    let mut nodes = Vec::new();
-    for (index, host) in options.hosts.iter().enumerate() {
-        let node: NodeId = format!("node-{}", index + 1).parse().expect("a valid node name");
+    for (&node, host) in nodes.iter().zip(&options.hosts) {
         let folder = dir.join(node.as_str());
         fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
         authorities.write_node(&folder, node, &[], &[])?;
         let file = folder.join("node.toml");
         fs::write(&file, config(options, node, host, &join))
             .map_err(|source| Error::io("write", &file, source))?;
-        nodes.push(node);
     }
+    // Last of all: where there is a profile, everything is there.
     write_profile(dir, options, &nodes, &authorities)?;
-    Ok(nodes)
+    if let Some(group) = options.node_group {
+        owner::share(dir, &nodes, group)?;
+    }
+    Ok(Made { nodes, before: false })
 }
 
-fn check(dir: &Path, options: &Options) -> Result<(), Error> {
+fn node_name(number: usize) -> NodeId {
+    format!("node-{number}").parse().expect("a valid node name")
+}
+
+/// Whether the folder holds this cluster already.
+fn is_made(dir: &Path, options: &Options) -> Result<bool, Error> {
+    if !dir.join(Profile::FILE).exists() {
+        return Ok(false);
+    }
+    let found = Profile::load(dir).map_err(internal)?;
+    let (wanted, nodes) = (&options.cluster, options.hosts.len());
+    if found.cluster != *wanted || found.addresses.len() != nodes {
+        return Err(Error::BadInput(format!(
+            "{} is of the cluster {} with {} nodes, not of {wanted} with {nodes}: remove what is in \
+             it, or choose another folder",
+            dir.display(),
+            found.cluster,
+            found.addresses.len(),
+        )));
+    }
+    Ok(true)
+}
+
+/// Hidden files don't count, nor do empty folders, such as an engine makes for a mount.
+fn check_empty(dir: &Path) -> Result<(), Error> {
+    let counts = |entry: fs::DirEntry| {
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let empty = fs::read_dir(entry.path()).is_ok_and(|mut within| within.next().is_none());
+        !hidden && !empty
+    };
+    if fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(counts)) {
+        return Err(Error::BadInput(format!(
+            "{} is not empty; choose another folder, or remove what is in it",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn check(options: &Options) -> Result<(), Error> {
     let nodes = options.hosts.len();
     let bad = |message: String| Err(Error::BadInput(message));
     if nodes == 0 || nodes > limits::MEMBERS {
@@ -106,10 +166,6 @@ fn check(dir: &Path, options: &Options) -> Result<(), Error> {
     if options.min_copies == 0 || options.min_copies > options.replicas {
         let Options { replicas, min_copies, .. } = options;
         return bad(format!("{min_copies} of {replicas} copies: expected 1 to {replicas}"));
-    }
-    let found = fs::read_dir(dir).map(|mut entries| entries.next().is_some());
-    if found.unwrap_or(false) {
-        return bad(format!("{} is not empty; choose another --dir", dir.display()));
     }
     Ok(())
 }
@@ -130,7 +186,7 @@ fn config(options: &Options, node: NodeId, host: &str, join: &[String]) -> Strin
         expected_nodes: join.len(),
         replicas: copies.replicas,
         min_copies: copies.min_copies,
-        profile: &options.timing,
+        profile: options.timing.profile(),
         reviver: &options.reviver,
         allow_chaos: options.allow_chaos,
         tls: NodeFiles::default(),
@@ -169,9 +225,11 @@ mod tests {
             data: "/data".into(),
             replicas: 3,
             min_copies: 2,
-            timing: "lan".into(),
+            timing: Timing::Lan,
             reviver: "none".into(),
             allow_chaos: false,
+            once: false,
+            node_group: None,
         }
     }
 
@@ -180,7 +238,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("c");
         let published = ["127.0.0.1:17402".parse().unwrap(), "127.0.0.1:17412".parse().unwrap()];
-        let nodes = init(&dir, &Options { published: published.into(), ..options(2) }).unwrap();
+        let nodes =
+            init(&dir, &Options { published: published.into(), ..options(2) }).unwrap().nodes;
         let config = fs::read_to_string(dir.join("node-2/node.toml")).unwrap();
         let config: toml::Table = config.parse().unwrap();
         assert_eq!(config["node"].as_str(), Some("node-2"));
@@ -198,6 +257,28 @@ mod tests {
         }
         let error = init(&dir, &options(2)).unwrap_err().to_string();
         assert!(error.contains("not empty"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_is_made_once() {
+        let root = tempfile::tempdir().unwrap();
+        // As in a folder that is kept empty in a repository.
+        fs::write(root.path().join(".gitignore"), "*").unwrap();
+        fs::create_dir(root.path().join("node-1")).unwrap();
+        let once = |nodes| Options { once: true, ..options(nodes) };
+        let first = init(root.path(), &once(2)).unwrap();
+        assert!(!first.before);
+        let key = fs::read(root.path().join("node-1/node.key")).unwrap();
+        let again = init(root.path(), &once(2)).unwrap();
+        assert_eq!(again, Made { before: true, ..first });
+        assert_eq!(fs::read(root.path().join("node-1/node.key")).unwrap(), key);
+        for other in [once(3), Options { cluster: "d".into(), ..once(2) }] {
+            let error = init(root.path(), &other).unwrap_err().to_string();
+            assert!(error.contains("is of the cluster c with 2 nodes"), "{error}");
+        }
+        fs::remove_file(root.path().join(Profile::FILE)).unwrap();
+        let error = init(root.path(), &once(2)).unwrap_err().to_string();
+        assert!(error.contains("not empty"), "half of one is none: {error}");
     }
 
     #[test]

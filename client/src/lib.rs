@@ -17,10 +17,12 @@ pub mod job;
 pub mod local;
 mod progress;
 pub mod result;
+mod timing;
 mod upload;
 pub mod verify;
 
 pub use cluster::{Cluster, DEFAULT_PATIENCE, Target};
 pub use error::Error;
 pub use progress::{Observer, Progress};
+pub use timing::Timing;
 pub use upload::{TableWork, upload};

@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::cluster::{Client, Turn, program, wait_for};
+use crate::cluster::{Client, Turn, wait_for};
 use engine::{Engine, docker, run};
 pub use healing::Hit;
 use janitor::Janitor;
@@ -38,6 +38,27 @@ const WHOLE: u64 = 60;
 /// Where this repository is.
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
+}
+
+/// `scripts/compose.sh`, whatever this process's environment says.
+fn compose_script() -> Command {
+    let mut script = Command::new(repository().join("scripts/compose.sh"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    script.env_clear().env("PATH", path);
+    script
+}
+
+/// What `scripts/compose.sh` writes for so many nodes, and what the repository holds.
+///
+/// # Panics
+/// If the script fails, or there is no such file.
+#[must_use]
+pub fn compose_files(nodes: usize) -> [String; 2] {
+    let mut script = compose_script();
+    script.arg(nodes.to_string()).env("COMPOSE_FILE", "-");
+    let written = run(&mut script).unwrap_or_else(|why| panic!("{why}"));
+    let kept = std::fs::read_to_string(repository().join("docker-compose.yml"));
+    [written, kept.expect("the repository has a compose file").trim_end().to_owned()]
 }
 
 /// A cluster of containers in a folder of its own.
@@ -70,6 +91,9 @@ pub struct State {
     pub address: String,
     /// Seconds it is given to stop.
     pub stop_seconds: Option<i64>,
+    /// Whether it can't do more than it must: not root, nothing to write to but its volume, no
+    /// capability, no way to get one.
+    pub confined: bool,
 }
 
 impl Containers {
@@ -116,28 +140,42 @@ impl Containers {
         })
     }
 
-    /// Writes everything, with `settings` in each node's configuration, and starts the nodes.
+    /// Writes the compose file and starts the nodes, with `settings` in each one's configuration.
     fn make(&mut self, socket: &Path, settings: &str) {
         let image = image::ensure();
-        let mut script = Command::new(repository().join("scripts/compose.sh"));
+        // Whose it is, those are the files in it.
+        std::fs::create_dir(self.dir()).expect("a folder can be made");
+        let mut script = compose_script();
         script
             .arg(self.nodes.to_string())
             .env("COMPOSE_DIR", self.dir())
             .env("COMPOSE_FILE", self.file())
-            .env("CORTADO", program())
             .env("CLUSTER_NAME", &self.name)
             .env("FIRST_PORT", self.first_port.to_string())
             .env("DOCKER_SOCKET", socket)
-            .env("IMAGE", image)
-            .env("REVIVER", "docker");
+            .env("IMAGE", image);
         run(&mut script).unwrap_or_else(|why| panic!("{why}"));
-        for name in self.names() {
-            let file = self.dir().join(name).join("node.toml");
-            let text = std::fs::read_to_string(&file).expect("a node has a configuration");
-            std::fs::write(&file, format!("{settings}{text}")).expect("it can be written");
+        if !settings.is_empty() {
+            let _ = self.compose(&["up", "init"]);
+            for name in self.names() {
+                let file = self.dir().join(name).join("node.toml");
+                let text = std::fs::read_to_string(&file).expect("a node has a configuration");
+                std::fs::write(&file, format!("{settings}{text}")).expect("it can be written");
+            }
         }
+        self.start_all();
+    }
+
+    /// `docker compose up`, and waits until the cluster is whole.
+    pub fn start_all(&self) {
         let _ = self.compose(&["up", "-d"]);
         self.await_whole();
+    }
+
+    /// What `docker compose up` says before the nodes start.
+    #[must_use]
+    pub fn greeting(&self) -> String {
+        self.compose(&["logs", "--no-color", "init"])
     }
 
     fn file(&self) -> PathBuf {
@@ -185,6 +223,7 @@ impl Containers {
                 exit_code: found["State"]["ExitCode"].as_i64().unwrap_or_default(),
                 address: text(&network["IPAddress"]),
                 stop_seconds: found["Config"]["StopTimeout"].as_i64(),
+                confined: is_confined(found),
             };
             (text(&found["Config"]["Labels"]["cortado.node"]), state)
         };
@@ -270,6 +309,20 @@ impl Drop for Containers {
             eprintln!("--- end of the log of {name}\n{}", text.unwrap_or_default());
         }
     }
+}
+
+/// By what `docker inspect` says.
+fn is_confined(found: &Value) -> bool {
+    let host = &found["HostConfig"];
+    let root = found["Config"]["User"].as_str().is_none_or(|user| {
+        user.is_empty() || user.split(':').any(|part| part == "0" || part == "root")
+    });
+    !root
+        && host["ReadonlyRootfs"] == true
+        && host["Privileged"] == false
+        && host["CapDrop"] == serde_json::json!(["ALL"])
+        && host["CapAdd"].is_null()
+        && host["SecurityOpt"] == serde_json::json!(["no-new-privileges:true"])
 }
 
 /// The first of the nodes' published ports, all of which are free now.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tests::cluster::{Coffee, Deadline, Shape, job_id, path_text, wait_for};
-use tests::containers::{Containers, Hit};
+use tests::containers::{Containers, Hit, compose_files};
 
 /// Seconds until there is a supervisor.
 const SUPERVISOR: u64 = 60;
@@ -34,6 +34,33 @@ fn kill(cluster: &Containers, what: &'static str, names: &[&str]) {
     let hit = Hit::now(cluster, what);
     cluster.kill(names);
     hit.await_back(cluster, names);
+}
+
+#[test]
+fn the_compose_file_is_what_the_script_writes() {
+    let [written, kept] = compose_files(5);
+    assert_eq!(written, kept, "run scripts/compose.sh");
+}
+
+#[test]
+fn compose_alone_makes_a_cluster_and_says_where_it_is() {
+    let Some(cluster) = Containers::up(2) else { return };
+    let said = cluster.greeting();
+    let profile = path_text(&cluster.dir());
+    assert!(
+        said.contains(&format!("2 nodes; the profile for clients is {profile} (new)")),
+        "{said}"
+    );
+    let key = |node: &str| std::fs::read(cluster.dir().join(node).join("node.key")).unwrap();
+    let (keys, nodes) = (["node-1", "node-2"].map(key), cluster.states());
+    assert!(nodes.values().all(|node| node.confined), "{nodes:?}");
+    during_upload(&cluster, &Coffee::new(Shape::MIDDLE), 1, |_| ());
+    // Again: what is there stays, and nobody is started anew.
+    cluster.start_all();
+    assert!(cluster.greeting().contains("there already"), "{}", cluster.greeting());
+    assert_eq!((["node-1", "node-2"].map(key), cluster.states()), (keys, nodes));
+    cluster.down();
+    assert_eq!(cluster.remains(), Vec::<String>::new());
 }
 
 #[test]

@@ -22,9 +22,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls::{ClientTls, TlsError};
 
-/// Name of the file in the directory.
-const FILE: &str = "profile.toml";
-
 /// Where a cluster is, and who the client is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +82,9 @@ pub enum ProfileError {
 }
 
 impl Profile {
+    /// Name of the file in the directory.
+    pub const FILE: &str = "profile.toml";
+
     /// A profile with the usual file names.
     #[must_use]
     pub fn new(dir: &Path, cluster: &str, addresses: Vec<String>) -> Self {
@@ -104,7 +104,7 @@ impl Profile {
     /// # Errors
     /// If the file is missing or malformed; unknown keys are errors.
     pub fn load(dir: &Path) -> Result<Self, ProfileError> {
-        let path = dir.join(FILE);
+        let path = dir.join(Profile::FILE);
         let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ProfileError::Missing { path: path.clone() },
             _ => ProfileError::File { path: path.clone(), source },
@@ -131,7 +131,7 @@ impl Profile {
     /// # Errors
     /// If the file can't be written.
     pub fn save(&self) -> Result<(), ProfileError> {
-        let path = self.dir.join(FILE);
+        let path = self.dir.join(Profile::FILE);
         let malformed = |reason: String| ProfileError::Malformed { path: path.clone(), reason };
         let text = toml::to_string(self).map_err(|error| malformed(error.to_string()))?;
         let temporary = path.with_extension("new");
@@ -192,7 +192,7 @@ mod tests {
         let error = profile.tls().unwrap_err().to_string();
         assert!(error.contains("not PEM"), "{error}");
 
-        let file = dir.path().join(FILE);
+        let file = dir.path().join(Profile::FILE);
         let good = fs::read_to_string(&file).unwrap();
         for (text, expected) in [
             (format!("extra = 1\n{good}"), "extra"),

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use cortado_protocol::chaos::{LONGEST_DELAY_MS, LONGEST_MS};
 use cortado_protocol::{IdError, JobId, NodeId};
 
+use crate::Timing;
 use crate::chaos::Kind;
 use crate::generate::coffee::Month;
 
@@ -221,14 +222,24 @@ pub(super) struct InitArguments {
     #[arg(long, default_value_t = 2)]
     pub(super) min_copies: u8,
     /// Timing of the failure detector: shared is for small or shared machines
-    #[arg(long, default_value = "lan", value_parser = ["lan", "shared"])]
-    pub(super) timing: String,
+    #[arg(long, value_enum, default_value_t = Timing::Lan)]
+    pub(super) timing: Timing,
     /// Who starts a node that has died
     #[arg(long, default_value = "none", value_parser = ["docker", "none"])]
     pub(super) reviver: String,
     /// Let `cortado chaos` disturb the network and the disks of the nodes
     #[arg(long, env = "CORTADO_ALLOW_CHAOS")]
     pub(super) allow_chaos: bool,
+    /// Leave everything as it is if the cluster is in DIR already
+    #[arg(long)]
+    pub(super) once: bool,
+    /// Group the nodes run with, if not as the owner of DIR: it may read their keys, and all files
+    /// belong to that owner
+    #[arg(long, value_name = "GID")]
+    pub(super) node_group: Option<u32>,
+    /// Tell clients to look for DIR here; for use in a container
+    #[arg(long, value_name = "PATH")]
+    pub(super) seen_as: Option<PathBuf>,
 }
 
 /// Arguments of `run`.
@@ -444,6 +455,9 @@ pub(super) enum LocalCommand {
         /// Copies on disk before a batch is acknowledged
         #[arg(long, default_value_t = 2)]
         min_copies: u8,
+        /// Timing of the failure detector of a new cluster: shared is for small or shared machines
+        #[arg(long, value_enum, default_value_t = Timing::Auto)]
+        timing: Timing,
         /// Who starts a node that has died: its peers (process), or nobody (none)
         #[arg(long, value_enum, default_value_t = Reviver::Process, env = "CORTADO_REVIVER")]
         reviver: Reviver,

@@ -1,15 +1,18 @@
 //! `cortado init`.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::args::InitArguments;
 use super::output::Output;
 use crate::Error;
-use crate::init::{Options, init};
+use crate::init::{Made, Options, init};
 
 pub(super) fn run(arguments: InitArguments, output: Output) -> Result<(), Error> {
     let InitArguments { dir, name: cluster, nodes, mut hosts, published, data, .. } = arguments;
     let InitArguments { replicas, min_copies, timing, reviver, allow_chaos, .. } = arguments;
+    let InitArguments { once, node_group, seen_as, .. } = arguments;
     if hosts.is_empty() {
         hosts = (1..=nodes).map(|number| format!("node-{number}")).collect();
     }
@@ -23,15 +26,29 @@ pub(super) fn run(arguments: InitArguments, output: Output) -> Result<(), Error>
         timing,
         reviver,
         allow_chaos,
+        once,
+        node_group,
     };
-    let nodes = init(&dir, &options)?;
-    let value = json!({ "dir": dir, "cluster": options.cluster, "nodes": nodes });
-    output.show(&value, |_| {
-        format!(
+    let made = init(&dir, &options)?;
+    let value = json!({ "dir": dir, "cluster": options.cluster, "nodes": made.nodes });
+    output.show(&value, |_| match &seen_as {
+        Some(profile) => next_steps(&made, profile),
+        None => format!(
             "{} nodes in {}: copy each node-N to its host and start `cortado-node --config \
              node.toml` there;\nkeep authority/ away from them",
-            nodes.len(),
+            made.nodes.len(),
             dir.display()
-        )
+        ),
     })
+}
+
+/// What users can do with a cluster that is about to start.
+fn next_steps(made: &Made, profile: &Path) -> String {
+    let (nodes, profile) = (made.nodes.len(), profile.display());
+    let note = if made.before { "there already, left as it is" } else { "new" };
+    format!(
+        "{nodes} nodes; the profile for clients is {profile} ({note})\n\
+         cortado --cluster {profile} nodes\n\
+         cortado --cluster {profile} run coffee --data DATA --out RESULTS"
+    )
 }

@@ -14,13 +14,13 @@ const DEFAULT_NODES: u16 = 5;
 
 pub(super) async fn run(command: LocalCommand, output: Output) -> Result<(), Error> {
     match command {
-        LocalCommand::Up { dir, nodes, replicas, min_copies, reviver, allow_chaos } => {
+        LocalCommand::Up { dir, nodes, replicas, min_copies, timing, reviver, allow_chaos } => {
             if let Some(nodes) = nodes {
                 refuse_other_size(&dir.dir, nodes)?;
             }
             let nodes = nodes.unwrap_or(DEFAULT_NODES);
             let revive = reviver == Reviver::Process;
-            let options = Options { nodes, replicas, min_copies, revive, allow_chaos };
+            let options = Options { nodes, replicas, min_copies, timing, revive, allow_chaos };
             let report = local::up(&dir.dir, &options).await?;
             show_up(&report, output)
         }

@@ -8,8 +8,8 @@ use cortado_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::NodeFolder;
-use crate::Error;
 use crate::authorities::Authorities;
+use crate::{Error, Timing};
 
 /// Marks the folder as a local cluster.
 const MARKER: &str = "cluster.toml";
@@ -30,6 +30,9 @@ pub(super) struct Wanted {
     pub(super) min_copies: u8,
     /// Nodes at the start.
     pub(super) expected_nodes: u16,
+    /// Timing of the failure detector.
+    #[serde(default)]
+    pub(super) timing: Timing,
     /// Who brings dead nodes back: `process` or `none`.
     #[serde(default = "nobody")]
     pub(super) reviver: String,
@@ -209,6 +212,7 @@ mod tests {
             replicas: 3,
             min_copies: 2,
             expected_nodes: 5,
+            timing: Timing::Auto,
             reviver: "process".into(),
             allow_chaos: false,
         }

@@ -12,9 +12,6 @@ use crate::Error;
 use crate::authorities::{Authorities, NodeFiles, internal};
 use crate::generate::Random;
 
-/// Up to this many cores the failure detector is given more time.
-const SHARED_CORES: usize = 4;
-
 /// Makes `count` more nodes and tells the profile of them.
 pub(super) fn grow(folder: &Folder, count: u16) -> Result<(), Error> {
     let mut nodes = folder.nodes()?;
@@ -61,7 +58,6 @@ fn config(
     port: u16,
     (replicas, min_copies): (u8, u8),
 ) -> NodeConfig {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     NodeConfig {
         cluster: folder.wanted.cluster.clone(),
         node,
@@ -75,7 +71,7 @@ fn config(
         expected_nodes: folder.wanted.expected_nodes,
         replicas,
         min_copies,
-        profile: if cores <= SHARED_CORES { "shared" } else { "lan" }.into(),
+        profile: folder.wanted.timing.profile().into(),
         reviver: folder.wanted.reviver.clone(),
         allow_chaos: folder.wanted.allow_chaos,
         other: toml::Table::new(),

@@ -12,7 +12,7 @@ use super::folder::Wanted;
 use super::grow::{grow, seed};
 use super::{Folder, NodeFolder};
 use crate::authorities::Authorities;
-use crate::{Cluster, Error};
+use crate::{Cluster, Error, Timing};
 
 /// How long the nodes have to see each other.
 const UP_DEADLINE: Duration = Duration::from_secs(30);
@@ -30,6 +30,8 @@ pub struct Options {
     pub replicas: u8,
     /// Copies needed before an acknowledgement.
     pub min_copies: u8,
+    /// Timing of the failure detector.
+    pub timing: Timing,
     /// Whether nodes start peers that have died.
     pub revive: bool,
     /// Whether clients may disturb the nodes (`cortado chaos`).
@@ -110,6 +112,7 @@ pub async fn up(path: &Path, options: &Options) -> Result<UpReport, Error> {
             replicas: options.replicas,
             min_copies: options.min_copies,
             expected_nodes: options.nodes,
+            timing: options.timing,
             reviver: if options.revive { "process" } else { "none" }.into(),
             allow_chaos: options.allow_chaos,
         };

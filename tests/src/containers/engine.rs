@@ -1,6 +1,7 @@
 //! The container engine of this machine, by its command line, as users speak to it.
 
 use std::env;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -8,6 +9,9 @@ use std::process::{Command, Stdio};
 const SOCKET: &str = "/var/run/docker.sock";
 /// If this variable is `1`, a machine without an engine fails the tests.
 const REQUIRED: &str = "CORTADO_REQUIRE_DOCKER";
+
+/// Groups of sockets that the compose file names anyway.
+const USUAL_GROUPS: [u32; 4] = [0, 105, 998, 999];
 
 /// An engine that answers.
 #[derive(Clone, Debug)]
@@ -53,7 +57,12 @@ impl Engine {
 
     /// `docker compose`, to be completed.
     pub(super) fn compose(&self) -> Command {
-        command(self.compose)
+        let mut compose = command(self.compose);
+        let socket = std::fs::metadata(&self.socket).expect("it was there");
+        if !USUAL_GROUPS.contains(&socket.gid()) {
+            compose.env("DOCKER_GID", socket.gid().to_string());
+        }
+        compose
     }
 }
 

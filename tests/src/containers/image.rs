@@ -1,4 +1,4 @@
-//! The image the tests run: the daemon that was just built, in the same final stage as the image for
+//! The image the tests run: the programs that were just built, in the same final stage as the image for
 //! users.
 //!
 //! It is the ordinary debug build with the few libraries it needs, not a static release build: that
@@ -21,9 +21,10 @@ pub(super) fn ensure() -> String {
     let script = repository().join("scripts/image.sh");
     // Not secret, only to be the same in every run. Each folder of programs has images of its own, so
     // that two work trees don't take each other's away.
-    let parts = [&*daemon, &*script, &repository().join("Dockerfile")].map(|path: &Path| {
-        std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    });
+    let parts =
+        [&*daemon, &*program(), &*script, &repository().join("Dockerfile")].map(|path: &Path| {
+            std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        });
     let name = format!("cortado-test-{:016x}", hash(&programs()));
     let image = format!("{name}:{:016x}", hash(&parts));
     if try_docker(&["image", "inspect", &image]).is_err() {
