@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::engine::{docker, run};
-use super::{Containers, WHOLE};
+use super::{Containers, WHOLE, repository};
 use crate::cluster::wait_for;
 
 impl Containers {
@@ -52,6 +52,25 @@ impl Containers {
         let volume = format!("{}_{}", self.name, name.replace("node-", "data-"));
         let _ = docker(&["volume", "rm", &volume]);
         let _ = self.compose(&["up", "-d", name]);
+    }
+
+    /// `scripts/netem.sh ARGUMENTS` for this cluster, and what it printed.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub fn netem(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut script = Command::new(repository().join("scripts/netem.sh"));
+        run(script.args(["--cluster", &self.name]).args(arguments))
+    }
+
+    /// Waits until each node of each part sees alive just the nodes of its part.
+    pub fn await_parts(&self, parts: &[&[&str]]) {
+        for (part, name) in parts.iter().flat_map(|part| part.iter().map(move |name| (part, name)))
+        {
+            wait_for(&format!("{name} to see its side and no other"), WHOLE, || {
+                self.view(name)?.keys().eq(part.iter()).then_some(())
+            });
+        }
     }
 
     /// The nodes can't reach the engine any more.
