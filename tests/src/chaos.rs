@@ -16,6 +16,7 @@ use crate::storm::{Client, dataset, upload_during};
 
 pub use report::Report;
 pub use times::Recovery;
+pub(crate) use times::percentiles;
 
 /// Seconds the cluster may take to be whole after the last trouble, and more.
 const AFTERWARDS: u64 = 90;

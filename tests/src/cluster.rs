@@ -26,7 +26,7 @@ pub use client::Client;
 pub use coffee::{Coffee, Shape};
 pub(crate) use command::programs;
 pub use command::{Cortado, Finished, Running, path_text, program};
-pub use shim::FailingSync;
+pub use shim::{FailingSync, StarterKiller};
 pub use wait::{Deadline, wait_for};
 
 pub(crate) use turn::Turn;
@@ -67,6 +67,17 @@ impl Cluster {
     #[must_use]
     pub fn up_for_trouble(nodes: usize) -> Self {
         Self::empty().reviving(nodes, &["--allow-chaos"])
+    }
+
+    /// Starts a cluster whose failure detector has this timing, `lan` or `shared`, whatever the
+    /// machine; its nodes start those of them that die, or don't.
+    #[must_use]
+    pub fn up_timed(nodes: usize, timing: &str, reviving: bool) -> Self {
+        let reviver = if reviving { "process" } else { "none" };
+        let (cluster, nodes) = (Self::empty(), nodes.to_string());
+        let up = cluster.local("up").args(&["--nodes", &nodes, "--timing", timing]);
+        up.args(&["--reviver", reviver]).run().ok();
+        cluster
     }
 
     fn reviving(self, nodes: usize, options: &[&str]) -> Self {

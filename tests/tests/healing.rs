@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::Value;
-use tests::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
+use tests::cluster::{Cluster, Coffee, Shape, StarterKiller, job_id, wait_for};
 
 /// Seconds a dead node may take until all see it again: to be found dead, to be started, to join.
 /// Small machines get more than the 5 s it should be.
@@ -51,6 +51,35 @@ fn a_killed_supervisor_is_back() {
 #[test]
 fn one_survivor_of_five_rebuilds_the_cluster() {
     heals(5, 3, |_| [5, 1, 4, 2].map(|n| format!("node-{n}")).to_vec());
+}
+
+/// The started process kills its supervisor before it does anything else, and before that has noted
+/// which process it started.
+#[test]
+fn a_supervisor_that_dies_of_starting_a_node_is_replaced_and_nobody_runs_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let killer = StarterKiller::compile(folder.path());
+    let cluster = Cluster::up_dangerous(5, &killer);
+    let data = Coffee::new(Shape::MIDDLE);
+    for round in 1..=2 {
+        let job = job_id(round);
+        let run = cluster.run_coffee(data.dir(), &job, &job).upload_rate(Shape::SLOW).spawn();
+        cluster.await_upload(&job, 20);
+        let first = supervisor(&cluster);
+        let victim = if first == "node-1" { "node-2" } else { "node-1" };
+        let names = [victim.to_owned(), first.clone()];
+        let before: Vec<_> = names.iter().map(|name| cluster.process(name)).collect();
+        killer.arm();
+        cluster.kill(victim);
+        await_back(&cluster, &names, &before);
+        assert!(killer.has_struck());
+        let _ = run.wait().ok();
+        data.check(&cluster, &job, &job);
+        for node in cluster.nodes() {
+            let known: Vec<_> = node.process().map(|process| process.pid).into_iter().collect();
+            assert_eq!(cluster.all_processes(node.name().as_str()), known, "{}", node.name());
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use cortado_protocol::peer::Hello;
 use cortado_protocol::{ALPN_CLIENT, ALPN_GOSSIP, ALPN_PEER, LogId, PROTOCOL_VERSION, frame};
 use cortado_transport::{Authority, Issued, Refusal, Role};
-use tests::cluster::{Cluster, Coffee, Shape, job_id};
+use tests::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
+use tests::forger::Forger;
 use tests::intruder::Intruder;
 use tokio::task::JoinSet;
 
@@ -216,4 +217,53 @@ fn ten_thousand_strangers_are_refused_counted_and_harmless() {
         let count = count.and_then(|rest| rest.split([',', '"']).next()?.trim().parse().ok());
         assert!(count >= Some(least), "{port} {kind}: {count:?} of {least} in {totals}");
     }
+}
+
+/// Connections begun in the name of others, and the addresses they seem to come from.
+const FORGED: usize = 4_000;
+const FORGED_ADDRESSES: u16 = 400;
+
+#[test]
+fn connections_from_forged_addresses_cost_little_and_answer_with_little() {
+    let cluster = Cluster::up(3);
+    let data = Coffee::new(Shape::MIDDLE);
+    let target = Target::new(&cluster, "node-1");
+    let changes = || cluster.log("node-1").matches("the ring changed").count();
+    let (changes_before, processes) = (changes(), cluster.processes());
+    let job = job_id(1);
+    let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
+    cluster.await_upload(&job, 10);
+    let before = cluster.memory("node-1");
+
+    let forger = Forger::new(FORGED_ADDRESSES);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut traffic = tests::forger::Traffic::default();
+    for (alpn, port) in [
+        (ALPN_PEER, target.peer_port),
+        (ALPN_GOSSIP, target.gossip_port),
+        (ALPN_CLIENT, target.client_port),
+    ] {
+        let sent = runtime
+            .block_on(async { forger.flood(&Intruder::new(alpn, None), port, FORGED / 3).await });
+        traffic.sent += sent.sent;
+        traffic.sent_bytes += sent.sent_bytes;
+        traffic.answered_bytes += forger.answers();
+    }
+    // Those who have the same port open for themselves are served meanwhile, and afterwards.
+    run.wait().ok();
+    data.check(&cluster, &job, "out");
+    wait_for("the node to forget all of them", 30, || {
+        let bytes = forger.answers();
+        traffic.answered_bytes += bytes;
+        (bytes == 0 && cluster.members_seen_by("node-1").is_some()).then_some(())
+    });
+    let after = cluster.memory("node-1");
+    println!("{traffic:?}; before {before:?}, after {after:?}");
+    assert!(traffic.sent > FORGED * 9 / 10, "{traffic:?}");
+    // RFC 9000, section 8.1: three times as much as came, at most.
+    assert!(traffic.answered_bytes <= 3 * traffic.sent_bytes, "{traffic:?}");
+    assert!(after.now < before.now + GROWTH_BYTES, "before {before:?}, after {after:?}");
+    assert!(after.peak < before.peak + 2 * GROWTH_BYTES, "before {before:?}, after {after:?}");
+    assert_eq!(changes(), changes_before, "the view of the members has changed");
+    assert_eq!(cluster.processes(), processes);
 }

@@ -59,7 +59,7 @@ fn recovery(killed: u64, until: u64, node: &str, events: &[Value]) -> Recovery {
 }
 
 /// Median and 99th percentile (nearest rank), in milliseconds; none of no times.
-pub(super) fn percentiles(mut times: Vec<u64>) -> Option<(u64, u64)> {
+pub(crate) fn percentiles(mut times: Vec<u64>) -> Option<(u64, u64)> {
     times.sort_unstable();
     let rank =
         |percent: usize| times.get((times.len() * percent).div_ceil(100).max(1) - 1).copied();

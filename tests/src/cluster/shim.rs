@@ -1,4 +1,5 @@
-//! A disk whose syncs fail on demand, by a library that is loaded before the system's.
+//! Faults inside of processes, by libraries that are loaded before the system's: a disk whose syncs
+//! fail on demand, a node that ends whoever starts it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +7,7 @@ use std::process::Command;
 use super::{Cluster, path_text};
 
 /// `fsync` and `fdatasync` fail with EIO while the file named by `FAIL_SYNC` exists.
-const SOURCE: &str = r#"
+const FAILING_SYNC: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -28,6 +29,34 @@ int fsync(int file) { return sync_or_fail("fsync", file); }
 int fdatasync(int file) { return sync_or_fail("fdatasync", file); }
 "#;
 
+/// A process that starts kills its parent (SIGKILL) if it can take away the file named by
+/// `KILL_STARTER`: one of them does, before it has done anything else.
+const STARTER_KILLER: &str = r#"
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+__attribute__((constructor)) static void kill_starter(void)
+{
+    const char *flag = getenv("KILL_STARTER");
+    if (flag != NULL && unlink(flag) == 0)
+        kill(getppid(), SIGKILL);
+}
+"#;
+
+/// Compiles a library into a folder.
+fn compile(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let (source, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+    std::fs::write(&source, text).expect("a file can be written");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status();
+    assert!(compiled.is_ok_and(|status| status.success()), "cc compiles a small library");
+    library
+}
+
 /// The library, and the file that makes syncs fail.
 pub struct FailingSync {
     library: PathBuf,
@@ -41,14 +70,7 @@ impl FailingSync {
     /// If there is no C compiler, which Rust's linker needs anyway.
     #[must_use]
     pub fn compile(folder: &Path) -> Self {
-        let (source, library) = (folder.join("failing-sync.c"), folder.join("failing-sync.so"));
-        std::fs::write(&source, SOURCE).expect("a file can be written");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&library, &source])
-            .arg("-ldl")
-            .status();
-        assert!(compiled.is_ok_and(|status| status.success()), "cc compiles a small library");
+        let library = compile(folder, "failing-sync", FAILING_SYNC);
         Self { library, flag: folder.join("fail-sync") }
     }
 
@@ -63,7 +85,60 @@ impl FailingSync {
     }
 }
 
+/// The library, and the file that makes the next node kill the one that starts it.
+pub struct StarterKiller {
+    library: PathBuf,
+    flag: PathBuf,
+}
+
+impl StarterKiller {
+    /// Compiles the library into a folder.
+    ///
+    /// # Panics
+    /// As [`FailingSync::compile`].
+    #[must_use]
+    pub fn compile(folder: &Path) -> Self {
+        let library = compile(folder, "starter-killer", STARTER_KILLER);
+        Self { library, flag: folder.join("kill-starter") }
+    }
+
+    /// Whoever starts the next node dies of it.
+    pub fn arm(&self) {
+        std::fs::write(&self.flag, "").expect("a file can be written");
+    }
+
+    /// Whether that has happened.
+    #[must_use]
+    pub fn has_struck(&self) -> bool {
+        !self.flag.exists()
+    }
+}
+
 impl Cluster {
+    /// Starts a cluster whose nodes start those of them that die, and may die of that.
+    #[must_use]
+    pub fn up_dangerous(nodes: usize, killer: &StarterKiller) -> Self {
+        let (cluster, nodes) = (Self::empty(), nodes.to_string());
+        let up = cluster.local("up").args(&["--nodes", &nodes, "--reviver", "process"]);
+        // Nodes pass it on to those they start.
+        let up = up.env("LD_PRELOAD", path_text(&killer.library));
+        up.env("KILL_STARTER", path_text(&killer.flag)).run().ok();
+        cluster
+    }
+
+    /// The processes that run a node, whoever has started them, also such as nobody knows of.
+    #[must_use]
+    pub fn all_processes(&self, name: &str) -> Vec<i32> {
+        let config = path_text(&self.node(name).path().join("node.toml"));
+        let processes = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
+        let running = processes.filter_map(|process| {
+            let command = std::fs::read(process.path().join("cmdline")).ok()?;
+            let named = command.split(|byte| *byte == 0).any(|word| word == config.as_bytes());
+            process.file_name().to_str()?.parse().ok().filter(|_| named)
+        });
+        running.collect()
+    }
+
     /// Starts a node whose syncs can be made to fail, and waits until it answers.
     pub fn start_with(&self, name: &str, disk: &FailingSync) {
         let start = self.local("start").args(&[name]);

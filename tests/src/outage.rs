@@ -1,0 +1,164 @@
+//! How long dead nodes are missed: nodes of a real cluster are killed (SIGKILL), one after the other
+//! or several together, and each time is measured until all others know, until a job that it would have driven is done by
+//! another one, until there are as many copies of everything as before, and until it is back.
+
+mod report;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cortado::local::NodeFolder;
+use cortado_membership::ring;
+use cortado_protocol::{JobId, META_SLOT, NodeId};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
+
+pub use report::Report;
+
+/// So often peers start a node within five minutes.
+const REVIVALS: usize = 3;
+/// Seconds anything may take.
+const LIMIT: u64 = 60;
+/// What a node says when everybody has all copies that are his.
+const IN_PLACE: &str = "every copy is in place";
+
+/// What is done.
+#[derive(Clone, Debug)]
+pub struct Outages {
+    /// How often nodes are killed.
+    pub kills: usize,
+    /// So many at the same moment.
+    pub together: usize,
+    /// Nodes.
+    pub nodes: usize,
+    /// Timing of the failure detector: `lan` or `shared`.
+    pub timing: String,
+    /// Whether the others start who was killed; if not, that is done from here once all is measured,
+    /// and nobody hears of a death but by the failure detector.
+    pub reviving: bool,
+}
+
+/// How long nodes that died together were missed, from their death.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outage {
+    /// Until the first of the others knew of one. None if one ran again before all had missed it.
+    pub known_to_one: Option<Duration>,
+    /// Until all others knew of all.
+    pub known_to_all: Option<Duration>,
+    /// Until a job was done that was begun when they died, and that one of them would have driven.
+    pub served: Duration,
+    /// Until as many copies of everything were there as before. Only if nobody else starts them.
+    pub copies: Option<Duration>,
+    /// Until they were in their places again; if nobody else starts them, from their start.
+    pub back: Duration,
+}
+
+impl Outages {
+    /// Does it.
+    ///
+    /// # Panics
+    /// If any result is wrong or does not come, or a node does not come back.
+    #[must_use]
+    pub fn run(self) -> Report {
+        let (sample, job) = (Coffee::new(Shape::MIDDLE), Coffee::new(Shape::TINY));
+        let one_cluster = REVIVALS * self.nodes / self.together;
+        let one_cluster = if self.reviving { one_cluster } else { self.kills };
+        let mut outages = Vec::new();
+        while outages.len() < self.kills {
+            let cluster = Cluster::up_timed(self.nodes, &self.timing, self.reviving);
+            cluster.run_coffee(sample.dir(), &job_id(1), "sample").run().ok();
+            sample.check(&cluster, &job_id(1), "sample");
+            for kill in 0..one_cluster.min(self.kills - outages.len()) {
+                outages.push(self.kill(&cluster, kill, &job));
+            }
+        }
+        Report { outages: self, seen: outages }
+    }
+
+    fn kill(&self, cluster: &Cluster, kill: usize, data: &Coffee) -> Outage {
+        cluster.await_members();
+        cluster.await_moves();
+        let names: Vec<_> = cluster.nodes().iter().map(NodeFolder::name).collect();
+        let turn = names.iter().copied().cycle().skip(kill * self.together);
+        let victims: Vec<_> = turn.take(self.together).collect();
+        let job = job_driven_by(victims[0], &names, 1000 * (kill as u64 + 1));
+        let (victims, others): (Vec<_>, Vec<_>) =
+            names.iter().map(NodeId::as_str).partition(|name| is_one_of(&victims, name));
+        let in_place = |name: &&str| cluster.log(name).matches(IN_PLACE).count();
+        let in_place_before: Vec<_> = others.iter().map(in_place).collect();
+        let processes: Vec<_> = victims.iter().map(|name| cluster.process(name)).collect();
+
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let killed = Instant::now();
+        cluster.kill_together(&victims);
+        let (served, copies) = std::thread::scope(|scope| {
+            let served = scope.spawn(|| {
+                cluster.run_coffee(data.dir(), &job, &job).run().ok();
+                killed.elapsed()
+            });
+            let copies = (!self.reviving).then(|| {
+                wait_for("every copy to be in place again", LIMIT, || {
+                    let now = others.iter().map(in_place);
+                    now.zip(&in_place_before).all(|(now, before)| now > *before).then_some(())
+                });
+                killed.elapsed()
+            });
+            (served.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), copies)
+        });
+        data.check(cluster, &job, &job);
+
+        let mut since = killed;
+        for (name, before) in victims.iter().zip(&processes) {
+            if self.reviving {
+                wait_for("the dead node to be started", LIMIT, || {
+                    cluster.process(name).filter(|now| Some(*now) != *before)
+                });
+            }
+        }
+        if !self.reviving {
+            since = Instant::now();
+            cluster.local("up").run().ok();
+        }
+        cluster.await_members();
+        let back = since.elapsed();
+
+        let known = times_known(cluster, &victims, &others, unix);
+        assert!(self.reviving || known.is_some(), "not all others have missed {victims:?}");
+        let (known_to_one, known_to_all) = known.unzip();
+        Outage { known_to_one, known_to_all, served, copies, back }
+    }
+}
+
+fn is_one_of(nodes: &[NodeId], name: &str) -> bool {
+    nodes.iter().any(|node| node.as_str() == name)
+}
+
+/// When the first of the others knew that one of the dead was down, and the last of them of the last,
+/// after `since`; none if not all have missed all.
+fn times_known(
+    cluster: &Cluster,
+    dead: &[&str],
+    others: &[&str],
+    since: Duration,
+) -> Option<(Duration, Duration)> {
+    let events = cluster.cortado(&["log", "--json"]).run().ok().json_lines();
+    let known = |by: &str, node: &str| {
+        let about = |event: &&Value| {
+            event["event"] == "member_down" && event["node"] == node && event["seen_by"] == by
+        };
+        let times = events.iter().filter(about).filter_map(|event| event["unix_ms"].as_u64());
+        times.map(Duration::from_millis).filter(|at| *at >= since).min()
+    };
+    let pairs = others.iter().flat_map(|by| dead.iter().map(move |node| known(by, node)));
+    let times: Vec<_> = pairs.collect::<Option<_>>()?;
+    Some((*times.iter().min()? - since, *times.iter().max()? - since))
+}
+
+/// A job that this node drives if all are there, numbered from `first`.
+fn job_driven_by(node: NodeId, all: &[NodeId], first: u64) -> String {
+    let home = |id: &String| {
+        let job: JobId = id.parse().expect("a job's id");
+        ring::owners(ring::slot_key(job, META_SLOT), all).first() == Some(&node)
+    };
+    (first..).map(job_id).find(home).expect("each node drives its share")
+}

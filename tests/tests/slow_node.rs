@@ -1,0 +1,77 @@
+//! A node that is slow, not dead: it is neither given up nor replaced, the answers are right, and the
+//! others are held up by little.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tests::cluster::{Cluster, Coffee, Deadline, Shape, job_id};
+
+/// Jobs measured in each state; the middle one counts.
+const JOBS: u64 = 3;
+/// A slow node runs for one look in so many.
+const STARVED: u32 = 10;
+/// How much longer than with all nodes well a job may take. What a slow node alone was given, its
+/// share of the batches and slots, has to be waited for or done by others.
+const TIMES: u32 = 3;
+const MORE: Duration = Duration::from_secs(5);
+
+/// Runs jobs one after the other, and tells how long the middle one took.
+fn typical_job(cluster: &Cluster, data: &Coffee, first: u64) -> Duration {
+    let run = |number| {
+        let job = job_id(number);
+        let began = Instant::now();
+        cluster.run_coffee(data.dir(), &job, &job).run().ok();
+        let took = began.elapsed();
+        data.check(cluster, &job, &job);
+        took
+    };
+    let mut times: Vec<_> = (first..first + JOBS).map(run).collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Lets a node run for a small part of the time while something is done.
+fn starving<T>(cluster: &Cluster, name: &str, during: impl FnOnce() -> T) -> T {
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Deadline::after(300);
+            while !over.load(Ordering::Relaxed) {
+                cluster.pause(name);
+                for _ in 1..STARVED {
+                    let _ = deadline.next_look();
+                }
+                cluster.resume(name);
+                assert!(deadline.next_look(), "the jobs take for ever");
+            }
+        });
+        let _over = Over(&over);
+        during()
+    })
+}
+
+#[test]
+fn one_slow_node_holds_the_others_up_by_little() {
+    let cluster = Cluster::up_for_trouble(5);
+    let data = Coffee::new(Shape { transactions_per_month: 120_000, ..Shape::MIDDLE });
+    let processes = cluster.processes();
+    let well = typical_job(&cluster, &data, 1);
+    cluster.chaos(&["delay", "node-2", "--ms", "300", "--for", "10m"]);
+    let late = typical_job(&cluster, &data, 11);
+    cluster.chaos(&["heal"]);
+    let starved = starving(&cluster, "node-2", || typical_job(&cluster, &data, 21));
+    println!(
+        "a job takes {well:.2?}, {late:.2?} if a node sends 300 ms late, {starved:.2?} if one gets a tenth of the time"
+    );
+    for slow in [late, starved] {
+        assert!(slow < TIMES * well + MORE, "{slow:?} instead of {well:?}");
+    }
+    assert_eq!(cluster.processes(), processes, "a slow node was restarted");
+    cluster.await_members();
+}
