@@ -141,7 +141,7 @@ fn times_known(
     others: &[&str],
     since: Duration,
 ) -> Option<(Duration, Duration)> {
-    let events = cluster.cortado(&["log", "--json"]).run().ok().json_lines();
+    let events = cluster.events();
     let known = |by: &str, node: &str| {
         let about = |event: &&Value| {
             event["event"] == "member_down" && event["node"] == node && event["seen_by"] == by

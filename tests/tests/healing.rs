@@ -65,7 +65,7 @@ fn a_supervisor_that_dies_of_starting_a_node_is_replaced_and_nobody_runs_twice()
         let job = job_id(round);
         let run = cluster.run_coffee(data.dir(), &job, &job).upload_rate(Shape::SLOW).spawn();
         cluster.await_upload(&job, 20);
-        let first = supervisor(&cluster);
+        let first = cluster.supervisor(20);
         let victim = if first == "node-1" { "node-2" } else { "node-1" };
         let names = [victim.to_owned(), first.clone()];
         let before: Vec<_> = names.iter().map(|name| cluster.process(name)).collect();
