@@ -207,8 +207,10 @@ impl Cluster {
         let mut said = None;
         loop {
             let mut candidates = self.candidates().await;
-            self.prefer_awake(&mut candidates, deadline).await;
-            for addr in candidates {
+            for turn in 0..candidates.len() {
+                // Each time: whoever comes next may be the one that is gone.
+                self.prefer_awake(&mut candidates[turn..], deadline).await;
+                let addr = candidates[turn];
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     break;
