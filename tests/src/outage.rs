@@ -125,7 +125,9 @@ impl Outages {
         let known = times_known(cluster, &victims, &others, unix);
         assert!(self.reviving || known.is_some(), "not all others have missed {victims:?}");
         let (known_to_one, known_to_all) = known.unzip();
-        Outage { known_to_one, known_to_all, served, copies, back }
+        let outage = Outage { known_to_one, known_to_all, served, copies, back };
+        eprintln!("{}: {outage:.2?}", victims.join(", "));
+        outage
     }
 }
 

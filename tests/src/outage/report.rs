@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::{Outage, Outages};
 use crate::chaos::percentiles;
 
+/// One of the times of an outage.
+type Time = fn(&Outage) -> Option<Duration>;
+
 /// All outages, each survived.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -27,7 +30,7 @@ impl fmt::Display for Report {
             "KILLED → …", "P50 s", "P99 s", "MOST", "SEEN"
         )?;
         let back = if *reviving { "back" } else { "back, from their start" };
-        let rows: [(&str, fn(&Outage) -> Option<Duration>); 5] = [
+        let rows: [(&str, Time); 5] = [
             ("known to the first of the others", |outage| outage.known_to_one),
             ("known to all others", |outage| outage.known_to_all),
             ("a job of theirs done elsewhere", |outage| Some(outage.served)),
