@@ -45,8 +45,9 @@ pub struct Outage {
     pub known_to_one: Option<Duration>,
     /// Until all others knew of all.
     pub known_to_all: Option<Duration>,
-    /// Until a job was done that was begun when they died, and that one of them would have driven.
-    pub served: Duration,
+    /// Until a job was done that was begun when it died, and that it would have driven. Only of single
+    /// nodes: while as many are away as a job is acknowledged by, nobody can say that an id is new.
+    pub served: Option<Duration>,
     /// Until as many copies of everything were there as before. Only if nobody else starts them.
     pub copies: Option<Duration>,
     /// Until they were in their places again; if nobody else starts them, from their start.
@@ -92,10 +93,13 @@ impl Outages {
         let killed = Instant::now();
         cluster.kill_together(&victims);
         let (served, copies) = std::thread::scope(|scope| {
-            let served = scope.spawn(|| {
+            let serve = || {
                 cluster.run_coffee(data.dir(), &job, &job).run().ok();
-                killed.elapsed()
-            });
+                let served = killed.elapsed();
+                data.check(cluster, &job, &job);
+                served
+            };
+            let served = (self.together == 1).then(|| scope.spawn(serve));
             let copies = (!self.reviving).then(|| {
                 wait_for("every copy to be in place again", LIMIT, || {
                     let now = others.iter().map(in_place);
@@ -103,9 +107,11 @@ impl Outages {
                 });
                 killed.elapsed()
             });
-            (served.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), copies)
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            (served.map(join), copies)
         });
-        data.check(cluster, &job, &job);
 
         let mut since = killed;
         for (name, before) in victims.iter().zip(&processes) {

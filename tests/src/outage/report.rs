@@ -33,7 +33,7 @@ impl fmt::Display for Report {
         let rows: [(&str, Time); 5] = [
             ("known to the first of the others", |outage| outage.known_to_one),
             ("known to all others", |outage| outage.known_to_all),
-            ("a job of theirs done elsewhere", |outage| Some(outage.served)),
+            ("a job of theirs done elsewhere", |outage| outage.served),
             ("R copies of everything again", |outage| outage.copies),
             (back, |outage| Some(outage.back)),
         ];
