@@ -4,7 +4,7 @@
 mod address;
 mod connections;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -206,14 +206,19 @@ impl Cluster {
         // What a node said tells more than that another one, or the same later, said nothing.
         let mut said = None;
         loop {
-            let mut candidates = self.candidates().await;
-            for turn in 0..candidates.len() {
-                // Each time: whoever comes next may be the one that is gone.
-                self.prefer_awake(&mut candidates[turn..], deadline).await;
-                let addr = candidates[turn];
+            // A node that is gone leaves a dial without an answer: first those that take a connection
+            // at once. Only if none of them says anything are the others given more time.
+            let candidates = self.candidates().await;
+            let mut turns: VecDeque<_> = candidates.into_iter().map(|addr| (addr, true)).collect();
+            let mut heard = false;
+            while let Some((addr, at_once)) = turns.pop_front() {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
+                if left.is_zero() || (heard && !at_once) {
                     break;
+                }
+                if at_once && !self.is_awake(addr, left).await {
+                    turns.push_back((addr, false));
+                    continue;
                 }
                 match self.ask(addr, request, timeout.min(left)).await {
                     Ok((ClientResponse::Error(error), _)) => {
@@ -221,6 +226,7 @@ impl Cluster {
                         if error.kind != ErrorKind::Unavailable {
                             return Err(error.into());
                         }
+                        heard = true;
                         said = Some(error.message);
                     }
                     Ok(answer) => {
@@ -284,18 +290,10 @@ impl Cluster {
         self.connections.drop(addr);
     }
 
-    /// Puts the first one that can be connected to soon in front: a node that is gone leaves a dial
-    /// without an answer. If none can, the order stays, and each gets more time.
-    async fn prefer_awake(&self, candidates: &mut [SocketAddr], deadline: Instant) {
-        for at in 0..candidates.len() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let dial = self.connections.get(candidates[at]);
-            match tokio::time::timeout(HEAD_START.min(left), dial).await {
-                Ok(Ok(_)) => return candidates[..=at].rotate_right(1),
-                _ if left <= HEAD_START => return,
-                _ => {}
-            }
-        }
+    /// Whether there is a connection to the node, or it takes one at once.
+    async fn is_awake(&self, addr: SocketAddr, left: Duration) -> bool {
+        let dial = self.connections.get(addr);
+        matches!(tokio::time::timeout(HEAD_START.min(left), dial).await, Ok(Ok(_)))
     }
 
     /// What to say when the cluster was silent for too long.

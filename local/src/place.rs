@@ -140,6 +140,19 @@ impl Place {
         Ok(Start::Started)
     }
 
+    /// Writes down that this process is the node's: who has started it may have died before that, and
+    /// nobody would find it. The node calls this once its data folder is locked. Nothing is written
+    /// where nodes are not started by [`Self::start`].
+    ///
+    /// # Errors
+    /// If the folder can't be written to.
+    pub fn claim(&self) -> io::Result<()> {
+        match ProcessId::of(std::process::id()) {
+            Some(process) if self.path.join(LOCK).exists() => process.save(&self.path.join(PID)),
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the node's process (SIGKILL), if it runs, and starts it anew.
     ///
     /// # Errors
@@ -208,6 +221,17 @@ mod tests {
                 let _ = process.signal(Signal::KILL);
             }
         }
+    }
+
+    #[test]
+    fn a_process_claims_its_place_where_nodes_are_started() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::new(root.path());
+        place.claim().unwrap();
+        assert_eq!(place.process(), None, "as under systemd");
+        drop(place.lock().unwrap());
+        place.claim().unwrap();
+        assert_eq!(place.process(), ProcessId::of(std::process::id()));
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl ProcessId {
     /// # Errors
     /// If the file can't be written.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
-        let temporary = path.with_extension("tmp");
+        // Of each writer's own: the process and who started it may write at the same moment.
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         fs::write(&temporary, format!("pid = {}\nstart = {}\n", self.pid, self.start))?;
         fs::rename(&temporary, path)
     }

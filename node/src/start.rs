@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use cortado_core::{Config, Core};
+use cortado_local::Place;
 use cortado_log::{Committer, LogConfig};
 use cortado_membership::{Identity, KnownPeer};
 use cortado_protocol::LogId;
@@ -56,6 +57,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         settings.allow_chaos.then(|| Chaos::new(seed as u64, settings.disk_reserve_mib << 20));
     let faults = chaos.as_ref().map(|chaos| chaos.network().clone());
     let disk = Disk::open(&settings.data, chaos.as_ref())?;
+    Place::new(&settings.folder).claim().context("can't write down this node's process")?;
     let health = HealthPort::open(&settings.data, disk.state.clone())
         .context("can't answer for this node's health")?;
     let reviver = revive::from_settings(&settings)?;
