@@ -30,8 +30,10 @@ use readers::Read;
 pub use readers::TableWork;
 use schedule::{Key, Schedule, WINDOW};
 
-/// How often members and job are looked at while uploading.
+/// How often members and job are looked at while uploading,
 const PULSE: Duration = Duration::from_secs(1);
+/// and while the job may not begin yet.
+const QUEUED_PULSE: Duration = Duration::from_millis(200);
 /// Pause before a lost link is made again.
 const REDIAL_AFTER: Duration = Duration::from_millis(300);
 /// Longest sleep of the loop; deadlines are checked this often.
@@ -322,14 +324,19 @@ impl Upload<'_> {
 /// Looks at members and job, again and again.
 async fn pulse(cluster: Arc<Cluster>, job: JobId, pulses: mpsc::Sender<JobStatus>) {
     loop {
+        let mut rest = PULSE;
         // What goes wrong is seen by the silence that follows.
         if cluster.view().await.is_ok()
             && let Ok(status) = crate::job::status(&cluster, job, Duration::ZERO).await
-            && pulses.send(status).await.is_err()
         {
-            return;
+            if matches!(status.state, JobState::Queued { .. }) {
+                rest = QUEUED_PULSE;
+            }
+            if pulses.send(status).await.is_err() {
+                return;
+            }
         }
-        tokio::time::sleep(PULSE).await;
+        tokio::time::sleep(rest).await;
     }
 }
 

@@ -17,7 +17,7 @@ use crate::Core;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// After this long without a report a job counts no more.
 const FORGET_AFTER: Duration = Duration::from_secs(4);
-/// How long a new admission node listens before it lets new jobs in.
+/// How long a new admission node waits for the word of every member before it lets new jobs in.
 const LISTEN_FOR: Duration = Duration::from_millis(1500);
 
 struct Entry {
@@ -34,7 +34,10 @@ pub(crate) struct Queue {
     entries: BTreeMap<JobId, Entry>,
     arrivals: u64,
     reported_at: Duration,
-    listens_until: Duration,
+    /// Set while this node, new to it, does not let jobs in.
+    listens_until: Option<Duration>,
+    /// When each node reported last.
+    heard: BTreeMap<NodeId, Duration>,
     keeper: Option<NodeId>,
     reported_any: bool,
 }
@@ -65,24 +68,40 @@ impl Core {
         if self.now >= self.admission.reported_at + REPORT_EVERY {
             self.ask_admission();
         }
+        if self.admission.listens_until.is_some_and(|until| self.now >= until) {
+            self.admit();
+        }
     }
 
     pub(crate) fn admission_after_change(&mut self) {
-        let keeper = self.admission_node();
+        let (now, keeper) = (self.now, self.admission_node());
         if self.admission.keeper.replace(keeper) != Some(keeper) {
-            self.admission.entries.clear();
+            // What was reported a moment ago is from those that saw the change sooner.
+            self.admission.entries.retain(|_, entry| now < entry.seen + LISTEN_FOR);
             // Where no job was ever heard of, none can be running.
-            let nothing = self.holdings.jobs().next().is_none();
-            let listen = if nothing { Duration::ZERO } else { LISTEN_FOR };
-            self.admission.listens_until = self.now + listen;
+            let any = self.holdings.jobs().next().is_some();
+            let listens = any && keeper == self.config.node;
+            self.admission.listens_until = listens.then_some(now + LISTEN_FOR);
+            // The new one waits to hear of everybody, if only that there is nothing.
+            self.admission.reported_any = true;
         }
         self.ask_admission();
+    }
+
+    /// Whether some member may still drive jobs that this node has not heard of.
+    fn listens(&mut self) -> bool {
+        let Queue { listens_until, heard, .. } = &mut self.admission;
+        let recent = |node| heard.get(node).is_some_and(|at| self.now < *at + LISTEN_FOR);
+        let all = self.members.live.iter().all(recent);
+        *listens_until = listens_until.filter(|until| self.now < *until && !all);
+        listens_until.is_some()
     }
 
     /// A home reports its jobs; jobs it reported before and does not name now have ended.
     pub(crate) fn on_admit(&mut self, from: NodeId, jobs: Vec<(JobId, u64, bool)>) {
         let now = self.now;
         let queue = &mut self.admission;
+        queue.heard.insert(from, now);
         queue.entries.retain(|job, entry| {
             let named = || jobs.iter().any(|(named, ..)| named == job);
             entry.home != from || named()
@@ -102,7 +121,7 @@ impl Core {
 
     fn admit(&mut self) {
         let limit = self.config.max_running_jobs as usize;
-        let listening = self.now < self.admission.listens_until;
+        let listening = self.listens();
         let entries = &mut self.admission.entries;
         let mut running = entries.values().filter(|entry| entry.running).count();
         let mut waiting: Vec<_> = entries

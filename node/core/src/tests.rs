@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use cortado_membership::ring;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobSpec, TableFiles};
@@ -222,4 +223,46 @@ fn an_offer_is_made_again_until_it_is_answered() {
     let before = offered(&bench).len();
     wait(&mut bench, 10);
     assert_eq!(offered(&bench).len(), before, "it has all");
+}
+
+#[test]
+fn a_new_admission_node_lets_jobs_in_once_everybody_has_reported() {
+    let keeper = |live: &[NodeId]| ring::first_owner(ring::ADMISSION_KEY, live);
+    let names: Vec<_> = (0..100).map(|number| node(&format!("n{number}"))).collect();
+    let outranks = |other: &&NodeId| keeper(&[node("a"), **other]) == Some(**other);
+    let gone = names.iter().find(outranks).unwrap();
+    let mut below = names.iter().filter(|other| !outranks(other));
+    let (teller, silent) = (below.next().unwrap(), below.next().unwrap());
+    for (rest, waits) in [(vec![*teller], false), (vec![*teller, *silent], true)] {
+        let mut bench = Bench::new(1);
+        let mut version = 1;
+        let mut see = |bench: &mut Bench, others: &[NodeId]| {
+            version += 1;
+            let mut live = [&[node("a")], others].concat();
+            live.sort_unstable();
+            let (reachable, views) = (live.clone(), Vec::new());
+            bench.input(Input::Members(Members { version, live, reachable, views, ever_seen: 3 }));
+        };
+        see(&mut bench, &[&rest[..], &[*gone]].concat());
+        bench.input(Input::LinkUp(hello(teller.as_str(), 1)));
+        bench.input(Input::Inbound(u64::from(b'n'), hello(teller.as_str(), 1)));
+        let spec = spec(&mut bench.core);
+        bench.input(Input::Request(1, ClientRequest::Submit(spec)));
+        bench.sync();
+        see(&mut bench, &rest);
+        let jobs = vec![(JobId(9), 0, false)];
+        bench.hear(teller.as_str(), 0, PeerMessage::Admit { jobs });
+        let admitted = |bench: &Bench| {
+            let mine = bench.sent.iter().filter(|(to, ..)| to == teller);
+            mine.filter_map(|(_, message, _)| match message {
+                PeerMessage::Admitted { jobs } => Some(jobs.contains(&(JobId(9), 0))),
+                _ => None,
+            })
+            .any(|is| is)
+        };
+        assert_eq!(admitted(&bench), !waits);
+        bench.now += Duration::from_millis(1500);
+        bench.input(Input::Tick);
+        assert!(admitted(&bench), "it does not wait for ever");
+    }
 }
