@@ -4,6 +4,8 @@
 
 use std::io::Write as _;
 
+use crate::number::are_digits;
+
 pub(crate) const MICROS_PER_SECOND: i64 = 1_000_000;
 pub(crate) const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
@@ -87,8 +89,7 @@ fn parse_clock(field: [u8; 8]) -> Option<i64> {
     let values = u64::from_le_bytes(field) ^ u64::from_le_bytes(*b"00:00:00");
     let digits = values & 0xffff_00ff_ff00_ffff;
     // Neither a byte beyond nine nor anything but a colon where one belongs.
-    let wrong = (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080;
-    if wrong != 0 || digits != values {
+    if !are_digits(digits) || digits != values {
         return None;
     }
     let pairs = digits * 10 + (digits >> 8);

@@ -191,13 +191,10 @@ impl<'p> RowSpans<'p> {
         if separators.len() == 1 && end - cut == start {
             return end + 1;
         }
-        if self.takes(start as usize, end as usize, separators.len()) {
-            for (spans, &(field, _)) in self.spans.iter_mut().zip(&self.layout.wanted) {
-                let last = field + 1 == separators.len();
-                let to = if last { end - cut } else { separators[field] };
-                spans.push((from(field), to));
-            }
-        }
+        self.record(start as usize, end as usize, separators.len(), |field| {
+            let last = field + 1 == separators.len();
+            (from(field), if last { end - cut } else { separators[field] })
+        });
         end + 1
     }
 
@@ -217,10 +214,8 @@ impl<'p> RowSpans<'p> {
             };
             if scan == Scan::Open {
                 self.reject(record, Problem::Unclosed);
-            } else if !blank && self.takes(record, end, fields.len()) {
-                for (spans, (field, _)) in self.spans.iter_mut().zip(&self.layout.wanted) {
-                    spans.push(fields[*field]);
-                }
+            } else if !blank {
+                self.record(record, end, fields.len(), |field| fields[field]);
             }
             record = next;
         }
@@ -230,19 +225,21 @@ impl<'p> RowSpans<'p> {
         self.problems.push((start as u32, problem));
     }
 
-    /// Takes a record of so many fields, unless there is something wrong with it.
+    /// Takes a record of so many fields, each where `span` says, unless there is something wrong with
+    /// it.
     #[inline]
-    fn takes(&mut self, start: usize, end: usize, found: usize) -> bool {
+    fn record(&mut self, start: usize, end: usize, found: usize, span: impl Fn(usize) -> Span) {
         if end - start >= RECORD_BYTES {
             self.reject(start, Problem::TooLong);
         } else if found != self.layout.fields {
             let found = found.min(MOST_FIELDS_TOLD + 1);
             self.reject(start, Problem::Fields { expected: self.layout.fields, found });
         } else {
+            for (spans, &(field, _)) in self.spans.iter_mut().zip(&self.layout.wanted) {
+                spans.push(span(field));
+            }
             self.starts.push(start as u32);
-            return true;
         }
-        false
     }
 }
 

@@ -21,25 +21,19 @@ pub(crate) struct Groups {
 
 /// Groups `rows` by the key columns, in the order of first appearance.
 pub(crate) fn group_rows(rows: &[u32], keys: &[&Column], texts: Texts<'_>) -> Groups {
-    let Some(numbers) = keys.iter().map(|key| plain_numbers(key, rows)).collect::<Option<Vec<_>>>()
-    else {
-        let hashes = hash_rows(rows, keys, texts);
-        return by_hash(rows, &hashes, |a, b| {
-            keys.iter().all(|key| equal_values(key, a, b, texts))
-        });
-    };
-    if let Some(groups) = by_place(rows, &numbers) {
+    let numbers: Option<Vec<_>> = keys.iter().map(|key| plain_numbers(key, rows)).collect();
+    if let Some(groups) = numbers.as_ref().and_then(|numbers| by_place(rows, numbers)) {
         return groups;
     }
-    let mut hashes = vec![0; rows.len()];
-    for values in &numbers {
-        for (hash, row) in hashes.iter_mut().zip(rows) {
-            *hash = mix(*hash ^ values[*row as usize] as u64);
+    let hashes = hash_rows(rows, keys, texts);
+    match numbers {
+        Some(numbers) => by_hash(rows, &hashes, |a, b| {
+            numbers.iter().all(|values| values[a as usize] == values[b as usize])
+        }),
+        None => {
+            by_hash(rows, &hashes, |a, b| keys.iter().all(|key| equal_values(key, a, b, texts)))
         }
     }
-    by_hash(rows, &hashes, |a, b| {
-        numbers.iter().all(|values| values[a as usize] == values[b as usize])
-    })
 }
 
 /// The numbers of a key that has one in each of these rows.
@@ -126,6 +120,12 @@ fn equal_values(key: &Column, a: u32, b: u32, texts: Texts<'_>) -> bool {
 fn hash_rows(rows: &[u32], keys: &[&Column], texts: Texts<'_>) -> Vec<u64> {
     let mut hashes = vec![0; rows.len()];
     for key in keys {
+        if let Some(values) = plain_numbers(key, rows) {
+            for (hash, row) in hashes.iter_mut().zip(rows) {
+                *hash = mix(*hash ^ values[*row as usize] as u64);
+            }
+            continue;
+        }
         for (hash, &row) in hashes.iter_mut().zip(rows) {
             let row = row as usize;
             let value = match (&key.values, key.state(row)) {

@@ -11,6 +11,12 @@ pub(crate) enum NumberError {
     OutOfRange,
 }
 
+/// Whether each byte is at most 9.
+#[inline]
+pub(crate) const fn are_digits(values: u64) -> bool {
+    (values | values.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 == 0
+}
+
 /// Reads a decimal of digits and perhaps one point, that is, nearly every field: it is the last `len`
 /// of these eight bytes, 1 to 8. All digits at once, within a word, since loops over as many bytes as
 /// a field happens to have are mispredicted (Lemire, "Quickly parsing eight digits", 2018). None if it
@@ -19,7 +25,6 @@ pub(crate) enum NumberError {
 pub(crate) fn parse_eight(eight: [u8; 8], len: usize, scale: u8) -> Option<i64> {
     const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    const HIGH: u64 = !LOW;
     const POINTS: u64 = u64::from_le_bytes([b'.' ^ b'0'; 8]);
     // Digits become their values, and what stands before the field becomes zeros.
     let before = 64 - 8 * len as u32;
@@ -36,7 +41,7 @@ pub(crate) fn parse_eight(eight: [u8; 8], len: usize, scale: u8) -> Option<i64> 
         fraction = (56 - point) / 8;
     }
     let alone = len as u32 == fraction + u32::from(points != 0);
-    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & HIGH != 0 || alone {
+    if !are_digits(digits) || alone {
         return None;
     }
     let pairs = digits * 10 + (digits >> 8);

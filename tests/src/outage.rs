@@ -113,18 +113,18 @@ impl Outages {
             (served.map(join), copies)
         });
 
-        let mut since = killed;
-        for (name, before) in victims.iter().zip(&processes) {
-            if self.reviving {
+        let since = if self.reviving {
+            for (name, before) in victims.iter().zip(&processes) {
                 wait_for("the dead node to be started", LIMIT, || {
                     cluster.process(name).filter(|now| Some(*now) != *before)
                 });
             }
-        }
-        if !self.reviving {
-            since = Instant::now();
+            killed
+        } else {
+            let started = Instant::now();
             cluster.local("up").run().ok();
-        }
+            started
+        };
         cluster.await_members();
         let back = since.elapsed();
 
