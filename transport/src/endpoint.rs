@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cortado_protocol::NodeId;
 use quinn::{Connection, EndpointConfig, Incoming, Runtime, TokioRuntime, TransportConfig, VarInt};
@@ -25,6 +26,8 @@ const MAX_HANDSHAKES: usize = 256;
 /// Bytes kept of a connection that was not looked at yet.
 const INCOMING_BYTES: u64 = 64 << 10;
 const INCOMING_TOTAL_BYTES: u64 = 4 << 20;
+/// Longest time that ending takes.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Certificates carry no host names that count; TLS wants one all the same.
 const SERVER_NAME: &str = "cortado";
 
@@ -223,9 +226,11 @@ impl Endpoint {
         self.quic.close(VarInt::from_u32(0), b"shutting down");
     }
 
-    /// Waits until what [`Endpoint::close`] has to say is on the wire.
+    /// Waits until what [`Endpoint::close`] has to say is on the wire, and repeated for a while to those
+    /// who go on sending. QUIC wants three probe timeouts for it (RFC 9000 §10.2), which are seconds
+    /// for a connection that was just begun: a node that stops does not wait for that long.
     pub async fn wait_idle(&self) {
-        self.quic.wait_idle().await;
+        let _ = tokio::time::timeout(GOODBYE, self.quic.wait_idle()).await;
     }
 }
 

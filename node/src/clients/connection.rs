@@ -91,9 +91,7 @@ async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Res
         () = &mut gone => return Err(Ended::Gone),
     };
     let frame = tokio::time::timeout(FRAME_TIMEOUT, reader.message::<ClientRequest>()).await;
-    let Ok(Some((request, _))) = frame.map_err(|_| Ended::Gone)? else {
-        return Err(Ended::Misbehaved("a request is malformed".into()));
-    };
+    let Some((request, _)) = frame.map_err(|_| Ended::Gone)?? else { return Ok(()) };
     if let ClientRequest::Upload(job) = request {
         drop(room);
         return upload::serve(&shared, job, reader, writer).await;
