@@ -161,8 +161,12 @@ impl Core {
             listing.open.remove(&from);
             if let ClientResponse::Jobs(jobs) = response {
                 for status in jobs {
-                    // The home's word counts more than that of a node that only has copies.
-                    if status.home == from || !listing.jobs.contains_key(&status.job) {
+                    // What has ended stays so. Else the home's word counts more than that of a node
+                    // that only has copies.
+                    let listed = listing.jobs.get(&status.job);
+                    let ended = listed.is_some_and(|listed| listed.state.is_final());
+                    let counts = status.state.is_final() || status.home == from;
+                    if listed.is_none() || (counts && !ended) {
                         listing.jobs.insert(status.job, status);
                     }
                 }
@@ -243,6 +247,10 @@ impl Core {
     }
 
     fn list_jobs(&mut self, ticket: u64) {
+        if self.is_joining() {
+            let message = "this node has just started and does not see enough of the others yet";
+            return self.reply(ticket, error(ErrorKind::Unavailable, message), Bytes::new());
+        }
         let id = self.fresh_id();
         let open: BTreeSet<_> = self.members.reachable.iter().copied().collect();
         let until = self.now + ANSWER_WITHIN;

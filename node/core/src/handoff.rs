@@ -189,6 +189,10 @@ impl Core {
         if self.holdings.is_gone(job) {
             return self.send(from, PeerMessage::Gone { job });
         }
+        if !self.members.is_reachable(from) {
+            // Neither answer nor fetch would reach it; it offers again.
+            return;
+        }
         self.say_have(from, job, &held);
         self.handoff.incoming.entry(job).or_default().offers.insert(from, held);
         self.fetch_offered(job);

@@ -135,7 +135,7 @@ pub enum Input {
     LinkDown(NodeId),
     /// The peer has handled everything below this number.
     LinkAck(NodeId, u64),
-    /// A peer dialled; the answer is [`Effect::Welcome`].
+    /// A peer dialled; the answer is [`Effect::Welcome`], once the peer is a member that can be reached.
     Inbound(u64, Hello),
     /// A message arrived on a connection that was welcomed.
     Message {
@@ -217,6 +217,8 @@ pub enum Effect {
 pub struct Core {
     config: Config,
     now: Duration,
+    /// When the first input came: this process's start.
+    began: Option<Duration>,
     wall_ms: u64,
     members: Members,
     placement: placement::Placements,
@@ -250,6 +252,7 @@ impl Core {
     pub fn new(config: Config) -> Self {
         Self {
             now: Duration::ZERO,
+            began: None,
             wall_ms: 0,
             members: Members::alone(config.node),
             placement: placement::Placements::default(),
@@ -286,6 +289,7 @@ impl Core {
             self.homes_not_fresh();
         }
         self.now = self.now.max(now);
+        self.began.get_or_insert(now);
         self.wall_ms = wall_ms;
         match input {
             Input::Tick => self.tick(),
@@ -293,19 +297,15 @@ impl Core {
             Input::LinkUp(hello) => self.on_link_up(&hello),
             Input::LinkDown(peer) => self.links.down(peer),
             Input::LinkAck(peer, next) => self.links.acked(peer, next),
-            Input::Inbound(conn, hello) => {
-                self.on_identity(&hello);
-                let next = self.links.accept(conn, &hello);
-                self.effects.push(Effect::Welcome(conn, next));
-            }
+            Input::Inbound(conn, hello) => self.on_inbound(conn, hello),
             Input::Message { conn, from, seq, message, tail } => {
                 if self.links.expects(conn, from, seq) {
                     self.on_message(from, message, tail);
                 }
                 self.effects.push(Effect::Ack(conn, self.links.expected(from)));
             }
-            // Nothing follows: the peer dials again, and its numbers go on.
-            Input::InboundClosed(_) => {}
+            // Nothing else follows: the peer dials again, and its numbers go on.
+            Input::InboundClosed(conn) => self.links.closed(conn),
             Input::Request(ticket, request) => self.on_request(ticket, request),
             Input::Batch { ticket, job, header, payload } => {
                 self.on_batch(ticket, job, header, payload);
@@ -388,6 +388,25 @@ impl Core {
         self.works_after_change();
         self.handoff_after_change();
         self.admission_after_change();
+        for (conn, hello) in self.links.take_early(&self.members.reachable) {
+            self.welcome(conn, &hello);
+        }
+    }
+
+    /// A peer may hear of this node before this node hears of it. What it said until then could not
+    /// be answered, so it is not let speak yet.
+    fn on_inbound(&mut self, conn: u64, hello: Hello) {
+        self.on_identity(&hello);
+        if self.members.is_reachable(hello.node) {
+            self.welcome(conn, &hello);
+        } else {
+            self.links.keep_early(conn, hello);
+        }
+    }
+
+    fn welcome(&mut self, conn: u64, hello: &Hello) {
+        let next = self.links.accept(conn, hello);
+        self.effects.push(Effect::Welcome(conn, next));
     }
 
     fn on_link_up(&mut self, hello: &Hello) {

@@ -47,6 +47,8 @@ pub struct Links {
     outbound: BTreeMap<NodeId, Outbound>,
     inbound: BTreeMap<NodeId, Inbound>,
     identities: BTreeMap<NodeId, PeerIdentity>,
+    /// Connections of peers that are no members yet: the newest of each, not welcomed.
+    early: BTreeMap<NodeId, (u64, Hello)>,
     /// A fault for the simulator to find: see [`crate::PlantedBug::ReuseNumbers`].
     reuse_numbers: bool,
 }
@@ -129,6 +131,21 @@ impl Links {
     #[must_use]
     pub fn is_up(&self, peer: NodeId) -> bool {
         self.outbound.get(&peer).is_some_and(|link| link.up)
+    }
+
+    /// Keeps an inbound hello until its peer is a member.
+    pub fn keep_early(&mut self, conn: u64, hello: Hello) {
+        self.early.insert(hello.node, (conn, hello));
+    }
+
+    /// The hellos that were kept of these peers.
+    pub fn take_early(&mut self, members: &[NodeId]) -> Vec<(u64, Hello)> {
+        members.iter().filter_map(|member| self.early.remove(member)).collect()
+    }
+
+    /// An inbound connection is gone.
+    pub fn closed(&mut self, conn: u64) {
+        self.early.retain(|_, (early, _)| *early != conn);
     }
 
     /// Takes an inbound hello; returns the number expected next.
@@ -290,6 +307,19 @@ mod tests {
         assert!(!links.expects(1, from, 1));
         assert!(links.expects(2, from, 1));
         assert_eq!(links.accept(3, &hello(2, 1, 0)), 0, "another boot counts anew");
+    }
+
+    #[test]
+    fn whoever_is_early_is_kept_until_it_is_a_member_or_gone() {
+        let mut links = Links::default();
+        links.keep_early(1, hello(1, 1, 0));
+        assert_eq!(links.take_early(&[node("a")]), []);
+        links.keep_early(2, hello(2, 1, 0));
+        links.closed(1);
+        assert_eq!(links.take_early(&[node("a"), node("b")]), [(2, hello(2, 1, 0))]);
+        links.keep_early(3, hello(2, 1, 0));
+        links.closed(3);
+        assert_eq!(links.take_early(&[node("b")]), []);
     }
 
     #[test]

@@ -16,6 +16,10 @@ use crate::work::JOB_LOG_NUMBERS;
 /// How long all members are given to say what they know of a job.
 const SEARCH_FOR: Duration = Duration::from_millis(1500);
 
+/// All live nodes come to the same view within so long: a node that runs for less than that may see
+/// fewer than there are.
+const JOIN: Duration = Duration::from_secs(5);
+
 /// A look for a job this home knows nothing of.
 pub(crate) struct Search {
     round: u64,
@@ -103,7 +107,7 @@ impl Core {
         let me = self.config.node;
         let mut members = self.members.reachable.iter();
         let unasked = members.any(|node| *node != me && !search.asked.contains(node));
-        let silent = search.silent || unasked;
+        let silent = search.silent || unasked || self.is_joining();
         if self.plan_of(job).is_some() {
             self.home_state(job).fresh = !silent;
         }
@@ -118,15 +122,31 @@ impl Core {
         }
     }
 
+    /// Members that there are, or should be.
+    fn expected_members(&self) -> usize {
+        self.members.ever_seen.max(usize::from(self.config.expected_nodes))
+    }
+
+    /// Whether so many members are away that all who hold an acknowledged entry may be among them.
+    fn misses_too_many(&self) -> bool {
+        let away = self.expected_members().saturating_sub(self.members.reachable.len());
+        away >= usize::from(self.config.min_copies)
+    }
+
+    /// Whether this node has just started and does not see enough of the others yet: what its log says
+    /// of a job may be long out of date. If they don't come, it goes on with those it sees.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.began.is_none_or(|began| self.now < began + JOIN) && self.misses_too_many()
+    }
+
     /// Nobody who answers knows the job. It was acknowledged on W nodes, so it does not exist unless
     /// W of the members there are, or should be, are away. A node that sees no majority may have
     /// joined during a cut and not know how many there are.
     pub(crate) fn not_found(&self, job: JobId) -> ClientResponse {
-        let members = self.members.ever_seen.max(usize::from(self.config.expected_nodes));
-        let here = self.members.reachable.len();
+        let (members, here) = (self.expected_members(), self.members.reachable.len());
         let away = members.saturating_sub(here);
         tracing::debug!(%job, away, reachable = ?self.members.reachable, "nobody knows the job");
-        if away < usize::from(self.config.min_copies) && 2 * here > members {
+        if !self.misses_too_many() && 2 * here > members {
             error(ErrorKind::NotFound, format!("there is no job {job}; see `cortado jobs`"))
         } else {
             let message = format!("no live node knows job {job}, and {away} nodes are away");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_membership::ring;
-use cortado_protocol::client::{ClientRequest, ClientResponse};
+use cortado_protocol::client::{ClientRequest, ClientResponse, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobSpec, TableFiles};
 use cortado_protocol::peer::{Hello, LinkFrame, PeerMessage};
@@ -23,10 +23,12 @@ struct Bench {
     sent: Vec<(NodeId, PeerMessage, Bytes)>,
     appends: Vec<u64>,
     replies: Vec<(u64, ClientResponse)>,
+    welcomes: Vec<u64>,
 }
 
 impl Bench {
-    fn new(boot: u64) -> Self {
+    /// It has not heard of the others yet.
+    fn alone(boot: u64) -> Self {
         let config = Config {
             node: node("a"),
             cluster: "c".to_owned(),
@@ -42,16 +44,30 @@ impl Bench {
         };
         let core = Core::new(config);
         let (sent, appends, replies) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bench = Self { core, now: Duration::from_secs(1), sent, appends, replies };
-        let live: Vec<_> = ["a", "b", "c"].map(node).into();
-        let reachable = live.clone();
-        let views = Vec::new();
-        bench.input(Input::Members(Members { version: 1, live, reachable, views, ever_seen: 3 }));
+        let (now, welcomes) = (Duration::from_secs(1), Vec::new());
+        Self { core, now, sent, appends, replies, welcomes }
+    }
+
+    fn new(boot: u64) -> Self {
+        let mut bench = Self::alone(boot);
+        bench.sees(&["a", "b", "c"]);
         for peer in ["b", "c"] {
-            bench.input(Input::LinkUp(hello(peer, 1)));
-            bench.input(Input::Inbound(u64::from(peer.as_bytes()[0]), hello(peer, 1)));
+            bench.meets(peer);
         }
         bench
+    }
+
+    /// These are there, of three.
+    fn sees(&mut self, nodes: &[&str]) {
+        let live: Vec<_> = nodes.iter().map(|name| node(name)).collect();
+        let (version, reachable, views, ever_seen) = (1, live.clone(), Vec::new(), 3);
+        self.input(Input::Members(Members { version, live, reachable, views, ever_seen }));
+    }
+
+    /// Links to and from a peer are made.
+    fn meets(&mut self, peer: &str) {
+        self.input(Input::LinkUp(hello(peer, 1)));
+        self.input(Input::Inbound(u64::from(peer.as_bytes()[0]), hello(peer, 1)));
     }
 
     fn input(&mut self, input: Input) {
@@ -67,6 +83,7 @@ impl Bench {
                 }
                 Effect::Append { ticket, .. } => self.appends.push(ticket),
                 Effect::Reply(ticket, response, _) => self.replies.push((ticket, *response)),
+                Effect::Welcome(conn, _) => self.welcomes.push(conn),
                 _ => {}
             }
         }
@@ -265,4 +282,38 @@ fn a_new_admission_node_lets_jobs_in_once_everybody_has_reported() {
         bench.input(Input::Tick);
         assert!(admitted(&bench), "it does not wait for ever");
     }
+}
+
+#[test]
+fn a_peer_is_heard_once_it_is_a_member_and_not_before() {
+    let mut bench = Bench::alone(1);
+    bench.meets("b");
+    assert!(bench.welcomes.is_empty());
+    bench.sees(&["a", "b"]);
+    assert_eq!(bench.welcomes, [u64::from(b'b')]);
+}
+
+#[test]
+fn a_node_that_has_just_started_says_nothing_of_jobs_before_it_sees_the_others() {
+    let mut bench = Bench::new(1);
+    let spec = spec(&mut bench.core);
+    bench.input(Input::Request(1, ClientRequest::Submit(spec.clone())));
+    bench.sync();
+    // Its log knows the job; how that went on while the node was away, it does not.
+    bench.sees(&["a"]);
+    let status = ClientRequest::Status { job: spec.job, wait_ms: 0 };
+    bench.input(Input::Request(2, status.clone()));
+    bench.input(Input::Request(3, ClientRequest::Jobs));
+    let said = |bench: &Bench, ticket| {
+        let mut replies = bench.replies.iter().filter(|(to, _)| *to == ticket);
+        replies.next().map(|(_, reply)| reply.clone())
+    };
+    assert_eq!(said(&bench, 2), None);
+    let Some(ClientResponse::Error(error)) = said(&bench, 3) else { panic!("{:?}", bench.replies) };
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    // It does not wait for ever.
+    bench.now += Duration::from_secs(5);
+    bench.input(Input::Request(4, status));
+    bench.input(Input::Tick);
+    assert!(matches!(said(&bench, 4), Some(ClientResponse::Status(_))), "{:?}", bench.replies);
 }
