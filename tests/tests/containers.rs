@@ -4,11 +4,15 @@
 //! Skipped, and it says so, where no engine answers; `CORTADO_REQUIRE_DOCKER=1` forbids that.
 //! `CORTADO_LONG=1` makes it thorough: five rounds of restarts, an engine that is gone for 30 s.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tests::cluster::{Coffee, Deadline, Shape, job_id, path_text, wait_for};
+use cortado::job::{PlanSource, send_missing, submit};
+use cortado::{Cluster as Client, Observer, Progress, Target, dataset};
+use tests::cluster::{Coffee, Shape, job_id, path_text, wait_for};
 use tests::containers::{Containers, Hit, compose_files};
 
 /// Seconds until there is a supervisor.
@@ -152,21 +156,17 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
     let patience = cluster.state("node-1").stop_seconds;
     assert!(patience > Some(20), "less than a drain may take: {patience:?}");
     let over = AtomicBool::new(false);
-    // Who is asked for the progress: not the node that is just away.
-    let asked = Mutex::new("node-4".to_owned());
     let stalls = std::thread::scope(|scope| {
         let uploads = scope.spawn(|| {
             let mut stalls = Vec::new();
             while stalls.is_empty() || !over.load(Ordering::Relaxed) {
                 let job = job_id(stalls.len() as u64 + 1);
-                stalls.push(upload_and_watch(&cluster, &data, &job, &asked));
+                stalls.push(upload_and_watch(&cluster, &data, &job));
             }
             stalls
         });
         for _ in 0..if long() { 5 } else { 1 } {
             for name in cluster.names() {
-                let other = if name == "node-1" { "node-2" } else { "node-1" };
-                *asked.lock().unwrap() = other.to_owned();
                 let began = Instant::now();
                 cluster.stop(&name);
                 let stopped = began.elapsed();
@@ -187,46 +187,71 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
         uploads.join().unwrap()
     });
     let longest = stalls.iter().max().unwrap();
-    println!("{} uploads, at most {:.2} s without progress", stalls.len(), longest.as_secs_f32());
+    println!(
+        "{} uploads, at most {:.2} s without a batch becoming durable",
+        stalls.len(),
+        longest.as_secs_f32()
+    );
     assert!(
         cluster.events().iter().all(|seen| seen["event"] != "reviving"),
         "who was stopped stays down"
     );
 }
 
-/// Uploads, expects the right answer, and returns the longest time without a batch becoming durable.
-fn upload_and_watch(
-    cluster: &Containers,
-    data: &Coffee,
-    job: &str,
-    asked: &Mutex<String>,
-) -> Duration {
-    let run = cluster.run_coffee(data.dir(), job, job).upload_rate(Shape::SLOW / 3);
-    let mut run = run.within(150).spawn();
-    let (mut bytes, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
-    let deadline = Deadline::after(150);
-    while run.is_running() && deadline.next_look() {
-        let address = cluster.address(&asked.lock().expect("nobody panics with it"));
-        let status = cluster.cortado(&["status", job, "--json", "--connect", &address]).run();
-        if status.code != Some(0) {
-            continue;
-        }
-        let status = status.json();
-        if status["state"] != "uploading" {
-            break;
-        }
-        let tables = status["tables"].as_array().expect("a list of tables");
-        let now: u64 = tables.iter().filter_map(|table| table["bytes"].as_u64()).sum();
-        if now > bytes {
-            if bytes > 0 {
-                longest = longest.max(since.elapsed());
+/// The longest time without a batch becoming durable, as the uploading client sees it.
+#[derive(Default)]
+struct Stalls(Mutex<Stall>);
+
+#[derive(Default)]
+struct Stall {
+    since: Option<Instant>,
+    longest: Duration,
+    /// What nodes said meanwhile.
+    reasons: BTreeSet<String>,
+}
+
+impl Observer for Stalls {
+    fn note(&self, progress: Progress<'_>) {
+        let mut stall = self.0.lock().unwrap();
+        match progress {
+            Progress::Waiting(reason) => {
+                stall.reasons.insert(reason.to_owned());
             }
-            (bytes, since) = (now, Instant::now());
+            Progress::Upload { .. } | Progress::Durable { .. } => {
+                let now = Instant::now();
+                let lasted = stall.since.replace(now).map_or(Duration::ZERO, |since| now - since);
+                let reasons = std::mem::take(&mut stall.reasons);
+                if lasted > Duration::from_secs(1) {
+                    println!("{:.2} s without progress: {reasons:?}", lasted.as_secs_f32());
+                }
+                stall.longest = stall.longest.max(lasted);
+            }
+            _ => {}
         }
     }
-    run.wait().ok();
+}
+
+/// Uploads, expects the right answer, and returns the longest time without a batch becoming durable.
+fn upload_and_watch(cluster: &Containers, data: &Coffee, job: &str) -> Duration {
+    let target = Target {
+        profile: Some(cluster.dir()),
+        patience: Some(Duration::from_secs(60)),
+        upload_rate: NonZeroU64::new(Shape::SLOW / 3),
+        ..Target::default()
+    };
+    let client = Arc::new(Client::new(&target).unwrap());
+    let source = PlanSource::load("coffee").unwrap();
+    let tables = dataset::scan(data.dir(), &source.plan).unwrap();
+    let id = job.parse().unwrap();
+    let stalls = Stalls::default();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let spec = Arc::new(submit(&client, id, &source, tables).await.unwrap());
+        send_missing(&client, &spec, data.dir(), &stalls).await.unwrap();
+    });
+    let (dir, out) = (path_text(data.dir()), path_text(&cluster.path(job)));
+    cluster.cortado(&["resume", job, "--data", &dir, "--out", &out]).run().ok();
     data.check(cluster, job, job);
-    longest
+    stalls.0.into_inner().unwrap().longest
 }
 
 #[test]
