@@ -1,7 +1,7 @@
 //! Sends a dataset's batches to the nodes and sees every one of them durable.
 //!
-//! One loop moves batches from the readers to the links as the [`schedule`] decides; whatever dies on
-//! the way, a batch is sent again until a node has said that it is durable.
+//! One loop moves batches from the readers to the links as the [`schedule`] decides; whatever dies or is
+//! slow on the way, a batch is sent again until a node has said that it is durable.
 
 mod link;
 mod pace;
@@ -263,7 +263,7 @@ impl Upload<'_> {
         let key = (reply.table, reply.number);
         match reply.outcome {
             BatchOutcome::Durable { copies, replicas, rejected } => {
-                if self.schedule.durable(key)
+                if self.schedule.durable(Instant::now(), node, key)
                     && let Some(batch) = self.payloads.remove(&key)
                 {
                     self.observer.note(Progress::Durable {

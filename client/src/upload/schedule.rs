@@ -1,6 +1,11 @@
 //! Which batch goes to which node, and when again: a state machine without clock or network.
 //!
-//! Invariant: every batch that was added is either waiting, in flight at exactly one node, or done.
+//! A node that is slow with a batch does not hold the upload up: once the batch takes several times
+//! as long as is usual, and there is nothing else to send, another node gets it too (a hedged request:
+//! Dean, Barroso, "The Tail at Scale", 2013). Whoever is first counts; nothing is counted twice, since a batch
+//! is known by its number.
+//!
+//! Invariant: every batch that was added is either waiting, in flight at one or two nodes, or done.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,6 +21,12 @@ pub(super) const BUDGET_BYTES: usize = 32 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A batch is sent to another node too when it takes so many times as long as is usual,
+const SLOW_TIMES: u32 = 4;
+/// and at least so long.
+const SLOW_AFTER: Duration = Duration::from_millis(250);
+/// The newest answer's weight in a node's usual time is one in so many (as in RFC 6298, §2).
+const NEWEST_WEIGHT: u32 = 8;
 
 /// A batch: table and number.
 pub(super) type Key = (u16, u64);
@@ -24,14 +35,22 @@ pub(super) type Key = (u16, u64);
 #[derive(Debug)]
 pub(super) struct Schedule {
     job: JobId,
-    /// Batches in flight per node that can be sent to.
-    nodes: BTreeMap<NodeId, usize>,
+    /// The nodes that can be sent to.
+    nodes: BTreeMap<NodeId, Node>,
     /// All members that take work, reachable or not: the ring is computed over these, so that all
     /// clients and nodes agree on it.
     members: Vec<NodeId>,
     waiting: VecDeque<Waiting>,
     flying: HashMap<Key, Flying>,
     bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// What it owes an answer for, and since when. It may be durable by another node's answer.
+    owes: HashMap<Key, Instant>,
+    /// How long it usually takes until a batch is durable.
+    usual: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -45,9 +64,18 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Flying {
-    node: NodeId,
+    first: NodeId,
+    /// The node that got it too because the first was slow.
+    second: Option<NodeId>,
     bytes: usize,
     returns: u32,
+}
+
+impl Flying {
+    /// The other node that has it, if there is one.
+    fn without(&self, node: NodeId) -> Option<NodeId> {
+        [Some(self.first), self.second].into_iter().flatten().find(|other| *other != node)
+    }
 }
 
 impl Schedule {
@@ -69,24 +97,33 @@ impl Schedule {
 
     /// The node can be sent to.
     pub(super) fn node_up(&mut self, node: NodeId) {
-        self.nodes.entry(node).or_insert(0);
+        self.nodes.entry(node).or_default();
     }
 
-    /// The node can't be sent to any more: what was in flight there goes elsewhere, at once and
+    /// The node can't be sent to any more: what was in flight only there goes elsewhere, at once and
     /// before everything else.
     pub(super) fn node_down(&mut self, node: NodeId) {
-        if self.nodes.remove(&node).is_none() {
-            return;
-        }
-        let mut lost: Vec<_> =
-            self.flying.iter().filter(|(_, f)| f.node == node).map(|(key, _)| *key).collect();
+        let Some(gone) = self.nodes.remove(&node) else { return };
+        let mut lost: Vec<_> = gone.owes.into_keys().collect();
         lost.sort_unstable_by(|a, b| b.cmp(a));
         for key in lost {
-            if let Some(Flying { bytes, returns, .. }) = self.flying.remove(&key) {
+            if let Some(Flying { bytes, returns, .. }) = self.lost(node, key) {
                 let back = Waiting { key, bytes, returns: returns + 1, not_before: None };
                 self.waiting.push_front(back);
             }
         }
+    }
+
+    /// The batch is not in flight at the node any more; returned if it is nowhere else.
+    fn lost(&mut self, node: NodeId, key: Key) -> Option<Flying> {
+        let flying = self.flying.get_mut(&key)?;
+        if flying.first != node && flying.second != Some(node) {
+            return None;
+        }
+        let Some(other) = flying.without(node) else { return self.flying.remove(&key) };
+        flying.first = other;
+        flying.second = None;
+        None
     }
 
     /// Whether another batch may be added.
@@ -107,37 +144,79 @@ impl Schedule {
 
     /// The next batch to send, and where; none while all that wait must wait on.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Key, NodeId)> {
+        let (key, node) = self.next_waiting(now).or_else(|| self.next_slow(now))?;
+        self.nodes.get_mut(&node)?.owes.insert(key, now);
+        Some((key, node))
+    }
+
+    fn next_waiting(&mut self, now: Instant) -> Option<(Key, NodeId)> {
         let (at, node) = self.waiting.iter().enumerate().find_map(|(at, waiting)| {
             if waiting.not_before.is_some_and(|time| time > now) {
                 return None;
             }
-            Some((at, self.place(waiting)?))
+            Some((at, self.place(waiting.key, waiting.returns)?))
         })?;
         let Waiting { key, bytes, returns, .. } = self.waiting.remove(at)?;
-        *self.nodes.get_mut(&node)? += 1;
-        self.flying.insert(key, Flying { node, bytes, returns });
+        self.flying.insert(key, Flying { first: node, second: None, bytes, returns });
         Some((key, node))
     }
 
-    /// The first of the batch's owners that can be sent to and has room in its window. Any node may
-    /// turn a batch into deltas, so a full one is passed over; one that sent the batch back comes
-    /// last the next time.
-    fn place(&self, waiting: &Waiting) -> Option<NodeId> {
-        let (table, number) = waiting.key;
+    /// A batch that takes too long where it is, the longest under way first, and who gets it too.
+    fn next_slow(&mut self, now: Instant) -> Option<(Key, NodeId)> {
+        let slow = self.slow_after()?;
+        let mut late: Vec<_> = self.alone().filter(|(_, since)| now >= *since + slow).collect();
+        late.sort_unstable_by_key(|(key, since)| (*since, *key));
+        let (key, node) = late.into_iter().find_map(|(key, _)| {
+            let returns = self.flying[&key].returns;
+            Some((key, self.place(key, returns + 1)?))
+        })?;
+        self.flying.get_mut(&key)?.second = Some(node);
+        Some((key, node))
+    }
+
+    /// What is in flight at one node only, and since when.
+    fn alone(&self) -> impl Iterator<Item = (Key, Instant)> {
+        let alone = self.flying.iter().filter(|(_, flying)| flying.second.is_none());
+        alone.filter_map(|(key, flying)| {
+            let node = self.nodes.get(&flying.first)?;
+            Some((*key, *node.owes.get(key)?))
+        })
+    }
+
+    /// How long a batch may take: by what is usual at the faster half of the nodes. None while nothing
+    /// is known, and if there is nobody else to send to.
+    fn slow_after(&self) -> Option<Duration> {
+        if self.nodes.len() < 2 {
+            return None;
+        }
+        let mut usual: Vec<_> = self.nodes.values().filter_map(|node| node.usual).collect();
+        usual.sort_unstable();
+        let middle = *usual.get(usual.len().checked_sub(1)? / 2)?;
+        Some((SLOW_TIMES * middle).max(SLOW_AFTER))
+    }
+
+    /// The first of the batch's owners that can be sent to, does not have it, and has room in its
+    /// window. Any node may turn a batch into deltas, so a full one is passed over; one that sent the
+    /// batch back comes last the next time.
+    fn place(&self, (table, number): Key, returns: u32) -> Option<NodeId> {
         let mut order = owners(batch_key(self.job, table, number), &self.members);
         order.retain(|node| self.nodes.contains_key(node));
         if order.is_empty() {
             return None;
         }
-        let turn = waiting.returns as usize % order.len();
+        let turn = returns as usize % order.len();
         order.rotate_left(turn);
-        order.into_iter().find(|node| self.nodes[node] < WINDOW)
+        order.into_iter().find(|node| {
+            let owes = &self.nodes[node].owes;
+            owes.len() < WINDOW && !owes.contains_key(&(table, number))
+        })
     }
 
-    /// The batch is durable. False if that was known already, or the batch is not one of ours.
-    pub(super) fn durable(&mut self, key: Key) -> bool {
+    /// The node says that the batch is durable. False if that was known already, or the batch is not
+    /// one of ours.
+    pub(super) fn durable(&mut self, now: Instant, node: NodeId, key: Key) -> bool {
+        self.answered(node, key, Some(now));
         if let Some(flying) = self.flying.remove(&key) {
-            self.landed(flying.node);
             self.bytes -= flying.bytes;
             return true;
         }
@@ -153,26 +232,34 @@ impl Schedule {
 
     /// The node said "not now": again after a pause, elsewhere if possible.
     pub(super) fn retry(&mut self, now: Instant, node: NodeId, key: Key) {
-        if self.flying.get(&key).is_none_or(|flying| flying.node != node) {
-            return;
-        }
-        if let Some(Flying { bytes, returns, .. }) = self.flying.remove(&key) {
-            self.landed(node);
+        self.answered(node, key, None);
+        if let Some(Flying { bytes, returns, .. }) = self.lost(node, key) {
             let pause = FIRST_PAUSE.saturating_mul(1 << returns.min(10)).min(LONGEST_PAUSE);
             let not_before = Some(now + pause);
             self.waiting.push_back(Waiting { key, bytes, returns: returns + 1, not_before });
         }
     }
 
-    fn landed(&mut self, node: NodeId) {
-        if let Some(in_flight) = self.nodes.get_mut(&node) {
-            *in_flight = in_flight.saturating_sub(1);
+    /// The node owes nothing for the batch any more. If it is durable now, that tells how fast it is.
+    fn answered(&mut self, node: NodeId, key: Key, durable: Option<Instant>) {
+        let Some(node) = self.nodes.get_mut(&node) else { return };
+        let Some(since) = node.owes.remove(&key) else { return };
+        if let Some(now) = durable {
+            let took = now.saturating_duration_since(since);
+            node.usual = Some(
+                node.usual
+                    .map_or(took, |usual| (usual * (NEWEST_WEIGHT - 1) + took) / NEWEST_WEIGHT),
+            );
         }
     }
 
-    /// When a batch that waits for a pause to end may go.
+    /// When there may be something to send again: a pause ends, or a batch has taken too long.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
-        self.waiting.iter().filter_map(|waiting| waiting.not_before).filter(|at| *at > now).min()
+        let paused = self.waiting.iter().filter_map(|waiting| waiting.not_before);
+        let slow = self.slow_after();
+        let slow =
+            slow.into_iter().flat_map(|slow| self.alone().map(move |(_, since)| since + slow));
+        paused.chain(slow).filter(|at| *at > now).min()
     }
 }
 

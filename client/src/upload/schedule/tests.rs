@@ -33,8 +33,9 @@ fn a_batch_goes_to_the_first_owner_and_back_to_the_second() {
     assert!(later > now);
     assert_eq!(schedule.next(later), Some(((1, 4), order[1])));
     schedule.node_down(order[1]);
-    assert_eq!(schedule.next(later).map(|sent| sent.0), Some((1, 4)), "at once after a loss");
-    assert!(schedule.durable((1, 4)) && !schedule.durable((1, 4)));
+    let (key, at) = schedule.next(later).expect("at once after a loss");
+    assert_eq!(key, (1, 4));
+    assert!(schedule.durable(later, at, key) && !schedule.durable(later, at, key));
     assert!(schedule.is_idle() && schedule.has_room());
 }
 
@@ -53,7 +54,7 @@ fn windows_and_the_budget_bound_what_is_under_way() {
     for number in [1, 2] {
         assert_eq!(sent.iter().filter(|(_, at)| *at == node(number)).count(), WINDOW);
     }
-    assert!(schedule.durable(sent[0].0));
+    assert!(schedule.durable(now, sent[0].1, sent[0].0));
     assert_eq!(drain(&mut schedule, now).len(), 1);
 }
 
@@ -68,8 +69,39 @@ fn late_answers_of_a_lost_node_count_if_good_and_are_ignored_if_not() {
     assert_ne!(first, second);
     schedule.retry(now, first, key);
     assert_eq!(schedule.wake_at(now), None, "the batch is still under way at the other node");
-    assert!(schedule.durable(key));
+    assert!(schedule.durable(now, first, key));
     assert!(schedule.is_idle());
+}
+
+#[test]
+fn what_a_slow_node_has_goes_to_another_one_too_and_is_done_once() {
+    let mut now = Instant::now();
+    let mut schedule = schedule(3);
+    (0..12).for_each(|number| schedule.add((0, number), MIB));
+    let sent = drain(&mut schedule, now);
+    let slow = sent[0].1;
+    let (at_slow, elsewhere): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(_, at)| *at == slow);
+    assert!(!at_slow.is_empty() && !elsewhere.is_empty());
+    now += Duration::from_millis(100);
+    elsewhere.iter().for_each(|(key, at)| assert!(schedule.durable(now, *at, *key)));
+    assert_eq!(schedule.next(now), None, "not longer than is usual");
+    let late = schedule.wake_at(now).unwrap();
+    assert_eq!(late - now, SLOW_TIMES * Duration::from_millis(100) - Duration::from_millis(100));
+    let again = drain(&mut schedule, late);
+    assert_eq!(again.iter().map(|sent| sent.0).collect::<Vec<_>>(), {
+        let mut keys: Vec<_> = at_slow.iter().map(|sent| sent.0).collect();
+        keys.sort_unstable();
+        keys
+    });
+    assert!(again.iter().all(|(_, at)| *at != slow));
+    assert_eq!(schedule.wake_at(late), None, "no third time");
+    // The second is first, the first is lost or late: all the same.
+    let (key, at) = again[0];
+    assert!(schedule.durable(late, at, key) && !schedule.durable(late, slow, key));
+    schedule.node_down(slow);
+    assert_eq!(schedule.next(late), None, "the others still have it");
+    again[1..].iter().for_each(|(key, at)| assert!(schedule.durable(late, *at, *key)));
+    assert!(schedule.is_idle() && schedule.bytes == 0);
 }
 
 #[test]
@@ -96,14 +128,17 @@ proptest! {
         let mut done = std::collections::BTreeSet::new();
         for (fate, number) in fates {
             let sent = drain(&mut schedule, now);
-            prop_assert!(schedule.nodes.values().all(|in_flight| *in_flight <= WINDOW));
-            let flying = schedule.flying.iter().map(|(k, f)| (*k, f.node)).min();
+            prop_assert!(schedule.nodes.values().all(|node| node.owes.len() <= WINDOW));
+            let flying = schedule.flying.iter().map(|(k, f)| (*k, f.second.unwrap_or(f.first)));
+            let flying = flying.min();
             match (fate, flying) {
                 (0, _) => schedule.node_down(node(number)),
                 (1, _) => schedule.node_up(node(number)),
                 (2, Some((key, at))) => schedule.retry(now, at, key),
                 (3, _) => now += Duration::from_millis(100),
-                (_, Some((key, _))) => prop_assert!(schedule.durable(key) && done.insert(key)),
+                (_, Some((key, at))) => {
+                    prop_assert!(schedule.durable(now, at, key) && done.insert(key));
+                }
                 _ => prop_assert!(sent.is_empty()),
             }
         }
@@ -111,13 +146,16 @@ proptest! {
         while !schedule.is_idle() {
             now += LONGEST_PAUSE;
             drain(&mut schedule, now);
-            let keys: Vec<_> = schedule.flying.keys().copied().collect();
-            for key in keys {
-                prop_assert!(schedule.durable(key) && done.insert(key));
+            let nodes = schedule.nodes.iter();
+            let owed: Vec<_> = nodes
+                .flat_map(|(node, state)| state.owes.keys().map(|key| (*node, *key)))
+                .collect();
+            for (node, key) in owed {
+                prop_assert_eq!(schedule.durable(now, node, key), done.insert(key));
             }
         }
         prop_assert_eq!(done.len() as u64, batches);
-        prop_assert!(schedule.nodes.values().all(|in_flight| *in_flight == 0));
+        prop_assert!(schedule.nodes.values().all(|node| node.owes.is_empty()));
         prop_assert_eq!(schedule.bytes, 0);
     }
 }
