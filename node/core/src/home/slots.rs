@@ -1,4 +1,8 @@
 //! Slots at work: which replica was asked for which slot, and what came back.
+//!
+//! Once others have shown how long a slot takes, the next owner of what a slow worker still has is
+//! asked too (backup tasks: Dean, Ghemawat, "MapReduce", 2004, §3.6). The first answer counts; all
+//! owners give the same bytes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +23,21 @@ use crate::task::{Purpose, Task};
 /// its home to be down. One that still works on it takes no notice.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
+/// When one slot in so many is done, it is known how long all should take.
+const SAMPLE_SHARE: u32 = 3;
+/// A worker is slow when it takes so many times as long as all should,
+const SLOW_TIMES: u32 = 2;
+/// and so much longer.
+const SLOW_AFTER: Duration = Duration::from_millis(250);
+
 /// A request to one worker.
 struct Asked {
     node: NodeId,
     /// Slots it has not answered yet.
     slots: SlotSet,
     at: Duration,
+    /// Whether somebody else was asked too, or it is that one.
+    backed_up: bool,
 }
 
 /// One question to a set of slots.
@@ -35,9 +48,13 @@ pub(super) struct SlotRound {
     asked: BTreeMap<u64, Asked>,
     /// How many owners could not complete a slot, in turn: a full disk can't take what it misses.
     passed_on: BTreeMap<Slot, usize>,
-    parts: BTreeMap<Slot, Vec<Option<Bytes>>>,
+    /// Parts of answers, by attempt and slot.
+    parts: BTreeMap<(u64, Slot), Vec<Option<Bytes>>>,
     done: BTreeMap<Slot, Bytes>,
     total: u32,
+    began: Option<Duration>,
+    /// When a worker that is not done is called slow.
+    slow_at: Option<Duration>,
 }
 
 impl SlotRound {
@@ -54,7 +71,8 @@ impl SlotRound {
     fn new(work: Work, open: SlotSet, keys: BTreeMap<Slot, Vec<Vec<u8>>>) -> Self {
         let (asked, parts, done) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (passed_on, total) = (BTreeMap::new(), open.len() as u32);
-        Self { work, keys, open, asked, passed_on, parts, done, total }
+        let (began, slow_at) = (None, None);
+        Self { work, keys, open, asked, passed_on, parts, done, total, began, slow_at }
     }
 
     /// Slots that nobody works on now.
@@ -62,24 +80,42 @@ impl SlotRound {
         self.asked.values().fold(self.open, |open, asked| open.minus(asked.slots))
     }
 
+    /// Sees how long the round takes.
+    fn watch(&mut self, now: Duration) {
+        let began = *self.began.get_or_insert(now);
+        if self.slow_at.is_none() && self.done.len() as u32 * SAMPLE_SHARE >= self.total {
+            let all = (now - began) * SAMPLE_SHARE;
+            self.slow_at = Some(began + SLOW_TIMES * all + SLOW_AFTER);
+        }
+    }
+
+    /// The slots of each slow worker that nobody else was asked for yet, and that worker.
+    fn take_slow(&mut self, now: Duration) -> Vec<(NodeId, SlotSet)> {
+        if self.slow_at.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        let slow = self.asked.values_mut().filter(|asked| !asked.backed_up);
+        slow.map(|asked| {
+            asked.backed_up = true;
+            (asked.node, asked.slots)
+        })
+        .collect()
+    }
+
     fn take(&mut self, attempt: u64, slot: Slot, part: (u32, u32), bytes: Bytes) {
         let (part, parts) = (part.0 as usize, part.1 as usize);
-        let Some(asked) = self.asked.get_mut(&attempt) else { return };
-        if !asked.slots.contains(slot) || part >= parts || parts > 1 << 16 {
+        let asked = self.asked.get(&attempt);
+        if asked.is_none_or(|asked| !asked.slots.contains(slot)) || part >= parts || parts > 1 << 16
+        {
             return;
         }
-        let received = self.parts.entry(slot).or_default();
+        let received = self.parts.entry((attempt, slot)).or_default();
         received.resize(parts, None);
         received[part] = Some(bytes);
         if received.iter().any(Option::is_none) {
             return;
         }
-        asked.slots = asked.slots.minus(SlotSet::one(slot));
-        if asked.slots.is_empty() {
-            self.asked.remove(&attempt);
-        }
-        self.open = self.open.minus(SlotSet::one(slot));
-        let mut received = self.parts.remove(&slot).unwrap_or_default();
+        let mut received = self.parts.remove(&(attempt, slot)).unwrap_or_default();
         let whole = if let [Some(only)] = &mut received[..] {
             std::mem::take(only)
         } else {
@@ -87,6 +123,13 @@ impl SlotRound {
             received.iter().flatten().for_each(|part| whole.extend_from_slice(part));
             whole.freeze()
         };
+        // Whoever else was asked for it is late.
+        self.parts.retain(|(_, other), _| *other != slot);
+        for asked in self.asked.values_mut() {
+            asked.slots = asked.slots.minus(SlotSet::one(slot));
+        }
+        self.asked.retain(|_, asked| !asked.slots.is_empty());
+        self.open = self.open.minus(SlotSet::one(slot));
         self.done.insert(slot, whole);
     }
 
@@ -102,9 +145,8 @@ impl SlotRound {
 
     /// Gives an attempt up; its slots are asked again.
     fn give_up(&mut self, attempt: u64) -> bool {
-        let Some(asked) = self.asked.remove(&attempt) else { return false };
-        self.parts.retain(|slot, _| !asked.slots.contains(*slot));
-        true
+        self.parts.retain(|(of, _), _| *of != attempt);
+        self.asked.remove(&attempt).is_some()
     }
 }
 
@@ -146,17 +188,31 @@ impl Core {
             return;
         }
         for round in home.rounds() {
-            let mut by_node: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
+            round.watch(now);
+            // By whether it is a backup, and node.
+            let mut wanted: BTreeMap<(bool, NodeId), SlotSet> = BTreeMap::new();
             for slot in round.unasked().iter() {
                 let turn = round.passed_on.get(&slot).copied().unwrap_or_default();
                 let owner = placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
-                by_node.entry(owner).or_default().insert(slot);
+                wanted.entry((false, owner)).or_default().insert(slot);
             }
-            for (node, slots) in by_node {
+            news |= !wanted.is_empty();
+            for (slow, slots) in round.take_slow(now) {
+                tracing::info!(%job, node = %slow, slots = slots.len(), "slow: the next owners are asked too");
+                for slot in slots.iter() {
+                    let owners = placement.owners(slot);
+                    let at = owners.iter().position(|owner| *owner == slow).unwrap_or_default();
+                    let mut after = owners.iter().cycle().skip(at + 1).take(owners.len());
+                    let after = after.find(|owner| **owner != slow);
+                    if let Some(owner) = after {
+                        wanted.entry((true, *owner)).or_default().insert(slot);
+                    }
+                }
+            }
+            for ((backed_up, node), slots) in wanted {
                 next += 1;
-                news = true;
                 // Due at once.
-                round.asked.insert(next, Asked { node, slots, at: Duration::ZERO });
+                round.asked.insert(next, Asked { node, slots, at: Duration::ZERO, backed_up });
             }
             for (attempt, asked) in &mut round.asked {
                 if asked.at > Duration::ZERO && now < asked.at + ASK_AGAIN_AFTER {
@@ -310,5 +366,73 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(7);
+
+    fn slots(numbers: &[u8]) -> SlotSet {
+        numbers.iter().map(|number| Slot(*number)).collect()
+    }
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    fn ask(round: &mut SlotRound, attempt: u64, name: &str, numbers: &[u8], backed_up: bool) {
+        let (node, slots) = (node(name), slots(numbers));
+        round.asked.insert(attempt, Asked { node, slots, at: START, backed_up });
+    }
+
+    #[test]
+    fn what_a_slow_worker_has_is_asked_of_others_once_and_the_first_answer_counts() {
+        let mut round = SlotRound::fold(slots(&[0, 1, 2, 3]));
+        ask(&mut round, 1, "a", &[0, 1], false);
+        ask(&mut round, 2, "b", &[2, 3], false);
+        round.watch(START);
+        assert_eq!(
+            round.take_slow(START + Duration::from_secs(3600)),
+            [],
+            "nothing to compare with"
+        );
+        for slot in [0, 1] {
+            round.take(1, Slot(slot), (0, 1), Bytes::from_static(b"a"));
+        }
+        let sampled = Duration::from_secs(1);
+        round.watch(START + sampled);
+        let slow_at = START + 2 * 3 * sampled + SLOW_AFTER;
+        assert_eq!(round.take_slow(slow_at - Duration::from_millis(1)), []);
+        assert_eq!(round.take_slow(slow_at), [(node("b"), slots(&[2, 3]))]);
+        assert_eq!(round.take_slow(slow_at), []);
+        ask(&mut round, 3, "c", &[2, 3], true);
+        assert_eq!(round.take_slow(slow_at), [], "no third one");
+
+        // Answers in parts are not mixed, and what comes late is left.
+        round.take(2, Slot(2), (0, 2), Bytes::from_static(b"b"));
+        round.take(3, Slot(2), (1, 2), Bytes::from_static(b"d"));
+        assert!(!round.done.contains_key(&Slot(2)));
+        round.take(3, Slot(2), (0, 2), Bytes::from_static(b"c"));
+        assert_eq!(round.done[&Slot(2)], "cd");
+        round.take(2, Slot(2), (1, 2), Bytes::from_static(b"b"));
+        assert_eq!(round.done[&Slot(2)], "cd");
+        assert!(round.parts.is_empty());
+        // The slow one may still be the first with the rest.
+        round.take(2, Slot(3), (0, 1), Bytes::from_static(b"b"));
+        assert!(round.open.is_empty() && round.asked.is_empty());
+    }
+
+    #[test]
+    fn a_backup_that_can_not_leaves_the_slow_worker_at_it() {
+        let mut round = SlotRound::fold(slots(&[0, 1]));
+        ask(&mut round, 1, "a", &[0, 1], true);
+        ask(&mut round, 2, "b", &[0, 1], true);
+        assert_eq!(round.pass_on(2), Some(slots(&[0, 1])));
+        assert!(round.unasked().is_empty());
+        assert_eq!(round.pass_on(1), Some(slots(&[0, 1])));
+        assert_eq!((round.unasked(), round.passed_on[&Slot(0)]), (slots(&[0, 1]), 2));
     }
 }
