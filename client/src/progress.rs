@@ -1,5 +1,7 @@
 //! What a long command tells about its progress. The library reports; the command line draws.
 
+use std::time::Duration;
+
 use cortado_protocol::JobId;
 use cortado_protocol::job::JobStatus;
 
@@ -27,6 +29,8 @@ pub enum Progress<'a> {
         copies: u8,
         /// Disks that should.
         replicas: u8,
+        /// Time since it was sent for the first time.
+        took: Duration,
     },
     /// A batch is there already from an earlier run; its content is the same.
     Known {

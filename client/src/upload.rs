@@ -263,7 +263,7 @@ impl Upload<'_> {
         let key = (reply.table, reply.number);
         match reply.outcome {
             BatchOutcome::Durable { copies, replicas, rejected } => {
-                if self.schedule.durable(Instant::now(), node, key)
+                if let Some(took) = self.schedule.durable(Instant::now(), node, key)
                     && let Some(batch) = self.payloads.remove(&key)
                 {
                     self.observer.note(Progress::Durable {
@@ -272,6 +272,7 @@ impl Upload<'_> {
                         rejected: u64::from(rejected),
                         copies,
                         replicas,
+                        took,
                     });
                     self.declare_durable();
                 }

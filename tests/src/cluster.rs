@@ -13,6 +13,7 @@ mod faults;
 mod shim;
 mod turn;
 mod wait;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -28,6 +29,7 @@ pub(crate) use command::programs;
 pub use command::{Cortado, Finished, Running, path_text, program};
 pub use shim::{FailingSync, StarterKiller};
 pub use wait::{Deadline, wait_for};
+pub use watch::Watched;
 
 pub(crate) use turn::Turn;
 

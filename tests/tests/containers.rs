@@ -4,14 +4,9 @@
 //! Skipped, and it says so, where no engine answers; `CORTADO_REQUIRE_DOCKER=1` forbids that.
 //! `CORTADO_LONG=1` makes it thorough: five rounds of restarts, an engine that is gone for 30 s.
 
-use std::collections::BTreeSet;
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cortado::job::{PlanSource, send_missing, submit};
-use cortado::{Cluster as Client, Observer, Progress, Target, dataset};
 use tests::cluster::{Coffee, Shape, job_id, path_text, wait_for};
 use tests::containers::{Containers, Hit, compose_files};
 
@@ -161,7 +156,8 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
             let mut stalls = Vec::new();
             while stalls.is_empty() || !over.load(Ordering::Relaxed) {
                 let job = job_id(stalls.len() as u64 + 1);
-                stalls.push(upload_and_watch(&cluster, &data, &job));
+                let watched = data.upload_watched(&cluster, &job, Shape::SLOW / 3);
+                stalls.push(watched.longest_stall);
             }
             stalls
         });
@@ -196,62 +192,6 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
         cluster.events().iter().all(|seen| seen["event"] != "reviving"),
         "who was stopped stays down"
     );
-}
-
-/// The longest time without a batch becoming durable, as the uploading client sees it.
-#[derive(Default)]
-struct Stalls(Mutex<Stall>);
-
-#[derive(Default)]
-struct Stall {
-    since: Option<Instant>,
-    longest: Duration,
-    /// What nodes said meanwhile.
-    reasons: BTreeSet<String>,
-}
-
-impl Observer for Stalls {
-    fn note(&self, progress: Progress<'_>) {
-        let mut stall = self.0.lock().unwrap();
-        match progress {
-            Progress::Waiting(reason) => {
-                stall.reasons.insert(reason.to_owned());
-            }
-            Progress::Upload { .. } | Progress::Durable { .. } => {
-                let now = Instant::now();
-                let lasted = stall.since.replace(now).map_or(Duration::ZERO, |since| now - since);
-                let reasons = std::mem::take(&mut stall.reasons);
-                if lasted > Duration::from_secs(1) {
-                    println!("{:.2} s without progress: {reasons:?}", lasted.as_secs_f32());
-                }
-                stall.longest = stall.longest.max(lasted);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Uploads, expects the right answer, and returns the longest time without a batch becoming durable.
-fn upload_and_watch(cluster: &Containers, data: &Coffee, job: &str) -> Duration {
-    let target = Target {
-        profile: Some(cluster.dir()),
-        patience: Some(Duration::from_secs(60)),
-        upload_rate: NonZeroU64::new(Shape::SLOW / 3),
-        ..Target::default()
-    };
-    let client = Arc::new(Client::new(&target).unwrap());
-    let source = PlanSource::load("coffee").unwrap();
-    let tables = dataset::scan(data.dir(), &source.plan).unwrap();
-    let id = job.parse().unwrap();
-    let stalls = Stalls::default();
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let spec = Arc::new(submit(&client, id, &source, tables).await.unwrap());
-        send_missing(&client, &spec, data.dir(), &stalls).await.unwrap();
-    });
-    let (dir, out) = (path_text(data.dir()), path_text(&cluster.path(job)));
-    cluster.cortado(&["resume", job, "--data", &dir, "--out", &out]).run().ok();
-    data.check(cluster, job, job);
-    stalls.0.into_inner().unwrap().longest
 }
 
 #[test]

@@ -8,6 +8,8 @@ use tests::cluster::{Cluster, Coffee, Deadline, Shape, job_id};
 
 /// Jobs measured in each state; the middle one counts.
 const JOBS: u64 = 3;
+/// Bytes per second with which nothing has to wait for anything else.
+const PACED: u64 = 16_000_000;
 /// A slow node runs for one look in so many.
 const STARVED: u32 = 10;
 /// How much longer than with all nodes well a job may take if one of them answers late.
@@ -16,8 +18,17 @@ const MORE: Duration = Duration::from_secs(5);
 /// How long it may take if one gets little time: its share of the batches has to be waited for.
 const STARVED_LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs jobs one after the other, and tells how long the middle one took.
-fn typical_job(cluster: &Cluster, data: &Coffee, first: u64) -> Duration {
+/// Runs jobs one after the other, tells how long the middle one took, and prints how long batches take
+/// while there is time for each.
+fn typical_job(cluster: &Cluster, data: &Coffee, first: u64, what: &str) -> Duration {
+    let watched = data.upload_watched(cluster, &job_id(first + JOBS), PACED);
+    println!(
+        "{what}: {} batches, the later half durable after {:.1?} (p50), {:.1?} (p90), {:.1?} (p99)",
+        watched.latencies.len(),
+        watched.latency(50),
+        watched.latency(90),
+        watched.latency(99)
+    );
     let run = |number| {
         let job = job_id(number);
         let began = Instant::now();
@@ -62,11 +73,13 @@ fn one_slow_node_is_not_replaced_and_holds_the_others_up_for_a_bounded_time() {
     let cluster = Cluster::up_for_trouble(5);
     let data = Coffee::new(Shape { transactions_per_month: 120_000, ..Shape::MIDDLE });
     let processes = cluster.processes();
-    let well = typical_job(&cluster, &data, 1);
+    let well = typical_job(&cluster, &data, 1, "all well");
     cluster.chaos(&["delay", "node-2", "--ms", "300", "--for", "10m"]);
-    let late = typical_job(&cluster, &data, 11);
+    let late = typical_job(&cluster, &data, 11, "one 300 ms late");
     cluster.chaos(&["heal"]);
-    let starved = starving(&cluster, "node-2", || typical_job(&cluster, &data, 21));
+    let starved = starving(&cluster, "node-2", || {
+        typical_job(&cluster, &data, 21, "one with a tenth of the time")
+    });
     println!(
         "a job takes {well:.2?}, {late:.2?} if a node sends 300 ms late, {starved:.2?} if one gets a tenth of the time"
     );

@@ -1,8 +1,8 @@
 //! Which batch goes to which node, and when again: a state machine without clock or network.
 //!
-//! A node that is slow with a batch does not hold the upload up: once the batch takes several times
-//! as long as is usual, and there is nothing else to send, another node gets it too (a hedged request:
-//! Dean, Barroso, "The Tail at Scale", 2013). Whoever is first counts; nothing is counted twice, since a batch
+//! A node that is slow does not hold the upload up. Once a batch takes several times as long as is
+//! usual, and there is nothing else to send, another node gets it too (a hedged request: Dean, Barroso,
+//! "The Tail at Scale", 2013), and who is mostly that slow gets one batch at a time. Whoever is first counts; nothing is counted twice, since a batch
 //! is known by its number.
 //!
 //! Invariant: every batch that was added is either waiting, in flight at one or two nodes, or done.
@@ -25,8 +25,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const SLOW_TIMES: u32 = 4;
 /// and at least so long.
 const SLOW_AFTER: Duration = Duration::from_millis(250);
-/// The newest answer's weight in a node's usual time is one in so many (as in RFC 6298, §2).
+/// A node that is usually that slow gets a batch, and then none for so many times as long as it took.
+const REST_TIMES: u32 = 8;
+/// The newest answer's weight in a node's usual time is one in so many (as in RFC 6298, §2),
 const NEWEST_WEIGHT: u32 = 8;
+/// or in so many if it came sooner: the first batches wait for connections and for the job to be known.
+const SOONER_WEIGHT: u32 = 2;
 
 /// A batch: table and number.
 pub(super) type Key = (u16, u64);
@@ -51,6 +55,17 @@ struct Node {
     owes: HashMap<Key, Instant>,
     /// How long it usually takes until a batch is durable.
     usual: Option<Duration>,
+    /// When it said last that one is.
+    answered: Option<Instant>,
+}
+
+impl Node {
+    /// Whether it is slow, and gets nothing for now. One batch now and then shows when it is no longer
+    /// slow.
+    fn rests(&self, now: Instant, slow: Duration) -> bool {
+        let Some((usual, answered)) = self.usual.zip(self.answered) else { return false };
+        usual > slow && (!self.owes.is_empty() || now < answered + REST_TIMES * usual)
+    }
 }
 
 #[derive(Debug)]
@@ -60,6 +75,8 @@ struct Waiting {
     /// Times it came back; also the place in the ring's list to begin with.
     returns: u32,
     not_before: Option<Instant>,
+    /// When it was sent for the first time, if it was.
+    began: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -67,6 +84,8 @@ struct Flying {
     first: NodeId,
     /// The node that got it too because the first was slow.
     second: Option<NodeId>,
+    /// When it was sent for the first time.
+    began: Instant,
     bytes: usize,
     returns: u32,
 }
@@ -75,6 +94,11 @@ impl Flying {
     /// The other node that has it, if there is one.
     fn without(&self, node: NodeId) -> Option<NodeId> {
         [Some(self.first), self.second].into_iter().flatten().find(|other| *other != node)
+    }
+
+    fn back(self, key: Key, not_before: Option<Instant>) -> Waiting {
+        let Self { bytes, returns, began, .. } = self;
+        Waiting { key, bytes, returns: returns + 1, not_before, began: Some(began) }
     }
 }
 
@@ -107,9 +131,8 @@ impl Schedule {
         let mut lost: Vec<_> = gone.owes.into_keys().collect();
         lost.sort_unstable_by(|a, b| b.cmp(a));
         for key in lost {
-            if let Some(Flying { bytes, returns, .. }) = self.lost(node, key) {
-                let back = Waiting { key, bytes, returns: returns + 1, not_before: None };
-                self.waiting.push_front(back);
+            if let Some(flying) = self.lost(node, key) {
+                self.waiting.push_front(flying.back(key, None));
             }
         }
     }
@@ -139,7 +162,8 @@ impl Schedule {
     /// Takes a batch.
     pub(super) fn add(&mut self, key: Key, bytes: usize) {
         self.bytes += bytes;
-        self.waiting.push_back(Waiting { key, bytes, returns: 0, not_before: None });
+        let (not_before, began) = (None, None);
+        self.waiting.push_back(Waiting { key, bytes, returns: 0, not_before, began });
     }
 
     /// The next batch to send, and where; none while all that wait must wait on.
@@ -154,10 +178,11 @@ impl Schedule {
             if waiting.not_before.is_some_and(|time| time > now) {
                 return None;
             }
-            Some((at, self.place(waiting.key, waiting.returns)?))
+            Some((at, self.place(now, waiting.key, waiting.returns)?))
         })?;
-        let Waiting { key, bytes, returns, .. } = self.waiting.remove(at)?;
-        self.flying.insert(key, Flying { first: node, second: None, bytes, returns });
+        let Waiting { key, bytes, returns, began, .. } = self.waiting.remove(at)?;
+        let began = began.unwrap_or(now);
+        self.flying.insert(key, Flying { first: node, second: None, began, bytes, returns });
         Some((key, node))
     }
 
@@ -168,7 +193,7 @@ impl Schedule {
         late.sort_unstable_by_key(|(key, since)| (*since, *key));
         let (key, node) = late.into_iter().find_map(|(key, _)| {
             let returns = self.flying[&key].returns;
-            Some((key, self.place(key, returns + 1)?))
+            Some((key, self.place(now, key, returns + 1)?))
         })?;
         self.flying.get_mut(&key)?.second = Some(node);
         Some((key, node))
@@ -198,7 +223,7 @@ impl Schedule {
     /// The first of the batch's owners that can be sent to, does not have it, and has room in its
     /// window. Any node may turn a batch into deltas, so a full one is passed over; one that sent the
     /// batch back comes last the next time.
-    fn place(&self, (table, number): Key, returns: u32) -> Option<NodeId> {
+    fn place(&self, now: Instant, (table, number): Key, returns: u32) -> Option<NodeId> {
         let mut order = owners(batch_key(self.job, table, number), &self.members);
         order.retain(|node| self.nodes.contains_key(node));
         if order.is_empty() {
@@ -206,37 +231,40 @@ impl Schedule {
         }
         let turn = returns as usize % order.len();
         order.rotate_left(turn);
+        let slow = self.slow_after();
         order.into_iter().find(|node| {
-            let owes = &self.nodes[node].owes;
-            owes.len() < WINDOW && !owes.contains_key(&(table, number))
+            let node = &self.nodes[node];
+            let window = match slow {
+                Some(slow) if node.rests(now, slow) => 0,
+                _ => WINDOW,
+            };
+            node.owes.len() < window && !node.owes.contains_key(&(table, number))
         })
     }
 
-    /// The node says that the batch is durable. False if that was known already, or the batch is not
-    /// one of ours.
-    pub(super) fn durable(&mut self, now: Instant, node: NodeId, key: Key) -> bool {
+    /// The node says that the batch is durable. Tells how long that took, from the first time it was
+    /// sent; none if it was known already, or the batch is not one of ours.
+    pub(super) fn durable(&mut self, now: Instant, node: NodeId, key: Key) -> Option<Duration> {
         self.answered(node, key, Some(now));
-        if let Some(flying) = self.flying.remove(&key) {
-            self.bytes -= flying.bytes;
-            return true;
-        }
-        // A late answer of a node that was given up: it counts all the same.
-        match self.waiting.iter().position(|waiting| waiting.key == key) {
-            Some(at) => {
-                self.bytes -= self.waiting.remove(at).map_or(0, |waiting| waiting.bytes);
-                true
+        let (bytes, began) = match self.flying.remove(&key) {
+            Some(flying) => (flying.bytes, flying.began),
+            None => {
+                // A late answer of a node that was given up: it counts all the same.
+                let at = self.waiting.iter().position(|waiting| waiting.key == key)?;
+                let waiting = self.waiting.remove(at)?;
+                (waiting.bytes, waiting.began.unwrap_or(now))
             }
-            None => false,
-        }
+        };
+        self.bytes -= bytes;
+        Some(now.saturating_duration_since(began))
     }
 
     /// The node said "not now": again after a pause, elsewhere if possible.
     pub(super) fn retry(&mut self, now: Instant, node: NodeId, key: Key) {
         self.answered(node, key, None);
-        if let Some(Flying { bytes, returns, .. }) = self.lost(node, key) {
-            let pause = FIRST_PAUSE.saturating_mul(1 << returns.min(10)).min(LONGEST_PAUSE);
-            let not_before = Some(now + pause);
-            self.waiting.push_back(Waiting { key, bytes, returns: returns + 1, not_before });
+        if let Some(flying) = self.lost(node, key) {
+            let pause = FIRST_PAUSE.saturating_mul(1 << flying.returns.min(10)).min(LONGEST_PAUSE);
+            self.waiting.push_back(flying.back(key, Some(now + pause)));
         }
     }
 
@@ -245,11 +273,12 @@ impl Schedule {
         let Some(node) = self.nodes.get_mut(&node) else { return };
         let Some(since) = node.owes.remove(&key) else { return };
         if let Some(now) = durable {
+            node.answered = Some(now);
             let took = now.saturating_duration_since(since);
-            node.usual = Some(
-                node.usual
-                    .map_or(took, |usual| (usual * (NEWEST_WEIGHT - 1) + took) / NEWEST_WEIGHT),
-            );
+            node.usual = Some(node.usual.map_or(took, |usual| {
+                let weight = if took < usual { SOONER_WEIGHT } else { NEWEST_WEIGHT };
+                (usual * (weight - 1) + took) / weight
+            }));
         }
     }
 
