@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cortado_transport::{Authority, Role};
-use tests::cluster::{Cluster, Cortado, Finished, path_text, wait_for};
+use tests::cluster::{Cluster, Coffee, Cortado, Finished, Shape, job_id, path_text, wait_for};
 
 /// A copy of the cluster's profile, to be spoiled.
 fn profile_copy(cluster: &Cluster, name: &str) -> std::path::PathBuf {
@@ -65,4 +67,83 @@ fn wrong_and_missing_certificates_are_refused_with_a_clear_error() {
 
     // Nobody was harmed.
     nodes(&profile_copy(&cluster, "still-right")).ok();
+}
+
+/// Restarts one node after the other, as an operator does to make it read its files anew.
+fn restart_all(cluster: &Cluster) {
+    for node in cluster.nodes() {
+        let name = node.name().to_string();
+        cluster.local("stop").args(&[&name]).run().ok();
+        cluster.start(&name);
+        cluster.await_members();
+        cluster.await_moves();
+    }
+}
+
+/// Says that it is over, also if that is by a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn certificates_and_their_authorities_are_replaced_during_uploads() {
+    let cluster = Cluster::up(3);
+    let name = cluster.json(&["nodes"])["cluster"].as_str().unwrap().to_owned();
+    let folders = cluster.nodes();
+    let new = |role| Authority::generate(&name, role).unwrap();
+    let (peers, clients) = (new(Role::Peer), new(Role::Client));
+    // Every file in which somebody is told whom to believe, and the authority that joins.
+    let mut trusted = vec![(cluster.dir().join("ca.pem"), peers.certificate_pem())];
+    for node in &folders {
+        trusted.push((node.path().join("peer-ca.pem"), peers.certificate_pem()));
+        trusted.push((node.path().join("client-ca.pem"), clients.certificate_pem()));
+    }
+    let data = Coffee::new(Shape::MIDDLE);
+    let over = AtomicBool::new(false);
+    let replace = || {
+        // First everybody believes both authorities.
+        for (file, new) in &trusted {
+            let old = std::fs::read_to_string(file).unwrap();
+            std::fs::write(file, format!("{old}{new}")).unwrap();
+        }
+        restart_all(&cluster);
+        // Then all show what the new ones have signed,
+        for node in &folders {
+            let issued = peers.issue_node(node.name(), &[], &[]).unwrap();
+            issued.save(&node.path().join("node.pem"), &node.path().join("node.key")).unwrap();
+        }
+        let issued = clients.issue_client("renewed").unwrap();
+        let (cert, key) = (cluster.dir().join("client.pem"), cluster.dir().join("client.key"));
+        issued.save(&cert, &key).unwrap();
+        restart_all(&cluster);
+        // and the old ones are believed no longer.
+        for (file, new) in &trusted {
+            std::fs::write(file, new).unwrap();
+        }
+        restart_all(&cluster);
+    };
+    let before = profile_copy(&cluster, "before");
+    std::thread::scope(|scope| {
+        let uploads = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            for number in 1.. {
+                let watched = data.upload_watched(&cluster, &job_id(number), Shape::SLOW);
+                longest = longest.max(watched.longest_stall);
+                if over.load(Ordering::Relaxed) {
+                    println!("{number} uploads, at most {longest:.2?} without a durable batch");
+                    break;
+                }
+            }
+        });
+        {
+            let _over = Over(&over);
+            replace();
+        }
+        uploads.join().unwrap();
+    });
+    let _ = nodes(&before).exits(5, &["certificate"]);
 }

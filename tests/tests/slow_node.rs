@@ -9,7 +9,7 @@ use tests::cluster::{Cluster, Coffee, Deadline, Shape, job_id};
 /// Jobs measured in each state; the middle one counts.
 const JOBS: u64 = 3;
 /// Bytes per second with which nothing has to wait for anything else.
-const PACED: u64 = 16_000_000;
+const PACED: u64 = 32_000_000;
 /// A slow node runs for one look in so many.
 const STARVED: u32 = 10;
 /// How much longer than with all nodes well a job may take if one of them answers late.
