@@ -86,7 +86,7 @@ async fn run_online(
     output: Output,
 ) -> Result<(), Error> {
     if let Command::Local(command) = command {
-        return local_command::run(command, output).await;
+        return local_command::run(command, global.cluster.as_deref(), output).await;
     }
     let cluster = Arc::new(Cluster::new(&Target {
         profile: global.cluster.clone(),

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
+use tests::cluster::{Cluster, Coffee, Cortado, Shape, job_id, path_text, wait_for};
 
 #[test]
 fn a_local_cluster_lives_and_dies_by_its_commands() {
@@ -31,6 +31,9 @@ fn a_local_cluster_lives_and_dies_by_its_commands() {
     let added = cluster.local("add").args(&["--count", "1", "--json"]).run().ok().json();
     assert_eq!(added["started"], serde_json::json!(["node-3"]));
     let _ = cluster.local("kill").args(&["node-7"]).run().exits(3, &["node-7", "node-1"]);
+    // The folder is the profile, too.
+    cluster.cortado(&["local", "stop", "node-3"]).run().ok();
+    let _ = Cortado::new(&["local", "stop", "node-3"]).run().exits(2, &["--dir", "--cluster"]);
     cluster.local("down").args(&["--wipe"]).run().ok();
     assert!(!cluster.dir().exists());
 }

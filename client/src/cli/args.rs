@@ -1,18 +1,20 @@
 //! The arguments of the command line. Doc comments here are what `--help` prints.
 
+mod chaos;
+mod local;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use cortado_protocol::chaos::{LONGEST_DELAY_MS, LONGEST_MS};
-use cortado_protocol::{IdError, JobId, NodeId};
+use cortado_protocol::{JobId, NodeId};
 
 use crate::Timing;
-use crate::chaos::Kind;
 use crate::generate::coffee::Month;
+
+pub(super) use chaos::{ChaosCommand, Group, Lasts};
+pub(super) use local::{LocalCommand, NodeArguments, Reviver};
 
 /// Version, git revision and protocol version.
 pub(super) const VERSION: &str = version();
@@ -308,219 +310,6 @@ pub(super) struct CoffeeArguments {
     pub(super) seed: u64,
 }
 
-/// `cortado chaos …`
-#[derive(Debug, Subcommand)]
-#[command(after_help = "\
-Examples:
-  cortado local up --dir demo --allow-chaos
-  cortado --cluster demo chaos partition node-1,node-2 --for 10s
-  cortado --cluster demo chaos run --minutes 3 --seed 7")]
-pub(super) enum ChaosCommand {
-    /// Kill a node's process (SIGKILL)
-    Kill {
-        /// The node
-        node: NodeId,
-    },
-    /// Let a node's process stand still (SIGSTOP); waits until it goes on
-    Pause {
-        /// The node
-        node: NodeId,
-        #[command(flatten)]
-        lasts: Lasts,
-    },
-    /// Cut the network into parts that do not hear each other
-    ///
-    /// Nodes that are not named are one part of their own.
-    Partition {
-        /// Nodes of one part
-        #[arg(required = true, value_name = "NODE,NODE…")]
-        groups: Vec<Group>,
-        #[command(flatten)]
-        lasts: Lasts,
-    },
-    /// Let nothing that one node sends arrive at another
-    Oneway {
-        /// Who is not heard
-        from: NodeId,
-        /// By whom
-        to: NodeId,
-        #[command(flatten)]
-        lasts: Lasts,
-    },
-    /// Hold back what nodes send to other nodes
-    Delay {
-        /// Whose packets
-        #[arg(required = true, value_name = "NODE,NODE…", value_delimiter = ',')]
-        nodes: Vec<NodeId>,
-        /// By how many milliseconds
-        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=LONGEST_DELAY_MS.into()))]
-        ms: u32,
-        #[command(flatten)]
-        lasts: Lasts,
-    },
-    /// Lose some of what nodes send to other nodes
-    Loss {
-        /// Whose packets
-        #[arg(required = true, value_name = "NODE,NODE…", value_delimiter = ',')]
-        nodes: Vec<NodeId>,
-        /// How many of a hundred
-        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
-        percent: u8,
-        #[command(flatten)]
-        lasts: Lasts,
-    },
-    /// Let nodes' disks be full
-    DiskFull {
-        /// Whose disks
-        #[arg(required = true, value_name = "NODE,NODE…", value_delimiter = ',')]
-        nodes: Vec<NodeId>,
-        #[command(flatten)]
-        lasts: Lasts,
-    },
-    /// End all that lasts
-    Heal {
-        /// Of these nodes; of all if none is given
-        #[arg(value_name = "NODE,NODE…", value_delimiter = ',')]
-        nodes: Vec<NodeId>,
-    },
-    /// Make trouble at random, then heal everything and wait until all nodes are back
-    Run {
-        /// For how long
-        #[arg(long, default_value_t = 1.0)]
-        minutes: f64,
-        /// Decides what happens to whom, and when
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Only these kinds of trouble
-        #[arg(long, value_enum, value_delimiter = ',')]
-        only: Vec<Kind>,
-    },
-}
-
-/// For how long.
-#[derive(Clone, Copy, Debug, Args)]
-pub(super) struct Lasts {
-    /// For how long: 500ms, 30s or 2m, an hour at most
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = lasting)]
-    pub(super) time: Duration,
-}
-
-/// Nodes, separated by commas.
-#[derive(Clone, Debug)]
-pub(super) struct Group(pub(super) Vec<NodeId>);
-
-impl FromStr for Group {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-fn lasting(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| EXPECTED_TIME.to_owned())?;
-    let millis = match &text[digits.len()..] {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1_000),
-        "m" => number.checked_mul(60_000),
-        _ => None,
-    };
-    let millis = millis.filter(|millis| (1..=LONGEST_MS.into()).contains(millis));
-    millis.map(Duration::from_millis).ok_or_else(|| EXPECTED_TIME.to_owned())
-}
-
-const EXPECTED_TIME: &str = "expected a time like 500ms, 30s or 2m, an hour at most";
-
-/// `cortado local …`
-#[derive(Debug, Subcommand)]
-#[command(after_help = "\
-Examples:
-  cortado local up --dir demo --nodes 5
-  cortado --cluster demo nodes
-  cortado local kill node-3 --dir demo
-  cortado local start node-3 --dir demo
-  cortado local down --dir demo --wipe")]
-pub(super) enum LocalCommand {
-    /// Make a cluster, or start what does not run of an existing one
-    Up {
-        #[command(flatten)]
-        dir: DirArgument,
-        /// Number of nodes [default: 5; an existing cluster keeps its own]
-        #[arg(long)]
-        nodes: Option<u16>,
-        /// Copies of each batch
-        #[arg(long, default_value_t = 3)]
-        replicas: u8,
-        /// Copies on disk before a batch is acknowledged
-        #[arg(long, default_value_t = 2)]
-        min_copies: u8,
-        /// Timing of the failure detector of a new cluster: shared is for small or shared machines
-        #[arg(long, value_enum, default_value_t = Timing::Auto)]
-        timing: Timing,
-        /// Who starts a node that has died: its peers (process), or nobody (none)
-        #[arg(long, value_enum, default_value_t = Reviver::Process, env = "CORTADO_REVIVER")]
-        reviver: Reviver,
-        /// Let `cortado chaos` disturb the network and the disks of a new cluster's nodes
-        #[arg(long, env = "CORTADO_ALLOW_CHAOS")]
-        allow_chaos: bool,
-    },
-    /// Stop all nodes; their data stays unless wiped
-    Down {
-        #[command(flatten)]
-        dir: DirArgument,
-        /// Delete the cluster, its data included
-        #[arg(long)]
-        wipe: bool,
-    },
-    /// Kill a node (SIGKILL); its peers start it again
-    Kill(NodeArguments),
-    /// Start a node again
-    Start(NodeArguments),
-    /// Stop a node (SIGTERM): it hands its data over, leaves, and stays down
-    Stop(NodeArguments),
-    /// Pause a node (SIGSTOP); its peers kill it and start it again if it is not resumed soon
-    Pause(NodeArguments),
-    /// Let a paused node go on (SIGCONT)
-    Resume(NodeArguments),
-    /// Delete a stopped node's data
-    WipeDisk(NodeArguments),
-    /// Add nodes
-    Add {
-        #[command(flatten)]
-        dir: DirArgument,
-        /// How many
-        #[arg(long, default_value_t = 1)]
-        count: u16,
-    },
-}
-
-/// Who starts a node that has died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Reviver {
-    /// The elected one of its peers
-    Process,
-    /// Nobody
-    None,
-}
-
-/// Which local cluster.
-#[derive(Debug, Args)]
-pub(super) struct DirArgument {
-    /// Folder of the cluster
-    #[arg(long, value_name = "DIR")]
-    pub(super) dir: PathBuf,
-}
-
-/// Which node of which local cluster.
-#[derive(Debug, Args)]
-pub(super) struct NodeArguments {
-    /// The node: node-1, node-2, …
-    pub(super) node: NodeId,
-    #[command(flatten)]
-    pub(super) dir: DirArgument,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -530,15 +319,6 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn times_have_units_and_bounds() {
-        assert_eq!(lasting("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(lasting("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "3", "s", "0s", "61m", "-1s", "1h", "99999999999999999999s", "9é"] {
-            assert!(lasting(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `cortado local`.
 
+use std::path::Path;
+
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -12,21 +14,30 @@ use crate::local::{self, Folder, NodeFolder, Options, UpReport};
 /// Nodes of a new cluster.
 const DEFAULT_NODES: u16 = 5;
 
-pub(super) async fn run(command: LocalCommand, output: Output) -> Result<(), Error> {
+/// `profile` is where clients say that the cluster is.
+pub(super) async fn run(
+    command: LocalCommand,
+    profile: Option<&Path>,
+    output: Output,
+) -> Result<(), Error> {
+    let open = |arguments: &NodeArguments| open(arguments, profile);
     match command {
         LocalCommand::Up { dir, nodes, replicas, min_copies, timing, reviver, allow_chaos } => {
+            let dir = dir.or(profile)?;
             if let Some(nodes) = nodes {
-                refuse_other_size(&dir.dir, nodes)?;
+                refuse_other_size(&dir, nodes)?;
             }
             let nodes = nodes.unwrap_or(DEFAULT_NODES);
             let revive = reviver == Reviver::Process;
             let options = Options { nodes, replicas, min_copies, timing, revive, allow_chaos };
-            let report = local::up(&dir.dir, &options).await?;
+            let report = local::up(&dir, &options).await?;
             show_up(&report, output)
         }
-        LocalCommand::Add { dir, count } => show_up(&local::add(&dir.dir, count).await?, output),
+        LocalCommand::Add { dir, count } => {
+            show_up(&local::add(&dir.or(profile)?, count).await?, output)
+        }
         LocalCommand::Down { dir, wipe } => {
-            let ended = local::down(&dir.dir, wipe)?;
+            let ended = local::down(&dir.or(profile)?, wipe)?;
             for end in ended.iter().filter(|end| !end.by_itself) {
                 output::note(&format!("{} did not stop in time and was killed", end.node));
             }
@@ -69,14 +80,14 @@ pub(super) async fn run(command: LocalCommand, output: Output) -> Result<(), Err
     }
 }
 
-fn open(arguments: &NodeArguments) -> Result<(Folder, NodeFolder), Error> {
-    let folder = Folder::open(&arguments.dir.dir)?;
+fn open(arguments: &NodeArguments, profile: Option<&Path>) -> Result<(Folder, NodeFolder), Error> {
+    let folder = Folder::open(&arguments.dir.or(profile)?)?;
     let node = folder.node(arguments.node)?;
     Ok((folder, node))
 }
 
 /// A second `up` with another number of nodes is a mistake worth telling.
-fn refuse_other_size(dir: &std::path::Path, nodes: u16) -> Result<(), Error> {
+fn refuse_other_size(dir: &Path, nodes: u16) -> Result<(), Error> {
     if !Folder::exists(dir) {
         return Ok(());
     }
