@@ -2,8 +2,8 @@
 //!
 //! A node that is slow does not hold the upload up. Once a batch takes several times as long as is
 //! usual, and there is nothing else to send, another node gets it too (a hedged request: Dean, Barroso,
-//! "The Tail at Scale", 2013), and who is mostly that slow gets one batch at a time. Whoever is first counts; nothing is counted twice, since a batch
-//! is known by its number.
+//! "The Tail at Scale", 2013), and who is mostly that slow gets a batch only now and then. Whoever is
+//! first counts; nothing is counted twice, since a batch is known by its number.
 //!
 //! Invariant: every batch that was added is either waiting, in flight at one or two nodes, or done.
 
