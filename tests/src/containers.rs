@@ -11,6 +11,7 @@ mod faults;
 mod healing;
 mod image;
 mod janitor;
+mod own_engine;
 mod proxy;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::cluster::{Client, Turn, wait_for};
 use engine::{Engine, docker, run};
 pub use healing::Hit;
 use janitor::Janitor;
+pub use own_engine::OwnEngine;
 use proxy::EngineProxy;
 
 /// Lines of each node's log that a failed test prints.

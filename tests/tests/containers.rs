@@ -2,7 +2,7 @@
 //! by the engine, nobody else is touched, and the reports are the oracle's, to the last byte.
 //!
 //! Skipped, and it says so, where no engine answers; `CORTADO_REQUIRE_DOCKER=1` forbids that.
-//! `CORTADO_LONG=1` makes it thorough: five rounds of restarts, an engine that is gone for 30 s.
+//! `CORTADO_LONG=1` makes it thorough: five rounds of restarts, an engine that is gone or hangs for 30 s.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -135,9 +135,7 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
             began.elapsed().as_secs_f32()
         );
     });
-    let (again, address) = (path_text(&cluster.path("again")), cluster.address("node-3"));
-    cluster.cortado(&["result", &job_id(1), "--out", &again, "--connect", &address]).run().ok();
-    data.check_reports(&cluster.path("again"));
+    check_result_of(&cluster, &data, &job_id(1), "node-3");
     // Whom the operator stopped he starts himself.
     assert!(
         cluster.events().iter().all(|seen| seen["event"] != "reviving" || seen["node"] != "node-3")
@@ -194,31 +192,57 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
     );
 }
 
+/// What a node gives to whom asks it alone.
+fn check_result_of(cluster: &Containers, data: &Coffee, job: &str, name: &str) {
+    let (out, address) = (path_text(&cluster.path("again")), cluster.address(name));
+    cluster.cortado(&["result", job, "--out", &out, "--connect", &address]).run().ok();
+    data.check_reports(&cluster.path("again"));
+}
+
 #[test]
 fn the_engine_is_gone_for_a_while_and_the_data_path_does_not_care() {
     let Some(mut cluster) = Containers::up_behind_proxy(3) else { return };
+    without_engine(&mut cluster, Containers::close_engine, Containers::open_engine, 6);
+}
+
+#[test]
+fn the_engine_hangs_for_a_while_and_the_data_path_does_not_care() {
+    let Some(mut cluster) = Containers::up_behind_proxy(3) else { return };
+    let (stall, wake) =
+        (|c: &mut Containers| c.stall_engine(), |c: &mut Containers| c.wake_engine());
+    without_engine(&mut cluster, stall, wake, 0);
+}
+
+/// Uploads while the engine is away, for so many seconds at least; a node that is killed meanwhile is
+/// left alone until the engine is there again.
+fn without_engine(
+    cluster: &mut Containers,
+    take: impl FnOnce(&mut Containers),
+    give: impl FnOnce(&mut Containers),
+    seconds: u64,
+) {
     let data = Coffee::new(Shape::MIDDLE);
     let job = job_id(1);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
     cluster.await_upload(&job, 30);
-    cluster.close_engine();
+    take(cluster);
     let gone = Instant::now();
-    let hit = Hit::now(&cluster, "the engine is gone, a node is killed");
+    let hit = Hit::now(cluster, "the engine is away, a node is killed");
     cluster.kill(&["node-1"]);
+    run.wait().ok();
+    data.check(cluster, &job, "out");
     let left = cluster.await_event("left_alone", "node-1");
     assert!(left["reason"].as_str().unwrap().contains("nothing is known"), "{left}");
-    run.wait().ok();
-    data.check(&cluster, &job, "out");
-    let limit = Duration::from_secs(if long() { 30 } else { 6 });
-    wait_for("the engine to have been gone for long enough", 60, || {
+    let limit = Duration::from_secs(if long() { 30 } else { seconds });
+    wait_for("the engine to have been away for long enough", 60, || {
         (gone.elapsed() >= limit).then_some(())
     });
     assert_eq!(cluster.state("node-1").status, "exited", "nobody could start it");
-    cluster.open_engine();
-    let open = Instant::now();
-    hit.await_back(&cluster, &["node-1"]);
-    println!("… {:.2} s after the engine was there again", open.elapsed().as_secs_f32());
-    let (again, address) = (path_text(&cluster.path("again")), cluster.address("node-1"));
-    cluster.cortado(&["result", &job, "--out", &again, "--connect", &address]).run().ok();
-    data.check_reports(&cluster.path("again"));
+    let away = gone.elapsed().as_secs_f32();
+    give(cluster);
+    let back = Instant::now();
+    hit.await_back(cluster, &["node-1"]);
+    let healed = back.elapsed().as_secs_f32();
+    println!("… {healed:.2} s after the engine was back, which was away for {away:.2} s");
+    check_result_of(cluster, &data, &job, "node-1");
 }

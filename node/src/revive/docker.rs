@@ -22,7 +22,7 @@ use cortado_membership::Evidence;
 use cortado_protocol::NodeId;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{ENDS, Pending, Reviver};
 use crate::driver::unix_ms;
@@ -31,8 +31,13 @@ use crate::driver::unix_ms;
 const CLUSTER_LABEL: &str = "cortado.cluster";
 /// Names its node.
 const NODE_LABEL: &str = "cortado.node";
-/// How long the engine may take for an answer, in seconds.
+/// How long the engine may take to begin an answer, in seconds.
 const ANSWER_SECONDS: u64 = 20;
+/// How long it may take until it is known how a node is: three small questions. One that hangs answers
+/// those under way when it goes on; this bounds what a connection costs that is lost without a word.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take until a node is started, or ended and started.
+const REVIVE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a killed container may take to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// How often that is looked at.
@@ -45,13 +50,16 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub struct DockerReviver {
     host: String,
     cluster: String,
+    look_limit: Duration,
+    revive_limit: Duration,
 }
 
 impl DockerReviver {
     /// For the containers of a cluster on the engine at `host`: `unix:///path` or `tcp://host:port`.
     #[must_use]
     pub fn new(host: &str, cluster: &str) -> Self {
-        Self { host: host.to_owned(), cluster: cluster.to_owned() }
+        let (host, cluster) = (host.to_owned(), cluster.to_owned());
+        Self { host, cluster, look_limit: LOOK_LIMIT, revive_limit: REVIVE_LIMIT }
     }
 
     /// A fresh client each time: the engine may have been restarted, or upgraded.
@@ -63,6 +71,15 @@ impl DockerReviver {
             Docker::connect_with_http(&self.host, ANSWER_SECONDS, version)
         };
         engine?.negotiate_version().await
+    }
+
+    /// The same within a limit, or why not and what helps.
+    async fn engine_in_time(&self) -> Result<Docker, String> {
+        match timeout(self.look_limit, self.engine()).await {
+            Ok(Ok(engine)) => Ok(engine),
+            Ok(Err(error)) => Err(self.obstacle(&error).await),
+            Err(_) => Err(hangs(self.look_limit)),
+        }
     }
 
     /// The node's container.
@@ -109,6 +126,12 @@ impl DockerReviver {
         }
     }
 
+    /// Ends a node first if `kill`, and starts it.
+    async fn act(&self, node: NodeId, kill: bool) -> Result<(), String> {
+        let revived = timeout(self.revive_limit, self.revive(node, kill)).await;
+        revived.unwrap_or_else(|_| Err(hangs(self.revive_limit)))
+    }
+
     /// Kills a container and waits for its end. Not the engine's own restart: that waits ten seconds
     /// for a process that may hang.
     async fn end(&self, engine: &Docker, id: &str) -> Result<(), String> {
@@ -129,9 +152,12 @@ impl DockerReviver {
     }
 
     /// Why the engine can't be reached, and what helps.
-    fn obstacle(&self, error: &DockerError) -> String {
-        let path = self.host.strip_prefix("unix://").map(Path::new);
-        path.and_then(socket::obstacle).unwrap_or_else(|| said(error))
+    async fn obstacle(&self, error: &DockerError) -> String {
+        let obstacle = match self.host.strip_prefix("unix://") {
+            Some(path) => socket::obstacle(Path::new(path)).await,
+            None => None,
+        };
+        obstacle.unwrap_or_else(|| said(error))
     }
 
     /// Passes ends on until the engine hangs up; tells whether anyone still listens. `missed` is
@@ -142,11 +168,10 @@ impl DockerReviver {
         missed: &mut bool,
         ends: &mpsc::Sender<NodeId>,
     ) -> bool {
-        let engine = match self.engine().await {
+        let engine = match self.engine_in_time().await {
             Ok(engine) => engine,
-            Err(error) => {
+            Err(why) => {
                 if !std::mem::replace(missed, true) {
-                    let why = self.obstacle(&error);
                     tracing::warn!("this node can bring no other back for now: {why}");
                 }
                 return !ends.is_closed();
@@ -186,7 +211,9 @@ impl Reviver for DockerReviver {
 
     fn inspect(&self, node: NodeId) -> Pending<'_, Evidence> {
         Box::pin(async move {
-            self.look(node).await.unwrap_or_else(|reason| {
+            let looked = timeout(self.look_limit, self.look(node)).await;
+            let looked = looked.unwrap_or_else(|_| Err(hangs(self.look_limit)));
+            looked.unwrap_or_else(|reason| {
                 tracing::debug!(%node, reason, "the container engine does not help");
                 Evidence::Unknown
             })
@@ -194,11 +221,11 @@ impl Reviver for DockerReviver {
     }
 
     fn start(&self, node: NodeId) -> Pending<'_, Result<(), String>> {
-        Box::pin(self.revive(node, false))
+        Box::pin(self.act(node, false))
     }
 
     fn restart(&self, node: NodeId) -> Pending<'_, Result<(), String>> {
-        Box::pin(self.revive(node, true))
+        Box::pin(self.act(node, true))
     }
 
     /// Exit code 0 tells the engine.
@@ -238,6 +265,10 @@ fn evidence(state: &ContainerState) -> Evidence {
     }
 }
 
+fn hangs(limit: Duration) -> String {
+    format!("the container engine has not answered within {} s", limit.as_secs())
+}
+
 fn said(error: &DockerError) -> String {
     format!("the container engine: {error}")
 }
@@ -275,6 +306,34 @@ mod tests {
             (ContainerState::default(), Evidence::Unknown),
         ] {
             assert_eq!(evidence(&state), expected, "{state:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_hangs_is_no_evidence() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        // Not a word, or half an answer.
+        for said in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("engine.sock");
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let engine = tokio::spawn(async move {
+                let mut connections = Vec::new();
+                while let Ok((mut connection, _)) = listener.accept().await {
+                    let _ = connection.read(&mut [0; 1 << 10]).await;
+                    let _ = connection.write_all(said.as_bytes()).await;
+                    connections.push(connection);
+                }
+            });
+            let mut reviver = DockerReviver::new(&format!("unix://{}", path.display()), "c");
+            let limit = Duration::from_millis(50);
+            (reviver.look_limit, reviver.revive_limit) = (limit, limit);
+            let node = "node-1".parse().unwrap();
+            assert_eq!(reviver.inspect(node).await, Evidence::Unknown);
+            for refused in [reviver.start(node).await, reviver.restart(node).await] {
+                assert!(refused.unwrap_err().contains("has not answered"));
+            }
+            engine.abort();
         }
     }
 

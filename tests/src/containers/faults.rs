@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Pid;
 use serde_json::Value;
 
 use super::engine::{docker, run};
@@ -18,6 +19,15 @@ impl Containers {
                 scope.spawn(move || docker(&["kill", id]));
             }
         });
+    }
+
+    /// A node's process, which can be killed without the engine. Only where the engine counts processes
+    /// as this one does.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Pid {
+        let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &self.state(name).id]);
+        let pid = pid.parse().ok().and_then(Pid::from_raw);
+        pid.unwrap_or_else(|| panic!("{name} does not run"))
     }
 
     /// Stops a node in its tracks.
@@ -81,6 +91,16 @@ impl Containers {
     /// They can.
     pub fn open_engine(&mut self) {
         self.proxy.as_mut().expect("the cluster is behind a proxy").open();
+    }
+
+    /// The nodes reach the engine, but it says nothing any more.
+    pub fn stall_engine(&self) {
+        self.proxy.as_ref().expect("the cluster is behind a proxy").stall();
+    }
+
+    /// It does.
+    pub fn wake_engine(&self) {
+        self.proxy.as_ref().expect("the cluster is behind a proxy").go_on();
     }
 
     /// Stops and removes the whole cluster, disks too, as an operator does.

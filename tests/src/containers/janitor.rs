@@ -1,14 +1,12 @@
-//! Takes a cluster's containers, networks and volumes away when the test ends, however it ends.
+//! Takes away what a test leaves on the machine when it ends, however it ends.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// Waits for the end of its input, which comes at the latest with the end of the test's process, and
-/// clears up then. All that is removed has the project's label. Nodes may bring each other back
-/// meanwhile, so it takes as many rounds as it takes.
-const SCRIPT: &str = r#"
+/// A cluster's containers, networks and volumes. All that is removed has the project's label. Nodes may
+/// bring each other back meanwhile, so it takes as many rounds as it takes.
+const PROJECT: &str = r#"
 ours="--filter label=com.docker.compose.project=$0"
-read -r _
 for round in 1 2 3 4 5 6 7 8 9 10; do
     containers=$(docker ps -aq $ours) || exit 1
     [ -z "$containers" ] || docker rm -f -v $containers
@@ -17,6 +15,17 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
     volumes=$(docker volume ls -q $ours)
     [ -z "$volumes" ] || docker volume rm $volumes
     [ -n "$containers$networks$volumes" ] || exit 0
+done
+exit 1
+"#;
+
+/// Control groups below one of this name. None can be removed while processes of it still end.
+const CONTROL_GROUPS: &str = r#"
+for round in $(seq 100); do
+    ours=$(find /sys/fs/cgroup -maxdepth 2 -name "$0")
+    [ -n "$ours" ] || exit 0
+    find $ours -depth -type d -exec rmdir {} +
+    sleep 0.1
 done
 exit 1
 "#;
@@ -30,8 +39,19 @@ pub(super) struct Janitor {
 impl Janitor {
     /// For all that compose makes for a project.
     pub(super) fn of(project: &str) -> Self {
+        Self::start(PROJECT, project)
+    }
+
+    /// For the control groups that an engine makes below this one.
+    pub(super) fn of_control_groups(parent: &str) -> Self {
+        Self::start(CONTROL_GROUPS, parent)
+    }
+
+    /// It waits for the end of its input, which comes at the latest with the end of the test's process,
+    /// and clears up then.
+    fn start(script: &str, what: &str) -> Self {
         let mut child = Command::new("sh")
-            .args(["-c", SCRIPT, project])
+            .args(["-c", &format!("read -r _\n{script}"), what])
             // A signal to the test's group is not for it.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -48,6 +68,6 @@ impl Drop for Janitor {
     fn drop(&mut self) {
         drop(self.input.take());
         let cleared = self.child.wait().is_ok_and(|status| status.success());
-        assert!(cleared || std::thread::panicking(), "the containers of a test are left behind");
+        assert!(cleared || std::thread::panicking(), "something of a test is left behind");
     }
 }

@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use tokio::net::UnixStream;
+
 /// What is wrong with the socket at `path`, and what helps; none if it can be opened.
-pub(super) fn obstacle(path: &Path) -> Option<String> {
-    let error = UnixStream::connect(path).err()?;
+pub(super) async fn obstacle(path: &Path) -> Option<String> {
+    let error = UnixStream::connect(path).await.err()?;
     let shown = path.display();
     Some(match (error.kind(), fs::metadata(path)) {
         (ErrorKind::PermissionDenied, Ok(socket)) => {
@@ -25,6 +26,9 @@ pub(super) fn obstacle(path: &Path) -> Option<String> {
             "nobody listens at {shown}: start the engine; if it was started anew, this container \
              has its old socket and must be made anew, too"
         ),
+        (ErrorKind::WouldBlock, _) => {
+            format!("the engine at {shown} hangs: it takes no more connections; start it anew")
+        }
         _ => format!("{shown}: {error}"),
     })
 }
@@ -35,14 +39,20 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_is_wrong_is_told_with_what_helps() {
+    #[tokio::test]
+    async fn what_is_wrong_is_told_with_what_helps() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("engine.sock");
-        assert!(obstacle(&path).unwrap().contains("mount the engine's socket"));
+        assert!(obstacle(&path).await.unwrap().contains("mount the engine's socket"));
         let listener = UnixListener::bind(&path).unwrap();
-        assert_eq!(obstacle(&path), None);
+        assert_eq!(obstacle(&path).await, None);
+        // Nobody takes the connections: at some time there are too many.
+        let mut why = None;
+        while why.is_none() {
+            why = obstacle(&path).await;
+        }
+        assert!(why.unwrap().contains("hangs"));
         drop(listener);
-        assert!(obstacle(&path).unwrap().contains("nobody listens"));
+        assert!(obstacle(&path).await.unwrap().contains("nobody listens"));
     }
 }
