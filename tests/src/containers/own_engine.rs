@@ -41,7 +41,7 @@ const TOOLS: [&str; 6] = ["docker", "dockerd", "ip", "mount", "setpriv", "unshar
 const INIT: &str = "mount -t tmpfs -o mode=755 none /run && ip link set lo up && \"$@\"; exit $?";
 /// Starts the engine with the socket it has for its input as the one to listen on.
 const DAEMON: &str = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec dockerd -H fd:// \
-    --config-file config.json --data-root data --exec-root exec --pidfile pid";
+    --config-file config.json --data-root $PWD/data --exec-root $PWD/exec --pidfile pid";
 
 /// An engine that runs.
 pub struct OwnEngine {
