@@ -34,8 +34,6 @@ use proxy::EngineProxy;
 const LOG_LINES: &str = "40";
 /// Distance between the published ports of two nodes in the compose file.
 const PORT_STEP: u16 = 10;
-/// Where a node listens for clients.
-const CLIENT_PORT: u16 = 7402;
 /// Seconds until a cluster is whole, at its start or again.
 const WHOLE: u64 = 60;
 
@@ -205,12 +203,6 @@ impl Containers {
     pub fn address(&self, name: &str) -> String {
         let number: u16 = name.trim_start_matches("node-").parse().expect("a node's name");
         format!("127.0.0.1:{}", self.first_port + PORT_STEP * (number - 1))
-    }
-
-    /// Where the machine that the containers run on reaches the nodes, without any published port.
-    #[must_use]
-    pub fn inner_addresses(&self) -> Vec<String> {
-        self.states().values().map(|state| format!("{}:{CLIENT_PORT}", state.address)).collect()
     }
 
     /// How each container is.

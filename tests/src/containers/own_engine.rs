@@ -18,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde_json::{Value, json};
 
 use super::janitor::Janitor;
 use crate::cluster::wait_for;
@@ -50,16 +51,17 @@ pub struct OwnEngine {
 }
 
 impl OwnEngine {
-    /// Runs the test with this name inside, to its end, and returns none; inside it starts the engine.
+    /// Runs the test with this name inside, to its end, and returns none; inside it starts the engine,
+    /// with settings for its configuration.
     /// None also if this machine can't have another engine: then the test is skipped, which is said
     /// on standard error.
     ///
     /// # Panics
     /// If the test failed inside, or the engine does not start, like all methods here.
     #[must_use]
-    pub fn inside(test: &str, live_restore: bool) -> Option<Self> {
+    pub fn inside(test: &str, settings: &[(&str, Value)]) -> Option<Self> {
         if let Ok(control_group) = std::env::var(INSIDE) {
-            return Some(Self::first(&control_group, live_restore));
+            return Some(Self::first(&control_group, settings));
         }
         match missing() {
             None => run_inside(test),
@@ -68,13 +70,13 @@ impl OwnEngine {
         None
     }
 
-    fn first(control_group: &str, live_restore: bool) -> Self {
+    fn first(control_group: &str, settings: &[(&str, Value)]) -> Self {
         for folder in [FOLDER, TEMPORARY] {
             fs::create_dir(folder).expect("/run is ours");
         }
         let socket = UnixListener::bind(SOCKET).expect("/run is ours");
         fs::set_permissions(SOCKET, Permissions::from_mode(0o666)).expect("it is ours");
-        configure(control_group, live_restore);
+        configure(control_group, settings);
         let daemon = start(&socket);
         let mut engine = Self { socket, daemon };
         engine.await_answer();
@@ -173,15 +175,15 @@ fn run_inside(test: &str) {
     assert!(status.success(), "the test failed inside: {status}");
 }
 
-/// Without `live_restore` containers stop with the engine.
-fn configure(control_group: &str, live_restore: bool) {
-    let settings = serde_json::json!({
-        "live-restore": live_restore,
+fn configure(control_group: &str, settings: &[(&str, Value)]) {
+    let mut all = json!({
         "cgroup-parent": format!("/{control_group}"),
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
     });
-    let file = format!("{FOLDER}/config.json");
-    fs::write(file, settings.to_string()).expect("the folder is ours");
+    for (name, value) in settings {
+        all[*name] = value.clone();
+    }
+    fs::write(format!("{FOLDER}/config.json"), all.to_string()).expect("the folder is ours");
 }
 
 fn start(socket: &UnixListener) -> Child {
