@@ -112,7 +112,7 @@ impl Gossip {
                     .enable_all()
                     .build()
                     .map_err(GossipError::Thread)?;
-                runtime.block_on(async {
+                let ended = runtime.block_on(async {
                     let driver = driver::Driver::bind(
                         config,
                         Box::new(memory),
@@ -121,7 +121,10 @@ impl Gossip {
                     // The one who started us waits for this.
                     let _ = bound.send(driver.local_addr());
                     driver.run(orders).await
-                })
+                });
+                // A name may be looked up for as long as the resolver is patient: not waited for.
+                runtime.shutdown_background();
+                ended
             })
             .map_err(GossipError::Thread)?;
         match binding.recv() {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use cortado_node::config::{Command, Flags, Settings};
@@ -10,6 +11,9 @@ use cortado_node::driver::Stop;
 use cortado_node::health::{self, Health};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// How long tasks that nobody waits for may still take at the end.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -70,7 +74,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         .worker_threads(cores.div_ceil(2))
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (stop, stopped) = watch::channel(Stop::No);
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -89,5 +93,8 @@ fn run(settings: Settings) -> anyhow::Result<()> {
                 }
             }
         }
-    })
+    });
+    // All that matters has ended. What still blocks is a name that can't be looked up, or the like.
+    runtime.shutdown_timeout(END_LIMIT);
+    ended
 }

@@ -4,10 +4,10 @@
 //! `dockerd` and namespaces.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
-use tests::cluster::{Coffee, Shape, job_id, path_text};
+use rustix::process::{Signal, kill_process, test_kill_process};
+use tests::cluster::{Coffee, Shape, job_id, path_text, wait_for};
 use tests::containers::{Containers, Hit, OwnEngine};
 
 /// Seconds a client is patient, and a call may take then.
@@ -45,7 +45,26 @@ fn containers_live_on_while_the_engine_is_restarted() {
         engine.restart(|| ());
         hit.expect_others_untouched(&cluster, &[]);
     });
+    // Who is asked to stop meanwhile stays down.
+    let process = cluster.process("node-3");
+    engine.restart(|| {
+        kill_process(process, Signal::TERM).expect("it runs");
+        wait_for("node-3 to end", 30, || test_kill_process(process).err());
+    });
+    let state = cluster.state("node-3");
+    assert_eq!((&*state.status, state.exit_code), ("exited", 0));
+    cluster.await_whole();
     assert_eq!(troubles(&cluster), BTreeSet::new());
+    // The name of one that is down is asked of a resolver that does not answer here. Who stops then
+    // does not wait for that.
+    let down = Instant::now();
+    let limit = Duration::from_secs(5);
+    wait_for("names to be looked up in vain", 10, || (down.elapsed() > limit).then_some(()));
+    let asked = Instant::now();
+    cluster.stop("node-2");
+    let stopped = asked.elapsed();
+    println!("a node that looks up names in vain has stopped after {:.2} s", stopped.as_secs_f32());
+    assert!(stopped < limit);
 }
 
 #[test]

@@ -34,7 +34,7 @@ const TEMPORARY: &str = "/run/tmp";
 /// Seconds the engine may take to start, or to stop: as long as nodes are given for it, and more.
 const LIMIT: u64 = 60;
 /// Bytes of the engine's log that a failed test prints.
-const LOG_BYTES: usize = 4_000;
+const LOG_BYTES: usize = 8_000;
 
 /// What has to be on this machine.
 const TOOLS: [&str; 6] = ["docker", "dockerd", "ip", "mount", "setpriv", "unshare"];
