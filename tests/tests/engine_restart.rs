@@ -44,6 +44,7 @@ fn containers_live_on_while_the_engine_is_restarted() {
     during_upload(&cluster, &data, &job_id(1), || {
         let hit = Hit::now(&cluster, "the engine is restarted");
         engine.restart(|| ());
+        engine.crash(|| ());
         hit.expect_others_untouched(&cluster, &[]);
     });
     // Who is asked to stop meanwhile stays down.

@@ -86,6 +86,15 @@ impl OwnEngine {
     /// Stops the engine, lets something happen, and starts it again, even if that panics: those who
     /// clear up need it. Returns when it answers. Prints the times.
     pub fn restart<T>(&mut self, meanwhile: impl FnOnce() -> T) -> T {
+        self.end_and_start("restarted", Signal::TERM, meanwhile)
+    }
+
+    /// The same with an engine that is killed and can't stop in order.
+    pub fn crash<T>(&mut self, meanwhile: impl FnOnce() -> T) -> T {
+        self.end_and_start("killed and started", Signal::KILL, meanwhile)
+    }
+
+    fn end_and_start<T>(&mut self, what: &str, signal: Signal, meanwhile: impl FnOnce() -> T) -> T {
         struct Starting<'a>(&'a mut OwnEngine);
         impl Drop for Starting<'_> {
             fn drop(&mut self) {
@@ -94,7 +103,7 @@ impl OwnEngine {
             }
         }
         let began = Instant::now();
-        self.signal(Signal::TERM);
+        self.signal(signal);
         wait_for("the engine to stop", LIMIT, || self.daemon.try_wait().expect("it is ours"));
         let stopped = began.elapsed();
         let starting = Starting(self);
@@ -102,7 +111,7 @@ impl OwnEngine {
         let away = began.elapsed();
         drop(starting);
         println!(
-            "the engine is restarted: stopped after {:.2} s, started after {:.2} s, answers after {:.2} s",
+            "the engine is {what}: ended after {:.2} s, started after {:.2} s, answers after {:.2} s",
             stopped.as_secs_f32(),
             away.as_secs_f32(),
             began.elapsed().as_secs_f32()
