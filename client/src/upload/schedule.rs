@@ -168,17 +168,30 @@ impl Schedule {
 
     /// The next batch to send, and where; none while all that wait must wait on.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Key, NodeId)> {
-        let (key, node) = self.next_waiting(now).or_else(|| self.next_slow(now))?;
+        let slow = self.slow_after();
+        let open = self.open_nodes(now, slow);
+        if open.is_empty() {
+            return None;
+        }
+        let (key, node) =
+            self.next_waiting(now, &open).or_else(|| self.next_slow(now, slow?, &open))?;
         self.nodes.get_mut(&node)?.owes.insert(key, now);
         Some((key, node))
     }
 
-    fn next_waiting(&mut self, now: Instant) -> Option<(Key, NodeId)> {
+    /// The nodes that may be sent another batch now.
+    fn open_nodes(&self, now: Instant, slow: Option<Duration>) -> Vec<NodeId> {
+        let rests = |node: &Node| slow.is_some_and(|slow| node.rests(now, slow));
+        let open = |node: &Node| node.owes.len() < WINDOW && !rests(node);
+        self.nodes.iter().filter(|(_, node)| open(node)).map(|(id, _)| *id).collect()
+    }
+
+    fn next_waiting(&mut self, now: Instant, open: &[NodeId]) -> Option<(Key, NodeId)> {
         let (at, node) = self.waiting.iter().enumerate().find_map(|(at, waiting)| {
             if waiting.not_before.is_some_and(|time| time > now) {
                 return None;
             }
-            Some((at, self.place(now, waiting.key, waiting.returns)?))
+            Some((at, self.place(open, waiting.key, waiting.returns)?))
         })?;
         let Waiting { key, bytes, returns, began, .. } = self.waiting.remove(at)?;
         let began = began.unwrap_or(now);
@@ -187,13 +200,17 @@ impl Schedule {
     }
 
     /// A batch that takes too long where it is, the longest under way first, and who gets it too.
-    fn next_slow(&mut self, now: Instant) -> Option<(Key, NodeId)> {
-        let slow = self.slow_after()?;
+    fn next_slow(
+        &mut self,
+        now: Instant,
+        slow: Duration,
+        open: &[NodeId],
+    ) -> Option<(Key, NodeId)> {
         let mut late: Vec<_> = self.alone().filter(|(_, since)| now >= *since + slow).collect();
         late.sort_unstable_by_key(|(key, since)| (*since, *key));
         let (key, node) = late.into_iter().find_map(|(key, _)| {
             let returns = self.flying[&key].returns;
-            Some((key, self.place(now, key, returns + 1)?))
+            Some((key, self.place(open, key, returns + 1)?))
         })?;
         self.flying.get_mut(&key)?.second = Some(node);
         Some((key, node))
@@ -220,10 +237,9 @@ impl Schedule {
         Some((SLOW_TIMES * middle).max(SLOW_AFTER))
     }
 
-    /// The first of the batch's owners that can be sent to, does not have it, and has room in its
-    /// window. Any node may turn a batch into deltas, so a full one is passed over; one that sent the
-    /// batch back comes last the next time.
-    fn place(&self, now: Instant, (table, number): Key, returns: u32) -> Option<NodeId> {
+    /// The first of the batch's owners that is open and does not have it. Any node may turn a batch into
+    /// deltas, so a full one is passed over; one that sent the batch back comes last the next time.
+    fn place(&self, open: &[NodeId], (table, number): Key, returns: u32) -> Option<NodeId> {
         let mut order = owners(batch_key(self.job, table, number), &self.members);
         order.retain(|node| self.nodes.contains_key(node));
         if order.is_empty() {
@@ -231,15 +247,8 @@ impl Schedule {
         }
         let turn = returns as usize % order.len();
         order.rotate_left(turn);
-        let slow = self.slow_after();
-        order.into_iter().find(|node| {
-            let node = &self.nodes[node];
-            let window = match slow {
-                Some(slow) if node.rests(now, slow) => 0,
-                _ => WINDOW,
-            };
-            node.owes.len() < window && !node.owes.contains_key(&(table, number))
-        })
+        let has_it = |node: &NodeId| self.nodes[node].owes.contains_key(&(table, number));
+        order.into_iter().find(|node| open.contains(node) && !has_it(node))
     }
 
     /// The node says that the batch is durable. Tells how long that took, from the first time it was

@@ -20,6 +20,14 @@ fn drain(schedule: &mut Schedule, now: Instant) -> Vec<(Key, NodeId)> {
     std::iter::from_fn(|| schedule.next(now)).collect()
 }
 
+/// As [`schedule`], with twelve batches under way.
+fn busy(nodes: u32, now: Instant) -> (Schedule, Vec<(Key, NodeId)>) {
+    let mut schedule = schedule(nodes);
+    (0..12).for_each(|number| schedule.add((0, number), MIB));
+    let sent = drain(&mut schedule, now);
+    (schedule, sent)
+}
+
 #[test]
 fn a_batch_goes_to_the_first_owner_and_back_to_the_second() {
     let now = Instant::now();
@@ -78,9 +86,7 @@ fn late_answers_of_a_lost_node_count_if_good_and_are_ignored_if_not() {
 #[test]
 fn what_a_slow_node_has_goes_to_another_one_too_and_is_done_once() {
     let mut now = Instant::now();
-    let mut schedule = schedule(3);
-    (0..12).for_each(|number| schedule.add((0, number), MIB));
-    let sent = drain(&mut schedule, now);
+    let (mut schedule, sent) = busy(3, now);
     let slow = sent[0].1;
     let (at_slow, elsewhere): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(_, at)| *at == slow);
     assert!(!at_slow.is_empty() && !elsewhere.is_empty());
@@ -128,9 +134,7 @@ fn what_a_slow_node_has_goes_to_another_one_too_and_is_done_once() {
 #[test]
 fn what_a_lost_slow_node_had_is_not_sent_a_third_time() {
     let mut now = Instant::now();
-    let mut schedule = schedule(2);
-    (0..12).for_each(|number| schedule.add((0, number), MIB));
-    let sent = drain(&mut schedule, now);
+    let (mut schedule, sent) = busy(2, now);
     let (lost, other) = (node(1), node(2));
     now += SLOW_AFTER;
     for (key, _) in sent.iter().filter(|(_, at)| *at == other) {
