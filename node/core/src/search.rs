@@ -127,10 +127,14 @@ impl Core {
         self.members.ever_seen.max(usize::from(self.config.expected_nodes))
     }
 
+    /// How many of them can't be reached.
+    fn away(&self) -> usize {
+        self.expected_members().saturating_sub(self.members.reachable.len())
+    }
+
     /// Whether so many members are away that all who hold an acknowledged entry may be among them.
     fn misses_too_many(&self) -> bool {
-        let away = self.expected_members().saturating_sub(self.members.reachable.len());
-        away >= usize::from(self.config.min_copies)
+        self.away() >= usize::from(self.config.min_copies)
     }
 
     /// Whether this node has just started and does not see enough of the others yet: what its log says
@@ -143,10 +147,9 @@ impl Core {
     /// W of the members there are, or should be, are away. A node that sees no majority may have
     /// joined during a cut and not know how many there are.
     pub(crate) fn not_found(&self, job: JobId) -> ClientResponse {
-        let (members, here) = (self.expected_members(), self.members.reachable.len());
-        let away = members.saturating_sub(here);
+        let (here, away) = (self.members.reachable.len(), self.away());
         tracing::debug!(%job, away, reachable = ?self.members.reachable, "nobody knows the job");
-        if !self.misses_too_many() && 2 * here > members {
+        if !self.misses_too_many() && 2 * here > self.expected_members() {
             error(ErrorKind::NotFound, format!("there is no job {job}; see `cortado jobs`"))
         } else {
             let message = format!("no live node knows job {job}, and {away} nodes are away");

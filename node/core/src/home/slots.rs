@@ -180,7 +180,9 @@ impl Core {
         let Some(ends) = self.jobs.get(&job).and_then(JobLog::all_ends) else { return };
         let placement = self.placement(job);
         let me = self.config.node;
-        let (now, mut next) = (self.now, self.next_id);
+        let owner =
+            |slot, turn| placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
+        let (now, mut next_id) = (self.now, self.next_id);
         let mut messages = Vec::new();
         let mut news = false;
         let Some(home) = self.homes.get_mut(&job) else { return };
@@ -193,26 +195,24 @@ impl Core {
             let mut wanted: BTreeMap<(bool, NodeId), SlotSet> = BTreeMap::new();
             for slot in round.unasked().iter() {
                 let turn = round.passed_on.get(&slot).copied().unwrap_or_default();
-                let owner = placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
-                wanted.entry((false, owner)).or_default().insert(slot);
+                wanted.entry((false, owner(slot, turn))).or_default().insert(slot);
             }
             news |= !wanted.is_empty();
             for (slow, slots) in round.take_slow(now) {
                 tracing::info!(%job, node = %slow, slots = slots.len(), "slow: the next owners are asked too");
                 for slot in slots.iter() {
-                    let owners = placement.owners(slot);
-                    let at = owners.iter().position(|owner| *owner == slow).unwrap_or_default();
-                    let mut after = owners.iter().cycle().skip(at + 1).take(owners.len());
-                    let after = after.find(|owner| **owner != slow);
-                    if let Some(owner) = after {
-                        wanted.entry((true, *owner)).or_default().insert(slot);
+                    let mut owners = placement.owners(slot).iter();
+                    let turn = owners.position(|owner| *owner == slow).unwrap_or_default();
+                    let next = owner(slot, turn + 1);
+                    if next != slow {
+                        wanted.entry((true, next)).or_default().insert(slot);
                     }
                 }
             }
             for ((backed_up, node), slots) in wanted {
-                next += 1;
+                next_id += 1;
                 // Due at once.
-                round.asked.insert(next, Asked { node, slots, at: Duration::ZERO, backed_up });
+                round.asked.insert(next_id, Asked { node, slots, at: Duration::ZERO, backed_up });
             }
             for (attempt, asked) in &mut round.asked {
                 if asked.at > Duration::ZERO && now < asked.at + ASK_AGAIN_AFTER {
@@ -236,7 +236,7 @@ impl Core {
             // What is still missing is said again by whoever is asked now.
             home.missing.clear();
         }
-        self.next_id = next;
+        self.next_id = next_id;
         for (node, message, tail) in messages {
             self.send_with(node, message, tail);
         }
