@@ -5,6 +5,7 @@
 //! failed, it first prints the end of each node's log. Clusters of one machine take turns, also those
 //! of different test processes: their failure detectors need the processor.
 
+mod beside;
 mod client;
 mod coffee;
 mod command;
@@ -23,6 +24,7 @@ use cortado::local::{Folder, NodeFolder, ProcessId};
 use rustix::process::Signal;
 use serde_json::Value;
 
+pub use beside::alongside;
 pub use client::Client;
 pub use coffee::{Coffee, Shape};
 pub(crate) use command::programs;

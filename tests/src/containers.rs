@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::cluster::{Client, Turn, wait_for};
+use crate::cluster::{Client, Coffee, Turn, path_text, wait_for};
 use engine::{Engine, docker, run};
 pub use healing::Hit;
 use janitor::Janitor;
@@ -276,6 +276,14 @@ impl Containers {
             let whole = views.first()?.keys().eq(&running);
             (whole && views.windows(2).all(|pair| pair[0] == pair[1])).then_some(())
         });
+    }
+
+    /// Expects the right reports of a job from one node alone.
+    pub fn check_result(&self, data: &Coffee, job: &str, name: &str) {
+        let folder = self.path(&format!("{job}-by-{name}"));
+        let (out, address) = (path_text(&folder), self.address(name));
+        let _ = self.cortado(&["result", job, "--out", &out, "--connect", &address]).run().ok();
+        data.check_reports(&folder);
     }
 
     /// Waits until every entry has reached its owners, by the word of every running node.

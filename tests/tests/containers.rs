@@ -4,7 +4,6 @@
 //! Skipped, and it says so, where no engine answers; `CORTADO_REQUIRE_DOCKER=1` forbids that.
 //! `CORTADO_LONG=1` makes it thorough: five rounds of restarts, an engine that is gone or hangs for 30 s.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tests::cluster::{Coffee, Shape, job_id, path_text, wait_for};
@@ -18,14 +17,11 @@ fn long() -> bool {
     std::env::var_os("CORTADO_LONG").is_some_and(|value| value == "1")
 }
 
-/// Uploads, lets something happen at 30 % of it, and expects the right answer.
+/// Uploads, lets something happen on the way, and expects the right answer.
 fn during_upload(cluster: &Containers, data: &Coffee, job: u64, fault: impl FnOnce(&str)) {
     let job = job_id(job);
-    let run = cluster.run_coffee(data.dir(), &job, &job).upload_rate(Shape::SLOW).spawn();
-    cluster.await_upload(&job, 30);
-    fault(&job);
-    run.wait().ok();
-    data.check(cluster, &job, &job);
+    let run = cluster.run_coffee(data.dir(), &job, &job);
+    data.upload_through(cluster, &job, run, || fault(&job));
 }
 
 /// Kills nodes and waits until they are back.
@@ -135,7 +131,7 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
             began.elapsed().as_secs_f32()
         );
     });
-    check_result_of(&cluster, &data, &job_id(1), "node-3");
+    cluster.check_result(&data, &job_id(1), "node-3");
     // Whom the operator stopped he starts himself.
     assert!(
         cluster.events().iter().all(|seen| seen["event"] != "reviving" || seen["node"] != "node-3")
@@ -148,17 +144,7 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
     let data = Coffee::new(Shape::MIDDLE);
     let patience = cluster.state("node-1").stop_seconds;
     assert!(patience > Some(20), "less than a drain may take: {patience:?}");
-    let over = AtomicBool::new(false);
-    let stalls = std::thread::scope(|scope| {
-        let uploads = scope.spawn(|| {
-            let mut stalls = Vec::new();
-            while stalls.is_empty() || !over.load(Ordering::Relaxed) {
-                let job = job_id(stalls.len() as u64 + 1);
-                let watched = data.upload_watched(&cluster, &job, Shape::SLOW / 3);
-                stalls.push(watched.longest_stall);
-            }
-            stalls
-        });
+    data.uploads_during(&cluster, Shape::SLOW / 3, || {
         for _ in 0..if long() { 5 } else { 1 } {
             for name in cluster.names() {
                 let began = Instant::now();
@@ -177,26 +163,11 @@ fn nodes_are_restarted_one_after_the_other_under_load() {
                 );
             }
         }
-        over.store(true, Ordering::Relaxed);
-        uploads.join().unwrap()
     });
-    let longest = stalls.iter().max().unwrap();
-    println!(
-        "{} uploads, at most {:.2} s without a batch becoming durable",
-        stalls.len(),
-        longest.as_secs_f32()
-    );
     assert!(
         cluster.events().iter().all(|seen| seen["event"] != "reviving"),
         "who was stopped stays down"
     );
-}
-
-/// What a node gives to whom asks it alone.
-fn check_result_of(cluster: &Containers, data: &Coffee, job: &str, name: &str) {
-    let (out, address) = (path_text(&cluster.path("again")), cluster.address(name));
-    cluster.cortado(&["result", job, "--out", &out, "--connect", &address]).run().ok();
-    data.check_reports(&cluster.path("again"));
 }
 
 #[test]
@@ -245,5 +216,5 @@ fn without_engine(
     hit.await_back(cluster, &["node-1"]);
     let healed = back.elapsed().as_secs_f32();
     println!("… {healed:.2} s after the engine was back, which was away for {away:.2} s");
-    check_result_of(cluster, &data, &job, "node-1");
+    cluster.check_result(&data, &job, "node-1");
 }

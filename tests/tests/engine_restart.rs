@@ -7,21 +7,17 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process, test_kill_process};
-use tests::cluster::{Coffee, Shape, job_id, path_text, wait_for};
+use tests::cluster::{Coffee, Shape, job_id, wait_for};
 use tests::containers::{Containers, Hit, OwnEngine};
 
 /// Seconds a client is patient, and a call may take then.
 const PATIENCE: [u64; 2] = [60, 120];
 
-/// Uploads, lets something happen at 30 % of it, and expects the right answer.
+/// Uploads, lets something happen on the way, and expects the right answer.
 fn during_upload(cluster: &Containers, data: &Coffee, job: &str, fault: impl FnOnce()) {
     let [patience, limit] = PATIENCE;
     let run = cluster.run_coffee(data.dir(), job, job).args(&["--timeout", &patience.to_string()]);
-    let run = run.upload_rate(Shape::SLOW).within(limit).spawn();
-    cluster.await_upload(job, 30);
-    fault();
-    run.wait().ok();
-    data.check(cluster, job, job);
+    data.upload_through(cluster, job, run.within(limit), fault);
 }
 
 /// What was noticed of nodes that ended.
@@ -114,9 +110,7 @@ fn a_cluster_that_was_stopped_with_the_engine_goes_on_where_it_was() {
         println!("whole {:.2} s after `docker compose up`", back.elapsed().as_secs_f32());
     });
     for name in cluster.names() {
-        let (out, address) = (path_text(&cluster.path(&name)), cluster.address(&name));
-        cluster.cortado(&["result", &job_id(1), "--out", &out, "--connect", &address]).run().ok();
-        data.check_reports(&cluster.path(&name));
+        cluster.check_result(&data, &job_id(1), &name);
     }
     assert!(!troubles(&cluster).contains("reviving"));
 }

@@ -2,11 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use cortado_transport::{Authority, Role};
-use tests::cluster::{Cluster, Coffee, Cortado, Finished, Shape, job_id, path_text, wait_for};
+use tests::cluster::{Cluster, Coffee, Cortado, Finished, Shape, path_text, wait_for};
 
 /// A copy of the cluster's profile, to be spoiled.
 fn profile_copy(cluster: &Cluster, name: &str) -> std::path::PathBuf {
@@ -80,15 +78,6 @@ fn restart_all(cluster: &Cluster) {
     }
 }
 
-/// Says that it is over, also if that is by a panic.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn certificates_and_their_authorities_are_replaced_during_uploads() {
     let cluster = Cluster::up(3);
@@ -103,7 +92,6 @@ fn certificates_and_their_authorities_are_replaced_during_uploads() {
         trusted.push((node.path().join("client-ca.pem"), clients.certificate_pem()));
     }
     let data = Coffee::new(Shape::MIDDLE);
-    let over = AtomicBool::new(false);
     let replace = || {
         // First everybody believes both authorities.
         for (file, new) in &trusted {
@@ -127,23 +115,6 @@ fn certificates_and_their_authorities_are_replaced_during_uploads() {
         restart_all(&cluster);
     };
     let before = profile_copy(&cluster, "before");
-    std::thread::scope(|scope| {
-        let uploads = scope.spawn(|| {
-            let mut longest = Duration::ZERO;
-            for number in 1.. {
-                let watched = data.upload_watched(&cluster, &job_id(number), Shape::SLOW);
-                longest = longest.max(watched.longest_stall);
-                if over.load(Ordering::Relaxed) {
-                    println!("{number} uploads, at most {longest:.2?} without a durable batch");
-                    break;
-                }
-            }
-        });
-        {
-            let _over = Over(&over);
-            replace();
-        }
-        uploads.join().unwrap();
-    });
+    data.uploads_during(&cluster, Shape::SLOW, replace);
     let _ = nodes(&before).exits(5, &["certificate"]);
 }

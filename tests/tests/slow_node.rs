@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tests::cluster::{Cluster, Coffee, Deadline, Shape, job_id};
+use tests::cluster::{Cluster, Coffee, Deadline, Shape, alongside, job_id};
 
 /// Jobs measured in each state; the middle one counts.
 const JOBS: u64 = 3;
@@ -44,28 +44,18 @@ fn typical_job(cluster: &Cluster, data: &Coffee, first: u64, what: &str) -> Dura
 
 /// Lets a node run for a small part of the time while something is done.
 fn starving<T>(cluster: &Cluster, name: &str, during: impl FnOnce() -> T) -> T {
-    struct Over<'a>(&'a AtomicBool);
-    impl Drop for Over<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let deadline = Deadline::after(300);
-            while !over.load(Ordering::Relaxed) {
-                cluster.pause(name);
-                for _ in 1..STARVED {
-                    let _ = deadline.next_look();
-                }
-                cluster.resume(name);
-                assert!(deadline.next_look(), "the jobs take for ever");
+    let starve = |over: &AtomicBool| {
+        let deadline = Deadline::after(300);
+        while !over.load(Ordering::Relaxed) {
+            cluster.pause(name);
+            for _ in 1..STARVED {
+                let _ = deadline.next_look();
             }
-        });
-        let _over = Over(&over);
-        during()
-    })
+            cluster.resume(name);
+            assert!(deadline.next_look(), "the jobs take for ever");
+        }
+    };
+    alongside(starve, during).0
 }
 
 #[test]

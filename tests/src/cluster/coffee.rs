@@ -75,6 +75,19 @@ impl Coffee {
         &self.answer
     }
 
+    /// Starts an upload by `run`, slowly, lets something happen at 30 % of it, and expects the right
+    /// answer in the folder named like the job.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub fn upload_through(&self, cluster: &Client, job: &str, run: Cortado, fault: impl FnOnce()) {
+        let run = run.upload_rate(Shape::SLOW).spawn();
+        cluster.await_upload(job, 30);
+        fault();
+        let _ = run.wait().ok();
+        self.check(cluster, job, job);
+    }
+
     /// Expects a job to be done and its result right: the reports in the folder `out` equal the
     /// oracle's byte for byte, the receipt names every row, and `cortado verify` agrees.
     ///

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cortado::job::{PlanSource, send_missing, submit};
 use cortado::{Cluster, Observer, Progress, Target, dataset};
 
-use super::{Client, Coffee, path_text};
+use super::{Client, Coffee, alongside, job_id, path_text};
 
 /// A client goes on for so long while the cluster is silent.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -93,5 +94,24 @@ impl Coffee {
         let _ = client.cortado(&["resume", job, "--data", &dir, "--out", &out]).run().ok();
         self.check(client, job, job);
         watch.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uploads this dataset again and again, as often as it takes, while something is done; prints the
+    /// longest stall.
+    ///
+    /// # Panics
+    /// As [`Self::upload_watched`].
+    pub fn uploads_during(&self, client: &Client, rate: u64, during: impl FnOnce()) {
+        let upload = |number| self.upload_watched(client, &job_id(number), rate).longest_stall;
+        let uploads = |over: &AtomicBool| {
+            let mut stalls = vec![upload(1)];
+            while !over.load(Ordering::Relaxed) {
+                stalls.push(upload(stalls.len() as u64 + 1));
+            }
+            stalls
+        };
+        let ((), stalls) = alongside(uploads, during);
+        let longest = stalls.iter().max().copied().unwrap_or_default().as_secs_f32();
+        println!("{} uploads, at most {longest:.2} s without a durable batch", stalls.len());
     }
 }
