@@ -12,6 +12,8 @@ use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet, frame};
 
 use crate::{Config, Core, Effect, Input, Members, RecordRef};
 
+mod promises;
+
 fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
@@ -24,6 +26,9 @@ struct Bench {
     appends: Vec<u64>,
     replies: Vec<(u64, ClientResponse)>,
     welcomes: Vec<u64>,
+    /// Numbers acknowledged to peers.
+    acks: Vec<u64>,
+    drained: bool,
 }
 
 impl Bench {
@@ -45,7 +50,8 @@ impl Bench {
         let core = Core::new(config);
         let (sent, appends, replies) = (Vec::new(), Vec::new(), Vec::new());
         let (now, welcomes) = (Duration::from_secs(1), Vec::new());
-        Self { core, now, sent, appends, replies, welcomes }
+        let (acks, drained) = (Vec::new(), false);
+        Self { core, now, sent, appends, replies, welcomes, acks, drained }
     }
 
     fn new(boot: u64) -> Self {
@@ -84,6 +90,8 @@ impl Bench {
                 Effect::Append { ticket, .. } => self.appends.push(ticket),
                 Effect::Reply(ticket, response, _) => self.replies.push((ticket, *response)),
                 Effect::Welcome(conn, _) => self.welcomes.push(conn),
+                Effect::Ack(_, next) => self.acks.push(next),
+                Effect::Drained => self.drained = true,
                 _ => {}
             }
         }

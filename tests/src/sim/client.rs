@@ -143,7 +143,8 @@ impl SimClient {
             return out;
         }
         let enough = self.cancel_at.is_some_and(|at| self.acknowledged.len() >= at);
-        if enough && self.asked_at.is_none() {
+        // Late acknowledgements may come after the result.
+        if enough && self.asked_at.is_none() && !self.is_over() {
             self.cancel_at = None;
             self.step = Step::Cancel;
         }

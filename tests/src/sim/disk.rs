@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cortado_core::{Input, RecordRef};
 use cortado_log::AppendError;
 use cortado_protocol::entry::Entry;
-use cortado_protocol::{EntryKey, JobId, SlotSet};
+use cortado_protocol::{EntryKey, JobId, Slot, SlotSet};
 
 use super::event::Event;
 use super::world::World;
@@ -20,14 +20,26 @@ pub(super) struct Copies {
     held: BTreeMap<EntryKey, BTreeMap<usize, BTreeMap<RecordRef, SlotSet>>>,
     /// Batches acknowledged to a client.
     promised: BTreeSet<EntryKey>,
-    /// Copies of an entry that were lost: on which disk, and whether with all of it.
-    lost: BTreeMap<EntryKey, BTreeMap<usize, bool>>,
+    /// Copies of an entry that were lost: on which disk, for which slots, and whether with the disk.
+    lost: BTreeMap<EntryKey, BTreeMap<usize, Lost>>,
+}
+
+/// A copy that was lost.
+#[derive(Clone, Copy)]
+struct Lost {
+    slots: SlotSet,
+    /// Whether the whole disk is gone: peers learn of that by its new log id.
+    with_disk: bool,
 }
 
 /// A node's record, as a copy, if it is an entry at all.
 pub(super) fn copy_of(record: RecordRef, payload: &Bytes) -> Option<Copy> {
     let head = Entry::decode(payload).ok()?.head;
     Some((record, head.key, head.slots))
+}
+
+fn all_slots<'s>(sets: impl IntoIterator<Item = &'s SlotSet>) -> SlotSet {
+    sets.into_iter().fold(SlotSet::EMPTY, |all, set| all.or(*set))
 }
 
 impl Copies {
@@ -38,9 +50,10 @@ impl Copies {
     /// Nothing of the node's disk counts any more.
     pub(super) fn remove_node(&mut self, node: usize, lost: bool) {
         for (key, nodes) in &mut self.held {
-            if nodes.remove(&node).is_some() && lost {
-                self.lost.entry(*key).or_default().insert(node, true);
-            }
+            let Some(records) = nodes.remove(&node).filter(|_| lost) else { continue };
+            let slots = all_slots(records.values());
+            let copy = Lost { slots, with_disk: true };
+            self.lost.entry(*key).or_default().insert(node, copy);
         }
         self.held.retain(|_, nodes| !nodes.is_empty());
     }
@@ -48,8 +61,9 @@ impl Copies {
     fn remove_record(&mut self, node: usize, record: RecordRef) {
         for (key, nodes) in &mut self.held {
             let Some(records) = nodes.get_mut(&node) else { continue };
-            if records.remove(&record).is_some() {
-                self.lost.entry(*key).or_default().insert(node, false);
+            if let Some(slots) = records.remove(&record) {
+                let copy = Lost { slots, with_disk: false };
+                self.lost.entry(*key).or_default().insert(node, copy);
             }
         }
     }
@@ -60,21 +74,39 @@ impl Copies {
             nodes.remove(&node);
         }
         self.promised.retain(|key| key.job != job);
+        self.lost.retain(|key, _| key.job != job);
     }
 
-    /// Nodes that have every slot of the entry that anybody has, each slot counted by itself: the
-    /// smallest number over the slots.
-    pub(super) fn count(&self, key: EntryKey, counts: impl Fn(usize) -> bool) -> usize {
-        let Some(nodes) = self.held.get(&key) else { return 0 };
-        let sets: Vec<_> = nodes
-            .iter()
-            .filter(|(node, _)| counts(**node))
-            .map(|(_, records)| records.values().fold(SlotSet::EMPTY, |all, set| all.or(*set)))
+    /// Copies of the slot of the entry that has fewest. `counts` says whether a node's copy of a
+    /// slot counts. Slots that were lost on every disk have none.
+    fn count(&self, key: EntryKey, counts: impl Fn(usize, Slot) -> bool) -> usize {
+        let nodes: BTreeMap<_, _> = self
+            .held
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .map(|(node, records)| (*node, all_slots(records.values())))
             .collect();
-        let all = nodes.values().flat_map(|records| records.values());
-        let all = all.fold(SlotSet::EMPTY, |all, set| all.or(*set));
-        let held = |slot| sets.iter().filter(|set| set.contains(slot)).count();
+        let lost = self.lost.get(&key).into_iter().flat_map(|lost| lost.values());
+        let lost = lost.fold(SlotSet::EMPTY, |all, copy| all.or(copy.slots));
+        let all = all_slots(nodes.values()).or(lost);
+        let held = |slot| {
+            nodes.iter().filter(|(node, set)| set.contains(slot) && counts(**node, slot)).count()
+        };
         all.iter().map(held).min().unwrap_or(0)
+    }
+
+    /// Whether this disk may be lost although its batches that are not acknowledged yet go with it.
+    /// They may be acknowledged by what was said before, so all but one of W copies may be lost.
+    fn may_lose_unacknowledged(&self, node: usize, needed: usize) -> bool {
+        let open = self.held.iter().filter(|(key, _)| !self.is_acknowledged(key));
+        let mut mine = open.filter_map(|(key, nodes)| Some((key, nodes.get(&node)?)));
+        mine.all(|(key, records)| {
+            let slots = all_slots(records.values());
+            let lost = self.lost.get(key).into_iter().flatten();
+            let same = lost.filter(|(_, copy)| copy.with_disk && !copy.slots.and(slots).is_empty());
+            same.count() + 1 < needed
+        })
     }
 
     /// Nodes that are the only ones to have some batch nobody was promised yet.
@@ -163,34 +195,44 @@ impl World {
         self.copies.promised.insert(key);
     }
 
-    /// Whether a disk may be lost now without breaking more than is promised: everything that was
+    /// Whether a copy may be lost now without breaking more than is promised: everything that was
     /// acknowledged is on as many disks as an acknowledgement needs.
-    pub(super) fn may_lose_a_disk(&self) -> bool {
+    fn may_lose_a_copy(&self) -> bool {
         let needed = usize::from(self.config.min_copies);
+        let mut acknowledged = self.copies.held.keys().chain(self.copies.lost.keys());
         needed > 1
-            && self
-                .copies
-                .held
-                .keys()
-                .filter(|key| self.copies.is_acknowledged(key))
-                .all(|key| self.copies.count(*key, |node| self.indexes(node, *key)) >= needed)
+            && acknowledged.all(|key| {
+                !self.copies.is_acknowledged(key)
+                    || self.copies.count(*key, |node, slot| self.indexes(node, *key, slot))
+                        >= needed
+            })
     }
 
-    /// Whether the node, if it runs, knows that it holds the entry.
-    fn indexes(&self, node: usize, key: EntryKey) -> bool {
+    /// Whether this node's disk may be lost now without breaking more than is promised.
+    pub(super) fn may_lose_the_disk_of(&self, node: usize) -> bool {
+        let needed = usize::from(self.config.min_copies);
+        self.may_lose_a_copy() && self.copies.may_lose_unacknowledged(node, needed)
+    }
+
+    /// Whether the node, if it runs, knows that it holds the slot of the entry.
+    fn indexes(&self, node: usize, key: EntryKey, slot: Slot) -> bool {
         let Some(process) = &self.nodes[node].process else { return true };
         let parts = process.core.held(key.job);
-        let all = parts.iter().filter(|part| part.edge == key.edge && !part.slots.is_empty());
-        all.clone().any(|part| part.coverage.contains(key.number))
+        let mut all =
+            parts.iter().filter(|part| part.edge == key.edge && part.slots.contains(slot));
+        all.any(|part| part.coverage.contains(key.number))
     }
 
     /// Damages one bit of a record. Returns whether there was one that may be damaged.
     pub(super) fn flip_bit(&mut self, node: usize, pick: u64) -> bool {
         let records = self.copies.acknowledged_records(node);
-        if records.is_empty() || !self.may_lose_a_disk() {
+        if records.is_empty() || !self.may_lose_a_copy() {
             return false;
         }
         let record = records[pick as usize % records.len()];
+        if self.is_damaged_elsewhere(node, record) {
+            return false;
+        }
         let RecordRef { segment, offset, len } = record;
         let (name, bytes) = cortado_log::RecordRef { segment, offset, len }.file_range();
         let offset = bytes.start + (pick >> 8) % (bytes.end - bytes.start);
@@ -201,15 +243,35 @@ impl World {
         flipped
     }
 
+    /// Whether another node has a damaged copy of what this record holds and has not read it since.
+    /// By its index that copy counts, so a good copy elsewhere may be dropped for it: together that
+    /// would be more losses than are promised to be survived.
+    fn is_damaged_elsewhere(&self, node: usize, record: RecordRef) -> bool {
+        let needed = usize::from(self.config.min_copies);
+        let records = |nodes: &BTreeMap<usize, BTreeMap<RecordRef, SlotSet>>| {
+            nodes.get(&node).and_then(|records| records.get(&record)).copied()
+        };
+        self.copies.held.iter().filter_map(|(key, nodes)| Some((key, records(nodes)?))).any(
+            |(key, slots)| {
+                let lost = self.copies.lost.get(key).into_iter().flatten();
+                let unnoticed = lost.filter(|(disk, copy)| {
+                    let same = copy.slots.and(slots);
+                    !copy.with_disk && same.iter().any(|slot| self.indexes(**disk, *key, slot))
+                });
+                unnoticed.count() + 1 >= needed
+            },
+        )
+    }
+
     /// What is wrong with acknowledging this batch now, if anything is: fewer disks have it than an
     /// acknowledgement needs. Disks lost since are excused while the acknowledging node can't know.
     fn false_acknowledgement(&self, node: usize, key: EntryKey) -> Option<String> {
         let needed = usize::from(self.config.min_copies);
-        let copies = self.copies.count(key, |_| true);
+        let copies = self.copies.count(key, |_, _| true);
         let core = self.nodes[node].process.as_ref().map(|process| &process.core);
-        let excused = |(disk, whole): (&usize, &bool)| {
+        let excused = |(disk, copy): (&usize, &Lost)| {
             let told = core.and_then(|core| core.log_of(self.nodes[*disk].id));
-            !whole || told.is_none() || told != self.nodes[*disk].log_id
+            !copy.with_disk || told.is_none() || told != self.nodes[*disk].log_id
         };
         let lost = self.copies.lost.get(&key).into_iter().flatten();
         let excused = lost.filter(|lost| excused(*lost)).count();

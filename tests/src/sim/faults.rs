@@ -26,7 +26,8 @@ impl World {
             Fault::CrashLoop => self.some_running().map(|node| self.crash_again(node, 5)).is_some(),
             Fault::Wipe => {
                 let victim = self.some_first_copy().or_else(|| self.some_running());
-                self.may_lose_a_disk() && victim.map(|node| self.wipe(node)).is_some()
+                let victim = victim.filter(|node| self.may_lose_the_disk_of(*node));
+                victim.map(|node| self.wipe(node)).is_some()
             }
             Fault::FlipBit => {
                 let pick = self.rng.random();

@@ -1,0 +1,190 @@
+//! Single lines of the core that must not be lost: which confirmations count, what has to be offered,
+//! which answers have to wait.
+
+use cortado_protocol::peer::EdgeCoverage;
+use cortado_protocol::{Edge, EntryKey, META_SLOT};
+
+use super::*;
+
+/// A node `a` that got an entry by another view of the ring: its three owners are other nodes.
+struct Foreign {
+    bench: Bench,
+    key: EntryKey,
+    owners: Vec<NodeId>,
+    /// Next message number, by owner.
+    seq: [u64; 3],
+}
+
+const OTHERS: [&str; 4] = ["b", "c", "d", "e"];
+
+impl Foreign {
+    fn new() -> Self {
+        let mut bench = Bench::alone(1);
+        bench.sees(&["a", "b", "c", "d", "e"]);
+        OTHERS.iter().for_each(|peer| bench.meets(peer));
+        // The first offers, of nothing, are over.
+        wait(&mut bench, 4);
+        let mut owners_of = |job| bench.core.placement(job).owners(META_SLOT).to_vec();
+        let job = (1..).map(JobId).find(|job| !owners_of(*job).contains(&node("a"))).unwrap();
+        let owners = owners_of(job);
+        let key = EntryKey { job, edge: Edge::table(0), number: 0 };
+        let tail = Entry::meta(key, Bytes::from_static(b"delta")).encode();
+        let (from, conn) = (owners[0], conn_of(owners[0]));
+        bench.input(Input::Message { conn, from, seq: 0, message: PeerMessage::Store, tail });
+        bench.sync();
+        bench.sent.clear();
+        Self { bench, key, owners, seq: [1, 0, 0] }
+    }
+
+    fn held(&self) -> Vec<EdgeCoverage> {
+        self.bench.core.held(self.key.job)
+    }
+
+    /// An owner says that it has all, in this log.
+    fn confirm(&mut self, owner: usize, log: u128) {
+        let held = vec![EdgeCoverage {
+            edge: self.key.edge,
+            slots: SlotSet::META,
+            coverage: cortado_protocol::Coverage::range(0, 1),
+        }];
+        let (job, from, seq) = (self.key.job, self.owners[owner], self.seq[owner]);
+        self.seq[owner] += 1;
+        self.bench.hear(from.as_str(), seq, PeerMessage::Have { job, log: LogId(log), held });
+    }
+}
+
+fn conn_of(peer: NodeId) -> u64 {
+    u64::from(peer.as_str().as_bytes()[0])
+}
+
+fn wait(bench: &mut Bench, quarters: u32) {
+    for _ in 0..quarters {
+        bench.now += Duration::from_millis(250);
+        bench.input(Input::Tick);
+    }
+}
+
+#[test]
+fn a_foreign_entry_is_offered_to_its_owners_within_a_second() {
+    let mut foreign = Foreign::new();
+    wait(&mut foreign.bench, 4);
+    let offered = |owner: &NodeId| {
+        let mut sent = foreign.bench.sent.iter();
+        sent.any(|(to, message, _)| to == owner && matches!(message, PeerMessage::Offer { .. }))
+    };
+    assert!(foreign.owners.iter().all(offered), "{:?}", foreign.bench.sent);
+}
+
+#[test]
+fn a_copy_is_dropped_when_all_owners_confirmed_theirs_and_no_earlier() {
+    let mut foreign = Foreign::new();
+    foreign.confirm(0, 1);
+    foreign.confirm(1, 1);
+    assert!(!foreign.held().is_empty());
+    foreign.confirm(2, 1);
+    assert!(foreign.held().is_empty());
+}
+
+#[test]
+fn a_confirmation_that_names_another_log_does_not_count() {
+    let mut foreign = Foreign::new();
+    foreign.confirm(0, 1);
+    foreign.confirm(1, 1);
+    foreign.confirm(2, 9);
+    assert!(!foreign.held().is_empty(), "that log is not the one the owner writes to");
+}
+
+#[test]
+fn a_confirmation_of_a_lost_disk_counts_no_more() {
+    let mut foreign = Foreign::new();
+    foreign.confirm(0, 1);
+    let (conn, blank) = (conn_of(foreign.owners[0]), hello(foreign.owners[0].as_str(), 2));
+    foreign.bench.input(Input::Inbound(conn, blank));
+    foreign.confirm(1, 1);
+    foreign.confirm(2, 1);
+    assert!(!foreign.held().is_empty(), "one of the three disks is blank");
+    foreign.confirm(0, 2);
+    assert!(foreign.held().is_empty());
+}
+
+#[test]
+fn a_draining_node_leaves_after_every_owner_confirmed() {
+    let mut bench = Bench::new(1);
+    let spec = spec(&mut bench.core);
+    let job = spec.job;
+    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
+    bench.sync();
+    let entries = bench.stores("b");
+    bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries });
+    bench.input(Input::Drain);
+    // The members know that it takes no roles any more.
+    let reachable = ["a", "b", "c"].map(node).to_vec();
+    let members = Members {
+        version: 2,
+        live: reachable[1..].to_vec(),
+        reachable,
+        ..Members::alone(node("a"))
+    };
+    bench.input(Input::Members(members));
+    let held = bench.core.held(job);
+    assert!(!held.is_empty());
+    bench.hear("b", 1, PeerMessage::Have { job, log: LogId(1), held: held.clone() });
+    assert!(!bench.drained, "one owner is not all");
+    bench.hear("c", 0, PeerMessage::Have { job, log: LogId(1), held });
+    assert!(bench.drained);
+}
+
+#[test]
+fn a_home_that_stood_still_asks_the_others_before_it_answers() {
+    let mut bench = Bench::new(1);
+    let spec = spec(&mut bench.core);
+    let job = spec.job;
+    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
+    bench.sync();
+    let entries = bench.stores("b");
+    bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries });
+    bench.now += Duration::from_millis(400);
+    bench.input(Input::Tick);
+    let status = ClientRequest::Status { job, wait_ms: 0 };
+    // The first answer about the job asks the others once.
+    bench.input(Input::Request(2, status.clone()));
+    let round = fetch_round(&bench);
+    for (peer, seq) in [("b", 1), ("c", 0)] {
+        if let Some(round) = round {
+            bench.hear(peer, seq, PeerMessage::Fetched { job, round });
+        }
+    }
+    let answered = |bench: &Bench, ticket| bench.replies.iter().any(|(to, _)| *to == ticket);
+    assert!(answered(&bench, 2), "{:?}", bench.replies);
+    bench.input(Input::Request(3, status.clone()));
+    assert!(answered(&bench, 3), "it knows all there is");
+    bench.now += Duration::from_secs(10);
+    bench.sent.clear();
+    bench.input(Input::Request(4, status));
+    assert!(!answered(&bench, 4), "the others may have gone on without it");
+    let round = fetch_round(&bench).expect("it asks the others");
+    for (peer, seq) in [("b", 2), ("c", 1)] {
+        bench.hear(peer, seq, PeerMessage::Fetched { job, round });
+    }
+    assert!(answered(&bench, 4), "{:?}", bench.replies);
+}
+
+fn fetch_round(bench: &Bench) -> Option<u64> {
+    bench.sent.iter().find_map(|(_, message, _)| match message {
+        PeerMessage::Fetch { round, .. } => Some(*round),
+        _ => None,
+    })
+}
+
+#[test]
+fn exactly_the_handled_numbers_are_acknowledged() {
+    let mut bench = Bench::new(1);
+    let gone = || PeerMessage::Fetched { job: JobId(1), round: 1 };
+    bench.hear("b", 0, gone());
+    assert_eq!(bench.acks.last(), Some(&1));
+    bench.hear("b", 1, gone());
+    assert_eq!(bench.acks.last(), Some(&2));
+    // A repetition changes nothing.
+    bench.hear("b", 0, gone());
+    assert_eq!(bench.acks.last(), Some(&2));
+}
