@@ -194,7 +194,7 @@ impl Core {
             // A record was found damaged while the slots folded: it has to be fetched first.
             return self.start_over(job);
         }
-        let summaries = self.located(job, 0..ends.len(), SlotSet::META);
+        let summaries = self.located(job, 0..ends.len(), SlotSet::META, &ends);
         let (replicas, min_copies) = (self.config.replicas, self.config.min_copies);
         let durability = Durability { replicas, min_copies };
         self.home_state(job).phase = Phase::Compute;

@@ -102,6 +102,12 @@ impl JobLog {
         self.ends.iter().copied().collect()
     }
 
+    /// Declared number of batches of each table; of a table whose end is not declared yet, more than
+    /// any table can have.
+    pub(crate) fn known_ends(&self) -> Vec<u64> {
+        self.ends.iter().map(|end| end.unwrap_or(limits::NUMBERS)).collect()
+    }
+
     /// Slots of the job.
     pub(crate) fn slots(&self, config: &Config) -> u8 {
         self.plan.as_ref().map_or(config.slots, |plan| plan.spec.slots)

@@ -169,6 +169,15 @@ impl Core {
             let error = ClientError::new(ErrorKind::BadInput, message);
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
         }
+        let end = self.jobs.get(&plan.spec.job).and_then(|log| log.ends.get(table).copied());
+        if let Some(end) = end.flatten().filter(|end| header.number >= *end) {
+            let number = header.number;
+            let message =
+                format!("batch {number} is beyond the table's declared end, {end} batches");
+            tracing::warn!(job = %plan.spec.job, table, number, end, "refused a batch beyond the end");
+            let error = ClientError::new(ErrorKind::BadInput, message);
+            return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
+        }
         let edge = Edge::table(table);
         let key = EntryKey { job: plan.spec.job, edge, number: header.number };
         let source = Source { content: header.content, bytes: payload.len() as u32, rows: 0 };

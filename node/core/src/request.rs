@@ -102,7 +102,8 @@ impl Core {
                     let response = error(ErrorKind::NotFound, "the plan has no such table");
                     return self.answer(origin, response, Bytes::new());
                 }
-                let summaries = self.located(job, table..table + 1, SlotSet::META);
+                let ends = self.jobs[&job].known_ends();
+                let summaries = self.located(job, table..table + 1, SlotSet::META, &ends);
                 let task = Task::Rejects { plan, table, summaries };
                 self.run(task, Purpose::Rejects(origin));
             }

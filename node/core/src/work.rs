@@ -186,7 +186,7 @@ impl Core {
     fn run_work(&mut self, key: WorkKey) {
         let Some(work) = self.works.all.get_mut(&key) else { return };
         let (job, slots, kind) = (work.job, work.slots, work.kind.clone());
-        let tables = work.ends.len();
+        let ends = work.ends.clone();
         work.running = true;
         let plan = self.plan_of(job);
         let task = match (kind, plan) {
@@ -198,30 +198,34 @@ impl Core {
             }
             (_, None) => return,
             (Kind::Fold, Some(plan)) => {
-                let entries = self.located(job, 0..tables, slots);
+                let entries = self.located(job, 0..ends.len(), slots, &ends);
                 let float_sums = self.config.planted == Some(PlantedBug::FloatSums);
                 Task::Fold { plan, slots, entries, float_sums }
             }
             (Kind::Lookup { table, keys }, Some(plan)) => {
-                let entries = self.located(job, table..table + 1, slots);
+                let entries = self.located(job, table..table + 1, slots, &ends);
                 Task::Lookup { plan, table, keys, entries }
             }
         };
         self.run(task, Purpose::Work(key));
     }
 
-    /// The durable entries of some tables that speak for any of the slots.
+    /// The durable entries of some tables that speak for any of the slots. Batches beyond a table's
+    /// declared end belong to nothing: they are left out.
     pub(crate) fn located(
         &self,
         job: JobId,
         tables: impl Iterator<Item = usize>,
         slots: SlotSet,
+        ends: &[u64],
     ) -> Vec<Located> {
         let mut all = Vec::new();
-        for edge in tables.map(Edge::table) {
+        for table in tables {
+            let edge = Edge::table(table);
+            let end = ends.get(table).copied().unwrap_or_default();
             if let Some(held) = self.holdings.edge(job, edge) {
                 let key = |number| EntryKey { job, edge, number };
-                let records = held.records(slots);
+                let records = held.records(slots).take_while(|(number, ..)| *number < end);
                 all.extend(records.map(|(number, record, slots)| (key(number), record, slots)));
             }
         }

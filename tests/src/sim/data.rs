@@ -20,6 +20,17 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// A batch of a table. Beyond the table's end it is the first one under another number: what a
+    /// broken client may send.
+    pub(super) fn batch(&self, table: usize, number: u64) -> (BatchHeader, Bytes) {
+        let batches = &self.tables[table];
+        let known = batches.get(number as usize).cloned();
+        known.unwrap_or_else(|| {
+            let (header, payload) = batches[0].clone();
+            (BatchHeader { number, ..header }, payload)
+        })
+    }
+
     /// A coffee dataset drawn from a seed: a few hundred transactions in small batches, with ties,
     /// anonymous users and rows that can't be read.
     #[must_use]

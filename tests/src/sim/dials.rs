@@ -89,6 +89,8 @@ pub struct Dials {
     pub faults: Vec<(Duration, Fault)>,
     /// Clients that cancel their job in the middle of the upload.
     pub cancels: usize,
+    /// Share of batches beside which one beyond the table's end is sent.
+    pub beyond_end: f64,
     /// A fault of the program itself, to see whether it is found.
     pub planted: Option<PlantedBug>,
 }
@@ -106,6 +108,7 @@ impl Dials {
             sync_ms: 15,
             faults: Vec::new(),
             cancels: 0,
+            beyond_end: 0.0,
             planted: None,
         }
     }
@@ -148,9 +151,16 @@ impl Dials {
         let clients = rng.random_range(1..=3);
         let cancels = usize::from(rng.random_bool(0.2));
         let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
+        let beyond_end = beyond_end(seed);
         let calm = Self::calm(nodes, clients);
-        Self { datagram_loss, repeats, travel_us, sync_ms, faults, cancels, ..calm }
+        Self { beyond_end, datagram_loss, repeats, travel_us, sync_ms, faults, cancels, ..calm }
     }
+}
+
+/// Drawn from a stream of its own, so that it changes nothing that other dials draw.
+fn beyond_end(seed: u64) -> f64 {
+    let rng = &mut StdRng::seed_from_u64(seed ^ 0xbe_0e4d);
+    [0.0, 0.0, 0.0, 0.1][rng.random_range(0..4)]
 }
 
 /// How a run ended.

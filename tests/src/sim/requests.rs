@@ -37,7 +37,7 @@ impl World {
             Sent::Request(request) => Input::Request(ticket, request),
             Sent::Batch { table, number } => {
                 let data = &self.clients[client].data;
-                let (header, payload) = data.tables[table][number as usize].clone();
+                let (header, payload) = data.batch(table, number);
                 Input::Batch { ticket, job: data.spec.job, header, payload }
             }
         };
@@ -51,6 +51,16 @@ impl World {
             let delay = self.delay(100, 1_000_000);
             let other = self.rng.random_range(0..self.nodes.len());
             self.plan(delay, Event::Ask { client, life, node: other, sent: sent.clone() });
+        }
+        if let Sent::Batch { table, .. } = sent
+            && self.dials.beyond_end > 0.0
+            && self.rng.random_bool(self.dials.beyond_end)
+        {
+            let number = self.clients[client].data.tables[table].len() as u64;
+            let (delay, node) =
+                (self.delay(100, 1_000_000), self.rng.random_range(0..self.nodes.len()));
+            let sent = Sent::Batch { table, number };
+            self.plan(delay, Event::Ask { client, life, node, sent });
         }
         let delay = self.delay(100, 2_000);
         self.plan(delay, Event::Ask { client, life, node, sent });

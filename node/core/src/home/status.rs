@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::client::{ClientResponse, TableCoverage};
 use cortado_protocol::job::{JobState, JobStatus, Manifest, StageStatus, TableStatus};
-use cortado_protocol::{Coverage, Edge, JobId};
+use cortado_protocol::{Coverage, Edge, JobId, limits};
 
 use super::Phase;
 use crate::Core;
@@ -83,7 +83,9 @@ impl Core {
             ..TableStatus::default()
         };
         let edge = Edge::table(table);
-        for (_, source) in self.holdings.edge(job, edge).iter().flat_map(|held| held.sources()) {
+        let end = status.declared.unwrap_or(limits::NUMBERS);
+        let sources = self.holdings.edge(job, edge).into_iter().flat_map(|held| held.sources());
+        for (_, source) in sources.take_while(|(number, _)| *number < end) {
             status.batches += 1;
             status.rows += u64::from(source.rows);
             status.bytes += u64::from(source.bytes);
