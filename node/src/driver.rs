@@ -80,7 +80,7 @@ pub struct Driver {
     /// The engine's threads.
     pub workers: Workers,
     /// Members ever seen, this node included.
-    pub ever_seen: BTreeSet<NodeId>,
+    pub known: BTreeSet<NodeId>,
 }
 
 /// Why the driver ended.
@@ -208,7 +208,7 @@ impl Driver {
             .map(|m| (m.identity.id, m.identity.peer_addr()))
             .collect();
         self.peers.set_targets(targets);
-        Members::of(view, &mut self.ever_seen)
+        Members::of(view, &mut self.known)
     }
 }
 

@@ -109,8 +109,8 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         peer_port: peers.local_addr()?.port(),
         client_port: clients.local_addr()?.port(),
     };
-    let mut ever_seen: BTreeSet<_> = known.iter().map(|peer| peer.id).collect();
-    ever_seen.insert(settings.node);
+    let mut known_ids: BTreeSet<_> = known.iter().map(|peer| peer.id).collect();
+    known_ids.insert(settings.node);
     history.record(Happening::Started { generation });
     let config = GossipConfig {
         bind: bind(settings.gossip_port),
@@ -158,7 +158,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         log: committer.queue(),
         state: disk.state.clone(),
         workers,
-        ever_seen,
+        known: known_ids,
     };
     let ended = run_bounded(&mut driver, inputs, stop, &settings).await;
     drop(supervision);

@@ -285,7 +285,7 @@ impl Core {
             min_copies: config.min_copies,
             slots: config.slots,
             expected_nodes: config.expected_nodes,
-            formed: self.members.ever_seen >= usize::from(config.expected_nodes),
+            formed: self.members.known.len() >= usize::from(config.expected_nodes),
             members,
             supervisor: None,
             crash_looping: Vec::new(),

@@ -20,20 +20,21 @@ pub struct Members {
     pub reachable: Vec<NodeId>,
     /// All known members, for listings.
     pub views: Vec<MemberView>,
-    /// How many members were ever seen.
-    pub ever_seen: usize,
+    /// All members ever seen that are not gone for good, this node included, ordered by id. Members
+    /// that stopped count: they hold data, and may come back.
+    pub known: Vec<NodeId>,
 }
 
 impl Members {
     /// Nobody but this node.
     #[must_use]
     pub fn alone(me: NodeId) -> Self {
-        Self { version: 0, live: vec![me], reachable: vec![me], views: Vec::new(), ever_seen: 1 }
+        Self { version: 0, live: vec![me], reachable: vec![me], views: Vec::new(), known: vec![me] }
     }
 
-    /// What a view means to the core; `ever_seen` grows by whom it names.
+    /// What a view means to the core; `known` grows by the members it names.
     #[must_use]
-    pub fn of(view: &View, ever_seen: &mut BTreeSet<NodeId>) -> Self {
+    pub fn of(view: &View, known: &mut BTreeSet<NodeId>) -> Self {
         let state = |state| match state {
             MemberState::Alive => ShownState::Alive,
             MemberState::Draining => ShownState::Draining,
@@ -46,13 +47,13 @@ impl Members {
             generation: member.identity.generation,
             jobs: None,
         });
-        ever_seen.extend(view.members.iter().map(|member| member.identity.id));
+        known.extend(view.members.iter().map(|member| member.identity.id));
         Self {
             version: view.version,
             live: view.live(),
             reachable: view.reachable(),
             views: views.collect(),
-            ever_seen: ever_seen.len(),
+            known: known.iter().copied().collect(),
         }
     }
 

@@ -128,7 +128,7 @@ impl Core {
             let message = format!("job {job} was submitted before with another plan or file list");
             return self.answer(origin, error(ErrorKind::Conflict, message), Bytes::new());
         }
-        let (seen, expected) = (self.members.ever_seen, usize::from(self.config.expected_nodes));
+        let (seen, expected) = (self.members.known.len(), usize::from(self.config.expected_nodes));
         if seen < expected {
             let message = format!("the cluster is forming: {seen} of {expected} nodes seen");
             return self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());

@@ -124,7 +124,7 @@ impl Core {
 
     /// Members that there are, or should be.
     fn expected_members(&self) -> usize {
-        self.members.ever_seen.max(usize::from(self.config.expected_nodes))
+        self.members.known.len().max(usize::from(self.config.expected_nodes))
     }
 
     /// How many of them can't be reached.

@@ -66,8 +66,9 @@ impl Bench {
     /// These are there, of three.
     fn sees(&mut self, nodes: &[&str]) {
         let live: Vec<_> = nodes.iter().map(|name| node(name)).collect();
-        let (version, reachable, views, ever_seen) = (1, live.clone(), Vec::new(), 3);
-        self.input(Input::Members(Members { version, live, reachable, views, ever_seen }));
+        let known = ["a", "b", "c"].map(node).to_vec();
+        let (version, reachable, views) = (1, live.clone(), Vec::new());
+        self.input(Input::Members(Members { version, live, reachable, views, known }));
     }
 
     /// Links to and from a peer are made.
@@ -266,7 +267,10 @@ fn a_new_admission_node_lets_jobs_in_once_everybody_has_reported() {
             let mut live = [&[node("a")], others].concat();
             live.sort_unstable();
             let (reachable, views) = (live.clone(), Vec::new());
-            bench.input(Input::Members(Members { version, live, reachable, views, ever_seen: 3 }));
+            let mut known = [&[node("a"), *teller, *gone], others].concat();
+            known.sort_unstable();
+            known.dedup();
+            bench.input(Input::Members(Members { version, live, reachable, views, known }));
         };
         see(&mut bench, &[&rest[..], &[*gone]].concat());
         bench.input(Input::LinkUp(hello(teller.as_str(), 1)));

@@ -83,7 +83,8 @@ impl Bench {
     fn members(&mut self, live: &[&str], version: u64) {
         let live: Vec<_> = live.iter().map(|name| sample::node(name)).collect();
         let (reachable, views) = (live.clone(), Vec::new());
-        self.input(Input::Members(Members { version, live, reachable, views, ever_seen: 3 }));
+        let known = ["a", "b", "c"].map(sample::node).to_vec();
+        self.input(Input::Members(Members { version, live, reachable, views, known }));
     }
 
     fn input(&mut self, input: Input) {

@@ -53,7 +53,7 @@ impl World {
                 None => break,
                 Some(Output::Send { to, data, .. }) => self.send_datagram(node, to, data),
                 Some(Output::View(view)) => {
-                    let members = Members::of(&view, &mut self.nodes[node].ever_seen);
+                    let members = Members::of(&view, &mut self.nodes[node].known_ids);
                     self.dial_members(node, &members.views);
                     if let Some(process) = &mut self.nodes[node].process {
                         process.live.clone_from(&members.live);

@@ -42,7 +42,7 @@ pub(crate) struct SimNode {
     pub(crate) boot: u64,
     pub(crate) generation: Option<u64>,
     pub(crate) known: Vec<KnownPeer>,
-    pub(crate) ever_seen: BTreeSet<NodeId>,
+    pub(crate) known_ids: BTreeSet<NodeId>,
     pub(crate) tombstones: Vec<JobId>,
     /// The log on its disk, once it was opened.
     pub(crate) log_id: Option<LogId>,
@@ -90,7 +90,7 @@ impl SimNode {
             boot: 0,
             generation: None,
             known: Vec::new(),
-            ever_seen: BTreeSet::from([node_id(index)]),
+            known_ids: BTreeSet::from([node_id(index)]),
             tombstones: Vec::new(),
             log_id: None,
             clock_ms: 0,
