@@ -100,7 +100,12 @@ enum Phase {
 #[derive(Debug)]
 pub struct Election {
     me: NodeId,
+    /// Nodes that may lead, this one included.
     live: BTreeSet<NodeId>,
+    /// Nodes to be told who leads: also those that may not lead.
+    audience: BTreeSet<NodeId>,
+    /// This node may not lead: it only learns who does.
+    abstains: bool,
     leader: Option<NodeId>,
     term: u64,
     phase: Phase,
@@ -117,6 +122,8 @@ impl Election {
         Self {
             me,
             live: BTreeSet::new(),
+            audience: BTreeSet::new(),
+            abstains: false,
             leader: None,
             term: 0,
             phase: Phase::Settled,
@@ -128,15 +135,40 @@ impl Election {
 
     /// The nodes that may lead and be led now, this one included or not.
     pub fn set_view(&mut self, now: Duration, live: &[NodeId]) {
-        let live = live.iter().copied().chain([self.me]).collect();
-        let before = std::mem::replace(&mut self.live, live);
+        self.set_candidates(now, live, live, false);
+    }
+
+    /// The nodes that may lead, and all that may be led. A node that `abstains` may not lead itself:
+    /// it gives the lead up, and follows whoever claims it.
+    pub fn set_candidates(
+        &mut self,
+        now: Duration,
+        live: &[NodeId],
+        audience: &[NodeId],
+        abstains: bool,
+    ) {
+        let with_me = |nodes: &[NodeId]| nodes.iter().copied().chain([self.me]).collect();
+        let (live, audience) = (with_me(live), with_me(audience));
+        self.live = live;
+        let before = std::mem::replace(&mut self.audience, audience);
+        let returns = std::mem::replace(&mut self.abstains, abstains) && !abstains;
+        if abstains {
+            if self.leader.is_none_or(|leader| leader == self.me || !self.live.contains(&leader)) {
+                (self.leader, self.phase, self.deadline) = (None, Phase::Settled, None);
+            }
+            return self.report();
+        }
+        if returns {
+            self.elect(now);
+            return self.report();
+        }
         let usurped = self.leads() && self.higher().next().is_some();
         if usurped || self.leader.is_none_or(|leader| !self.live.contains(&leader)) {
             self.leader = None;
             self.elect(now);
         } else if self.leads() {
             // Whoever is new here does not know; to tell all, each time one comes, would be a storm.
-            let new: Vec<NodeId> = self.live.difference(&before).copied().collect();
+            let new: Vec<NodeId> = self.audience.difference(&before).copied().collect();
             let message = Message::Coordinator { term: self.term };
             new.into_iter().for_each(|to| self.send(to, message));
         }
@@ -145,12 +177,21 @@ impl Election {
 
     /// A message from a node, as its certificate names it. Anything may come twice or too late.
     pub fn handle(&mut self, now: Duration, from: NodeId, message: Message) {
-        let unknown = !self.live.contains(&from) || from == self.me;
+        let unknown = !self.audience.contains(&from) || from == self.me;
         if unknown || message.term() > self.term.saturating_add(LEAP) {
             return;
         }
+        if self.abstains {
+            if let Message::Coordinator { term } = message
+                && (term >= self.term || self.leader.is_none())
+            {
+                (self.leader, self.term) = (Some(from), term);
+            }
+            return self.report();
+        }
+        let may_lead = self.live.contains(&from);
         match message {
-            Message::Election { term } if from < self.me => {
+            Message::Election { term } if from < self.me || !may_lead => {
                 self.learn(term);
                 if self.leads() {
                     self.send(from, Message::Coordinator { term: self.term });
@@ -166,6 +207,7 @@ impl Election {
             }
             // Asked by a node that ought to lead us: its view is not ours yet.
             Message::Election { term } => self.learn(term),
+            Message::Answer { term } if !may_lead => self.learn(term),
             Message::Answer { term } => self.answered(now, from, term),
             Message::Coordinator { term } => self.claimed(now, from, term),
         }
@@ -232,7 +274,7 @@ impl Election {
     }
 
     fn claimed(&mut self, now: Duration, from: NodeId, term: u64) {
-        if from < self.me {
+        if from < self.me || !self.live.contains(&from) {
             // The lead is not its to take. The term is ours to learn.
             self.learn(term);
             if self.leads() {
@@ -282,7 +324,7 @@ impl Election {
         self.leader = Some(self.me);
         self.phase = Phase::Settled;
         self.deadline = Some(now + REPEAT);
-        let others = self.live.iter().filter(|id| **id != self.me);
+        let others = self.audience.iter().filter(|id| **id != self.me);
         let message = Message::Coordinator { term };
         self.outbox.extend(others.map(|to| Output::Send { to: *to, message }));
     }

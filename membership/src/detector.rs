@@ -453,7 +453,7 @@ impl Detector {
         }));
         members.sort_unstable_by_key(|member| member.identity.id);
         if members != self.view.members {
-            self.view = View { version: self.view.version + 1, members };
+            self.view = View { version: self.view.version + 1, members, ..View::default() };
             self.outbox.push_back(Output::View(self.view.clone()));
         }
         if news {

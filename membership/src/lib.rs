@@ -29,6 +29,8 @@
 
 pub mod bully;
 mod detector;
+mod health;
+mod hysteresis;
 mod identity;
 mod membership;
 pub mod ring;
@@ -38,6 +40,7 @@ mod view;
 
 pub use bully::Election;
 pub use detector::{Counters, Detector, DetectorConfig, Output, Profile};
+pub use hysteresis::Hysteresis;
 pub use identity::{Identity, KnownPeer, next_generation};
 pub use membership::{Effect, Lead, Membership};
 pub use supervisor::{

@@ -10,17 +10,24 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cortado_protocol::frame::{from_postcard, to_postcard};
+use cortado_protocol::health::Illness;
 use cortado_protocol::{NodeId, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::bully::{self, Election};
+use crate::health::{Report, Reports};
 use crate::trouble::{NAMED, Troubles};
-use crate::{Counters, Detector, DetectorConfig, Identity, KnownPeer, Output, Trouble, View};
+use crate::{
+    Counters, Detector, DetectorConfig, Identity, KnownPeer, Member, MemberState, Output, Trouble,
+    View,
+};
 
 /// First byte of the detector's datagrams.
 const SWIM: u8 = 0;
 /// First byte of the election's datagrams.
 const ELECTION: u8 = 1;
+/// First byte of reports of health.
+const HEALTH: u8 = 2;
 
 /// What the shell has to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +72,9 @@ pub struct Membership {
     outbox: VecDeque<Effect>,
     lead: Lead,
     troubles: Troubles,
+    reports: Reports,
+    /// What the owner was told: the detector's view and the reports of health.
+    shown: View,
     /// Datagrams of the election that could not be read.
     malformed: u64,
     left: bool,
@@ -86,6 +96,8 @@ impl Membership {
             outbox: VecDeque::new(),
             lead: Lead::default(),
             troubles: Troubles::default(),
+            reports: Reports::default(),
+            shown: View::default(),
             malformed: 0,
             left: false,
         };
@@ -104,8 +116,30 @@ impl Membership {
                     _ => self.malformed += 1,
                 }
             }
+            Some((&HEALTH, report)) if data.len() <= limits::GOSSIP_BYTES => {
+                match from_postcard::<Report>(report) {
+                    Ok(report) if report.is_sensible() => {
+                        if self.detector.view().get(from).is_some() {
+                            self.reports.hear(now, from, report);
+                        }
+                    }
+                    _ => self.malformed += 1,
+                }
+            }
             _ => self.malformed += 1,
         }
+        self.settle(now);
+    }
+
+    /// This node is ill, or not, as far as this cause goes. It is well again some seconds after.
+    pub fn set_ill(&mut self, now: Duration, illness: Illness, is_bad: bool) {
+        self.reports.set_ill(now, illness, is_bad);
+        self.settle(now);
+    }
+
+    /// This node has no working data link to these members.
+    pub fn set_unreached(&mut self, now: Duration, nodes: Vec<NodeId>) {
+        self.reports.set_unreached(now, nodes);
         self.settle(now);
     }
 
@@ -128,7 +162,12 @@ impl Membership {
         if self.left {
             return None;
         }
-        [self.detector.next_deadline(), self.election.next_deadline()].into_iter().flatten().min()
+        let deadlines = [
+            self.detector.next_deadline(),
+            self.election.next_deadline(),
+            self.reports.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The next thing to do. Drain it after every call of any other method.
@@ -163,7 +202,7 @@ impl Membership {
     /// The membership as of the last call.
     #[must_use]
     pub fn view(&self) -> &View {
-        self.detector.view()
+        &self.shown
     }
 
     /// Learns what this node's supervisor knows of nodes it had to revive. A leader tells the others
@@ -215,25 +254,21 @@ impl Membership {
         self.outbox.push_back(Effect::Leader(self.lead.clone()));
     }
 
-    /// Takes over what both have to say.
+    /// Takes over what detector, reports and election have to say.
     fn settle(&mut self, now: Duration) {
         while let Some(output) = self.detector.poll_output() {
             let output = match output {
                 Output::Send { to, node, data } => {
                     Output::Send { to, node, data: marked(SWIM, &data) }
                 }
-                Output::View(view) => {
-                    // Who drains still answers, and leads until it is gone.
-                    self.election.set_view(now, &view.reachable());
-                    if self.troubles.look(&view) {
-                        self.tell_lead(now);
-                    }
-                    Output::View(view)
-                }
+                // Shown below, with the reports of health.
+                Output::View(_) => continue,
                 other => other,
             };
             self.outbox.push_back(Effect::Membership(output));
         }
+        self.report_health(now);
+        self.show(now);
         while let Some(output) = self.election.poll_output() {
             match output {
                 bully::Output::Leader { leader, term } => {
@@ -243,6 +278,48 @@ impl Membership {
                 bully::Output::Send { to, message } => self.send(now, to, message),
             }
         }
+    }
+
+    /// Tells the members how this node is, if it is time.
+    fn report_health(&mut self, now: Duration) {
+        let Some(report) = self.reports.tick(now) else { return };
+        let data = marked(HEALTH, &to_postcard(&report));
+        let (view, me) = (self.detector.view(), self.detector.me().id);
+        for member in &view.members {
+            if member.state != MemberState::Down && member.identity.id != me {
+                let (to, node) = (member.identity.gossip_addr(), Some(member.identity.id));
+                let output = Output::Send { to, node, data: data.clone() };
+                self.outbox.push_back(Effect::Membership(output));
+            }
+        }
+    }
+
+    /// Shows the view if it differs from the one shown before.
+    fn show(&mut self, now: Duration) {
+        let me = self.detector.me().id;
+        let mut view = self.detector.view().clone();
+        self.reports.overlay(now, me, &mut view);
+        view.version = self.shown.version;
+        if view == self.shown {
+            return;
+        }
+        view.version += 1;
+        // Who drains still answers, and leads until it is gone. Who is ill does not lead.
+        let ill = |member: &&Member| matches!(member.state, MemberState::Ill(_));
+        let ill: Vec<_> = view.members.iter().filter(ill).map(|m| m.identity.id).collect();
+        let reachable = view.reachable();
+        let mut candidates = reachable.clone();
+        candidates.retain(|node| !ill.contains(node));
+        if candidates.is_empty() {
+            candidates.clone_from(&reachable);
+        }
+        let abstains = !candidates.contains(&me);
+        self.election.set_candidates(now, &candidates, &reachable, abstains);
+        if self.troubles.look(&view) {
+            self.tell_lead(now);
+        }
+        self.shown = view.clone();
+        self.outbox.push_back(Effect::Membership(Output::View(view)));
     }
 
     fn send(&mut self, now: Duration, node: NodeId, message: bully::Message) {

@@ -32,6 +32,8 @@ const JOIN: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a health check must fail before its node is called hung.
 const HUNG: Duration = Duration::from_secs(3);
+/// How long a node that answers may be ill, by its own word, before it is restarted.
+const ILL_FOR: Duration = Duration::from_secs(30);
 
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ struct Target {
     down: bool,
     phase: Phase,
     ill_since: Option<Duration>,
+    /// Since when it says itself that it is ill.
+    says_ill_since: Option<Duration>,
     budget: Budget,
     given_up: bool,
     /// What was said last about leaving it alone.
@@ -116,7 +120,16 @@ impl Supervisor {
             let target = self.targets.entry(id).or_insert_with(Target::new);
             target.member = true;
             target.down = member.state == MemberState::Down;
-            if !target.down {
+            if !matches!(member.state, MemberState::Ill(_)) {
+                target.says_ill_since = None;
+            } else if target.says_ill_since.is_none() {
+                target.says_ill_since = Some(now);
+            }
+            if let Some(since) = target.says_ill_since {
+                if target.phase == Phase::Idle {
+                    target.phase = Phase::Due(since + ILL_FOR);
+                }
+            } else if !target.down {
                 target.is_well();
             } else if target.phase == Phase::Idle {
                 let heard = member.identity.generation > 0;
@@ -164,7 +177,8 @@ impl Supervisor {
         let (leads, majority, reviver) = (self.leads, self.majority, self.reviver);
         let Some(target) = self.targets.get_mut(&node) else { return };
         let look_again = now + LOOK_AGAIN;
-        target.phase = if target.down { Phase::Due(look_again) } else { Phase::Idle };
+        let watched = target.down || target.says_ill_since.is_some();
+        target.phase = if watched { Phase::Due(look_again) } else { Phase::Idle };
         if !leads || !target.member || target.given_up {
             return;
         }
@@ -177,6 +191,7 @@ impl Supervisor {
             evidence,
             hung: target.ill_since.is_some_and(|since| since + HUNG <= now),
             reachable: !target.down,
+            ill_for_long: target.says_ill_since.is_some_and(|since| since + ILL_FOR <= now),
             majority,
             allowance: target.budget.allowance(now),
         };
@@ -185,6 +200,8 @@ impl Supervisor {
                 let kill = how == Decision::Restart;
                 target.phase = Phase::Busy;
                 (target.ill_since, target.told) = (None, None);
+                // It gets as long again.
+                target.says_ill_since = target.says_ill_since.map(|_| now);
                 let attempt = target.budget.spend(now) as u32;
                 let reviver = reviver.to_owned();
                 let what = Happening::Reviving { node, kill, attempt, reviver };
@@ -192,7 +209,7 @@ impl Supervisor {
             }
             Decision::Wait(at) => target.phase = Phase::Due(at),
             Decision::LeaveAlone(reason) => {
-                if target.down && target.told != Some(reason) {
+                if watched && target.told != Some(reason) {
                     target.told = Some(reason);
                     let reason = reason.to_string();
                     self.outbox.push_back(Step::Record(Happening::LeftAlone { node, reason }));
@@ -281,6 +298,7 @@ impl Target {
             down: false,
             phase: Phase::Idle,
             ill_since: None,
+            says_ill_since: None,
             budget: Budget::default(),
             given_up: false,
             told: None,

@@ -117,7 +117,7 @@ mod tests {
         let node = "node-1".parse().unwrap();
         let identity = Identity::addressee(node, "10.0.0.1:1".parse().unwrap());
         let state = if down { MemberState::Down } else { MemberState::Alive };
-        View { version: 1, members: vec![Member { identity, state }] }
+        View { version: 1, members: vec![Member { identity, state }], ..View::default() }
     }
 
     fn told(node: &str, revivals: u8, counts_for_s: u16, given_up: bool) -> Trouble {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cortado_protocol::NodeId;
 use cortado_protocol::event::Happening;
+use cortado_protocol::health::Ill;
 
 use crate::Identity;
 
@@ -16,6 +17,8 @@ pub enum MemberState {
     Draining,
     /// Did not answer, directly or through others. A hint, never a proof.
     Down,
+    /// Serves, but says that something is wrong with it: it is given no roles.
+    Ill(Ill),
 }
 
 /// A node of the cluster.
@@ -36,6 +39,8 @@ pub struct View {
     pub version: u64,
     /// All members, ordered by name. Nodes that left are not in it; nodes that crashed stay.
     pub members: Vec<Member>,
+    /// By whom members are not reached with data, as far as it was reported.
+    pub unreached: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
 impl View {
@@ -46,13 +51,13 @@ impl View {
         self.members.get(place)
     }
 
-    /// Nodes that may own something: alive and not draining. Ordered by name.
+    /// Nodes that may own something: alive, well and not draining. Ordered by name.
     #[must_use]
     pub fn live(&self) -> Vec<NodeId> {
         self.ids(|state| state == MemberState::Alive)
     }
 
-    /// Nodes that can be talked to: alive or draining. Ordered by name.
+    /// Nodes that can be talked to: alive, ill or draining. Ordered by name.
     #[must_use]
     pub fn reachable(&self) -> Vec<NodeId> {
         self.ids(|state| state != MemberState::Down)
@@ -82,6 +87,10 @@ impl View {
             let id = identity.id;
             match (before.remove(&id), state) {
                 (Some(before), now) if before == *now => {}
+                (Some(MemberState::Ill(_)), MemberState::Ill(_)) => {}
+                (_, MemberState::Ill(ill)) => {
+                    changes.push(Happening::MemberIll { node: id, ill: *ill });
+                }
                 (_, MemberState::Alive) => changes.push(Happening::MemberAlive(id)),
                 (_, MemberState::Draining) => changes.push(Happening::MemberDraining(id)),
                 (Some(_), MemberState::Down) => changes.push(Happening::MemberDown(id)),
@@ -111,7 +120,11 @@ mod tests {
                 ),
                 state: *state,
             };
-            View { version: 1, members: states.iter().enumerate().map(member).collect() }
+            View {
+                version: 1,
+                members: states.iter().enumerate().map(member).collect(),
+                ..View::default()
+            }
         };
         let id = |n: usize| format!("node-{n}").parse().unwrap();
         use MemberState::{Alive, Down, Draining};
@@ -145,7 +158,11 @@ mod tests {
             ),
             state: *state,
         };
-        let view = View { version: 1, members: states.iter().enumerate().map(member).collect() };
+        let view = View {
+            version: 1,
+            members: states.iter().enumerate().map(member).collect(),
+            ..View::default()
+        };
         let ids: Vec<NodeId> = view.members.iter().map(|m| m.identity.id).collect();
         assert_eq!(view.live(), ids[..1]);
         assert_eq!(view.reachable(), ids[..2]);

@@ -47,6 +47,16 @@ pub enum Disturbance {
     },
     /// The disk has no more free space than its reserve: it takes no batches.
     DiskFull,
+    /// No write and no sync of the disk returns.
+    DiskHang,
+    /// The node's event loop stands still. Its membership goes on.
+    LoopStall,
+    /// As [`Self::Cut`], for connections that carry data only: membership datagrams pass.
+    CutData(Vec<NodeId>),
+    /// As [`Self::Mute`], for data only.
+    MuteData(Vec<NodeId>),
+    /// As [`Self::Deaf`], for data only.
+    DeafData(Vec<NodeId>),
 }
 
 impl fmt::Display for Disturbance {
@@ -59,6 +69,11 @@ impl fmt::Display for Disturbance {
             Self::Delay { ms } => write!(f, "packets {ms} ms late"),
             Self::Loss { percent } => write!(f, "{percent} % of packets lost"),
             Self::DiskFull => write!(f, "disk full"),
+            Self::DiskHang => write!(f, "disk hangs"),
+            Self::LoopStall => write!(f, "event loop stands still"),
+            Self::CutData(nodes) => write!(f, "data cut off from {}", names(nodes)),
+            Self::MuteData(nodes) => write!(f, "data not heard by {}", names(nodes)),
+            Self::DeafData(nodes) => write!(f, "does not hear data of {}", names(nodes)),
         }
     }
 }
@@ -74,7 +89,12 @@ impl Order {
             Disturbance::Cut(_)
             | Disturbance::Mute(_)
             | Disturbance::Deaf(_)
-            | Disturbance::DiskFull => true,
+            | Disturbance::DiskFull
+            | Disturbance::DiskHang
+            | Disturbance::LoopStall
+            | Disturbance::CutData(_)
+            | Disturbance::MuteData(_)
+            | Disturbance::DeafData(_) => true,
         };
         sensible && *for_ms <= LONGEST_MS
     }

@@ -247,6 +247,8 @@ pub struct MemberView {
     pub generation: u64,
     /// Jobs whose records it holds; known of the answering node only.
     pub jobs: Option<u32>,
+    /// Why it is ill, for people.
+    pub reason: Option<String>,
 }
 
 /// How a member stands.
@@ -259,6 +261,8 @@ pub enum MemberState {
     Draining,
     /// It does not answer.
     Down,
+    /// It answers, but something is wrong with it: it has no roles until it is well again.
+    Ill,
 }
 
 /// Slot owners by the answering node's view, for jobs in general and moves in progress.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::NodeId;
 use crate::chaos::Disturbance;
+use crate::health::Ill;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +91,13 @@ pub enum Happening {
     },
     /// This node was asked to end all disturbances.
     Healed,
+    /// A member answers, but says that it is ill: its roles go to others.
+    MemberIll {
+        /// Who.
+        node: NodeId,
+        /// What is wrong.
+        ill: Ill,
+    },
 }
 
 impl Happening {
@@ -111,6 +119,7 @@ impl Happening {
             Self::CrashLooping { .. } => "crash_looping",
             Self::Disturbed { .. } => "disturbed",
             Self::Healed => "healed",
+            Self::MemberIll { .. } => "member_ill",
         }
     }
 
@@ -131,7 +140,8 @@ impl Happening {
             | Self::Reviving { node, .. }
             | Self::ReviveFailed { node, .. }
             | Self::LeftAlone { node, .. }
-            | Self::CrashLooping { node, .. } => Some(*node),
+            | Self::CrashLooping { node, .. }
+            | Self::MemberIll { node, .. } => Some(*node),
         }
     }
 }
@@ -160,6 +170,7 @@ impl fmt::Display for Happening {
                 write!(f, "disturbed on request: {what}, for {} s", f64::from(*for_ms) / 1e3)
             }
             Self::Healed => write!(f, "disturbed no more"),
+            Self::MemberIll { node, ill } => write!(f, "{node} is ill: {ill}"),
         }
     }
 }

@@ -25,6 +25,7 @@ mod coverage;
 pub mod entry;
 pub mod event;
 pub mod frame;
+pub mod health;
 mod id;
 pub mod job;
 pub mod limits;
@@ -38,7 +39,7 @@ pub use slot::{META_SLOT, Slot, SlotSet};
 
 /// Version of both protocols and of the log's record payloads. Nodes that differ in it refuse each
 /// other's streams with a clear error.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// ALPN of node-to-node connections that carry data.
 pub const ALPN_PEER: &[u8] = b"cortado-peer/1";

@@ -193,6 +193,8 @@ pub enum PeerMessage {
         /// Job and place.
         jobs: Vec<(JobId, u32)>,
     },
+    /// Nothing. Its acknowledgement shows that the receiver's data link and loop work.
+    Ping,
 }
 
 /// Why an entry was not taken.

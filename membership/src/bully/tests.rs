@@ -231,3 +231,49 @@ proptest! {
         prop_assert!(net.sent - sent <= 11 * 2 * count as u64, "{} messages", net.sent - sent);
     }
 }
+
+#[test]
+fn an_ill_leader_gives_the_lead_up_and_follows_until_it_is_well() {
+    let nodes: Vec<NodeId> = (1..=3).map(|n| format!("node-{n}").parse().unwrap()).collect();
+    let (well, ill) = (&nodes[..2], nodes[2]);
+    let mut elections: Vec<_> = nodes.iter().map(|node| Election::new(*node)).collect();
+    // Everybody leads or follows node-3.
+    let run = |elections: &mut Vec<Election>, now: Duration| {
+        for _ in 0..10 {
+            for from in 0..3 {
+                while let Some(output) = elections[from].poll_output() {
+                    if let Output::Send { to, message } = output {
+                        let to = nodes.iter().position(|node| *node == to).unwrap();
+                        elections[to].handle(now, nodes[from], message);
+                    }
+                }
+            }
+        }
+    };
+    let at = Duration::from_secs;
+    for election in &mut elections {
+        election.set_view(at(1), &nodes);
+    }
+    run(&mut elections, at(1));
+    assert!(elections.iter().all(|e| e.leader().map(|(leader, _)| leader) == Some(ill)));
+    // It falls ill; the others hear of it sooner than it does itself.
+    for n in [0, 1, 2] {
+        elections[n].set_candidates(at(2), well, &nodes, n == 2);
+        run(&mut elections, at(2));
+    }
+    for second in 3..20 {
+        elections.iter_mut().for_each(|election| election.tick(at(second)));
+        run(&mut elections, at(second));
+    }
+    let leaders: Vec<_> = elections.iter().map(|e| e.leader().map(|(leader, _)| leader)).collect();
+    assert_eq!(leaders, vec![Some(nodes[1]); 3]);
+    assert!(!elections[2].leads());
+    for election in &mut elections {
+        election.set_view(at(20), &nodes);
+    }
+    for second in 20..40 {
+        elections.iter_mut().for_each(|election| election.tick(at(second)));
+        run(&mut elections, at(second));
+    }
+    assert!(elections.iter().all(|e| e.leader().map(|(leader, _)| leader) == Some(ill)));
+}

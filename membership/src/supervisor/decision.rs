@@ -39,6 +39,8 @@ pub struct Facts {
     pub hung: bool,
     /// Whether the supervisor can reach it all the same.
     pub reachable: bool,
+    /// Whether it has said for long that it is ill.
+    pub ill_for_long: bool,
     /// Whether the supervisor reaches a majority of the known members.
     pub majority: bool,
     /// Whether it may be revived.
@@ -58,7 +60,7 @@ pub enum Reason {
     #[error("it runs and is starting")]
     Starting,
     /// Maybe it is this side that is cut off.
-    #[error("it hangs, but this node sees no majority of the members")]
+    #[error("it is ill, but this node sees no majority of the members")]
     Minority,
     /// It answers, so it is no business of the supervisor.
     #[error("it answers")]
@@ -85,7 +87,8 @@ pub enum Decision {
 
 /// Decides. What has *exited* is started by any supervisor, minority or not: to start is idempotent,
 /// and two who do it do no harm. What *runs* is ended only if its own health check has failed for a
-/// while and the supervisor sees a majority: a healthy node behind a cut must be left alone.
+/// while, or it has said itself for long that it is ill, and the supervisor sees a majority: a healthy
+/// node behind a cut must be left alone.
 /// `look_again` is when an ill node is looked at next.
 #[must_use]
 pub fn decide(facts: &Facts, look_again: Duration) -> Decision {
@@ -97,6 +100,13 @@ pub fn decide(facts: &Facts, look_again: Duration) -> Decision {
     match facts.evidence {
         Evidence::Exited => revive(Decision::Start),
         Evidence::Retired => Decision::LeaveAlone(Reason::Retired),
+        Evidence::Healthy | Evidence::Ill if facts.reachable && facts.ill_for_long => {
+            if facts.majority {
+                revive(Decision::Restart)
+            } else {
+                Decision::LeaveAlone(Reason::Minority)
+            }
+        }
         Evidence::Healthy => Decision::LeaveAlone(Reason::Healthy),
         Evidence::Starting => Decision::LeaveAlone(Reason::Starting),
         Evidence::Unknown => Decision::LeaveAlone(Reason::Unknown),
@@ -118,6 +128,7 @@ mod tests {
         evidence: Evidence::Exited,
         hung: true,
         reachable: false,
+        ill_for_long: false,
         majority: true,
         allowance: Allowance::Now,
     };
@@ -154,6 +165,22 @@ mod tests {
                 assert_eq!(touched, evidence == Evidence::Exited, "{facts:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_node_that_is_ill_for_long_is_restarted_by_a_majority_though_it_answers() {
+        for (evidence, ..) in TABLE {
+            for majority in [true, false] {
+                let facts =
+                    Facts { evidence, majority, reachable: true, ill_for_long: true, ..DOWN };
+                let runs = matches!(evidence, Evidence::Healthy | Evidence::Ill);
+                let restarts = decide(&facts, SOON) == Decision::Restart;
+                assert_eq!(restarts, runs && majority, "{facts:?}");
+            }
+        }
+        let facts = Facts { evidence: Evidence::Ill, reachable: true, ill_for_long: true, ..DOWN };
+        let never = Facts { allowance: Allowance::Never, ..facts };
+        assert_eq!(decide(&never, SOON), Decision::GiveUp, "within the same budget");
     }
 
     #[test]

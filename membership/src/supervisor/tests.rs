@@ -18,7 +18,7 @@ fn view(count: usize, down: &[usize]) -> View {
         },
         state: if down.contains(&n) { MemberState::Down } else { MemberState::Alive },
     };
-    View { version: 1, members: (1..=count).map(member).collect() }
+    View { version: 1, members: (1..=count).map(member).collect(), ..View::default() }
 }
 
 /// Node 5 of five, which leads.
@@ -241,4 +241,33 @@ fn who_leaves_while_it_is_looked_at_is_forgotten() {
     supervisor.inspected(s(2), id(4), Evidence::Exited);
     supervisor.tick(s(20));
     assert_eq!((steps(&mut supervisor), supervisor.next_deadline()), (vec![], None));
+}
+
+#[test]
+fn a_node_that_answers_but_is_ill_for_half_a_minute_is_restarted_once() {
+    let mut supervisor = leading();
+    let ill = |for_s| {
+        let mut view = view(5, &[]);
+        let illness = cortado_protocol::health::Illness::Disk;
+        view.members[1].state = MemberState::Ill(cortado_protocol::health::Ill { illness, for_s });
+        view
+    };
+    supervisor.set_view(s(10), &ill(2));
+    assert_eq!((deeds(&mut supervisor), supervisor.next_deadline()), (vec![], Some(s(40))));
+    // It says so again each second; one that is well in between begins anew.
+    supervisor.set_view(s(30), &view(5, &[]));
+    assert_eq!(supervisor.next_deadline(), None);
+    supervisor.set_view(s(31), &ill(2));
+    supervisor.tick(s(60));
+    assert_eq!(deeds(&mut supervisor), []);
+    supervisor.tick(s(61));
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(2))]);
+    supervisor.inspected(s(61), id(2), Evidence::Ill);
+    assert_eq!(deeds(&mut supervisor), [Step::Revive { node: id(2), kill: true }]);
+    supervisor.revived(s(62), id(2), Ok(()));
+    supervisor.set_view(s(63), &ill(3));
+    supervisor.tick(s(80));
+    assert_eq!(deeds(&mut supervisor), [], "it gets another half minute");
+    supervisor.set_view(s(81), &view(5, &[]));
+    assert_eq!(supervisor.next_deadline(), None);
 }
