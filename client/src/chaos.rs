@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::cluster::unexpected;
 use crate::{Cluster, Error};
 
-pub use fault::{Fault, Kind};
+pub use fault::{Fault, Kind, Way};
 use machines::Machines;
 pub use weather::{Act, Weather};
 

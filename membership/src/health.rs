@@ -45,7 +45,8 @@ impl Report {
 /// What a node knows about the health of the members.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
-    causes: BTreeMap<Illness, Hysteresis>,
+    /// What this node's own checks saw last, and the judgement by it.
+    causes: BTreeMap<Illness, (bool, Hysteresis)>,
     unreached: BTreeSet<NodeId>,
     heard: BTreeMap<NodeId, (Report, Duration)>,
     /// When this node's report is due; `None` while there is nothing to report.
@@ -56,8 +57,15 @@ pub(crate) struct Reports {
 impl Reports {
     /// This node is ill, or not: what its own checks see at `now`.
     pub(crate) fn set_ill(&mut self, now: Duration, illness: Illness, is_bad: bool) {
+        self.causes.entry(illness).or_default().0 = is_bad;
+        self.judge(now);
+    }
+
+    fn judge(&mut self, now: Duration) {
         let before = self.ill(now).map(|ill| ill.illness);
-        self.causes.entry(illness).or_default().update(now, is_bad);
+        for (is_bad, judged) in self.causes.values_mut() {
+            judged.update(now, *is_bad);
+        }
         if self.ill(now).map(|ill| ill.illness) != before {
             self.due = Some(now);
         }
@@ -74,7 +82,7 @@ impl Reports {
 
     /// What is wrong with this node.
     pub(crate) fn ill(&self, now: Duration) -> Option<Ill> {
-        self.causes.iter().find_map(|(illness, judged)| {
+        self.causes.iter().find_map(|(illness, (_, judged))| {
             let for_s = (now - judged.bad_since()?).as_secs().try_into().unwrap_or(u16::MAX);
             Some(Ill { illness: *illness, for_s })
         })
@@ -92,6 +100,7 @@ impl Reports {
     /// This node's report, if it is time to send it.
     pub(crate) fn tick(&mut self, now: Duration) -> Option<Report> {
         self.heard.retain(|_, (_, at)| now < *at + EXPIRES);
+        self.judge(now);
         if self.due.is_none_or(|due| now < due) {
             return None;
         }
@@ -173,9 +182,9 @@ mod tests {
         assert_eq!(shown(&reports, s(2)).live(), [node(2), node(3)]);
         reports.set_ill(s(3), Illness::Disk, false);
         assert_eq!(shown(&reports, s(3)).live().len(), 2, "not well for long enough");
-        reports.set_ill(s(8), Illness::Disk, false);
+        reports.tick(s(8));
         assert_eq!(shown(&reports, s(8)).live().len(), 3);
-        let mut farewells = 0;
+        let mut farewells = 1;
         while let Some(at) = reports.next_deadline() {
             let said = reports.tick(at).unwrap();
             assert!(said.is_empty());

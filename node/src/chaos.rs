@@ -3,7 +3,7 @@
 
 mod disk;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cortado_log::Storage;
@@ -16,13 +16,43 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::history::History;
-use disk::{FillableDisk, Filling};
+use disk::FaultyDisk;
+
+/// How often it is seen whether something goes on.
+const GO_ON_WITHIN: Duration = Duration::from_millis(20);
+
+/// Something that is on until a time. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Switch(Arc<Mutex<Option<Instant>>>);
+
+impl Switch {
+    /// On until then, or off.
+    pub fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Whether it is on now.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Blocks the thread while it is on.
+    pub fn block(&self) {
+        while self.is_on() {
+            std::thread::sleep(GO_ON_WITHIN);
+        }
+    }
+}
 
 /// What can be disturbed. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Chaos {
     network: NetworkFaults,
-    disk: Filling,
+    disk_full: Switch,
+    disk_hangs: Switch,
+    stall: Switch,
     reserve_bytes: u64,
 }
 
@@ -31,7 +61,13 @@ impl Chaos {
     /// its reserve is left.
     #[must_use]
     pub fn new(seed: u64, reserve_bytes: u64) -> Self {
-        Self { network: NetworkFaults::new(seed), disk: Filling::default(), reserve_bytes }
+        Self {
+            network: NetworkFaults::new(seed),
+            disk_full: Switch::default(),
+            disk_hangs: Switch::default(),
+            stall: Switch::default(),
+            reserve_bytes,
+        }
     }
 
     /// The network of the ports for peers and membership.
@@ -40,10 +76,17 @@ impl Chaos {
         &self.network
     }
 
-    /// A disk that can be filled.
+    /// A disk that can be filled, and that can hang.
     #[must_use]
     pub fn disk(&self, disk: Arc<dyn Storage>) -> Arc<dyn Storage> {
-        Arc::new(FillableDisk::new(disk, self.disk.clone(), self.reserve_bytes / 2))
+        let (full, hangs) = (self.disk_full.clone(), self.disk_hangs.clone());
+        Arc::new(FaultyDisk::new(disk, full, hangs, self.reserve_bytes / 2))
+    }
+
+    /// While it is on, the node's event loop stands still.
+    #[must_use]
+    pub fn stall(&self) -> &Switch {
+        &self.stall
     }
 
     /// Learns where the nodes are, until the membership ends.
@@ -53,8 +96,8 @@ impl Chaos {
             loop {
                 for member in &views.borrow_and_update().members {
                     let node = member.identity;
-                    network.locate(node.id, node.gossip_addr());
-                    network.locate(node.id, node.peer_addr());
+                    network.locate(node.id, node.gossip_addr(), false);
+                    network.locate(node.id, node.peer_addr(), true);
                 }
                 if views.changed().await.is_err() {
                     return;
@@ -66,14 +109,18 @@ impl Chaos {
     fn begin(&self, what: &Disturbance, duration: Duration) {
         let until = Instant::now() + duration;
         match what {
-            Disturbance::DiskFull => self.disk.fill(until),
+            Disturbance::DiskFull => self.disk_full.set(Some(until)),
+            Disturbance::DiskHang => self.disk_hangs.set(Some(until)),
+            Disturbance::LoopStall => self.stall.set(Some(until)),
             what => self.network.begin(what.clone(), until),
         }
     }
 
     fn heal(&self) {
         self.network.heal();
-        self.disk.heal();
+        for switch in [&self.disk_full, &self.disk_hangs, &self.stall] {
+            switch.set(None);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The driver: inputs into the core, effects out of it. It decides nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,17 +8,20 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use cortado_core::{Core, Effect, Input, Members, RecordRef};
 use cortado_log::{Append, AppendError, CommitQueue, Committed};
 use cortado_membership::{Lead, MemberState, View};
-use cortado_protocol::NodeId;
 use cortado_protocol::client::ClientResponse;
+use cortado_protocol::health::Illness;
+use cortado_protocol::{JobId, NodeId};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::watch;
 
+use crate::chaos::Switch;
 use crate::clients::{ClientEvent, Clients};
 use crate::disk::{ENTRY_RECORD, NodeState};
 use crate::gossip::Gossip;
 use crate::health::Ping;
 use crate::peers::{PeerEvent, Peers};
 use crate::refused::{self, Refused};
+use crate::watch::Beat;
 use crate::workers::{Done, Workers};
 
 /// Completions taken at once: one message per peer tells of all of them.
@@ -79,6 +82,14 @@ pub struct Driver {
     pub state: NodeState,
     /// The engine's threads.
     pub workers: Workers,
+    /// Shows that the loop turns.
+    pub beat: Beat,
+    /// Stalls the loop on request, for a node that can be disturbed.
+    pub stall: Option<Switch>,
+    /// Appends that found the log's queue full.
+    pub refused: Vec<u64>,
+    /// Jobs whose records may go, as soon as the log's queue has room.
+    pub forgotten: VecDeque<JobId>,
     /// Members ever seen, this node included.
     pub known: BTreeSet<NodeId>,
 }
@@ -110,6 +121,10 @@ impl Driver {
         let mut tick_at = tokio::time::Instant::now();
         loop {
             let mut next: Vec<Input> = Vec::with_capacity(1);
+            self.beat.turn();
+            if let Some(stall) = &self.stall {
+                stall.block();
+            }
             tokio::select! {
                 Some(event) = inputs.peers.recv() => next.push(from_peer(event)),
                 _ = inputs.log.recv_many(&mut committed, BATCH) => {
@@ -148,10 +163,31 @@ impl Driver {
             if refused.is_due(Instant::now()) {
                 refused.tell(Instant::now(), self.refused());
             }
-            for effect in effects.drain(..) {
-                if self.carry_out(effect) {
-                    return Ended::Drained;
+            loop {
+                for effect in effects.drain(..) {
+                    if self.carry_out(effect) {
+                        return Ended::Drained;
+                    }
                 }
+                if self.refused.is_empty() {
+                    break;
+                }
+                let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+                for ticket in self.refused.drain(..) {
+                    let input = Input::AppendRefused(ticket);
+                    core.handle(start.elapsed(), unix_ms(), input, &mut effects);
+                }
+            }
+            self.forget_some();
+        }
+    }
+
+    /// Hands jobs over to be forgotten, as far as the log's queue has room.
+    fn forget_some(&mut self) {
+        while let Some(job) = self.forgotten.pop_front() {
+            if self.log.try_forget(job.0).is_err_and(|refused| refused.full) {
+                self.forgotten.push_front(job);
+                return;
             }
         }
     }
@@ -171,11 +207,14 @@ impl Driver {
                 let (kind, payload, tag) = (ENTRY_RECORD, vec![bytes], ticket);
                 let (group, wall_ms) = (job.0, unix_ms());
                 let append = Append { kind, group, wall_ms, payload, reserved, tag };
-                // Closed only after it reported that the log failed, which ends the process.
-                let _ = self.log.append(append);
+                // Closed only after it reported that the log failed, which ends the process. A full
+                // queue is that of a disk that does not keep up: whoever asked tries again.
+                if self.log.try_append(append).is_err_and(|refused| refused.full) {
+                    self.refused.push(ticket);
+                }
             }
             Effect::Forget(job) => {
-                let _ = self.log.forget(job.0);
+                self.forgotten.push_back(job);
             }
             Effect::SaveTombstones(jobs) => {
                 if let Err(error) = self.state.save_tombstones(&jobs) {
@@ -194,6 +233,12 @@ impl Driver {
             }
             Effect::BatchReply(ticket, reply) => self.clients.batch_reply(ticket, &reply),
             Effect::Draining => self.gossip.set_draining(true),
+            Effect::Unreached { nodes, cut_off } => {
+                let health = self.gossip.health();
+                health.set_ill(Illness::Links, cut_off);
+                // Who is cut off itself does not accuse the others.
+                health.set_unreached(if cut_off { Vec::new() } else { nodes });
+            }
             Effect::Drained => return true,
         }
         false

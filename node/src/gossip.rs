@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use cortado_membership::{Counters, Identity, KnownPeer, Lead, Profile, Trouble, View};
+use cortado_protocol::NodeId;
+use cortado_protocol::health::Illness;
 use cortado_transport::{EndpointError, NetworkFaults, NodeTls, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -76,11 +78,31 @@ pub enum GossipError {
     Failed,
 }
 
+#[derive(Debug)]
 enum Command {
     Draining(bool),
     Leave(oneshot::Sender<()>),
     Stop,
     Troubles(Vec<Trouble>),
+    Ill(Illness, bool),
+    Unreached(Vec<NodeId>),
+}
+
+/// Tells the membership how this node is. Clones tell the same one.
+#[derive(Clone, Debug)]
+pub struct HealthReporter(mpsc::UnboundedSender<Command>);
+
+impl HealthReporter {
+    /// This node is ill, or not, as far as this cause goes.
+    pub fn set_ill(&self, illness: Illness, is_bad: bool) {
+        // If it has ended, the closed view channel tells.
+        let _ = self.0.send(Command::Ill(illness, is_bad));
+    }
+
+    /// No data link to these members works.
+    pub fn set_unreached(&self, nodes: Vec<NodeId>) {
+        let _ = self.0.send(Command::Unreached(nodes));
+    }
 }
 
 /// A running detector. Dropping it stops it without leaving: to the others it looks like a crash.
@@ -162,6 +184,12 @@ impl Gossip {
             // If it has ended, the closed view channel tells.
             let _ = commands.send(Command::Troubles(troubles));
         }
+    }
+
+    /// A way to tell the others how this node is.
+    #[must_use]
+    pub fn health(&self) -> HealthReporter {
+        HealthReporter(self.commands.clone())
     }
 
     /// Connections refused, by kind, and what was wrong with datagrams.

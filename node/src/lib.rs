@@ -16,4 +16,5 @@ mod refused;
 pub mod revive;
 pub mod start;
 pub mod supervision;
+pub mod watch;
 pub mod workers;

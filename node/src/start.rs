@@ -1,6 +1,6 @@
 //! Puts a node together, runs it, and takes it apart again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,7 @@ use crate::history::History;
 use crate::peers::{self, Peers, PeersConfig};
 use crate::revive;
 use crate::supervision::{Supervision, Surroundings};
+use crate::watch::{Beat, Watch};
 use crate::workers::Workers;
 
 /// Appends the log's thread may be behind before the driver waits for it.
@@ -125,6 +126,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         faults,
     };
     let gossip = Gossip::start(config, OnDisk(disk.state.clone()))?;
+    let stall = chaos.as_ref().map(|chaos| chaos.stall().clone());
     if let Some(chaos) = chaos {
         tracing::warn!("clients may disturb this node on purpose (--allow-chaos)");
         chaos.follow(gossip.views());
@@ -148,6 +150,9 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         stop: stop.clone(),
         pings: health.started(),
     };
+    let beat = Beat::new();
+    let watch = Watch::start(beat.clone(), committer.busy(), gossip.health())
+        .context("can't watch this node's health")?;
     let mut driver = Driver {
         core,
         leaders: gossip.leaders(),
@@ -158,10 +163,15 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         log: committer.queue(),
         state: disk.state.clone(),
         workers,
+        beat,
+        stall,
+        refused: Vec::new(),
+        forgotten: VecDeque::new(),
         known: known_ids,
     };
     let ended = run_bounded(&mut driver, inputs, stop, &settings).await;
     drop(supervision);
+    drop(watch);
     if ended != Ended::Deaf {
         // Before the others can see that it ends.
         reviver.retire(settings.node);

@@ -24,7 +24,8 @@ use tokio::sync::mpsc;
 pub struct NetworkFaults(Arc<Mutex<State>>);
 
 struct State {
-    nodes: HashMap<SocketAddr, NodeId>,
+    /// Whose address it is, and whether it is that of data.
+    nodes: HashMap<SocketAddr, (NodeId, bool)>,
     faults: Vec<Fault>,
     random: StdRng,
 }
@@ -53,9 +54,10 @@ impl NetworkFaults {
         Self(Arc::new(Mutex::new(State { nodes, faults, random: StdRng::seed_from_u64(seed) })))
     }
 
-    /// Says whose address this is. Packets of strangers are never cut off.
-    pub fn locate(&self, node: NodeId, address: SocketAddr) {
-        self.state().nodes.insert(address, node);
+    /// Says whose address this is, and whether connections with it carry data. Packets of strangers
+    /// are never cut off.
+    pub fn locate(&self, node: NodeId, address: SocketAddr, data: bool) {
+        self.state().nodes.insert(address, (node, data));
     }
 
     /// Disturbs the network until then, on top of what is wrong already. What concerns the disk is
@@ -76,7 +78,12 @@ impl NetworkFaults {
         for what in state.now() {
             match what {
                 Disturbance::Cut(nodes) | Disturbance::Mute(nodes)
-                    if node.is_some_and(|node| nodes.contains(&node)) =>
+                    if node.is_some_and(|(node, _)| nodes.contains(&node)) =>
+                {
+                    return Fate::Dropped;
+                }
+                Disturbance::CutData(nodes) | Disturbance::MuteData(nodes)
+                    if node.is_some_and(|(node, data)| data && nodes.contains(&node)) =>
                 {
                     return Fate::Dropped;
                 }
@@ -85,6 +92,11 @@ impl NetworkFaults {
                 Disturbance::Cut(_)
                 | Disturbance::Mute(_)
                 | Disturbance::Deaf(_)
+                | Disturbance::CutData(_)
+                | Disturbance::MuteData(_)
+                | Disturbance::DeafData(_)
+                | Disturbance::DiskHang
+                | Disturbance::LoopStall
                 | Disturbance::DiskFull => {}
             }
         }
@@ -97,9 +109,12 @@ impl NetworkFaults {
 
     fn hears(&self, from: SocketAddr) -> bool {
         let mut state = self.state();
-        let Some(node) = state.nodes.get(&from).copied() else { return true };
+        let Some((node, data)) = state.nodes.get(&from).copied() else { return true };
         !state.now().any(|what| match what {
             Disturbance::Cut(nodes) | Disturbance::Deaf(nodes) => nodes.contains(&node),
+            Disturbance::CutData(nodes) | Disturbance::DeafData(nodes) => {
+                data && nodes.contains(&node)
+            }
             _ => false,
         })
     }

@@ -22,11 +22,17 @@ pub enum Kind {
     Loss,
     /// A node's disk is full.
     DiskFull,
+    /// No write of a node's disk returns.
+    DiskHang,
+    /// A node's data connections are cut, while its membership goes on.
+    DataCut,
+    /// A node's event loop stands still, while its membership goes on.
+    LoopStall,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Kill,
         Self::Pause,
         Self::Partition,
@@ -34,6 +40,9 @@ impl Kind {
         Self::Delay,
         Self::Loss,
         Self::DiskFull,
+        Self::DiskHang,
+        Self::DataCut,
+        Self::LoopStall,
     ];
 
     /// Its name, as on the command line.
@@ -47,6 +56,9 @@ impl Kind {
             Self::Delay => "delay",
             Self::Loss => "loss",
             Self::DiskFull => "disk-full",
+            Self::DiskHang => "disk-hang",
+            Self::DataCut => "data-cut",
+            Self::LoopStall => "loop-stall",
         }
     }
 }
@@ -83,6 +95,28 @@ pub enum Fault {
     },
     /// These nodes' disks are full.
     DiskFull(Vec<NodeId>),
+    /// These nodes' disks hang.
+    DiskHang(Vec<NodeId>),
+    /// No data passes between a node and these others; membership datagrams do.
+    DataCut {
+        /// Who is cut off.
+        node: NodeId,
+        /// From whom.
+        others: Vec<NodeId>,
+        /// Which way, if only one.
+        way: Option<Way>,
+    },
+    /// These nodes' event loops stand still.
+    LoopStall(Vec<NodeId>),
+}
+
+/// One way of a node's traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Way {
+    /// What others send to it.
+    In,
+    /// What it sends to others.
+    Out,
 }
 
 impl Fault {
@@ -97,6 +131,9 @@ impl Fault {
             Self::Delay { .. } => Kind::Delay,
             Self::Loss { .. } => Kind::Loss,
             Self::DiskFull(_) => Kind::DiskFull,
+            Self::DiskHang(_) => Kind::DiskHang,
+            Self::DataCut { .. } => Kind::DataCut,
+            Self::LoopStall(_) => Kind::LoopStall,
         }
     }
 
@@ -104,12 +141,14 @@ impl Fault {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         match self {
-            Self::Kill(node) | Self::Pause(node) => vec![*node],
+            Self::Kill(node) | Self::Pause(node) | Self::DataCut { node, .. } => vec![*node],
             Self::Partition(groups) => groups.concat(),
             Self::Oneway { from, to } => vec![*from, *to],
-            Self::Delay { nodes, .. } | Self::Loss { nodes, .. } | Self::DiskFull(nodes) => {
-                nodes.clone()
-            }
+            Self::Delay { nodes, .. }
+            | Self::Loss { nodes, .. }
+            | Self::DiskFull(nodes)
+            | Self::DiskHang(nodes)
+            | Self::LoopStall(nodes) => nodes.clone(),
         }
     }
 
@@ -136,6 +175,18 @@ impl Fault {
             Self::Delay { nodes, ms } => all(nodes, Disturbance::Delay { ms: *ms }),
             Self::Loss { nodes, percent } => all(nodes, Disturbance::Loss { percent: *percent }),
             Self::DiskFull(nodes) => all(nodes, Disturbance::DiskFull),
+            Self::DiskHang(nodes) => all(nodes, Disturbance::DiskHang),
+            Self::LoopStall(nodes) => all(nodes, Disturbance::LoopStall),
+            Self::DataCut { node, others, way } => {
+                type With = fn(Vec<NodeId>) -> Disturbance;
+                let (mine, theirs): (With, With) = match way {
+                    None => (Disturbance::CutData, Disturbance::CutData),
+                    Some(Way::In) => (Disturbance::DeafData, Disturbance::MuteData),
+                    Some(Way::Out) => (Disturbance::MuteData, Disturbance::DeafData),
+                };
+                let theirs = others.iter().map(|other| (*other, theirs(vec![*node])));
+                [(*node, mine(others.clone()))].into_iter().chain(theirs).collect()
+            }
         }
     }
 }
@@ -154,6 +205,13 @@ impl fmt::Display for Fault {
             Self::Delay { nodes, ms } => write!(f, "delay {} --ms {ms}", names(nodes)),
             Self::Loss { nodes, percent } => write!(f, "loss {} --percent {percent}", names(nodes)),
             Self::DiskFull(nodes) => write!(f, "disk-full {}", names(nodes)),
+            Self::DiskHang(nodes) => write!(f, "disk-hang {}", names(nodes)),
+            Self::LoopStall(nodes) => write!(f, "loop-stall {}", names(nodes)),
+            Self::DataCut { node, way, .. } => match way {
+                None => write!(f, "data-cut {node}"),
+                Some(Way::In) => write!(f, "data-cut {node} --oneway in"),
+                Some(Way::Out) => write!(f, "data-cut {node} --oneway out"),
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cortado_protocol::NodeId;
 use tokio::time::Instant;
 
-use super::{Chaos, Fault, Kind};
+use super::{Chaos, Fault, Kind, Way};
 use crate::Error;
 use crate::generate::Random;
 
@@ -155,6 +155,15 @@ impl Plan {
                 Fault::Loss { nodes: vec![self.any()], percent }
             }
             Kind::DiskFull => Fault::DiskFull(vec![self.any()]),
+            Kind::DiskHang => Fault::DiskHang(vec![self.any()]),
+            Kind::LoopStall => Fault::LoopStall(vec![self.any()]),
+            Kind::DataCut => {
+                let node = self.any();
+                let others = self.nodes.iter().copied().filter(|other| *other != node).collect();
+                let ways = [None, Some(Way::In), Some(Way::Out)];
+                let way = ways[self.random.below(3) as usize];
+                Fault::DataCut { node, others, way }
+            }
         })
     }
 

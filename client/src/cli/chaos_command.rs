@@ -52,6 +52,16 @@ pub(super) async fn run(
         ChaosCommand::DiskFull { nodes, lasts } => {
             inflict(&chaos, Fault::DiskFull(nodes), lasts.time, output).await
         }
+        ChaosCommand::DiskHang { nodes, lasts } => {
+            inflict(&chaos, Fault::DiskHang(nodes), lasts.time, output).await
+        }
+        ChaosCommand::LoopStall { nodes, lasts } => {
+            inflict(&chaos, Fault::LoopStall(nodes), lasts.time, output).await
+        }
+        ChaosCommand::DataCut { node, oneway: way, lasts } => {
+            let others = chaos.nodes().into_iter().filter(|other| *other != node).collect();
+            inflict(&chaos, Fault::DataCut { node, others, way }, lasts.time, output).await
+        }
         ChaosCommand::Heal { nodes } => {
             let nodes = if nodes.is_empty() { chaos.nodes() } else { nodes };
             let silent = chaos.heal(&nodes).await?;

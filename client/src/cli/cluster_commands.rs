@@ -21,8 +21,9 @@ pub(super) async fn nodes(cluster: &Cluster, output: Output) -> Result<(), Error
             format!("\nstill forming: waits for {} nodes", view.expected_nodes)
         };
         format!(
-            "{}\n\ncluster {}, {} slots, fsync on {} of {}; seen by {}\nsupervisor: {supervisor}{formed}",
+            "{}\n{}\ncluster {}, {} slots, fsync on {} of {}; seen by {}\nsupervisor: {supervisor}{formed}",
             members_table(&view),
+            reasons(&view),
             view.cluster,
             view.slots,
             view.min_copies,
@@ -72,11 +73,18 @@ pub(super) fn members_table(view: &ClusterView) -> String {
     table(&["NODE", "STATE", "CLIENTS", "JOBS"], &[3], rows)
 }
 
+/// Why members are ill, a line each.
+fn reasons(view: &ClusterView) -> String {
+    let ill = view.members.iter().filter_map(|member| Some((member.id, member.reason.as_ref()?)));
+    ill.map(|(node, reason)| format!("{node} is ill: {reason}\n")).collect()
+}
+
 const fn state(state: MemberState) -> &'static str {
     match state {
         MemberState::Alive => "alive",
         MemberState::Draining => "draining",
         MemberState::Down => "down",
+        MemberState::Ill => "ill",
     }
 }
 
@@ -92,6 +100,7 @@ pub(super) fn cluster_json(view: &ClusterView) -> Value {
                 "client_addr": member.client_addr,
                 "generation": member.generation,
                 "jobs": member.jobs,
+                "reason": member.reason,
             })
         })
         .collect();

@@ -70,6 +70,10 @@ fn event_json(seen: &Seen) -> Value {
         Happening::ReviveFailed { reason, .. } | Happening::LeftAlone { reason, .. } => {
             put("reason", reason.as_str().into());
         }
+        Happening::MemberIll { ill, .. } => {
+            put("illness", json!(ill.illness));
+            put("reason", ill.to_string().into());
+        }
         Happening::CrashLooping { attempts, .. } => put("attempts", (*attempts).into()),
         Happening::Disturbed { for_ms, .. } => put("for_ms", (*for_ms).into()),
         Happening::MemberAlive(_)

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{
-    ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind, RingView,
+    ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind,
+    MemberState, RingView,
 };
 use cortado_protocol::job::JobStatus;
 use cortado_protocol::peer::PeerMessage;
@@ -52,6 +53,16 @@ pub(crate) struct Asks {
     questions: BTreeMap<u64, Question>,
     listings: BTreeMap<u64, Listing>,
     pub(crate) searches: BTreeMap<JobId, Search>,
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn names(nodes: &[NodeId]) -> String {
+    match nodes.split_last() {
+        Some((last, rest)) if !rest.is_empty() => {
+            format!("{} and {last}", NodeId::join(rest, ", "))
+        }
+        _ => NodeId::join(nodes, ""),
+    }
 }
 
 impl Asks {
@@ -272,10 +283,16 @@ impl Core {
 
     fn cluster_view(&self) -> ClusterView {
         let config = &self.config;
-        let mut members = self.members.views.clone();
+        let mut members = self.told.views.clone();
         for member in &mut members {
             if member.id == config.node {
                 member.jobs = Some(self.holdings.jobs().count() as u32);
+            }
+            let by = self.reach.unreached_by(config.node, &self.told, member.id);
+            let serves = self.members.live.contains(&member.id);
+            if member.state == MemberState::Alive && !serves && !by.is_empty() {
+                member.state = MemberState::Ill;
+                member.reason = Some(format!("{} can not reach its data port", names(&by)));
             }
         }
         ClusterView {

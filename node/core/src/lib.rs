@@ -18,6 +18,7 @@
 //! | `work` | when slots are complete, and closing their gaps |
 //! | `handoff` | what moves where after a change of view |
 //! | `admission` | which jobs may run |
+//! | `reach` | which members are passed over, because no data link to them works |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,6 +39,7 @@ mod job;
 pub mod link;
 mod mapper;
 mod placement;
+mod reach;
 mod replicate;
 mod request;
 mod search;
@@ -211,6 +213,14 @@ pub enum Effect {
     Drained,
     /// This node takes no new roles from now on: tell the members so.
     Draining,
+    /// Tell the members which of them this node does not reach with data, and whether that makes it
+    /// ill itself: it does not reach most of them.
+    Unreached {
+        /// Whom.
+        nodes: Vec<NodeId>,
+        /// Whether this node is the one that is cut off.
+        cut_off: bool,
+    },
 }
 
 /// The state machine. See the crate's documentation.
@@ -220,6 +230,10 @@ pub struct Core {
     /// When the first input came: this process's start.
     began: Option<Duration>,
     wall_ms: u64,
+    /// The members as the membership sees them.
+    told: Members,
+    reach: reach::Reach,
+    /// The members without those that can't be reached with data.
     members: Members,
     placement: placement::Placements,
     links: link::Links,
@@ -254,6 +268,8 @@ impl Core {
             now: Duration::ZERO,
             began: None,
             wall_ms: 0,
+            told: Members::alone(config.node),
+            reach: reach::Reach::default(),
             members: Members::alone(config.node),
             placement: placement::Placements::default(),
             links: link::Links::new(config.planted == Some(PlantedBug::ReuseNumbers)),
@@ -287,6 +303,7 @@ impl Core {
         if now > self.now + STALL {
             // Paused, or starved: the others may have gone on without this node.
             self.homes_not_fresh();
+            self.reach.forgive(now);
         }
         self.now = self.now.max(now);
         self.began.get_or_insert(now);
@@ -357,6 +374,7 @@ impl Core {
     }
 
     fn tick(&mut self) {
+        self.look_at_links();
         self.tick_replicator();
         self.tick_mapper();
         self.tick_asks();
@@ -366,7 +384,35 @@ impl Core {
         self.tick_admission();
     }
 
-    fn on_members(&mut self, members: Members) {
+    fn on_members(&mut self, told: Members) {
+        self.told = told;
+        self.take_members();
+        for (conn, hello) in self.links.take_early(&self.told.reachable) {
+            self.welcome(conn, &hello);
+        }
+    }
+
+    /// Tries idle links, and passes members over whose links do not work.
+    fn look_at_links(&mut self) {
+        let looked = self.reach.look(self.now, self.config.node, &self.told, &self.links);
+        for peer in looked.ping {
+            let ping = self.links.push(peer, PeerMessage::Ping, &[], false);
+            if let link::Pushed::Write(frame) = ping {
+                self.effects.push(Effect::Send(peer, frame));
+            }
+        }
+        if looked.news {
+            let (nodes, cut_off) = (self.reach.unreached(), self.reach.is_cut_off());
+            tracing::warn!(?nodes, cut_off, "data links that do not work");
+            self.effects.push(Effect::Unreached { nodes, cut_off });
+            self.take_members();
+        }
+    }
+
+    /// The members changed, or what this node thinks of them.
+    fn take_members(&mut self) {
+        let min_copies = usize::from(self.config.min_copies);
+        let members = self.reach.effective(self.config.node, &self.told, min_copies);
         let before = std::mem::replace(&mut self.members, members);
         self.placement.clear();
         for peer in &before.reachable {
@@ -388,16 +434,13 @@ impl Core {
         self.works_after_change();
         self.handoff_after_change();
         self.admission_after_change();
-        for (conn, hello) in self.links.take_early(&self.members.reachable) {
-            self.welcome(conn, &hello);
-        }
     }
 
     /// A peer may hear of this node before this node hears of it. What it said until then could not
     /// be answered, so it is not let speak yet.
     fn on_inbound(&mut self, conn: u64, hello: Hello) {
         self.on_identity(&hello);
-        if self.members.is_reachable(hello.node) {
+        if self.told.is_reachable(hello.node) {
             self.welcome(conn, &hello);
         } else {
             self.links.keep_early(conn, hello);
@@ -464,6 +507,8 @@ impl Core {
             PeerMessage::JobIs { job, admission } => self.on_job_is(job, admission, &tail),
             PeerMessage::Admit { jobs } => self.on_admit(from, jobs),
             PeerMessage::Admitted { jobs } => self.on_admitted(&jobs),
+            // Its acknowledgement is the answer.
+            PeerMessage::Ping => {}
         }
     }
 

@@ -127,6 +127,12 @@ impl Links {
         }
     }
 
+    /// Number of the first message that the peer has not acknowledged, if there is one.
+    #[must_use]
+    pub fn oldest_unacknowledged(&self, peer: NodeId) -> Option<u64> {
+        self.outbound.get(&peer)?.unacked.front().map(|(seq, _)| *seq)
+    }
+
     /// Whether messages reach the peer right now.
     #[must_use]
     pub fn is_up(&self, peer: NodeId) -> bool {

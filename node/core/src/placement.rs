@@ -23,13 +23,25 @@ pub struct Members {
     /// All members ever seen that are not gone for good, this node included, ordered by id. Members
     /// that stopped count: they hold data, and may come back.
     pub known: Vec<NodeId>,
+    /// Members that answer and say that they are ill, ordered by id.
+    pub ill: Vec<NodeId>,
+    /// By whom members are not reached with data, as far as it was reported.
+    pub unreached: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
 impl Members {
     /// Nobody but this node.
     #[must_use]
     pub fn alone(me: NodeId) -> Self {
-        Self { version: 0, live: vec![me], reachable: vec![me], views: Vec::new(), known: vec![me] }
+        Self {
+            version: 0,
+            live: vec![me],
+            reachable: vec![me],
+            views: Vec::new(),
+            known: vec![me],
+            ill: Vec::new(),
+            unreached: BTreeMap::new(),
+        }
     }
 
     /// What a view means to the core; `known` grows by the members it names.
@@ -39,6 +51,11 @@ impl Members {
             MemberState::Alive => ShownState::Alive,
             MemberState::Draining => ShownState::Draining,
             MemberState::Down => ShownState::Down,
+            MemberState::Ill(_) => ShownState::Ill,
+        };
+        let reason = |state| match state {
+            MemberState::Ill(ill) => Some(ill.to_string()),
+            _ => None,
         };
         let views = view.members.iter().map(|member| MemberView {
             id: member.identity.id,
@@ -46,14 +63,18 @@ impl Members {
             client_addr: member.identity.client_addr(),
             generation: member.identity.generation,
             jobs: None,
+            reason: reason(member.state),
         });
         known.extend(view.members.iter().map(|member| member.identity.id));
+        let ill = view.members.iter().filter(|m| matches!(m.state, MemberState::Ill(_)));
         Self {
             version: view.version,
             live: view.live(),
             reachable: view.reachable(),
             views: views.collect(),
             known: known.iter().copied().collect(),
+            ill: ill.map(|member| member.identity.id).collect(),
+            unreached: view.unreached.clone(),
         }
     }
 

@@ -67,8 +67,8 @@ impl Bench {
     fn sees(&mut self, nodes: &[&str]) {
         let live: Vec<_> = nodes.iter().map(|name| node(name)).collect();
         let known = ["a", "b", "c"].map(node).to_vec();
-        let (version, reachable, views) = (1, live.clone(), Vec::new());
-        self.input(Input::Members(Members { version, live, reachable, views, known }));
+        let (version, reachable, alone) = (1, live.clone(), Members::alone(node("a")));
+        self.input(Input::Members(Members { version, live, reachable, known, ..alone }));
     }
 
     /// Links to and from a peer are made.
@@ -266,11 +266,11 @@ fn a_new_admission_node_lets_jobs_in_once_everybody_has_reported() {
             version += 1;
             let mut live = [&[node("a")], others].concat();
             live.sort_unstable();
-            let (reachable, views) = (live.clone(), Vec::new());
+            let (reachable, alone) = (live.clone(), Members::alone(node("a")));
             let mut known = [&[node("a"), *teller, *gone], others].concat();
             known.sort_unstable();
             known.dedup();
-            bench.input(Input::Members(Members { version, live, reachable, views, known }));
+            bench.input(Input::Members(Members { version, live, reachable, known, ..alone }));
         };
         see(&mut bench, &[&rest[..], &[*gone]].concat());
         bench.input(Input::LinkUp(hello(teller.as_str(), 1)));

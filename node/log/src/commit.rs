@@ -5,7 +5,9 @@
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -71,6 +73,22 @@ enum Request<T> {
     Forget(u128),
 }
 
+/// Since when the committer has been at the group of requests it writes now. Clones tell the same.
+#[derive(Debug, Clone, Default)]
+pub struct Busy(Arc<Mutex<Option<Instant>>>);
+
+impl Busy {
+    /// How long the present group has taken so far; `None` while there is none.
+    #[must_use]
+    pub fn elapsed(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
 /// Sends requests to a [`Committer`]. Cheap to clone.
 pub struct CommitQueue<T>(SyncSender<Request<T>>);
 
@@ -100,6 +118,17 @@ impl<T> CommitQueue<T> {
         })
     }
 
+    /// Queues [`Log::forget`] if there is room; it happens after everything queued before is durable.
+    ///
+    /// # Errors
+    /// If the queue is full or the committer has stopped.
+    pub fn try_forget(&self, group: u128) -> Result<(), QueueClosed<u128>> {
+        self.0.try_send(Request::Forget(group)).map_err(|error| {
+            let full = matches!(error, TrySendError::Full(_));
+            QueueClosed { request: group, full }
+        })
+    }
+
     /// Queues [`Log::forget`]; it happens after everything queued before is durable.
     ///
     /// # Errors
@@ -119,6 +148,7 @@ fn closed<T>(request: Request<T>, full: bool) -> QueueClosed<Append<T>> {
 /// The thread that owns the log.
 pub struct Committer<T> {
     queue: CommitQueue<T>,
+    busy: Busy,
     thread: JoinHandle<Log>,
 }
 
@@ -134,10 +164,18 @@ impl<T: Send + 'static> Committer<T> {
         on_done: impl FnMut(Committed<T>) + Send + 'static,
     ) -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(queued.max(1));
-        let thread = std::thread::Builder::new()
-            .name("log-committer".to_owned())
-            .spawn(move || run(log, receiver, on_done))?;
-        Ok(Self { queue: CommitQueue(sender), thread })
+        let busy = Busy::default();
+        let thread = std::thread::Builder::new().name("log-committer".to_owned()).spawn({
+            let busy = busy.clone();
+            move || run(log, receiver, &busy, on_done)
+        })?;
+        Ok(Self { queue: CommitQueue(sender), busy, thread })
+    }
+
+    /// Tells for how long the disk has been at the present group.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.busy.clone()
     }
 
     /// A sender of requests.
@@ -159,10 +197,12 @@ impl<T: Send + 'static> Committer<T> {
 fn run<T>(
     mut log: Log,
     receiver: Receiver<Request<T>>,
+    busy: &Busy,
     mut on_done: impl FnMut(Committed<T>),
 ) -> Log {
     let mut group = Vec::new();
     while let Ok(first) = receiver.recv() {
+        busy.set(Some(Instant::now()));
         let mut next = Some(first);
         let mut bytes = 0;
         let mut forgotten = Vec::new();
@@ -190,6 +230,7 @@ fn run<T>(
             on_done(Committed::Poisoned(error));
             return log;
         }
+        busy.set(None);
     }
     log
 }

@@ -51,7 +51,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use commit::{Append, CommitQueue, Committed, Committer, QueueClosed};
+pub use commit::{Append, Busy, CommitQueue, Committed, Committer, QueueClosed};
 pub use error::{AppendError, OpenError, ReadError, StateError, SyncError};
 pub use file::{FileStorage, LockError};
 pub use format::{PAYLOAD_BYTES, RecordMeta, RecordRef};

@@ -123,6 +123,12 @@ impl Driver {
                     Some(Command::Troubles(troubles)) => {
                         self.membership.add_troubles(self.now(), &troubles);
                     }
+                    Some(Command::Ill(illness, is_bad)) => {
+                        self.membership.set_ill(self.now(), illness, is_bad);
+                    }
+                    Some(Command::Unreached(nodes)) => {
+                        self.membership.set_unreached(self.now(), nodes);
+                    }
                     Some(Command::Leave(said)) => {
                         self.membership.leave(self.now());
                         self.carry_out()?;

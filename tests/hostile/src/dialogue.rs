@@ -82,9 +82,9 @@ impl Bench {
 
     fn members(&mut self, live: &[&str], version: u64) {
         let live: Vec<_> = live.iter().map(|name| sample::node(name)).collect();
-        let (reachable, views) = (live.clone(), Vec::new());
+        let (reachable, alone) = (live.clone(), Members::alone(sample::node("a")));
         let known = ["a", "b", "c"].map(sample::node).to_vec();
-        self.input(Input::Members(Members { version, live, reachable, views, known }));
+        self.input(Input::Members(Members { version, live, reachable, known, ..alone }));
     }
 
     fn input(&mut self, input: Input) {

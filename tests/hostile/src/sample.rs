@@ -186,6 +186,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::JobIs { job, admission: Admission::Ended(error()) }),
         empty(PeerMessage::Admit { jobs: vec![(job, 1_000, false), (JobId(8), 2_000, true)] }),
         empty(PeerMessage::Admitted { jobs: vec![(job, 0), (JobId(8), 1)] }),
+        empty(PeerMessage::Ping),
     ]);
     let ask = |(id, request)| empty(PeerMessage::Ask { id, request });
     all.extend((0..).zip(requests()).map(ask));
@@ -233,6 +234,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         client_addr: "[::1]:7003".parse().expect("an address"),
         generation: 9,
         jobs: Some(1),
+        reason: Some("its disk".to_owned()),
     };
     let cluster = ClusterView {
         cluster: "c".to_owned(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cortado_core::Input;
-use cortado_membership::Output;
+use cortado_membership::{Effect, Output};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -215,8 +215,8 @@ impl World {
         }
         process.detector.leave(now);
         let mut farewells = Vec::new();
-        while let Some(output) = process.detector.poll_output() {
-            if let Output::Send { to, data, .. } = output {
+        while let Some(effect) = process.detector.poll_effect() {
+            if let Effect::Membership(Output::Send { to, data, .. }) = effect {
                 farewells.push((to, data));
             }
         }

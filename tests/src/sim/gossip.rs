@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use cortado_core::{Input, Members};
-use cortado_membership::Output;
+use cortado_membership::{Effect, Output};
+use cortado_protocol::NodeId;
+use cortado_protocol::health::Illness;
 use rand::RngExt;
 
 use super::event::Event;
@@ -46,13 +48,27 @@ impl World {
         self.plan_at(at, Event::Datagram { from, to, data });
     }
 
+    /// What a core thinks of its links goes to the others.
+    pub(super) fn unreached(&mut self, node: usize, nodes: Vec<NodeId>, cut_off: bool) {
+        let now = self.now;
+        if let Some(process) = &mut self.nodes[node].process {
+            process.detector.set_ill(now, Illness::Links, cut_off);
+            process.detector.set_unreached(now, if cut_off { Vec::new() } else { nodes });
+        }
+        self.carry_detector(node);
+    }
+
     pub(super) fn carry_detector(&mut self, node: usize) {
         loop {
             let Some(process) = &mut self.nodes[node].process else { return };
-            match process.detector.poll_output() {
+            let output = match process.detector.poll_effect() {
                 None => break,
-                Some(Output::Send { to, data, .. }) => self.send_datagram(node, to, data),
-                Some(Output::View(view)) => {
+                Some(Effect::Leader(_)) => continue,
+                Some(Effect::Membership(output)) => output,
+            };
+            match output {
+                Output::Send { to, data, .. } => self.send_datagram(node, to, data),
+                Output::View(view) => {
                     let members = Members::of(&view, &mut self.nodes[node].known_ids);
                     self.dial_members(node, &members.views);
                     if let Some(process) = &mut self.nodes[node].process {
@@ -60,10 +76,10 @@ impl World {
                     }
                     self.input(node, Input::Members(members));
                 }
-                Some(Output::Persist { generation }) => {
+                Output::Persist { generation } => {
                     self.nodes[node].generation = Some(generation);
                 }
-                Some(Output::Known(known)) => self.nodes[node].known = known,
+                Output::Known(known) => self.nodes[node].known = known,
             }
         }
         let boot = self.nodes[node].boot;

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use cortado_core::task::Records;
 use cortado_core::{Config, Core, RecordRef};
 use cortado_log::{Fate, Log, LogConfig, LogReader, MemStorage};
-use cortado_membership::{Detector, DetectorConfig, Identity, KnownPeer, Profile, next_generation};
+use cortado_membership::{
+    DetectorConfig, Identity, KnownPeer, Membership, Profile, next_generation,
+};
 use cortado_protocol::{JobId, LogId, NodeId};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -19,7 +21,8 @@ use super::disk::{Copy, copy_of};
 /// What a process has while it runs.
 pub(crate) struct Process {
     pub(crate) core: Core,
-    pub(crate) detector: Detector,
+    /// Detector, election and reports of health.
+    pub(crate) detector: Membership,
     pub(crate) log: Log,
     pub(crate) reader: LogReader,
     /// Appends that wait for the next sync.
@@ -142,7 +145,7 @@ impl SimNode {
         };
         let seeds = (0..count.min(2)).map(gossip_addr).collect();
         let detector_config = DetectorConfig { profile: Profile::Lan, seed: rng.random(), seeds };
-        let detector = Detector::new(detector_config, me, self.known.clone(), now, unix_ms);
+        let detector = Membership::new(detector_config, me, self.known.clone(), now, unix_ms);
         let reader = log.reader();
         self.process = Some(Process {
             core,

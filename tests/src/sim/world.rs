@@ -324,6 +324,7 @@ impl World {
                     self.batch_answer(node, client, reply);
                 }
             }
+            Effect::Unreached { nodes, cut_off } => self.unreached(node, nodes, cut_off),
             Effect::Draining => self.draining(node),
             Effect::Drained => self.leave(node),
         }

@@ -25,7 +25,7 @@ impl Pair {
             TokioRuntime.wrap_udp_socket(socket).unwrap()
         };
         let (faults, other) = (NetworkFaults::new(1), socket());
-        faults.locate(node, other.local_addr().unwrap());
+        faults.locate(node, other.local_addr().unwrap(), true);
         let disturbed = Arc::new(FaultySocket::new(socket(), faults.clone()));
         Self { disturbed, other, faults }
     }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use cortado_protocol::chaos::{LONGEST_DELAY_MS, LONGEST_MS};
 use cortado_protocol::{IdError, NodeId};
 
-use crate::chaos::Kind;
+use crate::chaos::{Kind, Way};
 
 /// `cortado chaos …`
 #[derive(Debug, Subcommand)]
@@ -73,6 +73,32 @@ pub(in crate::cli) enum ChaosCommand {
     /// Let nodes' disks be full
     DiskFull {
         /// Whose disks
+        #[arg(required = true, value_name = "NODE,NODE…", value_delimiter = ',')]
+        nodes: Vec<NodeId>,
+        #[command(flatten)]
+        lasts: Lasts,
+    },
+    /// Let nodes' disks hang: no write and no sync returns
+    DiskHang {
+        /// Whose disks
+        #[arg(required = true, value_name = "NODE,NODE…", value_delimiter = ',')]
+        nodes: Vec<NodeId>,
+        #[command(flatten)]
+        lasts: Lasts,
+    },
+    /// Let no data pass between a node and the others, while its membership goes on
+    DataCut {
+        /// Whose data port
+        node: NodeId,
+        /// Only what it gets, or only what it sends
+        #[arg(long, value_enum, value_name = "WAY")]
+        oneway: Option<Way>,
+        #[command(flatten)]
+        lasts: Lasts,
+    },
+    /// Let nodes' event loops stand still, while their membership goes on
+    LoopStall {
+        /// Whose loops
         #[arg(required = true, value_name = "NODE,NODE…", value_delimiter = ',')]
         nodes: Vec<NodeId>,
         #[command(flatten)]

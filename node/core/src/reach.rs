@@ -1,0 +1,254 @@
+//! Reach: to which members this node has a data link that works, and who takes roles by that.
+//!
+//! Owns what was seen of each link; promises that a member whose link does not answer is passed over
+//! after [`SILENT_AFTER`] and comes back only after it has answered for a while. Called by the router
+//! on each tick. Membership datagrams travel by another port, so a member can be alive by its word
+//! and useless: nothing that was sent to it is acknowledged (gray failure, Huang et al., HotOS 2017).
+//!
+//! A node that does not reach most of the others is the one that is cut off. It says so, and passes
+//! nobody over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cortado_membership::Hysteresis;
+use cortado_protocol::NodeId;
+
+use crate::link::Links;
+use crate::placement::Members;
+
+/// A link on which nothing was acknowledged for so long though something was sent, or that is not up
+/// for so long, does not work.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+/// How often a link on which nothing is under way is tried,
+const PING_EVERY: Duration = Duration::from_millis(500);
+/// as long as there are at most so many of them; else less often.
+const OFTEN_FOR: u32 = 8;
+
+struct Peer {
+    /// What was unacknowledged first when it was looked at last.
+    oldest: Option<u64>,
+    /// When it was last seen to work.
+    good_at: Duration,
+    pinged_at: Duration,
+    judged: Hysteresis,
+}
+
+/// The links to all members, judged.
+#[derive(Default)]
+pub(crate) struct Reach {
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+/// What a look at all links gave.
+pub(crate) struct Looked {
+    /// Whether somebody is judged otherwise than before.
+    pub(crate) news: bool,
+    /// Links on which nothing is under way: to be tried.
+    pub(crate) ping: Vec<NodeId>,
+}
+
+impl Reach {
+    /// Looks at the links to the members that answer.
+    pub(crate) fn look(
+        &mut self,
+        now: Duration,
+        me: NodeId,
+        members: &Members,
+        links: &Links,
+    ) -> Looked {
+        let others = members.reachable.iter().filter(|node| **node != me);
+        // Members that are down are not judged: the detector has done so.
+        self.peers.retain(|node, _| members.is_reachable(*node));
+        let every = PING_EVERY * (self.peers.len() as u32 / OFTEN_FOR).max(1);
+        let mut looked = Looked { news: false, ping: Vec::new() };
+        for node in others {
+            let fresh =
+                Peer { oldest: None, good_at: now, pinged_at: now, judged: Hysteresis::default() };
+            let peer = self.peers.entry(*node).or_insert(fresh);
+            let oldest = links.oldest_unacknowledged(*node);
+            let is_up = links.is_up(*node);
+            if is_up && (oldest.is_none() || oldest != peer.oldest) {
+                peer.good_at = now;
+            }
+            peer.oldest = oldest;
+            let before = peer.judged.is_bad();
+            let is_bad = now >= peer.good_at + SILENT_AFTER;
+            looked.news |= peer.judged.update(now, is_bad) != before;
+            if is_up && oldest.is_none() && now >= peer.pinged_at + every {
+                peer.pinged_at = now;
+                looked.ping.push(*node);
+            }
+        }
+        looked
+    }
+
+    /// This node stood still: that its peers did not answer meanwhile says nothing about them.
+    pub(crate) fn forgive(&mut self, now: Duration) {
+        self.peers.values_mut().for_each(|peer| peer.good_at = now);
+    }
+
+    /// Members to which no link works.
+    pub(crate) fn unreached(&self) -> Vec<NodeId> {
+        let bad = self.peers.iter().filter(|(_, peer)| peer.judged.is_bad());
+        bad.map(|(node, _)| *node).collect()
+    }
+
+    /// Whether this node does not reach most of the others, of at least two.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.peers.len() > 1 && 2 * self.unreached().len() > self.peers.len()
+    }
+
+    /// The members as the rest of the core sees them. Those that this node does not reach are not
+    /// there; roles are taken by those that are well by their own word and are reached by most others.
+    /// If too few are left for an acknowledgement, the ones that are ill take roles, too.
+    pub(crate) fn effective(&self, me: NodeId, told: &Members, min_copies: usize) -> Members {
+        let unreached = if self.is_cut_off() { Vec::new() } else { self.unreached() };
+        let mut members = told.clone();
+        members.reachable.retain(|node| !unreached.contains(node));
+        members.live.retain(|node| {
+            *node == me || !(unreached.contains(node) || is_unreached_by_most(told, *node))
+        });
+        if members.live.len() < min_copies {
+            members.live = [&told.live[..], &told.ill[..]].concat();
+            members.live.retain(|node| members.reachable.binary_search(node).is_ok());
+            members.live.sort_unstable();
+        }
+        members
+    }
+
+    /// Who does not reach a member, this node included.
+    pub(crate) fn unreached_by(&self, me: NodeId, told: &Members, node: NodeId) -> Vec<NodeId> {
+        let mut by = told.unreached.get(&node).cloned().unwrap_or_default();
+        if self.peers.get(&node).is_some_and(|peer| peer.judged.is_bad()) && !self.is_cut_off() {
+            by.push(me);
+        }
+        by.retain(|other| told.live.contains(other));
+        by.sort_unstable();
+        by.dedup();
+        by
+    }
+}
+
+/// Whether most of the other members that take roles say that they do not reach the node.
+fn is_unreached_by_most(told: &Members, node: NodeId) -> bool {
+    let Some(by) = told.unreached.get(&node) else { return false };
+    let others = told.live.iter().filter(|other| **other != node);
+    let (say, all) =
+        others.fold((0, 0), |(say, all), other| (say + usize::from(by.contains(other)), all + 1));
+    all > 1 && 2 * say > all
+}
+
+#[cfg(test)]
+mod tests {
+    use cortado_protocol::LogId;
+    use cortado_protocol::peer::{Hello, PeerMessage};
+
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn members(names: &[&str]) -> Members {
+        let live: Vec<_> = names.iter().map(|name| node(name)).collect();
+        Members { reachable: live.clone(), live, ..Members::alone(node("a")) }
+    }
+
+    fn linked(names: &[&str]) -> Links {
+        let mut links = Links::default();
+        for name in names {
+            links.up(node(name), 0);
+        }
+        links
+    }
+
+    fn hello(name: &str) -> Hello {
+        let (version, cluster) = (1, "c".to_owned());
+        Hello { version, cluster, node: node(name), boot: 1, log: LogId(1), seq: 0 }
+    }
+
+    const ALL: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+    /// Looks every half second; pings are sent, and acknowledged by all but some.
+    fn pass(reach: &mut Reach, links: &mut Links, from: u64, to: u64, silent: &[&str]) {
+        for at in (from..to).step_by(500) {
+            let looked = reach.look(ms(at), node("a"), &members(&ALL), links);
+            for peer in looked.ping {
+                links.push(peer, PeerMessage::Ping, b"", false);
+            }
+            for name in ["b", "c", "d", "e"].iter().filter(|name| !silent.contains(name)) {
+                links.acked(node(name), u64::MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn a_silent_link_is_noticed_within_three_seconds_and_trusted_again_after_five() {
+        let (mut reach, mut links) = (Reach::default(), linked(&ALL[1..]));
+        pass(&mut reach, &mut links, 0, 10_000, &[]);
+        assert_eq!(reach.unreached(), []);
+        pass(&mut reach, &mut links, 10_000, 13_001, &["c"]);
+        assert_eq!(reach.unreached(), [node("c")]);
+        let told = members(&ALL);
+        let seen = reach.effective(node("a"), &told, 2);
+        assert_eq!(seen.live, members(&["a", "b", "d", "e"]).live);
+        assert_eq!(seen.reachable, seen.live);
+        assert_eq!(reach.unreached_by(node("a"), &told, node("c")), [node("a")]);
+        pass(&mut reach, &mut links, 13_500, 18_000, &[]);
+        assert_eq!(reach.unreached(), [node("c")], "not for long enough");
+        pass(&mut reach, &mut links, 18_000, 20_000, &[]);
+        assert_eq!(reach.unreached(), []);
+    }
+
+    #[test]
+    fn a_link_that_is_not_made_is_noticed() {
+        let (mut reach, mut links) = (Reach::default(), linked(&["b", "d", "e"]));
+        pass(&mut reach, &mut links, 0, 2_500, &[]);
+        assert_eq!(reach.unreached(), [node("c")]);
+        links.accept(1, &hello("c"));
+        pass(&mut reach, &mut links, 2_500, 20_000, &[]);
+        assert_eq!(reach.unreached(), [node("c")], "what it says does not show that it hears");
+    }
+
+    #[test]
+    fn who_reaches_nobody_is_cut_off_and_passes_nobody_over() {
+        let (mut reach, mut links) = (Reach::default(), linked(&ALL[1..]));
+        pass(&mut reach, &mut links, 0, 4_000, &["b", "c", "d"]);
+        assert!(reach.is_cut_off());
+        assert_eq!(reach.effective(node("a"), &members(&ALL), 2), members(&ALL));
+    }
+
+    #[test]
+    fn own_stalls_condemn_nobody() {
+        let (mut reach, mut links) = (Reach::default(), linked(&ALL[1..]));
+        pass(&mut reach, &mut links, 0, 1_000, &["c"]);
+        reach.forgive(ms(60_000));
+        pass(&mut reach, &mut links, 60_000, 61_500, &["c"]);
+        assert_eq!(reach.unreached(), []);
+    }
+
+    #[test]
+    fn who_most_others_do_not_reach_is_passed_over() {
+        let reach = Reach::default();
+        let mut told = members(&ALL);
+        told.unreached.insert(node("c"), vec![node("b"), node("d")]);
+        assert_eq!(reach.effective(node("a"), &told, 2).live, told.live, "two of four");
+        told.unreached.insert(node("c"), vec![node("b"), node("d"), node("e")]);
+        assert_eq!(reach.effective(node("a"), &told, 2).live.len(), 4);
+        assert_eq!(reach.unreached_by(node("a"), &told, node("c")).len(), 3);
+    }
+
+    #[test]
+    fn if_too_few_are_well_the_ill_ones_take_roles() {
+        let reach = Reach::default();
+        let mut told = members(&ALL);
+        told.live = vec![node("a")];
+        told.ill = ALL[1..].iter().map(|name| node(name)).collect();
+        assert_eq!(reach.effective(node("a"), &told, 2).live, members(&ALL).live);
+    }
+}
