@@ -401,9 +401,9 @@ impl Core {
                 self.effects.push(Effect::Send(peer, frame));
             }
         }
-        if looked.news {
-            let (nodes, cut_off) = (self.reach.unreached(), self.reach.is_cut_off());
-            tracing::warn!(?nodes, cut_off, "data links that do not work");
+        // A member that is down is judged no more, which may change the judgement, too.
+        if let Some((nodes, cut_off)) = looked.news {
+            tracing::info!(?nodes, cut_off, "other data links work or fail");
             self.effects.push(Effect::Unreached { nodes, cut_off });
             self.take_members();
         }

@@ -38,12 +38,14 @@ struct Peer {
 #[derive(Default)]
 pub(crate) struct Reach {
     peers: BTreeMap<NodeId, Peer>,
+    /// Whom no link reached, and whether this node was cut off, as told last.
+    told: (Vec<NodeId>, bool),
 }
 
 /// What a look at all links gave.
 pub(crate) struct Looked {
-    /// Whether somebody is judged otherwise than before.
-    pub(crate) news: bool,
+    /// Whom no link reaches, and whether this node is cut off, if that is news.
+    pub(crate) news: Option<(Vec<NodeId>, bool)>,
     /// Links on which nothing is under way: to be tried.
     pub(crate) ping: Vec<NodeId>,
 }
@@ -61,7 +63,7 @@ impl Reach {
         // Members that are down are not judged: the detector has done so.
         self.peers.retain(|node, _| members.is_reachable(*node));
         let every = PING_EVERY * (self.peers.len() as u32 / OFTEN_FOR).max(1);
-        let mut looked = Looked { news: false, ping: Vec::new() };
+        let mut looked = Looked { news: None, ping: Vec::new() };
         for node in others {
             let fresh =
                 Peer { oldest: None, good_at: now, pinged_at: now, judged: Hysteresis::default() };
@@ -72,13 +74,16 @@ impl Reach {
                 peer.good_at = now;
             }
             peer.oldest = oldest;
-            let before = peer.judged.is_bad();
-            let is_bad = now >= peer.good_at + SILENT_AFTER;
-            looked.news |= peer.judged.update(now, is_bad) != before;
+            peer.judged.update(now, now >= peer.good_at + SILENT_AFTER);
             if is_up && oldest.is_none() && now >= peer.pinged_at + every {
                 peer.pinged_at = now;
                 looked.ping.push(*node);
             }
+        }
+        let told = (self.unreached(), self.is_cut_off());
+        if self.told != told {
+            self.told.clone_from(&told);
+            looked.news = Some(told);
         }
         looked
     }
