@@ -216,7 +216,8 @@ impl Cluster {
                 if left.is_zero() || (heard && !at_once) {
                     break;
                 }
-                if at_once && !self.is_awake(addr, left).await {
+                let asks_view = matches!(request, ClientRequest::Cluster);
+                if at_once && !self.is_awake(addr, left, asks_view).await {
                     turns.push_back((addr, false));
                     continue;
                 }
@@ -290,10 +291,16 @@ impl Cluster {
         self.connections.drop(addr);
     }
 
-    /// Whether there is a connection to the node, or it takes one at once.
-    async fn is_awake(&self, addr: SocketAddr, left: Duration) -> bool {
+    /// Whether there is a connection to the node, or it takes one at once. A node that has not
+    /// answered before must also say what it sees: one whose loop stands still takes connections, too.
+    async fn is_awake(&self, addr: SocketAddr, left: Duration, asks_view: bool) -> bool {
         let dial = self.connections.get(addr);
-        matches!(tokio::time::timeout(HEAD_START.min(left), dial).await, Ok(Ok(_)))
+        if !matches!(tokio::time::timeout(HEAD_START.min(left), dial).await, Ok(Ok(_))) {
+            return false;
+        }
+        asks_view
+            || self.known().last == Some(addr)
+            || self.ask(addr, &ClientRequest::Cluster, VIEW_TIMEOUT.min(left)).await.is_ok()
     }
 
     /// What to say when the cluster was silent for too long.
@@ -313,7 +320,11 @@ impl Cluster {
             let known = self.known();
             candidates.extend(known.last);
             let mut members: Vec<_> = known.view.iter().flat_map(|view| &view.members).collect();
-            members.sort_by_key(|member| member.state == MemberState::Down);
+            members.sort_by_key(|member| match member.state {
+                MemberState::Alive | MemberState::Draining => 0,
+                MemberState::Ill => 1,
+                MemberState::Down => 2,
+            });
             candidates.extend(members.into_iter().map(|member| member.client_addr));
         }
         for seed in &self.seeds {

@@ -20,6 +20,8 @@ const REPEAT: Duration = Duration::from_secs(1);
 const EXPIRES: Duration = Duration::from_secs(5);
 /// How often "nothing to report" is said, since datagrams get lost.
 const FAREWELLS: u8 = 3;
+/// How long a cause is there before it is judged to be one.
+const JUDGED_AFTER: Duration = Duration::from_secs(2);
 /// Nodes named in one report: fits a datagram, however long their names are.
 const NAMED: usize = 32;
 
@@ -83,7 +85,8 @@ impl Reports {
     /// What is wrong with this node.
     pub(crate) fn ill(&self, now: Duration) -> Option<Ill> {
         self.causes.iter().find_map(|(illness, (_, judged))| {
-            let for_s = (now - judged.bad_since()?).as_secs().try_into().unwrap_or(u16::MAX);
+            let for_s =
+                (now + JUDGED_AFTER - judged.bad_since()?).as_secs().try_into().unwrap_or(u16::MAX);
             Some(Ill { illness: *illness, for_s })
         })
     }
@@ -176,14 +179,14 @@ mod tests {
         reports.set_ill(s(1), Illness::Disk, true);
         assert_eq!(reports.next_deadline(), Some(s(1)));
         let said = reports.tick(s(1)).unwrap();
-        assert_eq!(said.ill, Some(Ill { illness: Illness::Disk, for_s: 0 }));
+        assert_eq!(said.ill, Some(Ill { illness: Illness::Disk, for_s: 2 }));
         assert_eq!(reports.tick(s(1)), None);
-        assert_eq!(reports.tick(s(2)).unwrap().ill.unwrap().for_s, 1);
+        assert_eq!(reports.tick(s(2)).unwrap().ill.unwrap().for_s, 3);
         assert_eq!(shown(&reports, s(2)).live(), [node(2), node(3)]);
         reports.set_ill(s(3), Illness::Disk, false);
         assert_eq!(shown(&reports, s(3)).live().len(), 2, "not well for long enough");
-        reports.tick(s(8));
-        assert_eq!(shown(&reports, s(8)).live().len(), 3);
+        reports.tick(s(6));
+        assert_eq!(shown(&reports, s(6)).live().len(), 3);
         let mut farewells = 1;
         while let Some(at) = reports.next_deadline() {
             let said = reports.tick(at).unwrap();

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 /// How long something must be good before it is judged so.
-const HOLD: Duration = Duration::from_secs(5);
+const HOLD: Duration = Duration::from_secs(3);
 /// The longest such time, for what turns bad again and again.
-const LONGEST_HOLD: Duration = Duration::from_secs(60);
+const LONGEST_HOLD: Duration = Duration::from_secs(12);
 /// What turns bad again within this time of being judged good is held for longer.
-const RELAPSE: Duration = Duration::from_secs(60);
+const RELAPSE: Duration = Duration::from_secs(30);
 
 /// Follows one thing that can be bad. Sans-IO: time is an argument.
 ///
@@ -18,7 +18,7 @@ const RELAPSE: Duration = Duration::from_secs(60);
 /// let mut disk = Hysteresis::default();
 /// assert!(disk.update(Duration::from_secs(1), true));
 /// assert!(disk.update(Duration::from_secs(2), false), "not for long enough");
-/// assert!(!disk.update(Duration::from_secs(7), false));
+/// assert!(!disk.update(Duration::from_secs(5), false));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hysteresis {
@@ -77,16 +77,16 @@ mod tests {
         assert!(judged.update(s(2), false));
         assert!(judged.update(s(4), true));
         assert!(judged.update(s(5), false));
-        assert!(judged.update(s(9), false));
-        assert!(!judged.update(s(10), false));
+        assert!(judged.update(s(7), false));
+        assert!(!judged.update(s(8), false));
         assert_eq!(judged.bad_since(), None);
     }
 
     #[test]
-    fn a_relapse_is_held_for_twice_as_long_up_to_a_minute() {
+    fn a_relapse_is_held_for_twice_as_long_up_to_a_limit() {
         let mut judged = Hysteresis::default();
         let mut now = s(0);
-        for hold in [5, 10, 20, 40, 60, 60] {
+        for hold in [3, 6, 12, 12] {
             assert!(judged.update(now, true));
             assert!(judged.update(now, false));
             assert!(judged.update(now + s(hold) - Duration::from_millis(1), false));
@@ -97,6 +97,6 @@ mod tests {
         now += s(120);
         assert!(judged.update(now, true));
         assert!(judged.update(now, false));
-        assert!(!judged.update(now + s(5), false), "long ago is forgotten");
+        assert!(!judged.update(now + s(3), false), "long ago is forgotten");
     }
 }
