@@ -12,6 +12,7 @@ mod local_command;
 mod log_command;
 mod output;
 mod progress_bar;
+mod rejects;
 mod run_commands;
 
 use std::io::IsTerminal;

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::Error;
+
 /// Writes a file under a temporary name, then renames it. A `secret` one is readable by its owner
 /// alone from its first byte on.
 ///
@@ -28,10 +30,45 @@ pub(crate) fn write(path: &Path, bytes: &[u8], secret: bool) -> io::Result<()> {
     written
 }
 
+/// Makes a folder, if it is not there, and sees that a file can be written in it.
+///
+/// # Errors
+/// [`Error::BadInput`] with what to do, if not.
+pub(crate) fn check_folder(folder: &Path) -> Result<(), Error> {
+    let probe = temporary(&folder.join("probe"));
+    let written = fs::create_dir_all(folder).and_then(|()| {
+        let written = File::create(&probe).and_then(|mut file| file.write_all(b"probe"));
+        let _ = fs::remove_file(&probe);
+        written
+    });
+    written.map_err(|source| {
+        let folder = folder.display();
+        Error::BadInput(format!("can't write results to {folder}: {source}; choose another --out"))
+    })
+}
+
 /// The name a file has while it is written.
 #[must_use]
 pub(crate) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_for_results_is_made_and_left_empty_and_a_file_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("new/folder");
+        check_folder(&folder).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        let file = root.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let error = check_folder(&file).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("choose another --out"), "{error}");
+    }
 }

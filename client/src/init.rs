@@ -1,6 +1,7 @@
 //! What a cluster on other hosts or in containers is made of: both authorities, a folder for each node
 //! (configuration and certificate), and the profile for clients. Nothing is started.
 
+mod host;
 mod owner;
 
 use std::fs;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::authorities::{Authorities, NodeFiles, internal};
 use crate::local::Durability;
 use crate::{Error, Timing};
+use host::{Host, check_different};
 
 /// Ports of every node: each has an address of its own.
 const GOSSIP_PORT: u16 = 7400;
@@ -87,6 +89,9 @@ struct NodeConfig<'a> {
 /// work.
 pub fn init(dir: &Path, options: &Options) -> Result<Made, Error> {
     check(options)?;
+    let hosts =
+        options.hosts.iter().map(|host| Host::parse(host)).collect::<Result<Vec<_>, _>>()?;
+    check_different(&hosts)?;
     let nodes: Vec<_> = (1..=options.hosts.len()).map(node_name).collect();
     if options.once && is_made(dir, options)? {
         return Ok(Made { nodes, before: true });
@@ -95,17 +100,19 @@ pub fn init(dir: &Path, options: &Options) -> Result<Made, Error> {
     fs::create_dir_all(dir).map_err(|source| Error::io("create", dir, source))?;
     let authorities = Authorities::make(&dir.join(Authorities::FOLDER), &options.cluster)?;
 
-    let join: Vec<_> = options.hosts.iter().map(|host| format!("{host}:{GOSSIP_PORT}")).collect();
-    for (&node, host) in nodes.iter().zip(&options.hosts) {
+    let join: Vec<_> = hosts.iter().map(|host| host.with_port(GOSSIP_PORT)).collect();
+    // One of them that has only such an address is reached by sockets of both kinds.
+    let bind = if hosts.iter().any(Host::is_v6) { "::" } else { "0.0.0.0" };
+    for (&node, host) in nodes.iter().zip(&hosts) {
         let folder = dir.join(node.as_str());
         fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
         authorities.write_node(&folder, node, &[], &[])?;
         let file = folder.join("node.toml");
-        fs::write(&file, config(options, node, host, &join))
+        fs::write(&file, config(options, node, host, bind, &join))
             .map_err(|source| Error::io("write", &file, source))?;
     }
     // Last of all: where there is a profile, everything is there.
-    write_profile(dir, options, &nodes, &authorities)?;
+    write_profile(dir, options, &nodes, &hosts, &authorities)?;
     if let Some(group) = options.node_group {
         owner::share(dir, &nodes, group)?;
     }
@@ -170,15 +177,21 @@ fn check(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn config(options: &Options, node: NodeId, host: &str, join: &[String]) -> String {
+fn config(
+    options: &Options,
+    node: NodeId,
+    host: &Host,
+    bind: &'static str,
+    join: &[String],
+) -> String {
     let nodes = u16::try_from(join.len()).unwrap_or(u16::MAX);
     let copies = Durability::of(nodes, options.replicas, options.min_copies);
     let config = NodeConfig {
         cluster: &options.cluster,
         node,
         data: &options.data,
-        bind: "0.0.0.0",
-        advertise: host.parse().ok(),
+        bind,
+        advertise: host.address(),
         gossip_port: GOSSIP_PORT,
         peer_port: PEER_PORT,
         client_port: CLIENT_PORT,
@@ -198,10 +211,11 @@ fn write_profile(
     dir: &Path,
     options: &Options,
     nodes: &[NodeId],
+    hosts: &[Host],
     authorities: &Authorities,
 ) -> Result<(), Error> {
     let addresses = if options.published.is_empty() {
-        options.hosts.iter().map(|host| format!("{host}:{CLIENT_PORT}")).collect()
+        hosts.iter().map(|host| host.with_port(CLIENT_PORT)).collect()
     } else {
         options.published.iter().map(SocketAddr::to_string).collect()
     };
@@ -289,6 +303,8 @@ mod tests {
             (options(0), "0 nodes"),
             (Options { published, ..options(2) }, "1 published"),
             (Options { min_copies: 4, ..options(5) }, "4 of 3"),
+            (Options { hosts: vec!["a:7400".into()], ..options(1) }, "without a port"),
+            (Options { hosts: vec!["a".into(), "a".into()], ..options(2) }, "named twice"),
         ] {
             let error = init(root.path(), &options).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");

@@ -1,7 +1,7 @@
 //! Judges this node's own loop and disk, from a thread that needs neither.
 //!
 //! Owns nothing but two clocks: when the loop turned last and since when the log's writer has been at
-//! one group of requests. Promises to report within a second of [`LIMIT`]; the membership decides when
+//! one group of requests. Promises to report both within a second after two seconds; the membership decides when
 //! the node is well again.
 
 use std::sync::atomic::{AtomicU64, Ordering};

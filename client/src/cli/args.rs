@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use cortado_protocol::{JobId, NodeId};
 
+use super::rejects::MaxRejects;
 use crate::Timing;
 use crate::generate::coffee::Month;
 
@@ -22,7 +23,7 @@ pub(super) const VERSION: &str = version();
 const fn version() -> &'static str {
     const {
         // A test compares it with the protocol crate.
-        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 1)")
+        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 2)")
     }
 }
 
@@ -261,6 +262,10 @@ pub(super) struct RunArguments {
     /// Do not wait for the reports once everything is uploaded
     #[arg(long)]
     pub(super) detach: bool,
+    /// Fail (exit code 1) if more rows are rejected: a number, or a share such as 0.5%. The reports
+    /// are written all the same. Without it only a table of which nothing was accepted fails
+    #[arg(long, value_name = "N|N%")]
+    pub(super) max_rejects: Option<MaxRejects>,
 }
 
 /// Arguments of `resume`.
@@ -277,6 +282,10 @@ pub(super) struct ResumeArguments {
     /// Do not wait for the reports once everything is uploaded
     #[arg(long)]
     pub(super) detach: bool,
+    /// Fail (exit code 1) if more rows are rejected: a number, or a share such as 0.5%. The reports
+    /// are written all the same. Without it only a table of which nothing was accepted fails
+    #[arg(long, value_name = "N|N%")]
+    pub(super) max_rejects: Option<MaxRejects>,
 }
 
 /// `cortado gen …`

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::InitArguments;
-use super::output::Output;
+use super::output::{self, Output};
 use crate::Error;
 use crate::init::{Made, Options, init};
 
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: InitArguments, output: Output) -> Result<(), Error>
 
 /// What users can do with a cluster that is about to start.
 fn next_steps(made: &Made, profile: &Path) -> String {
-    let (nodes, profile) = (made.nodes.len(), profile.display());
+    let (nodes, profile) = (made.nodes.len(), output::quoted(profile));
     let note = if made.before { "there already, left as it is" } else { "new" };
     format!(
         "{nodes} nodes; the profile for clients is {profile} ({note})\n\

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cortado_engine::Receipt;
 use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientRequest, ClientResponse, Reject};
 use cortado_protocol::job::{JobStatus, ResultFile};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::job_text::{self, state_name, status_json};
 use super::output::{self, Output, grouped, table};
+use super::rejects;
 use crate::cluster::unexpected;
 use crate::result::{self, FolderSink, NoSink};
 use crate::{Cluster, Error, job, verify};
@@ -59,7 +61,7 @@ pub(super) async fn result(
     output: Output,
 ) -> Result<(), Error> {
     let status = job::status(cluster, id, Duration::ZERO).await?;
-    finish(cluster, &status, Some(out), output).await
+    finish(cluster, &status, Some(out), output).await.map(|_| ())
 }
 
 /// Fetches the result of a job that is done, and says how complete it is.
@@ -68,7 +70,7 @@ pub(super) async fn finish(
     status: &JobStatus,
     out: Option<&Path>,
     output: Output,
-) -> Result<(), Error> {
+) -> Result<Receipt, Error> {
     let finished = result::finished(status)?;
     let receipt = match out {
         Some(out) => {
@@ -79,7 +81,8 @@ pub(super) async fn finish(
         }
         None => result::fetch(cluster, status.job, &finished, &mut NoSink).await?,
     };
-    let sentence = verify::parse_receipt(&receipt)?.sentence();
+    let receipt = verify::parse_receipt(&receipt)?;
+    let sentence = receipt.sentence();
     if output.json {
         let files: Vec<_> = finished.files.iter().map(job_text::file_json).collect();
         let value = json!({
@@ -89,13 +92,18 @@ pub(super) async fn finish(
             "files": files,
             "receipt": sentence,
         });
-        return output.line(&value.to_string());
+        output.line(&value.to_string())?;
+        return Ok(receipt);
     }
     if let Some(out) = out {
         output::note(&files_table(&finished.files));
         output::note(&format!("written to {}", out.display()));
     }
-    output.line(&sentence)
+    if let Some(hint) = rejects::hint(&receipt, status.job) {
+        output::note(&hint);
+    }
+    output.line(&sentence)?;
+    Ok(receipt)
 }
 
 fn files_table(files: &[ResultFile]) -> String {

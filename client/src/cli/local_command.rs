@@ -113,7 +113,7 @@ fn show_up(report: &UpReport, output: Output) -> Result<(), Error> {
         format!("{}\n\n{}", members_table(&report.view), report.durability.sentence())
     })?;
     if !output.json {
-        let dir = report.folder.display();
+        let dir = output::quoted(&report.folder);
         output::note(&format!("use it with `--cluster {dir}` or `export CORTADO_CLUSTER={dir}`"));
     }
     Ok(())

@@ -51,6 +51,17 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// A path as a shell takes it.
+pub(super) fn quoted(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// A table with a header, without lines: readable at 60 columns and easy to cut with other tools.
 /// Numbers (columns named in `right`) are aligned to the right.
 pub(super) fn table(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
@@ -109,6 +120,12 @@ pub(super) fn bytes(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn printed_paths_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted("data/x-1.csv".as_ref()), "data/x-1.csv");
+        assert_eq!(quoted("it's here".as_ref()), "'it'\\''s here'");
+    }
 
     #[test]
     fn numbers_are_readable() {

@@ -10,16 +10,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{ResumeArguments, RunArguments};
 use super::job_commands::finish;
-use super::output::{self, Output};
+use super::output::{self, Output, quoted};
 use super::progress_bar::ProgressBar;
+use super::rejects::{self, MaxRejects};
 use crate::job::{self, PlanSource};
-use crate::{Cluster, Error, Observer, Progress, dataset};
+use crate::{Cluster, Error, Observer, Progress, dataset, files};
 
 /// What follows once the job is known.
 struct Rest {
     data: PathBuf,
     out: Option<PathBuf>,
     detach: bool,
+    max_rejects: Option<MaxRejects>,
 }
 
 pub(super) async fn run(
@@ -27,10 +29,11 @@ pub(super) async fn run(
     arguments: RunArguments,
     output: Output,
 ) -> Result<(), Error> {
-    let RunArguments { plan, data, out, job, detach } = arguments;
+    let RunArguments { plan, data, out, job, detach, max_rejects } = arguments;
     let id = job.unwrap_or_else(job::new_job_id);
-    let rest = Rest { data, out, detach };
-    // Every mistake in plan and data shows here, before anything is sent.
+    let rest = Rest { data, out, detach, max_rejects };
+    // Every mistake in plan, data and output folder shows here, before anything is sent.
+    rest.out.as_deref().map_or(Ok(()), files::check_folder)?;
     let source = PlanSource::load(&plan)?;
     let tables = dataset::scan(&rest.data, &source.plan)?;
     let exists = match job {
@@ -76,8 +79,9 @@ pub(super) async fn resume(
     arguments: ResumeArguments,
     output: Output,
 ) -> Result<(), Error> {
-    let ResumeArguments { job, data, out, detach } = arguments;
-    let rest = Rest { data, out, detach };
+    let ResumeArguments { job, data, out, detach, max_rejects } = arguments;
+    let rest = Rest { data, out, detach, max_rejects };
+    rest.out.as_deref().map_or(Ok(()), files::check_folder)?;
     let again = || format!("resume {job}");
     detachable(job, &rest, again, async {
         let (spec, _) = job::open(&cluster, job, &rest.data).await?;
@@ -113,7 +117,14 @@ async fn go_on(
     }
     let status = job::wait(cluster, &spec, &rest.data, &progress).await?;
     progress.finish();
-    finish(cluster, &status, rest.out.as_deref(), output).await
+    let finished = finish(cluster, &status, rest.out.as_deref(), output).await;
+    if let Err(Error::Io { .. }) = &finished {
+        output::note(&format!(
+            "the job is done; fetch its results with: cortado result {} --out DIR",
+            spec.job
+        ));
+    }
+    rejects::check(&finished?, rest.max_rejects, spec.job)
 }
 
 /// The job's id, the first line of standard output.
@@ -137,10 +148,12 @@ async fn detachable(
         |kind| signal(kind).map_err(|source| Error::io("handle", "signals".as_ref(), source));
     let mut interrupt = handler(SignalKind::interrupt())?;
     let mut terminate = handler(SignalKind::terminate())?;
+    let mut hang_up = handler(SignalKind::hangup())?;
     let result = tokio::select! {
         result = work => result,
         _ = interrupt.recv() => Err(Error::Detached(job)),
         _ = terminate.recv() => Err(Error::Detached(job)),
+        _ = hang_up.recv() => Err(Error::Detached(job)),
     };
     if let Err(Error::Detached(_) | Error::Unreachable(_)) = &result {
         let out =
@@ -152,26 +165,4 @@ async fn detachable(
         ));
     }
     result
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &std::path::Path) -> String {
-    let text = path.display().to_string();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn printed_paths_can_be_pasted_into_a_shell() {
-        assert_eq!(quoted("data/x-1.csv".as_ref()), "data/x-1.csv");
-        assert_eq!(quoted("it's here".as_ref()), "'it'\\''s here'");
-    }
 }

@@ -26,13 +26,21 @@ pub fn scan(root: &Path, plan: &Plan) -> Result<Vec<TableFiles>, Error> {
     if !fs::metadata(root).map_err(|source| Error::io("read", root, source))?.is_dir() {
         return Err(Error::BadInput(format!("{} is not a folder", root.display())));
     }
-    let mut names = Vec::new();
-    list(root, "", 0, &mut names)?;
+    let mut found = Found::default();
+    list(root, "", 0, &mut found)?;
+    let Found { mut names, unusable } = found;
     names.sort_unstable();
 
     let mut tables = Vec::with_capacity(plan.tables().len());
     let mut count = 0;
     for (index, schema) in plan.tables().iter().enumerate() {
+        if let Some((name, why)) = unusable.iter().find(|(name, _)| schema.matches(name)) {
+            return Err(Error::BadInput(format!(
+                "table {}: {} can't be read: {why}; mend it or move it away",
+                schema.name,
+                root.join(name).display()
+            )));
+        }
         let mut files = Vec::new();
         for name in names.iter().filter(|name| schema.matches(name)) {
             files.push(read_file_spec(root, name, index, plan)?);
@@ -89,8 +97,17 @@ pub fn compare(job: &[TableFiles], disk: &[TableFiles]) -> Result<(), Error> {
     Ok(())
 }
 
-/// All files below a folder as paths with `/`. Names that are not UTF-8 can't match a pattern.
-fn list(root: &Path, below: &str, level: usize, names: &mut Vec<String>) -> Result<(), Error> {
+/// What is below a folder, as paths with `/`.
+#[derive(Default)]
+struct Found {
+    /// Files.
+    names: Vec<String>,
+    /// What is no file, or leads to none, and why. It counts only where a pattern names it.
+    unusable: Vec<(String, String)>,
+}
+
+/// Lists all below a folder. Names that are not UTF-8 can't match a pattern.
+fn list(root: &Path, below: &str, level: usize, found: &mut Found) -> Result<(), Error> {
     let folder = root.join(below);
     for entry in fs::read_dir(&folder).map_err(|source| Error::io("read", &folder, source))? {
         let entry = entry.map_err(|source| Error::io("read", &folder, source))?;
@@ -99,13 +116,15 @@ fn list(root: &Path, below: &str, level: usize, names: &mut Vec<String>) -> Resu
             continue;
         }
         let name = if below.is_empty() { name } else { format!("{below}/{name}") };
-        // Follows links; one that leads nowhere is no file.
+        // Follows links.
         match fs::metadata(entry.path()) {
             Ok(data) if data.is_dir() && level < MOST_LEVELS => {
-                list(root, &name, level + 1, names)?
+                list(root, &name, level + 1, found)?
             }
-            Ok(data) if data.is_file() => names.push(name),
-            _ => {}
+            Ok(data) if data.is_file() => found.names.push(name),
+            Ok(data) if data.is_dir() => {}
+            Ok(_) => found.unusable.push((name, "it is no regular file".to_owned())),
+            Err(error) => found.unusable.push((name, error.to_string())),
         }
     }
     Ok(())
@@ -149,6 +168,23 @@ mod tests {
     fn tables(bytes: u64, header: &str) -> Vec<TableFiles> {
         let file = FileSpec { name: "a/x.csv".into(), bytes, header: vec![header.into()] };
         vec![TableFiles { name: "a".into(), files: vec![file] }]
+    }
+
+    #[test]
+    fn what_a_pattern_names_and_can_not_be_read_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let plan = Plan::parse(cortado_engine::COFFEE).unwrap();
+        let folder = root.path().join("transactions");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.join("a.csv")).unwrap();
+        let error = scan(root.path(), &plan).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(text.contains("transactions/a.csv") && text.contains("No such file"), "{text}");
+        // What no pattern names is nobody's business.
+        fs::rename(folder.join("a.csv"), folder.join("a.txt")).unwrap();
+        let text = scan(root.path(), &plan).unwrap_err().to_string();
+        assert!(text.contains("no file in"), "{text}");
     }
 
     #[test]

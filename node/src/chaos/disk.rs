@@ -120,7 +120,7 @@ mod tests {
             }
         });
         assert!(synced.recv_timeout(Duration::from_millis(100)).is_err());
-        assert_eq!(disk.list().unwrap().len(), 1, "it can still be read");
+        assert!(disk.list().is_ok(), "it can still be read");
         hangs.set(None);
         synced.recv_timeout(Duration::from_secs(10)).unwrap();
         thread.join().unwrap();
