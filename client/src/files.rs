@@ -30,17 +30,17 @@ pub(crate) fn write(path: &Path, bytes: &[u8], secret: bool) -> io::Result<()> {
     written
 }
 
-/// Makes a folder, if it is not there, and sees that a file can be written in it.
+/// Sees that a file can be written in a folder, or, if it is not there, that it can be made. Leaves
+/// nothing behind.
 ///
 /// # Errors
 /// [`Error::BadInput`] with what to do, if not.
 pub(crate) fn check_folder(folder: &Path) -> Result<(), Error> {
-    let probe = temporary(&folder.join("probe"));
-    let written = fs::create_dir_all(folder).and_then(|()| {
-        let written = File::create(&probe).and_then(|mut file| file.write_all(b"probe"));
-        let _ = fs::remove_file(&probe);
-        written
-    });
+    let there = folder.ancestors().find(|part| part.as_os_str().is_empty() || part.exists());
+    let there = there.filter(|part| !part.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let probe = temporary(&there.join("probe"));
+    let written = File::create(&probe).and_then(|mut file| file.write_all(b"probe"));
+    let _ = fs::remove_file(&probe);
     written.map_err(|source| {
         let folder = folder.display();
         Error::BadInput(format!("can't write results to {folder}: {source}; choose another --out"))
@@ -60,13 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_for_results_is_made_and_left_empty_and_a_file_is_refused() {
+    fn a_folder_for_results_is_tried_without_a_trace_and_a_file_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("new/folder");
-        check_folder(&folder).unwrap();
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        check_folder(&root.path().join("new/folder")).unwrap();
+        check_folder(root.path()).unwrap();
+        check_folder("surely-not-there".as_ref()).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         let file = root.path().join("file");
         fs::write(&file, "x").unwrap();
+        check_folder(&file.join("below")).unwrap_err();
         let error = check_folder(&file).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("choose another --out"), "{error}");
