@@ -262,6 +262,13 @@ pub(super) struct RunArguments {
     /// Do not wait for the reports once everything is uploaded
     #[arg(long)]
     pub(super) detach: bool,
+    #[command(flatten)]
+    pub(super) rejects: RejectArguments,
+}
+
+/// How many rejected rows are too many.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct RejectArguments {
     /// Fail (exit code 1) if more rows are rejected: a number, or a share such as 0.5%. The reports
     /// are written all the same. Without it only a table of which nothing was accepted fails
     #[arg(long, value_name = "N|N%")]
@@ -282,10 +289,8 @@ pub(super) struct ResumeArguments {
     /// Do not wait for the reports once everything is uploaded
     #[arg(long)]
     pub(super) detach: bool,
-    /// Fail (exit code 1) if more rows are rejected: a number, or a share such as 0.5%. The reports
-    /// are written all the same. Without it only a table of which nothing was accepted fails
-    #[arg(long, value_name = "N|N%")]
-    pub(super) max_rejects: Option<MaxRejects>,
+    #[command(flatten)]
+    pub(super) rejects: RejectArguments,
 }
 
 /// `cortado gen …`

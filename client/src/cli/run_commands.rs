@@ -29,9 +29,9 @@ pub(super) async fn run(
     arguments: RunArguments,
     output: Output,
 ) -> Result<(), Error> {
-    let RunArguments { plan, data, out, job, detach, max_rejects } = arguments;
+    let RunArguments { plan, data, out, job, detach, rejects } = arguments;
     let id = job.unwrap_or_else(job::new_job_id);
-    let rest = Rest { data, out, detach, max_rejects };
+    let rest = Rest { data, out, detach, max_rejects: rejects.max_rejects };
     // Every mistake in plan, data and output folder shows here, before anything is sent.
     rest.out.as_deref().map_or(Ok(()), files::check_folder)?;
     let source = PlanSource::load(&plan)?;
@@ -79,8 +79,8 @@ pub(super) async fn resume(
     arguments: ResumeArguments,
     output: Output,
 ) -> Result<(), Error> {
-    let ResumeArguments { job, data, out, detach, max_rejects } = arguments;
-    let rest = Rest { data, out, detach, max_rejects };
+    let ResumeArguments { job, data, out, detach, rejects } = arguments;
+    let rest = Rest { data, out, detach, max_rejects: rejects.max_rejects };
     rest.out.as_deref().map_or(Ok(()), files::check_folder)?;
     let again = || format!("resume {job}");
     detachable(job, &rest, again, async {
