@@ -107,8 +107,8 @@ fn a_confirmation_of_a_lost_disk_counts_no_more() {
     assert!(foreign.held().is_empty());
 }
 
-#[test]
-fn a_draining_node_leaves_after_every_owner_confirmed() {
+/// A node that is the home of a job, which is durable on it and on `b`.
+fn home_of_a_job() -> (Bench, JobId) {
     let mut bench = Bench::new(1);
     let spec = spec(&mut bench.core);
     let job = spec.job;
@@ -116,6 +116,12 @@ fn a_draining_node_leaves_after_every_owner_confirmed() {
     bench.sync();
     let entries = bench.stores("b");
     bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries });
+    (bench, job)
+}
+
+#[test]
+fn a_draining_node_leaves_after_every_owner_confirmed() {
+    let (mut bench, job) = home_of_a_job();
     bench.input(Input::Drain);
     // The members know that it takes no roles any more.
     let reachable = ["a", "b", "c"].map(node).to_vec();
@@ -136,13 +142,7 @@ fn a_draining_node_leaves_after_every_owner_confirmed() {
 
 #[test]
 fn a_home_that_stood_still_asks_the_others_before_it_answers() {
-    let mut bench = Bench::new(1);
-    let spec = spec(&mut bench.core);
-    let job = spec.job;
-    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
-    bench.sync();
-    let entries = bench.stores("b");
-    bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries });
+    let (mut bench, job) = home_of_a_job();
     bench.now += Duration::from_millis(400);
     bench.input(Input::Tick);
     let status = ClientRequest::Status { job, wait_ms: 0 };
