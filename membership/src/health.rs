@@ -91,6 +91,17 @@ impl Reports {
         })
     }
 
+    /// What this node reports.
+    fn own(&self, now: Duration) -> Report {
+        Report { ill: self.ill(now), unreached: self.unreached.iter().copied().collect() }
+    }
+
+    /// Whether nobody, this node included, has anything to report.
+    pub(crate) fn are_quiet(&self) -> bool {
+        let well = self.causes.values().all(|(_, judged)| !judged.is_bad());
+        well && self.unreached.is_empty() && self.heard.is_empty()
+    }
+
     /// A member reports.
     pub(crate) fn hear(&mut self, now: Duration, from: NodeId, report: Report) {
         if report.is_empty() {
@@ -107,8 +118,7 @@ impl Reports {
         if self.due.is_none_or(|due| now < due) {
             return None;
         }
-        let unreached = self.unreached.iter().copied().collect();
-        let report = Report { ill: self.ill(now), unreached };
+        let report = self.own(now);
         self.farewells =
             if report.is_empty() { self.farewells.saturating_sub(1) } else { FAREWELLS };
         self.due = (self.farewells > 0).then_some(now + REPEAT);
@@ -123,8 +133,7 @@ impl Reports {
 
     /// Writes what is known into a view.
     pub(crate) fn overlay(&self, now: Duration, me: NodeId, view: &mut View) {
-        let mine =
-            Report { ill: self.ill(now), unreached: self.unreached.iter().copied().collect() };
+        let mine = self.own(now);
         let heard = self.heard.iter().map(|(node, (report, _))| (*node, report));
         let reports: Vec<_> = heard.chain([(me, &mine)]).collect();
         for member in &mut view.members {

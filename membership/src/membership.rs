@@ -75,6 +75,8 @@ pub struct Membership {
     reports: Reports,
     /// What the owner was told: the detector's view and the reports of health.
     shown: View,
+    /// There was no report when it was made.
+    was_quiet: bool,
     /// Datagrams of the election that could not be read.
     malformed: u64,
     left: bool,
@@ -98,6 +100,7 @@ impl Membership {
             troubles: Troubles::default(),
             reports: Reports::default(),
             shown: View::default(),
+            was_quiet: true,
             malformed: 0,
             left: false,
         };
@@ -137,9 +140,11 @@ impl Membership {
         self.settle(now);
     }
 
-    /// This node has no working data link to these members.
-    pub fn set_unreached(&mut self, now: Duration, nodes: Vec<NodeId>) {
-        self.reports.set_unreached(now, nodes);
+    /// This node has no working data link to these members. If that makes it the one that is cut off,
+    /// it is ill, and accuses nobody.
+    pub fn set_unreached(&mut self, now: Duration, nodes: Vec<NodeId>, cut_off: bool) {
+        self.reports.set_ill(now, Illness::Links, cut_off);
+        self.reports.set_unreached(now, if cut_off { Vec::new() } else { nodes });
         self.settle(now);
     }
 
@@ -256,19 +261,28 @@ impl Membership {
 
     /// Takes over what detector, reports and election have to say.
     fn settle(&mut self, now: Duration) {
+        let mut changed = false;
         while let Some(output) = self.detector.poll_output() {
             let output = match output {
                 Output::Send { to, node, data } => {
                     Output::Send { to, node, data: marked(SWIM, &data) }
                 }
                 // Shown below, with the reports of health.
-                Output::View(_) => continue,
+                Output::View(_) => {
+                    changed = true;
+                    continue;
+                }
                 other => other,
             };
             self.outbox.push_back(Effect::Membership(output));
         }
         self.report_health(now);
-        self.show(now);
+        let quiet = self.reports.are_quiet();
+        // Most datagrams change nothing: then what was shown before is still right.
+        if changed || !quiet || !self.was_quiet {
+            self.show(now);
+        }
+        self.was_quiet = quiet;
         while let Some(output) = self.election.poll_output() {
             match output {
                 bully::Output::Leader { leader, term } => {
@@ -305,14 +319,10 @@ impl Membership {
         }
         view.version += 1;
         // Who drains still answers, and leads until it is gone. Who is ill does not lead.
-        let ill = |member: &&Member| matches!(member.state, MemberState::Ill(_));
-        let ill: Vec<_> = view.members.iter().filter(ill).map(|m| m.identity.id).collect();
+        let fit = |m: &&Member| matches!(m.state, MemberState::Alive | MemberState::Draining);
+        let fit: Vec<_> = view.members.iter().filter(fit).map(|m| m.identity.id).collect();
         let reachable = view.reachable();
-        let mut candidates = reachable.clone();
-        candidates.retain(|node| !ill.contains(node));
-        if candidates.is_empty() {
-            candidates.clone_from(&reachable);
-        }
+        let candidates = if fit.is_empty() { reachable.clone() } else { fit };
         let abstains = !candidates.contains(&me);
         self.election.set_candidates(now, &candidates, &reachable, abstains);
         if self.troubles.look(&view) {

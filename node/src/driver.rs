@@ -9,7 +9,6 @@ use cortado_core::{Core, Effect, Input, Members, RecordRef};
 use cortado_log::{Append, AppendError, CommitQueue, Committed};
 use cortado_membership::{Lead, MemberState, View};
 use cortado_protocol::client::ClientResponse;
-use cortado_protocol::health::Illness;
 use cortado_protocol::{JobId, NodeId};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::watch;
@@ -234,10 +233,7 @@ impl Driver {
             Effect::BatchReply(ticket, reply) => self.clients.batch_reply(ticket, &reply),
             Effect::Draining => self.gossip.set_draining(true),
             Effect::Unreached { nodes, cut_off } => {
-                let health = self.gossip.health();
-                health.set_ill(Illness::Links, cut_off);
-                // Who is cut off itself does not accuse the others.
-                health.set_unreached(if cut_off { Vec::new() } else { nodes });
+                self.gossip.health().set_unreached(nodes, cut_off);
             }
             Effect::Drained => return true,
         }

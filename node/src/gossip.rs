@@ -85,7 +85,7 @@ enum Command {
     Stop,
     Troubles(Vec<Trouble>),
     Ill(Illness, bool),
-    Unreached(Vec<NodeId>),
+    Unreached(Vec<NodeId>, bool),
 }
 
 /// Tells the membership how this node is. Clones tell the same one.
@@ -99,9 +99,9 @@ impl HealthReporter {
         let _ = self.0.send(Command::Ill(illness, is_bad));
     }
 
-    /// No data link to these members works.
-    pub fn set_unreached(&self, nodes: Vec<NodeId>) {
-        let _ = self.0.send(Command::Unreached(nodes));
+    /// No data link to these members works; with `cut_off` this node is the one that is cut off.
+    pub fn set_unreached(&self, nodes: Vec<NodeId>, cut_off: bool) {
+        let _ = self.0.send(Command::Unreached(nodes, cut_off));
     }
 }
 

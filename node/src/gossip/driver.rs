@@ -126,8 +126,8 @@ impl Driver {
                     Some(Command::Ill(illness, is_bad)) => {
                         self.membership.set_ill(self.now(), illness, is_bad);
                     }
-                    Some(Command::Unreached(nodes)) => {
-                        self.membership.set_unreached(self.now(), nodes);
+                    Some(Command::Unreached(nodes, cut_off)) => {
+                        self.membership.set_unreached(self.now(), nodes, cut_off);
                     }
                     Some(Command::Leave(said)) => {
                         self.membership.leave(self.now());

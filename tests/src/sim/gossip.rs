@@ -6,7 +6,6 @@ use bytes::Bytes;
 use cortado_core::{Input, Members};
 use cortado_membership::{Effect, Output};
 use cortado_protocol::NodeId;
-use cortado_protocol::health::Illness;
 use rand::RngExt;
 
 use super::event::Event;
@@ -52,8 +51,7 @@ impl World {
     pub(super) fn unreached(&mut self, node: usize, nodes: Vec<NodeId>, cut_off: bool) {
         let now = self.now;
         if let Some(process) = &mut self.nodes[node].process {
-            process.detector.set_ill(now, Illness::Links, cut_off);
-            process.detector.set_unreached(now, if cut_off { Vec::new() } else { nodes });
+            process.detector.set_unreached(now, nodes, cut_off);
         }
         self.carry_detector(node);
     }
