@@ -102,7 +102,9 @@ pub(crate) fn decode<'a>(
     let mut rows = RowSpans::new(layout, payload.len());
     // These passes also bring the batch into the processor's caches, at the speed of memory.
     let valid_utf8 = simdutf8::basic::from_utf8(payload).is_ok();
-    if memchr(b'"', payload).is_some() {
+    if is_too_long(payload) {
+        rows.reject(0, Problem::TooLong);
+    } else if memchr(b'"', payload).is_some() {
         rows.with_quotes(payload, &mut side);
     } else {
         rows.without_quotes(payload, separators(payload));
@@ -130,6 +132,13 @@ pub(crate) fn decode<'a>(
     }
     let batch = Batch { payload, side, rows: starts.len(), columns };
     Decoded { batch, starts, problems }
+}
+
+/// Whether the batch is the first part of a record that is longer than the limit.
+fn is_too_long(payload: &[u8]) -> bool {
+    payload.get(..RECORD_BYTES).is_some_and(|within| {
+        payload.len() > RECORD_BYTES && !matches!(scan_record(within, 0, |_| ()), Scan::Record(_))
+    })
 }
 
 /// Where the rows and their wanted fields are.

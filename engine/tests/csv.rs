@@ -108,6 +108,32 @@ fn an_unclosed_quote_costs_one_line() {
 }
 
 #[test]
+fn a_record_beyond_the_limit_is_one_batch_and_the_next_one_starts_after_it() {
+    let blob = |breaks: &str| format!("{breaks}{}", "x".repeat(900_000)).repeat(3);
+    let long = [
+        format!("{},1\n", "x".repeat(2_000_000)),
+        format!("{},\"a\nb\"\n", "x".repeat(2_000_000)),
+        format!("k,\"{}\"\n", blob("\n")),
+        format!("k,\"{}\",\"{}\"\n", blob("\n\"\""), blob(",\n")),
+        format!("k,\"{}\n", "x".repeat(3_000_000)),
+    ];
+    for record in long {
+        for before in [0, 10, RECORD_BYTES - 3, RECORD_BYTES, RECORD_BYTES + 5] {
+            let rows = "a,1\n".repeat(before.div_ceil(4));
+            let file = format!("{rows}{record}b,2\n").into_bytes();
+            for chunk in [file.len(), RECORD_BYTES + 1, 256 << 10, 77_777] {
+                let cut = pieces(&file, 1 << 20, &[chunk]);
+                let first = cut.iter().find(|piece| piece.0 == rows.len()).unwrap();
+                assert_eq!(*first, (rows.len(), RECORD_BYTES + 1, first.2, true));
+                let last = cut.last().unwrap();
+                assert_eq!((&file[last.0..], last.3), (&b"b,2\n"[..], true));
+                assert_eq!(cut.iter().filter(|piece| !piece.3).count(), 1);
+            }
+        }
+    }
+}
+
+#[test]
 fn lines_at_the_limit_are_kept_apart_from_the_next() {
     for len in RECORD_BYTES - 2..RECORD_BYTES + 3 {
         let mut file = vec![b'x'; len];

@@ -9,7 +9,7 @@ pub const CLIENT_FRAME_BYTES: usize = 4 << 20;
 pub const BATCH_BYTES: usize = 3 << 20;
 /// Size a client aims at when it cuts batches.
 pub const BATCH_TARGET_BYTES: usize = 1 << 20;
-/// Longest record of a CSV file; a longer one is treated as an unclosed quote and rejected.
+/// Longest record of a CSV file, its line break included. A longer one is rejected whole.
 pub const RECORD_BYTES: usize = 1 << 20;
 /// Largest membership datagram: fits a QUIC datagram at an MTU of 1200 bytes.
 pub const GOSSIP_BYTES: usize = 1150;

@@ -272,6 +272,21 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_a_record_beyond_the_limit_is_in_no_batch() {
+        let root = tempfile::tempdir().unwrap();
+        for long in ["x".repeat(2_000_000), format!("\"{}\"", "y\n".repeat(1_000_000))] {
+            let file = ("a.csv", format!("k,v\n{long},1\na,1\n"));
+            let mut reader = reader(&[file], root.path(), limits::BATCH_TARGET_BYTES);
+            let first = reader.next_batch().unwrap().unwrap();
+            assert_eq!(first.payload.len(), limits::RECORD_BYTES + 1);
+            let second = reader.next_batch().unwrap().unwrap();
+            assert_eq!(&second.payload[..], b"a,1\n");
+            assert_eq!(second.header.first_line, 3 + long.matches('\n').count() as u64);
+            assert!(reader.next_batch().unwrap().is_none());
+        }
+    }
+
+    #[test]
     fn a_file_that_has_grown_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let mut reader = reader(&[("a.csv", "id\n1\n".into())], root.path(), 1000);

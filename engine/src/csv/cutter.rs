@@ -8,6 +8,10 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 use super::scan::{Scan, scan_record};
 
+/// How far the end of a record beyond [`RECORD_BYTES`] is looked for. A quote that is still open
+/// there counts as one that is never closed, so that a stray quote can't take the file with it.
+const LOOK_BYTES: usize = 64 << 20;
+
 /// What to do with the first bytes of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -18,7 +22,7 @@ pub enum Cut {
         /// Line breaks in it.
         lines: u64,
     },
-    /// The next `len` bytes belong to no batch: they are the rest of a line beyond
+    /// The next `len` bytes belong to no batch: they are the rest of a record beyond
     /// [`RECORD_BYTES`], whose first part was the batch before (and will be rejected as one row).
     Skip {
         /// Length in bytes, at least 1.
@@ -49,7 +53,16 @@ pub enum Cut {
 #[derive(Clone, Debug)]
 pub struct Cutter {
     target: usize,
-    skipping: bool,
+    window: usize,
+    skip: Rest,
+}
+
+/// What is left of a record beyond [`RECORD_BYTES`]: so many bytes, and then, if its end is not known
+/// yet, everything up to and with the next line break.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Rest {
+    bytes: usize,
+    line: bool,
 }
 
 impl Default for Cutter {
@@ -62,13 +75,18 @@ impl Cutter {
     /// A cutter that aims at batches of `target` bytes, 1 to [`BATCH_TARGET_BYTES`].
     #[must_use]
     pub fn new(target: usize) -> Self {
-        Self { target: target.clamp(1, BATCH_TARGET_BYTES), skipping: false }
+        Self {
+            target: target.clamp(1, BATCH_TARGET_BYTES),
+            window: RECORD_BYTES + 1,
+            skip: Rest::default(),
+        }
     }
 
-    /// Bytes the buffer must hold, unless the file ends with it, before a cut is decided.
+    /// Bytes the buffer must hold, unless the file ends with it, before a cut is decided: a little
+    /// more than [`RECORD_BYTES`], and more only while the end of a longer record is looked for.
     #[must_use]
     pub const fn window(&self) -> usize {
-        RECORD_BYTES + 1
+        self.window
     }
 
     /// Decides about the first bytes of `buffer`, which starts where the last cut ended; `eof` says
@@ -77,10 +95,10 @@ impl Cutter {
         if buffer.is_empty() {
             return if eof { Cut::End } else { Cut::NeedMore };
         }
-        if self.skipping {
+        if self.skip != Rest::default() {
             return self.skip(buffer);
         }
-        if !eof && buffer.len() < self.window() {
+        if !eof && buffer.len() < self.window {
             return Cut::NeedMore;
         }
         if eof && buffer.len() <= self.target && memchr(b'"', buffer).is_none() {
@@ -91,36 +109,53 @@ impl Cutter {
             None => memrchr(b'\n', window).map_or(0, |at| at + 1),
             Some(_) => whole_records(buffer, window.len(), eof),
         };
-        if whole > 0 { batch(buffer, whole) } else { self.first_record(buffer) }
+        if whole > 0 { batch(buffer, whole) } else { self.first_record(buffer, eof) }
     }
 
     /// The first record alone, which does not end within the target.
-    fn first_record(&mut self, buffer: &[u8]) -> Cut {
-        let limit = buffer.len().min(RECORD_BYTES);
-        match scan_record(&buffer[..limit], 0, |_| ()) {
-            Scan::Record(end) => return batch(buffer, end),
-            Scan::TextEnd if limit == buffer.len() => return batch(buffer, limit),
-            Scan::TextEnd | Scan::Open => {}
-        }
-        // Too long, or a quote that is never closed: only its first line is given up.
+    fn first_record(&mut self, buffer: &[u8], eof: bool) -> Cut {
+        let look = buffer.len().min(LOOK_BYTES);
+        let (end, line) = match scan_record(&buffer[..look], 0, |_| ()) {
+            Scan::Record(end) => (end, false),
+            Scan::TextEnd if eof && look == buffer.len() => (look, false),
+            Scan::TextEnd | Scan::Open if !eof && look < LOOK_BYTES => {
+                self.window = (2 * look).min(LOOK_BYTES);
+                return Cut::NeedMore;
+            }
+            Scan::TextEnd => (look, true),
+            Scan::Open => return self.first_line(buffer),
+        };
+        self.window = RECORD_BYTES + 1;
+        if end <= RECORD_BYTES { batch(buffer, end) } else { self.too_long(buffer, end, line) }
+    }
+
+    /// A quote that is never closed: only its line is given up.
+    fn first_line(&mut self, buffer: &[u8]) -> Cut {
+        self.window = RECORD_BYTES + 1;
         let longest = buffer.len().min(RECORD_BYTES + 1);
         match memchr(b'\n', &buffer[..longest]) {
             Some(line_end) => batch(buffer, line_end + 1),
-            None => {
-                self.skipping = longest < buffer.len();
-                batch(buffer, longest)
-            }
+            None if longest <= RECORD_BYTES => batch(buffer, longest),
+            None => self.too_long(buffer, longest, true),
         }
     }
 
+    /// One byte more than a record may have stands for the whole record, and is rejected. The record
+    /// goes up to `end`, or to the end of the line in which that is.
+    fn too_long(&mut self, buffer: &[u8], end: usize, line: bool) -> Cut {
+        self.skip = Rest { bytes: end - (RECORD_BYTES + 1), line };
+        batch(buffer, RECORD_BYTES + 1)
+    }
+
     fn skip(&mut self, buffer: &[u8]) -> Cut {
-        match memchr(b'\n', buffer) {
-            Some(line_end) => {
-                self.skipping = false;
-                Cut::Skip { len: line_end + 1, lines: 1 }
-            }
-            None => Cut::Skip { len: buffer.len(), lines: 0 },
+        let mut len = self.skip.bytes.min(buffer.len());
+        self.skip.bytes -= len;
+        if self.skip.bytes == 0 && self.skip.line {
+            let line_end = memchr(b'\n', &buffer[len..]);
+            self.skip.line = line_end.is_none();
+            len = line_end.map_or(buffer.len(), |at| len + at + 1);
         }
+        Cut::Skip { len, lines: line_breaks(&buffer[..len]) }
     }
 }
 
@@ -143,5 +178,9 @@ fn whole_records(buffer: &[u8], target: usize, eof: bool) -> usize {
 }
 
 fn batch(buffer: &[u8], len: usize) -> Cut {
-    Cut::Batch { len, lines: memchr_iter(b'\n', &buffer[..len]).count() as u64 }
+    Cut::Batch { len, lines: line_breaks(&buffer[..len]) }
+}
+
+fn line_breaks(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
 }
