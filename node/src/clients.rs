@@ -59,6 +59,8 @@ pub enum ClientEvent {
         ticket: u64,
         /// Its job.
         job: JobId,
+        /// Hash of its client's name.
+        client: u64,
         /// What it is.
         header: BatchHeader,
         /// Its content.

@@ -117,6 +117,9 @@ pub struct Settings {
     /// Jobs that run at once.
     #[serde(default = "four")]
     pub max_running_jobs: u32,
+    /// Time without a batch after which an upload gives its place in the queue up.
+    #[serde(default = "thirty")]
+    pub upload_idle_seconds: u64,
     /// How long a job is kept after it ended.
     #[serde(default = "one_day")]
     pub job_ttl_seconds: u64,
@@ -168,6 +171,9 @@ const fn sixty_four() -> u8 {
 }
 const fn twenty() -> u64 {
     20
+}
+const fn thirty() -> u64 {
+    30
 }
 const fn one_day() -> u64 {
     86_400
@@ -268,7 +274,13 @@ impl Settings {
         self.advertise.unwrap_or(self.bind)
     }
 
-    /// How long a job is kept after it ended.
+    /// Time without a batch after which an upload gives its place in the queue up.
+    #[must_use]
+    pub fn upload_idle(&self) -> Duration {
+        Duration::from_secs(self.upload_idle_seconds)
+    }
+
+    /// How long a job is kept.
     #[must_use]
     pub fn job_ttl(&self) -> Duration {
         Duration::from_secs(self.job_ttl_seconds)

@@ -269,8 +269,8 @@ fn from_peer(event: PeerEvent) -> Input {
 fn from_client(event: ClientEvent) -> Input {
     match event {
         ClientEvent::Request { ticket, request } => Input::Request(ticket, request),
-        ClientEvent::Batch { ticket, job, header, payload } => {
-            Input::Batch { ticket, job, header, payload }
+        ClientEvent::Batch { ticket, job, client, header, payload } => {
+            Input::Batch { ticket, job, client, header, payload }
         }
         ClientEvent::Gone { ticket } => Input::Gone(ticket),
     }

@@ -238,6 +238,7 @@ fn core_config(settings: &Settings, generation: u64) -> Config {
         slots: settings.slots,
         expected_nodes: settings.expected_nodes,
         max_running_jobs: settings.max_running_jobs,
+        upload_idle: settings.upload_idle(),
         job_ttl: settings.job_ttl(),
         planted: None,
     }

@@ -39,7 +39,7 @@ pub use slot::{META_SLOT, Slot, SlotSet};
 
 /// Version of both protocols and of the log's record payloads. Nodes that differ in it refuse each
 /// other's streams with a clear error.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// ALPN of node-to-node connections that carry data.
 pub const ALPN_PEER: &[u8] = b"cortado-peer/1";
@@ -47,6 +47,13 @@ pub const ALPN_PEER: &[u8] = b"cortado-peer/1";
 pub const ALPN_GOSSIP: &[u8] = b"cortado-gossip/1";
 /// ALPN of client-to-node connections.
 pub const ALPN_CLIENT: &[u8] = b"cortado-client/1";
+
+/// Hash of a client's name (the identity in its certificate), by which nodes tell clients apart. Never
+/// 0, which stands for a client that is not known.
+#[must_use]
+pub fn client_key(identity: &str) -> u64 {
+    content_hash(identity.as_bytes()).max(1)
+}
 
 /// Stable 64-bit content hash (XXH3, seed 0) used for batches, deltas and plans.
 #[must_use]

@@ -171,10 +171,12 @@ pub enum PeerMessage {
         /// The answer.
         response: ClientResponse,
     },
-    /// From a mapper to the job's home: what is the job, and may it run?
+    /// From a mapper to the job's home: what is the job, and may it run? A client has sent batches.
     JobWanted {
         /// The job.
         job: JobId,
+        /// Hash of the client's name ([`crate::client_key`]).
+        client: u64,
     },
     /// Answer: the specification (postcard [`crate::job::JobSpec`] in the tail) if `admission` says so.
     JobIs {
@@ -183,10 +185,10 @@ pub enum PeerMessage {
         /// Whether batches are taken.
         admission: Admission,
     },
-    /// From homes to the admission node, once a second: these jobs want to run or do.
+    /// From homes to the admission node, once a second: these jobs hold a place or want one.
     Admit {
-        /// Job, time of submission in milliseconds since the Unix epoch, whether it runs already.
-        jobs: Vec<(JobId, u64, bool)>,
+        /// All of them.
+        jobs: Vec<PlaceWish>,
     },
     /// Answer: which of them may run, and the places of the others in the queue (1 is next, 0 runs).
     Admitted {
@@ -195,6 +197,19 @@ pub enum PeerMessage {
     },
     /// Nothing. Its acknowledgement shows that the receiver's data link and loop work.
     Ping,
+}
+
+/// A job that holds a place in the queue or wants one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceWish {
+    /// The job.
+    pub job: JobId,
+    /// Hash of the name of the client that sent batches of it last; 0 if none is known.
+    pub client: u64,
+    /// Time of submission, in milliseconds since the Unix epoch.
+    pub submitted_ms: u64,
+    /// Whether it holds a place.
+    pub running: bool,
 }
 
 /// Why an entry was not taken.

@@ -118,6 +118,28 @@ fn jobs_over_the_limit_wait_in_order_of_arrival() {
 }
 
 #[test]
+fn uploads_that_were_interrupted_do_not_block_the_next_and_go_on_later() {
+    let settings = "max_running_jobs = 2\nupload_idle_seconds = 2";
+    let cluster = Cluster::up_with(3, settings);
+    let data = Coffee::new(Shape::TINY);
+    let jobs: Vec<_> = (1..=3).map(job_id).collect();
+    for job in &jobs[..2] {
+        let run = cluster.run_coffee(data.dir(), job, "never").upload_rate(20_000).spawn();
+        cluster.await_state(job, "uploading");
+        run.kill();
+    }
+    cluster.run_coffee(data.dir(), &jobs[2], "2").spawn().wait().ok();
+    data.check(&cluster, &jobs[2], "2");
+    let explained = cluster.json(&["explain", &jobs[0]]);
+    let explained = explained["explanation"].as_str().unwrap();
+    assert!(explained.contains("its client has sent nothing for"), "{explained}");
+    let (dir, out) = (path_text(data.dir()), path_text(&cluster.path("0")));
+    let resume = ["resume", &jobs[0], "--data", &dir, "--out", &out];
+    let _ = cluster.cortado(&resume).run().exits(0, &[]);
+    data.check(&cluster, &jobs[0], "0");
+}
+
+#[test]
 fn a_cancelled_job_stays_cancelled() {
     let cluster = Cluster::up(3);
     let data = Coffee::new(Shape::MIDDLE);

@@ -1,152 +1,213 @@
-//! Admission: at most a configured number of jobs run at once, the others wait in order of arrival.
+//! Admission: at most a configured number of jobs hold a place and run; the others wait.
 //!
-//! The first owner of a constant key keeps the queue. It is soft state: homes report their jobs once
-//! a second and on every change, so a successor has learned everything after one round. Two
-//! admission nodes during a cut may let too many jobs run; nothing else depends on the limit.
+//! The first owner of a constant key keeps the [`Queue`]. Coordinators report once a second, and on
+//! every change, which of their jobs hold a place or want one; a job that ended, or whose client has
+//! been silent for `upload_idle`, is not reported and so holds none. The next place goes to the
+//! client that holds the fewest, and among its jobs to the oldest.
+//!
+//! The queue is soft state: a successor has learned everything after one round of reports. Two
+//! keepers during a cut may let too many jobs run; nothing else depends on the limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cortado_membership::ring;
-use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::peer::{PeerMessage, PlaceWish};
 use cortado_protocol::{JobId, NodeId};
 
 use crate::Core;
 
-/// How often homes report.
+/// How often coordinators report.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// After this long without a report a job counts no more.
+/// Time without a report after which a job is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(4);
-/// How long a new admission node waits for the word of every member before it lets new jobs in.
+/// How long a new keeper waits for the reports of all members before it gives places away.
 const LISTEN_FOR: Duration = Duration::from_millis(1500);
 
+/// Places of jobs (0 runs, 1 is next), for each coordinator to which they have to be sent.
+type Places = BTreeMap<NodeId, Vec<(JobId, u32)>>;
+
 struct Entry {
-    home: NodeId,
+    coordinator: NodeId,
+    client: u64,
     submitted_ms: u64,
     arrival: u64,
     running: bool,
+    /// The place that the coordinator was sent last.
+    place: Option<u32>,
     seen: Duration,
 }
 
-/// The queue, on the node that keeps it; the reporting clock, on all.
+/// The queue, on the node that keeps it.
 #[derive(Default)]
 pub(crate) struct Queue {
     entries: BTreeMap<JobId, Entry>,
     arrivals: u64,
-    reported_at: Duration,
-    /// Set while this node, new to it, does not let jobs in.
+    /// Set while this node, new to the queue, gives no places away.
     listens_until: Option<Duration>,
     /// When each node reported last.
     heard: BTreeMap<NodeId, Duration>,
+}
+
+impl Queue {
+    /// This node begins to keep the queue, or stops: what was reported a moment ago is from
+    /// coordinators that saw the change earlier.
+    fn keeper_changed(&mut self, now: Duration, listen: bool) {
+        self.entries.retain(|_, entry| now < entry.seen + LISTEN_FOR);
+        self.listens_until = listen.then_some(now + LISTEN_FOR);
+    }
+
+    /// Takes a coordinator's report. Jobs it reported before and leaves out now give their places up.
+    fn report(&mut self, now: Duration, from: NodeId, wishes: &[PlaceWish]) {
+        self.heard.insert(from, now);
+        let named: BTreeSet<_> = wishes.iter().map(|wish| wish.job).collect();
+        self.entries.retain(|job, entry| {
+            let current = entry.coordinator != from || named.contains(job);
+            current && now < entry.seen + FORGET_AFTER
+        });
+        for wish in wishes {
+            self.arrivals += 1;
+            let entry = self.entries.entry(wish.job).or_insert(Entry {
+                coordinator: from,
+                client: wish.client,
+                submitted_ms: wish.submitted_ms,
+                arrival: self.arrivals,
+                running: wish.running,
+                place: None,
+                seen: now,
+            });
+            // All its places are sent to whoever reports.
+            entry.place = None;
+            entry.coordinator = from;
+            entry.client = wish.client;
+            entry.seen = now;
+            entry.running |= wish.running;
+        }
+    }
+
+    /// Gives free places away, and returns the places that have to be sent.
+    fn assign(&mut self, now: Duration, live: &[NodeId], limit: usize) -> Places {
+        let listening = self.listens(now, live);
+        let mut held: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, BTreeSet<(u64, u64, JobId)>> = BTreeMap::new();
+        for (job, entry) in &self.entries {
+            if entry.running {
+                *held.entry(entry.client).or_default() += 1;
+            } else {
+                let order = (entry.submitted_ms, entry.arrival, *job);
+                waiting.entry(entry.client).or_default().insert(order);
+            }
+        }
+        let mut running: usize = held.values().sum();
+        // The first job of each client, by the places that its client holds.
+        let held = |client| held.get(&client).copied().unwrap_or_default();
+        let first = |jobs: &mut BTreeSet<_>| jobs.pop_first();
+        let firsts = waiting.iter_mut().filter_map(|(client, jobs)| {
+            first(jobs)
+                .map(|(submitted, arrival, job)| (held(*client), submitted, arrival, job, *client))
+        });
+        let mut next: BTreeSet<_> = firsts.collect();
+        let mut position = 0;
+        let mut places = Places::new();
+        while let Some((held, _, _, job, client)) = next.pop_first() {
+            if let Some((submitted, arrival, job)) = waiting.get_mut(&client).and_then(first) {
+                next.insert((held + 1, submitted, arrival, job, client));
+            }
+            let entry = self.entries.get_mut(&job).expect("collected from the same map");
+            let place = if running < limit && !listening {
+                entry.running = true;
+                running += 1;
+                0
+            } else {
+                position += 1;
+                position
+            };
+            if entry.place.replace(place) != Some(place) {
+                places.entry(entry.coordinator).or_default().push((job, place));
+            }
+        }
+        for (job, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.running) {
+            if entry.place.replace(0) != Some(0) {
+                places.entry(entry.coordinator).or_default().push((*job, 0));
+            }
+        }
+        places
+    }
+
+    /// Whether some member may still coordinate jobs that this node has not heard of.
+    fn listens(&mut self, now: Duration, live: &[NodeId]) -> bool {
+        let recent = |node| self.heard.get(node).is_some_and(|at| now < *at + LISTEN_FOR);
+        let all = live.iter().all(recent);
+        self.listens_until = self.listens_until.filter(|until| now < *until && !all);
+        self.listens_until.is_some()
+    }
+}
+
+/// When this node reported its jobs, and to whom.
+#[derive(Default)]
+pub(crate) struct Reports {
     keeper: Option<NodeId>,
+    reported_at: Duration,
     reported_any: bool,
 }
 
 impl Core {
-    fn admission_node(&self) -> NodeId {
+    fn queue_keeper(&self) -> NodeId {
         ring::first_owner(ring::ADMISSION_KEY, &self.members.live).unwrap_or(self.config.node)
     }
 
     /// Reports this node's jobs now.
-    pub(crate) fn ask_admission(&mut self) {
-        let ended = |job: &JobId| self.jobs.get(job).is_none_or(|log| log.ended().is_some());
-        let jobs: Vec<_> = self
-            .homes
-            .iter()
-            .filter(|(job, _)| !ended(job))
-            .map(|(job, home)| (*job, self.jobs[job].submitted_ms, home.runs()))
-            .collect();
-        if jobs.is_empty() && !self.admission.reported_any {
+    pub(crate) fn report_jobs(&mut self) {
+        let (now, idle) = (self.now, self.config.upload_idle);
+        let wish = |(job, home): (&JobId, &crate::home::Home)| {
+            let log = self.jobs.get(job)?;
+            let wants = log.ended().is_none() && !home.is_idle(now, idle, log);
+            wants.then(|| PlaceWish {
+                job: *job,
+                client: home.client,
+                submitted_ms: log.submitted_ms,
+                running: home.runs(),
+            })
+        };
+        let jobs: Vec<_> = self.homes.iter().filter_map(wish).collect();
+        if jobs.is_empty() && !self.reports.reported_any {
             return;
         }
-        self.admission.reported_any = !jobs.is_empty();
-        self.admission.reported_at = self.now;
-        self.send(self.admission_node(), PeerMessage::Admit { jobs });
+        self.reports.reported_any = !jobs.is_empty();
+        self.reports.reported_at = self.now;
+        self.send(self.queue_keeper(), PeerMessage::Admit { jobs });
     }
 
     pub(crate) fn tick_admission(&mut self) {
-        if self.now >= self.admission.reported_at + REPORT_EVERY {
-            self.ask_admission();
+        if self.now >= self.reports.reported_at + REPORT_EVERY {
+            self.report_jobs();
         }
-        if self.admission.listens_until.is_some_and(|until| self.now >= until) {
-            self.admit();
+        if self.queue.listens_until.is_some_and(|until| self.now >= until) {
+            self.send_places();
         }
     }
 
     pub(crate) fn admission_after_change(&mut self) {
-        let (now, keeper) = (self.now, self.admission_node());
-        if self.admission.keeper.replace(keeper) != Some(keeper) {
-            // What was reported a moment ago is from those that saw the change sooner.
-            self.admission.entries.retain(|_, entry| now < entry.seen + LISTEN_FOR);
+        let keeper = self.queue_keeper();
+        if self.reports.keeper.replace(keeper) != Some(keeper) {
             // Where no job was ever heard of, none can be running.
-            let any = self.holdings.jobs().next().is_some();
-            let listens = any && keeper == self.config.node;
-            self.admission.listens_until = listens.then_some(now + LISTEN_FOR);
-            // The new one waits to hear of everybody, if only that there is nothing.
-            self.admission.reported_any = true;
+            let listen = keeper == self.config.node && self.holdings.jobs().next().is_some();
+            self.queue.keeper_changed(self.now, listen);
+            // The new keeper waits for the report of every member, also for an empty one.
+            self.reports.reported_any = true;
         }
-        self.ask_admission();
+        self.report_jobs();
     }
 
-    /// Whether some member may still drive jobs that this node has not heard of.
-    fn listens(&mut self) -> bool {
-        let Queue { listens_until, heard, .. } = &mut self.admission;
-        let recent = |node| heard.get(node).is_some_and(|at| self.now < *at + LISTEN_FOR);
-        let all = self.members.live.iter().all(recent);
-        *listens_until = listens_until.filter(|until| self.now < *until && !all);
-        listens_until.is_some()
+    pub(crate) fn on_admit(&mut self, from: NodeId, jobs: &[PlaceWish]) {
+        self.queue.report(self.now, from, jobs);
+        self.send_places();
     }
 
-    /// A home reports its jobs; jobs it reported before and does not name now have ended.
-    pub(crate) fn on_admit(&mut self, from: NodeId, jobs: Vec<(JobId, u64, bool)>) {
-        let now = self.now;
-        let queue = &mut self.admission;
-        queue.heard.insert(from, now);
-        queue.entries.retain(|job, entry| {
-            let named = || jobs.iter().any(|(named, ..)| named == job);
-            entry.home != from || named()
-        });
-        queue.entries.retain(|_, entry| now < entry.seen + FORGET_AFTER);
-        for (job, submitted_ms, running) in jobs {
-            queue.arrivals += 1;
-            let arrival = queue.arrivals;
-            let fresh = Entry { home: from, submitted_ms, arrival, running, seen: now };
-            let entry = queue.entries.entry(job).or_insert(fresh);
-            entry.home = from;
-            entry.seen = now;
-            entry.running |= running;
-        }
-        self.admit();
-    }
-
-    fn admit(&mut self) {
+    fn send_places(&mut self) {
         let limit = self.config.max_running_jobs as usize;
-        let listening = self.listens();
-        let entries = &mut self.admission.entries;
-        let mut running = entries.values().filter(|entry| entry.running).count();
-        let mut waiting: Vec<_> = entries
-            .iter()
-            .filter(|(_, entry)| !entry.running)
-            .map(|(job, entry)| (entry.submitted_ms, entry.arrival, *job))
-            .collect();
-        waiting.sort_unstable();
-        let mut places: BTreeMap<NodeId, Vec<(JobId, u32)>> = BTreeMap::new();
-        let mut place = 0;
-        for (_, _, job) in waiting {
-            let entry = entries.get_mut(&job).expect("collected from the same map");
-            if running < limit && !listening {
-                entry.running = true;
-                running += 1;
-            } else {
-                place += 1;
-                places.entry(entry.home).or_default().push((job, place));
-            }
-        }
-        for (job, entry) in entries.iter().filter(|(_, entry)| entry.running) {
-            places.entry(entry.home).or_default().push((*job, 0));
-        }
-        for (home, jobs) in places {
-            self.send(home, PeerMessage::Admitted { jobs });
+        for (coordinator, jobs) in self.queue.assign(self.now, &self.members.live, limit) {
+            self.send(coordinator, PeerMessage::Admitted { jobs });
         }
     }
 
@@ -154,5 +215,80 @@ impl Core {
         for (job, place) in jobs {
             self.home_admitted(*job, *place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    fn wish(job: u128, client: u64, running: bool) -> PlaceWish {
+        PlaceWish { job: JobId(job), client, submitted_ms: job as u64, running }
+    }
+
+    /// Jobs with a place, and the others in the order in which they get one.
+    fn order(queue: &Queue) -> (Vec<u128>, Vec<u128>) {
+        let running = queue.entries.iter().filter(|(_, entry)| entry.running);
+        let mut waiting: Vec<_> = queue.entries.iter().filter(|(_, e)| !e.running).collect();
+        waiting.sort_by_key(|(_, entry)| entry.place);
+        let ids = |(job, _): (&JobId, &Entry)| job.0;
+        (running.map(ids).collect(), waiting.into_iter().map(ids).collect())
+    }
+
+    #[test]
+    fn places_go_round_between_clients() {
+        let mut queue = Queue::default();
+        let (now, a) = (Duration::from_secs(1), node("a"));
+        let mut wishes: Vec<_> = (1..=6).map(|job| wish(job, 1, false)).collect();
+        queue.report(now, a, &wishes);
+        queue.assign(now, &[a], 2);
+        assert_eq!(order(&queue), (vec![1, 2], vec![3, 4, 5, 6]));
+        wishes.extend([wish(7, 2, false), wish(8, 2, false), wish(9, 3, false)]);
+        queue.report(now, a, &wishes);
+        queue.assign(now, &[a], 2);
+        assert_eq!(order(&queue), (vec![1, 2], vec![7, 9, 8, 3, 4, 5, 6]));
+        // A job ends: its place goes to the client that has none.
+        queue.report(now, a, &wishes[1..]);
+        let places = queue.assign(now, &[a], 2);
+        assert_eq!(order(&queue).0, [2, 7]);
+        assert!(places[&a].contains(&(JobId(7), 0)));
+    }
+
+    #[test]
+    fn a_job_that_is_not_reported_any_more_gives_its_place_to_the_next() {
+        let mut queue = Queue::default();
+        let (now, a, b) = (Duration::from_secs(1), node("a"), node("b"));
+        queue.report(now, a, &[wish(1, 1, false)]);
+        queue.report(now, b, &[wish(2, 1, false)]);
+        let places = queue.assign(now, &[a, b], 1);
+        assert_eq!((&places[&a], &places[&b]), (&vec![(JobId(1), 0)], &vec![(JobId(2), 1)]));
+        queue.report(now, a, &[]);
+        let places = queue.assign(now, &[a, b], 1);
+        assert_eq!(places, Places::from([(b, vec![(JobId(2), 0)])]));
+        // Whoever did not report and whose places did not change is sent nothing.
+        queue.report(now, a, &[wish(1, 1, false)]);
+        let places = queue.assign(now, &[a, b], 1);
+        assert_eq!(places, Places::from([(a, vec![(JobId(1), 1)])]));
+    }
+
+    #[test]
+    fn a_new_keeper_gives_nothing_away_before_every_member_has_reported() {
+        let mut queue = Queue::default();
+        let (now, a, b) = (Duration::from_secs(1), node("a"), node("b"));
+        queue.keeper_changed(now, true);
+        queue.report(now, a, &[wish(1, 1, false)]);
+        queue.assign(now, &[a, b], 1);
+        assert_eq!(order(&queue).0, []);
+        queue.report(now, b, &[wish(2, 1, true)]);
+        queue.assign(now, &[a, b], 1);
+        assert_eq!(order(&queue), (vec![2], vec![1]));
+        let late = now + FORGET_AFTER;
+        queue.report(late, a, &[wish(1, 1, false)]);
+        queue.assign(late, &[a, b], 1);
+        assert_eq!(order(&queue), (vec![1], vec![]), "b was not heard for long");
     }
 }

@@ -42,6 +42,9 @@ const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
 /// Chunks of a result on their way to the replicas at once.
 const CHUNKS_IN_FLIGHT: usize = 16;
 
+/// How often a place is asked for while there is no answer.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+
 /// Number of the manifest on the job log's edge ([`JobEntry::number`]).
 const MANIFEST_NUMBER: u64 = 2;
 
@@ -71,6 +74,10 @@ enum Then {
 pub(crate) struct Home {
     /// Place in the queue: 0 runs.
     place: Option<u32>,
+    /// Hash of the name of the client that sent batches last; 0 while none is known.
+    pub(crate) client: u64,
+    /// When a mapper last said that the client sends batches.
+    client_at: Duration,
     /// Mappers that wait to hear that the job runs.
     wanted_by: BTreeSet<NodeId>,
     phase: Phase,
@@ -81,6 +88,8 @@ pub(crate) struct Home {
     /// Clients that wait for an entry of the job log to be durable.
     entries: BTreeMap<u64, Vec<Origin>>,
     retry_at: Duration,
+    /// When a place in the queue was asked for.
+    asked_at: Duration,
     progress_at: Duration,
     /// Every reachable member was asked for the job's log since this node became the home.
     pub(crate) fresh: bool,
@@ -90,12 +99,15 @@ impl Home {
     fn new(now: Duration) -> Self {
         Self {
             place: None,
+            client: 0,
+            client_at: now,
             wanted_by: BTreeSet::new(),
             phase: Phase::Collect { gather: None },
             missing: Vec::new(),
             waiting: Vec::new(),
             entries: BTreeMap::new(),
             retry_at: now,
+            asked_at: now.saturating_sub(ASK_EVERY),
             progress_at: now,
             fresh: false,
         }
@@ -114,6 +126,19 @@ impl Home {
 
     pub(crate) fn runs(&self) -> bool {
         self.place == Some(0)
+    }
+
+    /// Whether the job can't go on before its client sends something, and that has sent nothing for
+    /// `limit`.
+    pub(crate) fn is_idle(&self, now: Duration, limit: Duration, log: &JobLog) -> bool {
+        let open = log.all_ends().is_none() || !self.missing.is_empty();
+        let waits = open && matches!(self.phase, Phase::Collect { .. });
+        waits && now >= self.heard_at() + limit
+    }
+
+    /// When something last arrived of the job.
+    fn heard_at(&self) -> Duration {
+        self.client_at.max(self.progress_at)
     }
 }
 
@@ -141,11 +166,18 @@ impl Core {
             return;
         }
         let ends = log.all_ends();
-        let now = self.now;
-        let home = self.home_state(job);
+        let (now, limit) = (self.now, self.config.upload_idle);
+        let home = self.homes.entry(job).or_insert_with(|| Home::new(now));
+        let idle = home.is_idle(now, limit, log);
+        if home.runs() && idle && ends.is_none() {
+            tracing::info!(%job, "its client is silent: the upload gives its place up");
+            home.place = None;
+            return self.report_jobs();
+        }
         if !home.runs() {
-            if home.place.is_none() {
-                self.ask_admission();
+            if home.place.is_none() && !idle && now >= home.asked_at + ASK_EVERY {
+                home.asked_at = now;
+                self.report_jobs();
             }
             return;
         }
@@ -317,11 +349,11 @@ impl Core {
         let wanted_by = std::mem::take(&mut home.wanted_by);
         self.answer_waiting(job);
         for mapper in wanted_by {
-            self.on_job_wanted(mapper, job);
+            self.tell_mapper(mapper, job);
         }
         if news {
             // Its place goes to the next in the queue.
-            self.ask_admission();
+            self.report_jobs();
         }
     }
 
@@ -335,8 +367,17 @@ impl Core {
         }
     }
 
-    /// A mapper asks for the job.
-    pub(crate) fn on_job_wanted(&mut self, from: NodeId, job: JobId) {
+    /// A mapper has batches of the job and asks for it.
+    pub(crate) fn on_job_wanted(&mut self, from: NodeId, job: JobId, client: u64) {
+        let now = self.now;
+        if let Some(home) = self.homes.get_mut(&job) {
+            (home.client, home.client_at) = (client, now);
+        }
+        self.tell_mapper(from, job);
+    }
+
+    /// Answers a mapper: what the job is, and whether it takes batches.
+    fn tell_mapper(&mut self, to: NodeId, job: JobId) {
         let ended = self.jobs.get(&job).and_then(JobLog::ended);
         let plan = self.plan_of(job);
         let (admission, tail) = if let Some(error) = ended {
@@ -347,14 +388,14 @@ impl Core {
                 Some(0) => (Admission::Running, cortado_protocol::frame::to_postcard(&plan.spec)),
                 Some(position) => (Admission::Queued { position }, Bytes::new()),
                 None => {
-                    home.wanted_by.insert(from);
-                    return self.ask_admission();
+                    home.wanted_by.insert(to);
+                    return self.drive(job);
                 }
             }
         } else {
             (Admission::Unknown, Bytes::new())
         };
-        self.send_with(from, PeerMessage::JobIs { job, admission }, tail);
+        self.send_with(to, PeerMessage::JobIs { job, admission }, tail);
     }
 
     /// The admission node's word on a job.
@@ -365,7 +406,7 @@ impl Core {
             home.place = Some(place);
         }
         for mapper in std::mem::take(&mut home.wanted_by) {
-            self.on_job_wanted(mapper, job);
+            self.tell_mapper(mapper, job);
         }
         self.drive(job);
     }

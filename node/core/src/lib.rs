@@ -83,6 +83,8 @@ pub struct Config {
     pub expected_nodes: u16,
     /// Jobs that run at once; others wait.
     pub max_running_jobs: u32,
+    /// Time without a batch after which an upload gives its place in the queue up.
+    pub upload_idle: Duration,
     /// How long a job is kept after it ended, or after the last sign of it.
     pub job_ttl: Duration,
     /// A fault for the simulator to find. The daemon has no way to set it.
@@ -162,6 +164,8 @@ pub enum Input {
         ticket: u64,
         /// The job.
         job: JobId,
+        /// Hash of the client's name ([`cortado_protocol::client_key`]).
+        client: u64,
         /// What the payload is.
         header: BatchHeader,
         /// The records.
@@ -246,7 +250,8 @@ pub struct Core {
     homes: BTreeMap<JobId, home::Home>,
     works: work::Works,
     handoff: handoff::Handoff,
-    admission: admission::Queue,
+    queue: admission::Queue,
+    reports: admission::Reports,
     tasks: BTreeMap<u64, task::Purpose>,
     next_id: u64,
     local: VecDeque<(PeerMessage, Bytes)>,
@@ -282,7 +287,8 @@ impl Core {
             homes: BTreeMap::new(),
             works: work::Works::default(),
             handoff: handoff::Handoff::default(),
-            admission: admission::Queue::default(),
+            queue: admission::Queue::default(),
+            reports: admission::Reports::default(),
             tasks: BTreeMap::new(),
             // Numbers of an earlier boot may still come back in late answers.
             next_id: config.boot << BOOT_SHIFT,
@@ -324,8 +330,8 @@ impl Core {
             // Nothing else follows: the peer dials again, and its numbers go on.
             Input::InboundClosed(conn) => self.links.closed(conn),
             Input::Request(ticket, request) => self.on_request(ticket, request),
-            Input::Batch { ticket, job, header, payload } => {
-                self.on_batch(ticket, job, header, payload);
+            Input::Batch { ticket, job, client, header, payload } => {
+                self.on_batch(ticket, job, client, header, payload);
             }
             Input::Gone(ticket) => self.on_client_gone(ticket),
             Input::Appended(records) => self.on_appended(&records),
@@ -503,9 +509,9 @@ impl Core {
             }
             PeerMessage::Ask { id, request } => self.on_ask(from, id, request),
             PeerMessage::Answer { id, response } => self.on_answer(from, id, response, tail),
-            PeerMessage::JobWanted { job } => self.on_job_wanted(from, job),
+            PeerMessage::JobWanted { job, client } => self.on_job_wanted(from, job, client),
             PeerMessage::JobIs { job, admission } => self.on_job_is(job, admission, &tail),
-            PeerMessage::Admit { jobs } => self.on_admit(from, jobs),
+            PeerMessage::Admit { jobs } => self.on_admit(from, &jobs),
             PeerMessage::Admitted { jobs } => self.on_admitted(&jobs),
             // Its acknowledgement is the answer.
             PeerMessage::Ping => {}

@@ -33,6 +33,8 @@ struct Waiting {
 
 #[derive(Default)]
 struct MapperJob {
+    /// The client that sent the last batch.
+    client: u64,
     plan: Option<Arc<BoundPlan>>,
     running: bool,
     queued: Option<u32>,
@@ -68,6 +70,7 @@ impl Core {
         &mut self,
         ticket: u64,
         job: JobId,
+        client: u64,
         header: BatchHeader,
         payload: Bytes,
     ) {
@@ -80,6 +83,7 @@ impl Core {
         }
         let since = self.now;
         let state = self.mapper.jobs.entry(job).or_default();
+        state.client = client;
         if let Some(error) = state.ended.clone() {
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
         }
@@ -103,8 +107,9 @@ impl Core {
             return;
         }
         state.asked_at = Some(now);
+        let client = state.client;
         let home = self.home(job);
-        self.send(home, PeerMessage::JobWanted { job });
+        self.send(home, PeerMessage::JobWanted { job, client });
     }
 
     /// The home's answer.
@@ -116,7 +121,10 @@ impl Core {
         match admission {
             Admission::Unknown => return,
             Admission::Ended(error) => state.ended = Some(error),
-            Admission::Queued { position } => state.queued = Some(position),
+            Admission::Queued { position } => {
+                state.queued = Some(position);
+                state.running = false;
+            }
             Admission::Running => {
                 state.plan = state.plan.take().or(compiled);
                 if state.plan.is_none() {

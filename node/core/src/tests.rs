@@ -7,7 +7,7 @@ use cortado_membership::ring;
 use cortado_protocol::client::{ClientRequest, ClientResponse, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobSpec, TableFiles};
-use cortado_protocol::peer::{Hello, LinkFrame, PeerMessage};
+use cortado_protocol::peer::{Admission, Hello, LinkFrame, PeerMessage, PlaceWish};
 use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet, frame};
 
 use crate::{Config, Core, Effect, Input, Members, RecordRef};
@@ -44,6 +44,7 @@ impl Bench {
             slots: 4,
             expected_nodes: 3,
             max_running_jobs: 4,
+            upload_idle: Duration::from_secs(30),
             job_ttl: Duration::from_secs(3600),
             planted: None,
         };
@@ -279,7 +280,8 @@ fn a_new_admission_node_lets_jobs_in_once_everybody_has_reported() {
         bench.input(Input::Request(1, ClientRequest::Submit(spec)));
         bench.sync();
         see(&mut bench, &rest);
-        let jobs = vec![(JobId(9), 0, false)];
+        let (submitted_ms, running) = (0, false);
+        let jobs = vec![PlaceWish { job: JobId(9), client: 1, submitted_ms, running }];
         bench.hear(teller.as_str(), 0, PeerMessage::Admit { jobs });
         let admitted = |bench: &Bench| {
             let mine = bench.sent.iter().filter(|(to, ..)| to == teller);
@@ -328,4 +330,58 @@ fn a_node_that_has_just_started_says_nothing_of_jobs_before_it_sees_the_others()
     bench.input(Input::Request(4, status));
     bench.input(Input::Tick);
     assert!(matches!(said(&bench, 4), Some(ClientResponse::Status(_))), "{:?}", bench.replies);
+}
+
+#[test]
+fn a_silent_upload_gives_its_place_up_and_gets_one_when_its_client_returns() {
+    let mut bench = Bench::new(1);
+    // Another node keeps the queue.
+    let names: Vec<_> = (0..999).map(|n| format!("n{n}")).collect();
+    let live = |name: &String| [node("a"), node("b"), node(name)];
+    let keeps =
+        |name: &&String| ring::first_owner(ring::ADMISSION_KEY, &live(name)) == Some(node(name));
+    let keeper = names.iter().find(keeps).unwrap();
+    bench.sees(&["a", "b", keeper]);
+    bench.meets(keeper);
+    let spec = spec(&mut bench.core);
+    let job = spec.job;
+    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
+    bench.sync();
+    let place = |bench: &mut Bench, seq, place| {
+        bench.hear(keeper, seq, PeerMessage::Admitted { jobs: vec![(job, place)] });
+    };
+    let reported = |bench: &Bench| {
+        let reports = bench.sent.iter().filter_map(|(_, message, _)| match message {
+            PeerMessage::Admit { jobs } => Some(jobs.clone()),
+            _ => None,
+        });
+        reports.last().map(|jobs| jobs.iter().map(|wish| (wish.client, wish.running)).collect())
+    };
+    let told = |bench: &Bench| {
+        bench.sent.iter().rev().find_map(|(_, message, _)| match message {
+            PeerMessage::JobIs { admission, .. } => Some(admission.clone()),
+            _ => None,
+        })
+    };
+    place(&mut bench, 0, 0);
+    bench.hear("b", 0, PeerMessage::JobWanted { job, client: 7 });
+    assert_eq!(told(&bench), Some(Admission::Running));
+    bench.now += Duration::from_secs(29);
+    bench.hear("b", 1, PeerMessage::JobWanted { job, client: 7 });
+    bench.now += Duration::from_secs(29);
+    bench.input(Input::Tick);
+    assert_eq!(reported(&bench), Some(vec![(7, true)]), "it has sent something");
+    bench.now += Duration::from_secs(1);
+    bench.input(Input::Tick);
+    assert_eq!(reported(&bench), Some(vec![]), "its place is free");
+    let status = bench.core.status(job).unwrap();
+    let waits_for = status.waits_for.clone().unwrap();
+    assert!(waits_for.contains("its client has sent nothing for 30 s"), "{waits_for}");
+    bench.hear("b", 2, PeerMessage::JobWanted { job, client: 7 });
+    assert_eq!(reported(&bench), Some(vec![(7, false)]), "it wants one again");
+    place(&mut bench, 1, 3);
+    assert_eq!(told(&bench), Some(Admission::Queued { position: 3 }));
+    place(&mut bench, 2, 0);
+    bench.hear("b", 3, PeerMessage::JobWanted { job, client: 7 });
+    assert_eq!(told(&bench), Some(Admission::Running));
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::ClientRequest;
-use cortado_protocol::frame;
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
+use cortado_protocol::{client_key, frame};
 use cortado_transport::{FrameReader, FrameWriter, Handshake, ReadError, Refusal};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::oneshot;
@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 
 use crate::chaos;
 
-use super::{ClientEvent, Shared, Waiting, lock, next_ticket, report, upload};
+use super::upload::{self, Upload};
+use super::{ClientEvent, Shared, Waiting, lock, next_ticket, report};
 
 /// How long a frame may take from its first byte to its last: it holds room meanwhile.
 pub(super) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,12 +52,13 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
     // A failed handshake was counted and logged already.
     let Ok((connection, identity)) = handshake.complete().await else { return };
     tracing::debug!(%remote, %identity, "client connected");
+    let client = client_key(&identity.to_string());
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
-                    streams.spawn(request(shared.clone(), send, recv));
+                    streams.spawn(request(shared.clone(), client, send, recv));
                 }
                 Err(reason) => {
                     tracing::debug!(%remote, %identity, %reason, "client disconnected");
@@ -80,7 +82,12 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
 }
 
 /// Serves one request.
-async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Result<(), Ended> {
+async fn request(
+    shared: Arc<Shared>,
+    client: u64,
+    send: SendStream,
+    recv: RecvStream,
+) -> Result<(), Ended> {
     let mut reader = FrameReader::with_buffers(recv, CLIENT_FRAME_BYTES, shared.buffers.clone());
     let writer = FrameWriter::new(send);
     let gone = writer.unwanted();
@@ -94,7 +101,7 @@ async fn request(shared: Arc<Shared>, send: SendStream, recv: RecvStream) -> Res
     let Some((request, _)) = frame.map_err(|_| Ended::Gone)?? else { return Ok(()) };
     if let ClientRequest::Upload(job) = request {
         drop(room);
-        return upload::serve(&shared, job, reader, writer).await;
+        return upload::serve(&shared, Upload { job, client }, reader, writer).await;
     }
     if let ClientRequest::Log { boot, after, wait_ms } = request {
         drop(room);

@@ -18,10 +18,18 @@ use super::{ClientEvent, Room, Shared, Waiting, lock, next_ticket, report};
 /// Answers written at once.
 const WRITE_BATCH: usize = 64;
 
+/// Whose batches come, and of which job.
+#[derive(Clone, Copy)]
+pub(super) struct Upload {
+    pub(super) job: JobId,
+    /// Hash of the client's name.
+    pub(super) client: u64,
+}
+
 /// Serves an upload until the client has sent all and got all answers, or is gone.
 pub(super) async fn serve(
     shared: &Shared,
-    job: JobId,
+    upload: Upload,
     reader: FrameReader,
     writer: FrameWriter,
 ) -> Result<(), Ended> {
@@ -30,7 +38,7 @@ pub(super) async fn serve(
     let tickets = Mutex::new(HashSet::new());
     // The writer ends when the reader and all waiting batches have dropped their senders.
     let both = async {
-        tokio::try_join!(read(shared, job, reader, answers, &tickets), write(writer, answered))
+        tokio::try_join!(read(shared, upload, reader, answers, &tickets), write(writer, answered))
     };
     let ended = tokio::select! {
         ended = both => ended.map(|_| ()),
@@ -50,7 +58,7 @@ pub(super) async fn serve(
 
 async fn read(
     shared: &Shared,
-    job: JobId,
+    Upload { job, client }: Upload,
     mut reader: FrameReader,
     answers: mpsc::UnboundedSender<(Bytes, Room)>,
     tickets: &Mutex<HashSet<u64>>,
@@ -76,7 +84,7 @@ async fn read(
                 tickets.retain(|ticket| waiting.contains_key(ticket));
             }
         }
-        report(shared, ClientEvent::Batch { ticket, job, header, payload }).await?;
+        report(shared, ClientEvent::Batch { ticket, job, client, header, payload }).await?;
     }
     Ok(())
 }

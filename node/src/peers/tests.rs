@@ -97,7 +97,7 @@ impl Node {
 }
 
 fn message(seq: u64, tail: &[u8]) -> Bytes {
-    let message = PeerMessage::JobWanted { job: JobId(u128::from(seq)) };
+    let message = PeerMessage::JobWanted { job: JobId(u128::from(seq)), client: 1 };
     encode(&LinkFrame::Message { seq, message }, tail)
 }
 

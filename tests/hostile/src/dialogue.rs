@@ -54,6 +54,7 @@ fn config(alone: bool) -> Config {
         slots: sample::SLOTS,
         expected_nodes: 1,
         max_running_jobs: 4,
+        upload_idle: Duration::from_secs(30),
         job_ttl: Duration::from_secs(3600),
         planted: None,
     }
@@ -203,7 +204,7 @@ impl Bench {
                 let frame = Bytes::copy_from_slice(pieces.piece());
                 if let Ok((header, payload)) = decode::<BatchHeader>(&frame) {
                     let (ticket, job) = (self.ticket(), JobId(sample::JOB.0));
-                    self.input(Input::Batch { ticket, job, header, payload });
+                    self.input(Input::Batch { ticket, job, client: 1, header, payload });
                 }
             }
             9 => self.sync(),

@@ -14,7 +14,9 @@ use cortado_protocol::job::{
     BatchHeader, FileSpec, JobEntry, JobSpec, JobState, JobStatus, Manifest, ResultFile,
     StageStatus, TableFiles, TableStatus,
 };
-use cortado_protocol::peer::{Admission, EdgeCoverage, Hello, NotStored, PeerMessage, Work};
+use cortado_protocol::peer::{
+    Admission, EdgeCoverage, Hello, NotStored, PeerMessage, PlaceWish, Work,
+};
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, LogId, META_SLOT, NodeId, PROTOCOL_VERSION, Slot, SlotSet,
     content_hash,
@@ -159,6 +161,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
     let ends = vec![1; 5];
     let (fold, lookup) = (Work::Fold, Work::Lookup { table: 2 });
     let work = |work| PeerMessage::Work { job, attempt: 4, slots, ends: ends.clone(), work };
+    let wish = PlaceWish { job, client: 1, submitted_ms: 1_000, running: false };
     let message = "no".to_owned();
     let empty = |message| (message, Bytes::new());
     let mut all: Vec<_> =
@@ -180,11 +183,11 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         ),
         empty(PeerMessage::Incomplete { job, attempt: 4, missing: held() }),
         empty(PeerMessage::WorkFailed { job, attempt: 4, message }),
-        empty(PeerMessage::JobWanted { job }),
+        empty(PeerMessage::JobWanted { job, client: 1 }),
         (PeerMessage::JobIs { job, admission: Admission::Running }, to_postcard(&spec())),
         empty(PeerMessage::JobIs { job, admission: Admission::Queued { position: 3 } }),
         empty(PeerMessage::JobIs { job, admission: Admission::Ended(error()) }),
-        empty(PeerMessage::Admit { jobs: vec![(job, 1_000, false), (JobId(8), 2_000, true)] }),
+        empty(PeerMessage::Admit { jobs: vec![wish] }),
         empty(PeerMessage::Admitted { jobs: vec![(job, 0), (JobId(8), 1)] }),
         empty(PeerMessage::Ping),
     ]);

@@ -38,7 +38,8 @@ impl World {
             Sent::Batch { table, number } => {
                 let data = &self.clients[client].data;
                 let (header, payload) = data.batch(table, number);
-                Input::Batch { ticket, job: data.spec.job, header, payload }
+                let client = 1 + client as u64;
+                Input::Batch { ticket, job: data.spec.job, client, header, payload }
             }
         };
         self.input(node, input);

@@ -64,6 +64,7 @@ impl World {
             slots: 8,
             expected_nodes: dials.nodes as u16,
             max_running_jobs: 4,
+            upload_idle: Duration::from_secs(rng.random_range(2..=30)),
             job_ttl: Duration::from_secs(86_400),
             planted: dials.planted,
         };

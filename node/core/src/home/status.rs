@@ -7,7 +7,7 @@ use cortado_protocol::client::{ClientResponse, TableCoverage};
 use cortado_protocol::job::{JobState, JobStatus, Manifest, StageStatus, TableStatus};
 use cortado_protocol::{Coverage, Edge, JobId, limits};
 
-use super::Phase;
+use super::{Home, Phase};
 use crate::Core;
 use crate::ask::Origin;
 use crate::job::{BoundPlan, JobLog};
@@ -31,6 +31,7 @@ impl Core {
             None => match home.and_then(|home| home.place) {
                 Some(0) if log.all_ends().is_some() => JobState::Finishing,
                 Some(0) => JobState::Uploading,
+                None if home.is_some_and(|home| self.is_silent(home, log)) => JobState::Uploading,
                 place => JobState::Queued { position: place.unwrap_or(0) },
             },
         };
@@ -100,6 +101,10 @@ impl Core {
         status
     }
 
+    fn is_silent(&self, home: &Home, log: &JobLog) -> bool {
+        home.is_idle(self.now, self.config.upload_idle, log)
+    }
+
     /// One sentence on what the job waits for.
     fn waits_for(&self, job: JobId, state: &JobState, tables: &[TableStatus]) -> Option<String> {
         match state {
@@ -120,6 +125,14 @@ impl Core {
             let names = missing.iter().map(|t| format!("{} {}", t.name, ranges(&t.missing)));
             let names = names.collect::<Vec<_>>().join(", ");
             return Some(format!("waits for batches that no live node has: {names}"));
+        }
+        let silent = self.homes.get(&job).zip(self.jobs.get(&job));
+        if let Some((home, _)) = silent.filter(|(home, log)| self.is_silent(home, log)) {
+            let seconds = self.now.saturating_sub(home.heard_at()).as_secs();
+            return Some(format!(
+                "its client has sent nothing for {seconds} s, so its place is free for other jobs; \
+                 to go on: cortado resume {job} --data DIR"
+            ));
         }
         if *state == JobState::Uploading {
             let open = tables.iter().filter(|table| table.declared.is_none());
