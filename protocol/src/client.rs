@@ -47,8 +47,12 @@ pub enum ClientRequest {
         /// Longest wait in milliseconds; nodes cap it at 5,000.
         wait_ms: u32,
     },
-    /// All jobs the live members know. Answered by [`ClientResponse::Jobs`].
-    Jobs,
+    /// Jobs the live members know, in the order of their ids, at most
+    /// [`crate::limits::JOBS_PER_ANSWER`]. Answered by [`ClientResponse::Jobs`].
+    Jobs {
+        /// Only those with a larger id.
+        after: Option<JobId>,
+    },
     /// Stop it. Answered by [`ClientResponse::Status`] once it is durable.
     Cancel(JobId),
     /// One chunk of the result. Answered by [`ClientResponse::Chunk`] with the bytes as tail.

@@ -125,6 +125,14 @@ impl Entry {
         Self::new(key, Source::default(), SlotSet::META, &[(META_SLOT, delta)])
     }
 
+    /// Length of what [`Entry::encode`] gives.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let head =
+            postcard::to_stdvec(&self.head).expect("an entry head has no unserializable type");
+        4 + head.len() + self.data.len()
+    }
+
     /// The bytes that travel and are logged.
     #[must_use]
     pub fn encode(&self) -> Bytes {

@@ -95,6 +95,17 @@ pub fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<(T, Bytes), FrameErr
     Ok((from_postcard(head)?, frame.slice(4 + head_len..)))
 }
 
+/// Whether an encoded frame (prefix included) is one that a receiver with this limit takes, also if
+/// numbers in its head grow to their full length.
+#[must_use]
+pub fn fits(frame: &[u8], limit: usize) -> bool {
+    /// A number in a head takes one to ten bytes.
+    const NUMBER_BYTES: usize = 16;
+    let Some(&[a, b, c, d]) = frame.get(PREFIX_BYTES..PREFIX_BYTES + 4) else { return false };
+    let head_len = u32::from_le_bytes([a, b, c, d]) as usize;
+    head_len + NUMBER_BYTES <= HEAD_BYTES && frame.len() - PREFIX_BYTES + NUMBER_BYTES <= limit
+}
+
 /// Encodes a value as the tails of some messages carry it.
 pub fn to_postcard<T: Serialize>(value: &T) -> Bytes {
     postcard::to_stdvec(value).expect("messages serialize to memory").into()

@@ -15,6 +15,10 @@ pub const RECORD_BYTES: usize = 1 << 20;
 pub const GOSSIP_BYTES: usize = 1150;
 /// Largest head of any frame.
 pub const HEAD_BYTES: usize = 2 << 20;
+/// Largest encoded entry: with its numbers around it, it fits a frame between nodes and a record.
+pub const ENTRY_BYTES: usize = PEER_FRAME_BYTES - (4 << 10);
+/// Jobs in one answer to a listing; the next ones are asked for by the last one's id.
+pub const JOBS_PER_ANSWER: usize = 200;
 /// Size of the pieces in which results and large slot outputs travel and are logged.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Longest node name.

@@ -12,6 +12,7 @@ use cortado_protocol::client::{
     MemberState, RingView,
 };
 use cortado_protocol::job::JobStatus;
+use cortado_protocol::limits::JOBS_PER_ANSWER;
 use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{JobId, META_SLOT, NodeId, Slot};
 
@@ -84,7 +85,7 @@ pub(crate) fn job_of(request: &ClientRequest) -> Option<JobId> {
         | ClientRequest::Result { job, .. }
         | ClientRequest::Rejects { job, .. } => Some(*job),
         ClientRequest::Cluster
-        | ClientRequest::Jobs
+        | ClientRequest::Jobs { .. }
         | ClientRequest::Ring
         | ClientRequest::Log { .. }
         | ClientRequest::Chaos(_)
@@ -111,7 +112,7 @@ impl Core {
                 let view = ClientResponse::Ring(self.ring_view());
                 self.reply(ticket, view, Bytes::new());
             }
-            ClientRequest::Jobs => self.list_jobs(ticket),
+            ClientRequest::Jobs { after } => self.list_jobs(ticket, after),
             // The shell keeps these.
             ClientRequest::Upload(_) | ClientRequest::Log { .. } | ClientRequest::Chaos(_) => {
                 let response = error(ErrorKind::BadInput, "not a request for the core");
@@ -257,7 +258,7 @@ impl Core {
         }
     }
 
-    fn list_jobs(&mut self, ticket: u64) {
+    fn list_jobs(&mut self, ticket: u64, after: Option<JobId>) {
         if self.is_joining() {
             let message = "this node has just started and does not see enough of the others yet";
             return self.reply(ticket, error(ErrorKind::Unavailable, message), Bytes::new());
@@ -268,7 +269,7 @@ impl Core {
         let listing = Listing { ticket, open: open.clone(), jobs: BTreeMap::new(), until };
         self.asks.listings.insert(id, listing);
         for node in open {
-            self.send(node, PeerMessage::Ask { id, request: ClientRequest::Jobs });
+            self.send(node, PeerMessage::Ask { id, request: ClientRequest::Jobs { after } });
         }
     }
 
@@ -276,7 +277,8 @@ impl Core {
         let Some(listing) = self.asks.listings.get(&id) else { return };
         let over = listing.open.is_empty() || (tick && self.now >= listing.until);
         if over && let Some(listing) = self.asks.listings.remove(&id) {
-            let jobs = listing.jobs.into_values().collect();
+            // Each member said its first ones, so these are the first of all.
+            let jobs = listing.jobs.into_values().take(JOBS_PER_ANSWER).collect();
             self.reply(listing.ticket, ClientResponse::Jobs(jobs), Bytes::new());
         }
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse};
+use cortado_protocol::client::{BatchReply, ClientError, ClientRequest, ClientResponse, ErrorKind};
 use cortado_protocol::job::BatchHeader;
 use cortado_protocol::peer::{Hello, PeerMessage};
 use cortado_protocol::{JobId, LogId, NodeId, SlotSet};
@@ -254,7 +254,8 @@ pub struct Core {
     reports: admission::Reports,
     tasks: BTreeMap<u64, task::Purpose>,
     next_id: u64,
-    local: VecDeque<(PeerMessage, Bytes)>,
+    /// Messages to this node itself, or answers in place of a peer.
+    local: VecDeque<(NodeId, PeerMessage, Bytes)>,
     effects: Vec<Effect>,
 }
 
@@ -339,8 +340,8 @@ impl Core {
             Input::TaskDone(id, output) => self.on_task_done(id, output),
             Input::Drain => self.start_draining(),
         }
-        while let Some((message, tail)) = self.local.pop_front() {
-            self.on_message(self.config.node, message, tail);
+        while let Some((from, message, tail)) = self.local.pop_front() {
+            self.on_message(from, message, tail);
         }
         out.append(&mut self.effects);
     }
@@ -541,7 +542,7 @@ impl Core {
 
     fn send_with(&mut self, to: NodeId, message: PeerMessage, tail: Bytes) {
         if to == self.config.node {
-            self.local.push_back((message, tail));
+            self.local.push_back((to, message, tail));
             return;
         }
         if !self.members.is_reachable(to) {
@@ -552,6 +553,40 @@ impl Core {
             link::Pushed::Write(frame) => self.effects.push(Effect::Send(to, frame)),
             link::Pushed::Waits => {}
             link::Pushed::Dropped => self.handoff_to(to),
+            link::Pushed::TooLarge(message) => self.too_large(to, *message),
+        }
+    }
+
+    /// A message is larger than a peer takes: whoever waits for an answer gets an error.
+    fn too_large(&mut self, to: NodeId, message: PeerMessage) {
+        let text = "too large for one message between nodes (2 MiB, or 16 MiB with data)";
+        let failed = |what: &str| {
+            let error = ClientError::new(ErrorKind::BadInput, format!("{what} is {text}"));
+            ClientResponse::Error(error)
+        };
+        match message {
+            PeerMessage::Ask { id, .. } => {
+                let response = failed("the request (the plan, or the list of files and headers)");
+                self.local.push_back((to, PeerMessage::Answer { id, response }, Bytes::new()));
+            }
+            PeerMessage::Answer { id, .. } => {
+                let response = failed("the answer");
+                self.send(to, PeerMessage::Answer { id, response });
+            }
+            PeerMessage::Work { job, attempt, .. } => {
+                let message = format!("the list of keys to look up at one node is {text}");
+                self.local.push_back((
+                    to,
+                    PeerMessage::WorkFailed { job, attempt, message },
+                    Bytes::new(),
+                ));
+            }
+            message => {
+                // Entries and outputs are limited before; coverages have no pages yet.
+                let kind = format!("{message:?}");
+                let kind = kind.split([' ', '{']).next().unwrap_or_default();
+                tracing::error!(peer = %to, kind, "a message is {text}; it is not sent");
+            }
         }
     }
 

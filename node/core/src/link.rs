@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use cortado_protocol::limits::PEER_FRAME_BYTES;
 use cortado_protocol::peer::{Hello, LinkFrame, PeerMessage};
 use cortado_protocol::{LogId, NodeId, frame};
 
@@ -62,6 +63,8 @@ pub enum Pushed {
     Waits,
     /// Not queued: the peer is too far behind.
     Dropped,
+    /// Not queued: the peer would refuse the frame. The message is given back.
+    TooLarge(Box<PeerMessage>),
 }
 
 impl Links {
@@ -78,12 +81,17 @@ impl Links {
         if bulk && link.bytes + tail.len() > WINDOW_BYTES && link.bytes > 0 {
             return Pushed::Dropped;
         }
+        let seq = link.next;
+        let head = LinkFrame::Message { seq, message };
+        let bytes = frame::encode(&head, tail);
+        if !frame::fits(&bytes, PEER_FRAME_BYTES) {
+            let LinkFrame::Message { message, .. } = head else { return Pushed::Dropped };
+            return Pushed::TooLarge(Box::new(message));
+        }
         if link.bytes + tail.len() > HARD_WINDOW_BYTES {
             link.clear();
         }
-        let seq = link.next;
         link.next += 1;
-        let bytes = frame::encode(&LinkFrame::Message { seq, message }, tail);
         link.bytes += bytes.len();
         link.unacked.push_back((seq, bytes.clone()));
         if link.up { Pushed::Write(bytes) } else { Pushed::Waits }
@@ -338,11 +346,31 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_the_peer_would_refuse_is_not_queued_and_uses_no_number() {
+        let mut links = Links::default();
+        let peer = node("b");
+        links.up(peer, 0);
+        let tail = vec![0; PEER_FRAME_BYTES];
+        assert!(matches!(links.push(peer, PeerMessage::Store, &tail, true), Pushed::TooLarge(_)));
+        let message = "x".repeat(cortado_protocol::limits::HEAD_BYTES);
+        let failed =
+            PeerMessage::WorkFailed { job: cortado_protocol::JobId(1), attempt: 1, message };
+        let pushed = links.push(peer, failed.clone(), b"", false);
+        assert_eq!(pushed, Pushed::TooLarge(Box::new(failed)));
+        assert!(matches!(links.push(peer, PeerMessage::Ping, b"", false), Pushed::Write(_)));
+        assert_eq!(links.resume(peer), 0);
+        links.acked(peer, 1);
+        assert_eq!(links.resume(peer), 1);
+    }
+
+    #[test]
     fn the_window_drops_bulk_and_keeps_control() {
         let mut links = Links::default();
         let peer = node("b");
-        let big = vec![0; WINDOW_BYTES / 2 + 1];
-        assert_eq!(links.push(peer, PeerMessage::Store, &big, true), Pushed::Waits);
+        let big = vec![0; WINDOW_BYTES / 4 + 1];
+        for _ in 0..3 {
+            assert_eq!(links.push(peer, PeerMessage::Store, &big, true), Pushed::Waits);
+        }
         assert_eq!(links.push(peer, PeerMessage::Store, &big, true), Pushed::Dropped);
         assert_eq!(links.push(peer, PeerMessage::Store, b"x", false), Pushed::Waits);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::client::{ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
+use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
@@ -84,6 +85,12 @@ impl Core {
     /// Sends an entry to the owners of its slots. A second call for the same entry joins the first.
     pub(crate) fn replicate(&mut self, entry: Entry, asker: Asker) {
         let key = entry.head.key;
+        if let Err(error) = check_size(&entry) {
+            return match asker {
+                Asker::Batch { tickets, .. } => self.batch_refused(key, &tickets, &error),
+                Asker::Home => self.home_entry_failed(key, &error),
+            };
+        }
         if let Some(outstanding) = self.replicator.outstanding.get_mut(&key) {
             if outstanding.entry.head != entry.head {
                 let error = conflict(key);
@@ -262,5 +269,47 @@ impl Core {
         for key in keys {
             self.fail_outstanding(key, &error);
         }
+    }
+}
+
+/// An entry that no record and no message can hold is refused, with what it was made of.
+fn check_size(entry: &Entry) -> Result<(), ClientError> {
+    let bytes = entry.encoded_len();
+    if bytes <= ENTRY_BYTES {
+        return Ok(());
+    }
+    let tenths = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let message = format!(
+        "this plan makes {} of a batch of {}, at most {} can be stored: let its queries keep fewer \
+         columns, groups or aggregates",
+        tenths(bytes),
+        tenths(entry.head.source.bytes as usize),
+        tenths(ENTRY_BYTES),
+    );
+    Err(ClientError::new(ErrorKind::BadInput, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cortado_protocol::entry::Source;
+    use cortado_protocol::{Edge, Slot};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_no_record_can_hold_is_refused_with_its_size() {
+        let key = EntryKey { job: JobId(1), edge: Edge::table(0), number: 0 };
+        let source = Source { content: 1, bytes: 1 << 20, rows: 1 };
+        let entry = |bytes: usize| {
+            let delta = Bytes::from(vec![0; bytes]);
+            Entry::new(key, source, SlotSet::first(1), &[(Slot(0), delta)])
+        };
+        assert_eq!(entry(9).encoded_len(), entry(9).encode().len());
+        assert!(check_size(&entry(ENTRY_BYTES - 100)).is_ok());
+        let error = check_size(&entry(20 << 20)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::BadInput);
+        let made = "this plan makes 20.0 MiB of a batch of 1.0 MiB, at most 16.0 MiB can be stored";
+        assert!(error.message.starts_with(made), "{}", error.message);
     }
 }

@@ -1,11 +1,12 @@
 //! What a job's home answers to clients' requests.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{ClientError, ClientRequest, ClientResponse, ErrorKind};
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
-use cortado_protocol::limits::NUMBERS;
+use cortado_protocol::limits::{JOBS_PER_ANSWER, NUMBERS};
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{Coverage, Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
@@ -28,8 +29,11 @@ impl Core {
     pub(crate) fn on_ask(&mut self, from: NodeId, id: u64, request: ClientRequest) {
         let origin = (from, id);
         match (&request, job_of(&request)) {
-            (ClientRequest::Jobs, _) => {
-                let jobs: Vec<_> = self.jobs.keys().copied().collect();
+            (ClientRequest::Jobs { after }, _) => {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                let jobs = self.jobs.range((from, Bound::Unbounded));
+                let jobs = jobs.filter(|(_, log)| log.plan.is_some()).take(JOBS_PER_ANSWER);
+                let jobs: Vec<_> = jobs.map(|(job, _)| *job).collect();
                 let jobs = jobs.into_iter().filter_map(|job| self.status(job)).collect();
                 self.answer(origin, ClientResponse::Jobs(jobs), Bytes::new());
             }
@@ -110,7 +114,7 @@ impl Core {
             ClientRequest::Submit(_)
             | ClientRequest::Upload(_)
             | ClientRequest::Cluster
-            | ClientRequest::Jobs
+            | ClientRequest::Jobs { .. }
             | ClientRequest::Ring
             | ClientRequest::Log { .. }
             | ClientRequest::Chaos(_)

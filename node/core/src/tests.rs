@@ -317,7 +317,7 @@ fn a_node_that_has_just_started_says_nothing_of_jobs_before_it_sees_the_others()
     bench.sees(&["a"]);
     let status = ClientRequest::Status { job: spec.job, wait_ms: 0 };
     bench.input(Input::Request(2, status.clone()));
-    bench.input(Input::Request(3, ClientRequest::Jobs));
+    bench.input(Input::Request(3, ClientRequest::Jobs { after: None }));
     let said = |bench: &Bench, ticket| {
         let mut replies = bench.replies.iter().filter(|(to, _)| *to == ticket);
         replies.next().map(|(_, reply)| reply.clone())

@@ -93,9 +93,9 @@ async fn requests_are_answered_in_any_order() {
     let connection = port.connect().await;
     let (mut one, mut answer_one) = open(&connection).await;
     let (mut two, mut answer_two) = open(&connection).await;
-    one.write(encode(&ClientRequest::Jobs, b"")).await.unwrap();
+    one.write(encode(&ClientRequest::Jobs { after: None }, b"")).await.unwrap();
     let ClientEvent::Request { ticket: first, request } = port.event().await else { panic!() };
-    assert_eq!(request, ClientRequest::Jobs);
+    assert_eq!(request, ClientRequest::Jobs { after: None });
     let chunk = ClientRequest::Result { job: JobId(7), chunk: 3 };
     two.write(encode(&chunk, b"")).await.unwrap();
     let ClientEvent::Request { ticket: second, request } = port.event().await else { panic!() };
@@ -216,7 +216,7 @@ async fn a_request_given_up_is_reported_and_others_go_on() {
     let ClientEvent::Gone { ticket: gone } = port.event().await else { panic!() };
     assert_eq!(gone, ticket);
     let (mut writer, mut reader) = open(&connection).await;
-    writer.write(encode(&ClientRequest::Jobs, b"")).await.unwrap();
+    writer.write(encode(&ClientRequest::Jobs { after: None }, b"")).await.unwrap();
     let ClientEvent::Request { ticket, .. } = port.event().await else { panic!() };
     port.clients.reply(ticket, &ClientResponse::Accepted, b"");
     assert!(reader.next().await.unwrap().is_some());
@@ -237,7 +237,7 @@ async fn hostile_bytes_cost_the_connection_and_a_counter() {
     // Others are served as before.
     let connection = port.connect().await;
     let (mut writer, mut reader) = open(&connection).await;
-    writer.write(encode(&ClientRequest::Jobs, b"")).await.unwrap();
+    writer.write(encode(&ClientRequest::Jobs { after: None }, b"")).await.unwrap();
     assert!(matches!(port.event().await, ClientEvent::Request { .. }));
     port.clients.stop().await;
     assert!(reader.next().await.is_err());

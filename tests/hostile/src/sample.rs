@@ -209,7 +209,7 @@ pub(crate) fn requests() -> Vec<ClientRequest> {
         ClientRequest::Upload(job),
         ClientRequest::EndTable { job, table: 0, batches: 1 },
         ClientRequest::Status { job, wait_ms: 100 },
-        ClientRequest::Jobs,
+        ClientRequest::Jobs { after: None },
         ClientRequest::Cancel(job),
         ClientRequest::Result { job, chunk: 0 },
         ClientRequest::Rejects { job, table: 0 },

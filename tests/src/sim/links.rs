@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_core::Input;
 use cortado_protocol::client::MemberState as ShownState;
+use cortado_protocol::limits::PEER_FRAME_BYTES;
 use cortado_protocol::peer::LinkFrame;
 use cortado_protocol::{NodeId, PROTOCOL_VERSION, frame};
 use rand::RngExt;
@@ -81,6 +82,7 @@ impl World {
         let Some(to) = node_index(peer) else { return };
         let Some(link) = self.net.links.get(&(from, to)).filter(|link| link.up) else { return };
         let conn = link.conn;
+        assert!(frame::fits(&bytes, PEER_FRAME_BYTES), "a frame is sent that its peer refuses");
         let at = self.forward(from, to);
         self.frames += 1;
         // A transport does not repeat frames; should one come twice all the same, it counts once.
