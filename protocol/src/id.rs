@@ -155,6 +155,20 @@ impl JobId {
     pub fn unix_ms(self) -> u64 {
         (self.0 >> 80) as u64
     }
+
+    /// Whether it is a UUIDv7. A cluster takes no other ids for new jobs: what is kept of jobs that are
+    /// gone is let go oldest first, and the id 0 means "no job" in a log.
+    #[must_use]
+    pub fn is_v7(self) -> bool {
+        (self.0 >> 76) & 0xf == 7 && (self.0 >> 62) & 0b11 == 0b10
+    }
+
+    /// The UUIDv7 of this time with these last bits, for tests and simulations.
+    #[must_use]
+    pub fn v7(unix_ms: u64, last: u32) -> Self {
+        let ms = u128::from(unix_ms & 0xffff_ffff_ffff);
+        Self(ms << 80 | 7 << 76 | 0b10 << 62 | u128::from(last))
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +185,15 @@ mod tests {
         for name in ["", "Node", "a b", "ä", "aaaaaaaaaaaaaaaaaaaaaaaaa", "a/b"] {
             assert!(name.parse::<NodeId>().is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_version_7_id_is_known_from_others() {
+        assert!(JobId::v7(1_700_000_000_000, 3).is_v7());
+        assert_eq!(JobId::v7(1_700_000_000_000, 3).unix_ms(), 1_700_000_000_000);
+        assert!(JobId(uuid::uuid!("01890a5d-ac96-774b-bcce-b302099a8057").as_u128()).is_v7());
+        assert!(!JobId(uuid::uuid!("919108f7-52d1-4320-9bac-f847db4148a8").as_u128()).is_v7());
+        assert!(!JobId(0).is_v7() && !JobId(u128::MAX).is_v7());
     }
 
     #[test]

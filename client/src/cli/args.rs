@@ -256,8 +256,8 @@ pub(super) struct RunArguments {
     /// Folder for the reports
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
-    /// Id of the job, a UUID; one that exists is resumed
-    #[arg(long, value_name = "ID")]
+    /// Id of the job, a UUID of version 7; one that exists is resumed
+    #[arg(long, value_name = "ID", value_parser = new_id)]
     pub(super) job: Option<JobId>,
     /// Do not wait for the reports once everything is uploaded
     #[arg(long)]
@@ -322,6 +322,15 @@ pub(super) struct CoffeeArguments {
     /// Seed of the random numbers
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(super) seed: u64,
+}
+
+/// An id for a new job.
+fn new_id(text: &str) -> Result<JobId, String> {
+    let id: JobId = text.parse().map_err(|error| format!("{error}"))?;
+    if id.is_v7() {
+        return Ok(id);
+    }
+    Err("it must be a UUID of version 7; without --job one is made".to_owned())
 }
 
 #[cfg(test)]

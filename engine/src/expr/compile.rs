@@ -2,16 +2,20 @@
 
 use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
 use sqlparser::dialect::GenericDialect;
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::Token;
+use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::functions::FUNCTIONS;
 use super::{Arithmetic, Comparison, NodeId, Op, Program, quotient_scale};
 use crate::types::{ColumnType, MAX_SCALE, Type};
 use crate::{calendar, number};
 
-/// Longest expression; keeps the tree shallow enough to walk.
+/// Longest expression, in bytes.
 const EXPRESSION_BYTES: usize = 4_096;
+/// Most operators of an expression: a chain of them is as deep as it is long, and everything that walks
+/// the tree (compiler, messages, the end of its life) walks it by recursion.
+const OPERATORS: usize = 256;
 
 /// Parses one expression.
 pub(crate) fn parse_sql(text: &str) -> Result<Expr, String> {
@@ -23,11 +27,28 @@ pub(crate) fn parse_sql(text: &str) -> Result<Expr, String> {
         ParserError::RecursionLimitExceeded => "expression is nested too deeply".to_owned(),
     };
     let dialect = GenericDialect {};
-    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(message)?;
+    let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(|e| message(e.into()))?;
+    let operators = tokens.iter().filter(|token| is_operator(token)).count();
+    if operators > OPERATORS {
+        return Err(format!(
+            "expression has {operators} operators, at most {OPERATORS} can be read"
+        ));
+    }
+    let mut parser = Parser::new(&dialect).with_tokens(tokens);
     let expr = parser.parse_expr().map_err(message)?;
     match &parser.peek_token_ref().token {
         Token::EOF => Ok(expr),
         other => Err(format!("bad SQL: expected the end of the expression, found '{other}'")),
+    }
+}
+
+/// Whether a token can make the tree deeper: all but operands and what stands between them.
+fn is_operator(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => word.keyword != Keyword::NoKeyword,
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::DoubleQuotedString(_) => false,
+        Token::Comma | Token::Whitespace(_) | Token::RParen | Token::EOF => false,
+        _ => true,
     }
 }
 

@@ -49,6 +49,7 @@ pub mod task;
 mod tests;
 mod work;
 
+pub use job::BoundPlan;
 pub use placement::Members;
 
 /// Where a record is in this node's log.

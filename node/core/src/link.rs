@@ -34,6 +34,8 @@ struct Outbound {
     unacked: VecDeque<(u64, Bytes)>,
     bytes: usize,
     up: bool,
+    /// How often the queue was given up.
+    losses: u64,
 }
 
 struct Inbound {
@@ -133,6 +135,13 @@ impl Links {
         if let Some(link) = self.outbound.get_mut(&peer) {
             link.clear();
         }
+    }
+
+    /// How often messages that were queued for the peer were given up. While it is the same, what was
+    /// queued arrives, or the peer's process is another one.
+    #[must_use]
+    pub fn losses(&self, peer: NodeId) -> u64 {
+        self.outbound.get(&peer).map_or(0, |link| link.losses)
     }
 
     /// Number of the first message that the peer has not acknowledged, if there is one.
@@ -259,6 +268,7 @@ impl Outbound {
     }
 
     fn clear(&mut self) {
+        self.losses += u64::from(!self.unacked.is_empty());
         self.unacked.clear();
         self.bytes = 0;
     }

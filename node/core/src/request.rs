@@ -132,6 +132,10 @@ impl Core {
             let message = format!("job {job} was submitted before with another plan or file list");
             return self.answer(origin, error(ErrorKind::Conflict, message), Bytes::new());
         }
+        if !job.is_v7() {
+            let message = format!("{job} is no UUIDv7, and a job's id must be one");
+            return self.answer(origin, error(ErrorKind::BadInput, message), Bytes::new());
+        }
         let (seen, expected) = (self.members.known.len(), usize::from(self.config.expected_nodes));
         if seen < expected {
             let message = format!("the cluster is forming: {seen} of {expected} nodes seen");

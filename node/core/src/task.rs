@@ -28,6 +28,9 @@ const FOLD_BYTES: usize = 16 << 20;
 pub trait Records {
     /// The payload of a record, or `None` if it can't be read or its checksum is wrong.
     fn read(&self, record: RecordRef) -> Option<Bytes>;
+
+    /// A long task stands between two of its slices: something short may be done now.
+    fn between(&self) {}
 }
 
 /// An entry, where this node's log has it, and the slots it is to be read for. The record may speak
@@ -108,6 +111,15 @@ pub struct Finishing {
     durability: Durability,
     last: Final,
     summary: SummaryFold,
+}
+
+impl Task {
+    /// Whether somebody waits for it now and it is done soon: a batch, a few records. All others grow
+    /// with what was uploaded.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        matches!(self, Self::Map { .. } | Self::Read(_))
+    }
 }
 
 impl std::fmt::Debug for Finishing {
@@ -258,7 +270,9 @@ fn fold(
             return Ok(());
         }
         waiting = 0;
-        add_all(&mut folds, &mut deltas)
+        add_all(&mut folds, &mut deltas)?;
+        records.between();
+        Ok(())
     })?;
     add_all(&mut folds, &mut deltas)?;
     Ok(TaskOutput::Outputs(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect()))

@@ -28,6 +28,8 @@ struct Bench {
     welcomes: Vec<u64>,
     /// Numbers acknowledged to peers.
     acks: Vec<u64>,
+    /// Tasks to run.
+    tasks: Vec<u64>,
     drained: bool,
 }
 
@@ -51,8 +53,8 @@ impl Bench {
         let core = Core::new(config);
         let (sent, appends, replies) = (Vec::new(), Vec::new(), Vec::new());
         let (now, welcomes) = (Duration::from_secs(1), Vec::new());
-        let (acks, drained) = (Vec::new(), false);
-        Self { core, now, sent, appends, replies, welcomes, acks, drained }
+        let (acks, tasks, drained) = (Vec::new(), Vec::new(), false);
+        Self { core, now, sent, appends, replies, welcomes, acks, tasks, drained }
     }
 
     fn new(boot: u64) -> Self {
@@ -93,6 +95,7 @@ impl Bench {
                 Effect::Reply(ticket, response, _) => self.replies.push((ticket, *response)),
                 Effect::Welcome(conn, _) => self.welcomes.push(conn),
                 Effect::Ack(_, next) => self.acks.push(next),
+                Effect::Run(id, _) => self.tasks.push(id),
                 Effect::Drained => self.drained = true,
                 _ => {}
             }
@@ -131,8 +134,8 @@ fn hello(peer: &str, log: u128) -> Hello {
 
 /// A job whose home is `a`.
 fn spec(core: &mut Core) -> JobSpec {
-    let home = |core: &mut Core, job| core.home(JobId(job)) == node("a");
-    let job = (1..).find(|job| home(core, *job)).map(JobId).unwrap();
+    let jobs = (1..).map(|last| JobId::v7(1_700_000_000_000, last));
+    let job = jobs.into_iter().find(|job| core.home(*job) == node("a")).unwrap();
     let plan = cortado_engine::COFFEE;
     let names = ["transactions", "transaction_items", "users", "stores", "menu_items"];
     let tables = names.map(|name| TableFiles { name: name.to_owned(), files: Vec::new() });
@@ -143,6 +146,18 @@ fn spec(core: &mut Core) -> JobSpec {
         slots: 4,
         tables: tables.into(),
     }
+}
+
+#[test]
+fn a_job_whose_id_is_no_uuid_of_version_7_is_refused() {
+    let mut bench = Bench::new(1);
+    let job = (0..).map(JobId).find(|job| bench.core.home(*job) == node("a")).unwrap();
+    let spec = JobSpec { job, ..spec(&mut bench.core) };
+    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
+    let [(1, ClientResponse::Error(error))] = &bench.replies[..] else { panic!("no answer") };
+    assert_eq!(error.kind, ErrorKind::BadInput);
+    assert!(error.message.contains("UUIDv7"), "{}", error.message);
+    assert!(bench.appends.is_empty());
 }
 
 #[test]

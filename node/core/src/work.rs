@@ -52,10 +52,23 @@ struct SlotWork {
     running: bool,
 }
 
+/// How long it is remembered that the outputs of some work were sent.
+const SENT_FOR: Duration = Duration::from_secs(600);
+
+/// Outputs that were queued for a home.
+struct Sent {
+    at: Duration,
+    /// [`crate::link::Links::losses`] at that moment.
+    losses: u64,
+}
+
 /// Work this node does for homes, its own included.
 #[derive(Default)]
 pub(crate) struct Works {
     all: BTreeMap<WorkKey, SlotWork>,
+    /// Work that is done. A home that waits for its outputs asks again; as long as they are on their
+    /// way, nothing is computed twice.
+    sent: BTreeMap<WorkKey, Sent>,
 }
 
 impl Works {
@@ -103,6 +116,10 @@ impl Core {
         kind: Kind,
     ) {
         if ends.len() > limits::TABLES || self.works.all.contains_key(&key) {
+            return;
+        }
+        let losses = self.links.losses(key.0);
+        if self.works.sent.get(&key).is_some_and(|sent| sent.losses == losses) {
             return;
         }
         let sources = self.sources(job, slots);
@@ -238,6 +255,10 @@ impl Core {
         match output {
             TaskOutput::Outputs(outputs) => {
                 self.works.all.remove(&key);
+                if key.0 == self.config.node || self.members.is_reachable(key.0) {
+                    let sent = Sent { at: self.now, losses: self.links.losses(key.0) };
+                    self.works.sent.insert(key, sent);
+                }
                 for (slot, bytes) in outputs {
                     self.send_output(key, job, slot, &bytes);
                 }
@@ -320,6 +341,7 @@ impl Core {
 
     pub(crate) fn tick_works(&mut self) {
         let now = self.now;
+        self.works.sent.retain(|_, sent| now < sent.at + SENT_FOR);
         self.retry_works(|asking, _| now >= asking.since + SOURCE_PATIENCE);
     }
 

@@ -22,7 +22,7 @@ use cortado_protocol::{
     content_hash,
 };
 
-pub(crate) const JOB: JobId = JobId(7);
+pub(crate) const JOB: JobId = JobId((7 << 76) | (2 << 62) | 7);
 pub(crate) const SLOTS: u8 = 4;
 
 /// The files of the job: table, header and rows.

@@ -68,7 +68,7 @@ impl World {
             job_ttl: Duration::from_secs(86_400),
             planted: dials.planted,
         };
-        let job = |client: usize| JobId((u128::from(START_MS) << 80) | (0x7000 + client as u128));
+        let job = |client: usize| JobId::v7(START_MS, client as u32);
         let client = |client| {
             let data = Dataset::coffee(job(client), rng.random(), 8);
             SimClient::new(data, client < dials.cancels)

@@ -5,6 +5,7 @@ use cortado_protocol::peer::EdgeCoverage;
 use cortado_protocol::{Edge, EntryKey, META_SLOT};
 
 use super::*;
+use crate::task::TaskOutput;
 
 /// A node `a` that got an entry by another view of the ring: its three owners are other nodes.
 struct Foreign {
@@ -187,4 +188,29 @@ fn exactly_the_handled_numbers_are_acknowledged() {
     // A repetition changes nothing.
     bench.hear("b", 0, gone());
     assert_eq!(bench.acks.last(), Some(&2));
+}
+
+#[test]
+fn an_output_on_its_way_is_not_computed_again() {
+    let (mut bench, job) = home_of_a_job();
+    let fold = || PeerMessage::Work {
+        job,
+        attempt: 5,
+        slots: SlotSet::first(1),
+        ends: vec![0; 5],
+        work: cortado_protocol::peer::Work::Fold,
+    };
+    bench.hear("b", 1, fold());
+    let [task] = bench.tasks[..] else { panic!("{:?}", bench.tasks) };
+    // The home is impatient, but it is being done, and then on its way.
+    bench.hear("b", 2, fold());
+    let outputs = vec![(cortado_protocol::Slot(0), Bytes::from_static(b"output"))];
+    bench.input(Input::TaskDone(task, TaskOutput::Outputs(outputs)));
+    bench.hear("b", 3, fold());
+    assert_eq!(bench.tasks, [task]);
+    // It was lost with everything else that was queued for the home.
+    bench.sees(&["a", "c"]);
+    bench.sees(&["a", "b", "c"]);
+    bench.hear("b", 4, fold());
+    assert_eq!(bench.tasks.len(), 2);
 }
