@@ -36,6 +36,10 @@ const ASKS: u32 = 3;
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How often a leader repeats its claim, for those who missed it.
 const REPEAT: Duration = Duration::from_secs(2);
+/// Shortest time between two claims that only contradict others. Two nodes that both think the lead to
+/// be theirs, for their views differ, would tell each other so as fast as the network carries it, and
+/// everyone else each time.
+const COUNTER_PAUSE: Duration = Duration::from_millis(250);
 /// A term this far above ours is no term but an attack on the counter.
 const LEAP: u64 = 1 << 32;
 
@@ -109,6 +113,7 @@ pub struct Election {
     leader: Option<NodeId>,
     term: u64,
     phase: Phase,
+    claimed_at: Option<Duration>,
     /// When [`Self::tick`] is due.
     deadline: Option<Duration>,
     reported: (Option<NodeId>, u64),
@@ -127,6 +132,7 @@ impl Election {
             leader: None,
             term: 0,
             phase: Phase::Settled,
+            claimed_at: None,
             deadline: None,
             reported: (None, 0),
             outbox: VecDeque::new(),
@@ -266,7 +272,7 @@ impl Election {
             self.elect(now);
         } else if self.leads() && behind {
             // Someone has seen a later claim than ours, maybe our own before a restart.
-            self.claim(now, term + 1);
+            self.counter(now, term + 1);
         } else if from > self.me && matches!(self.phase, Phase::Asking { .. }) {
             self.phase = Phase::Promised;
             self.deadline = Some(now + CLAIM_TIMEOUT);
@@ -278,7 +284,7 @@ impl Election {
             // The lead is not its to take. The term is ours to learn.
             self.learn(term);
             if self.leads() {
-                self.claim(now, self.term.max(term + 1));
+                self.counter(now, self.term.max(term + 1));
             } else if self.leader.is_some() {
                 self.send(from, Message::Answer { term: self.term });
             } else if self.phase == Phase::Settled {
@@ -319,8 +325,20 @@ impl Election {
         self.outbox.extend(asked);
     }
 
+    /// Claims the lead against somebody who does not know of it, now or a little later.
+    fn counter(&mut self, now: Duration, term: u64) {
+        match self.claimed_at.map(|at| at + COUNTER_PAUSE) {
+            Some(due) if now < due => {
+                self.term = self.term.max(term);
+                self.deadline = self.deadline.map(|deadline| deadline.min(due));
+            }
+            _ => self.claim(now, term),
+        }
+    }
+
     fn claim(&mut self, now: Duration, term: u64) {
         self.term = term;
+        self.claimed_at = Some(now);
         self.leader = Some(self.me);
         self.phase = Phase::Settled;
         self.deadline = Some(now + REPEAT);

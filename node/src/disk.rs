@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use cortado_core::{Core, RecordRef};
+use cortado_core::{Core, RecordRef, StateFile};
 use cortado_log::{FileStorage, Log, LogConfig, StateError, StateFiles, Storage};
 use cortado_membership::{KnownPeer, next_generation};
-use cortado_protocol::{JobId, LogId, frame};
+use cortado_protocol::{LogId, frame};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::chaos::Chaos;
+use crate::keeper::Files;
 
 const GENERATION: &str = "generation";
-const PEERS: &str = "peers";
-const TOMBSTONES: &str = "tombstones";
+pub(crate) const PEERS: &str = "peers";
 const PROBE: &str = "probe";
 
 /// Kind of the log's records that hold entries.
@@ -82,29 +82,11 @@ impl NodeState {
     pub fn peers(&self) -> anyhow::Result<Vec<KnownPeer>> {
         Ok(self.read(PEERS)?.unwrap_or_default())
     }
+}
 
-    /// Keeps the peers ever seen.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn save_peers(&self, peers: &[KnownPeer]) -> anyhow::Result<()> {
-        self.write(PEERS, &peers)
-    }
-
-    /// Jobs that are gone for good.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn tombstones(&self) -> anyhow::Result<Vec<JobId>> {
-        Ok(self.read(TOMBSTONES)?.unwrap_or_default())
-    }
-
-    /// Keeps the jobs that are gone for good.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn save_tombstones(&self, jobs: &[JobId]) -> anyhow::Result<()> {
-        self.write(TOMBSTONES, &jobs)
+impl Files for NodeState {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        self.0.write(name, bytes)
     }
 }
 
@@ -143,7 +125,13 @@ impl Disk {
         new_id: u128,
         core: &mut Core,
     ) -> anyhow::Result<Log> {
-        core.restore_tombstones(self.state.tombstones()?);
+        for file in StateFile::ALL {
+            let name = file.name();
+            if let Some(bytes) = self.state.0.read(name)? {
+                core.restore_state(file, &bytes)
+                    .with_context(|| format!("can't read the state file '{name}'"))?;
+            }
+        }
         let mut unreadable = 0_u64;
         let mut deliver = |record: cortado_log::RecordRef,
                            meta: &cortado_log::RecordMeta,

@@ -1,6 +1,6 @@
 //! The driver: inputs into the core, effects out of it. It decides nothing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -15,9 +15,10 @@ use tokio::sync::watch;
 
 use crate::chaos::Switch;
 use crate::clients::{ClientEvent, Clients};
-use crate::disk::{ENTRY_RECORD, NodeState};
+use crate::disk::ENTRY_RECORD;
 use crate::gossip::Gossip;
 use crate::health::Ping;
+use crate::keeper::Keeper;
 use crate::peers::{PeerEvent, Peers};
 use crate::refused::{self, Refused};
 use crate::watch::Beat;
@@ -42,6 +43,8 @@ pub struct Inputs {
     pub views: watch::Receiver<View>,
     /// Of the log.
     pub log: UnboundedReceiver<Committed<u64>>,
+    /// Of the state files' writer.
+    pub saved: UnboundedReceiver<u64>,
     /// Of the workers.
     pub tasks: UnboundedReceiver<Done>,
     /// Of those who want to know whether the loop turns.
@@ -77,8 +80,8 @@ pub struct Driver {
     pub leaders: watch::Receiver<Lead>,
     /// The log's writer.
     pub log: CommitQueue<u64>,
-    /// The state files.
-    pub state: NodeState,
+    /// Writes the state files.
+    pub keeper: Keeper,
     /// The engine's threads.
     pub workers: Workers,
     /// Shows that the loop turns.
@@ -89,8 +92,6 @@ pub struct Driver {
     pub refused: Vec<u64>,
     /// Jobs whose records may go, as soon as the log's queue has room.
     pub forgotten: VecDeque<JobId>,
-    /// Members ever seen, this node included.
-    pub known: BTreeSet<NodeId>,
 }
 
 /// Why the driver ended.
@@ -129,6 +130,7 @@ impl Driver {
                 _ = inputs.log.recv_many(&mut committed, BATCH) => {
                     next = from_log(&mut committed);
                 }
+                Some(ticket) = inputs.saved.recv() => next.push(Input::Saved(ticket)),
                 Some((id, output)) = inputs.tasks.recv() => next.push(Input::TaskDone(id, output)),
                 Some(event) = inputs.clients.recv() => next.push(from_client(event)),
                 changed = inputs.views.changed() => {
@@ -215,10 +217,8 @@ impl Driver {
             Effect::Forget(job) => {
                 self.forgotten.push_back(job);
             }
-            Effect::SaveTombstones(jobs) => {
-                if let Err(error) = self.state.save_tombstones(&jobs) {
-                    tracing::error!(%error, "can't keep the tombstones");
-                }
+            Effect::Save { ticket, file, bytes } => {
+                self.keeper.write(file.name(), Some(ticket), bytes);
             }
             Effect::Run(id, task) => self.workers.run(id, *task),
             Effect::Reply(ticket, mut response, tail) => {
@@ -249,7 +249,7 @@ impl Driver {
             .map(|m| (m.identity.id, m.identity.peer_addr()))
             .collect();
         self.peers.set_targets(targets);
-        Members::of(view, &mut self.known)
+        Members::of(view)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod driver;
 pub mod gossip;
 pub mod health;
 pub mod history;
+pub mod keeper;
 pub mod peers;
 mod refused;
 pub mod revive;

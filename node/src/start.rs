@@ -1,6 +1,6 @@
 //! Puts a node together, runs it, and takes it apart again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,7 @@ use crate::driver::{Driver, Ended, Inputs, Stop, unix_ms};
 use crate::gossip::{Gossip, GossipConfig, Memory};
 use crate::health::HealthPort;
 use crate::history::History;
+use crate::keeper::Keeper;
 use crate::peers::{self, Peers, PeersConfig};
 use crate::revive;
 use crate::supervision::{Supervision, Surroundings};
@@ -33,7 +34,7 @@ use crate::workers::Workers;
 const LOG_QUEUE: usize = 4096;
 
 /// The detector's memory is on the node's disk.
-struct OnDisk(NodeState);
+struct OnDisk(NodeState, Keeper);
 
 impl Memory for OnDisk {
     fn persist(&mut self, generation: u64) -> io::Result<()> {
@@ -41,9 +42,8 @@ impl Memory for OnDisk {
     }
 
     fn known(&mut self, peers: Vec<KnownPeer>) {
-        if let Err(error) = self.0.save_peers(&peers) {
-            tracing::warn!(%error, "can't keep the list of peers");
-        }
+        let bytes = cortado_protocol::frame::to_postcard(&peers);
+        self.1.write(crate::disk::PEERS, None, bytes);
     }
 }
 
@@ -75,6 +75,8 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
     let (done, tasks) = mpsc::unbounded_channel();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = Workers::start(settings.workers.unwrap_or(cores), &log.reader(), &done)?;
+    let (saved, state_events) = mpsc::unbounded_channel();
+    let keeper = Keeper::start(disk.state.clone(), saved)?;
     let (committed, log_events) = mpsc::unbounded_channel();
     let committer = Committer::spawn(log, LOG_QUEUE, move |done| {
         // Fails only while the process ends.
@@ -110,8 +112,6 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         peer_port: peers.local_addr()?.port(),
         client_port: clients.local_addr()?.port(),
     };
-    let mut known_ids: BTreeSet<_> = known.iter().map(|peer| peer.id).collect();
-    known_ids.insert(settings.node);
     history.record(Happening::Started { generation });
     let config = GossipConfig {
         bind: bind(settings.gossip_port),
@@ -125,7 +125,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         history: history.clone(),
         faults,
     };
-    let gossip = Gossip::start(config, OnDisk(disk.state.clone()))?;
+    let gossip = Gossip::start(config, OnDisk(disk.state.clone(), keeper.keeper()))?;
     let stall = chaos.as_ref().map(|chaos| chaos.stall().clone());
     if let Some(chaos) = chaos {
         tracing::warn!("clients may disturb this node on purpose (--allow-chaos)");
@@ -146,6 +146,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         clients: client_events,
         views: gossip.views(),
         log: log_events,
+        saved: state_events,
         tasks,
         stop: stop.clone(),
         pings: health.started(),
@@ -161,13 +162,12 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         clients,
         gossip,
         log: committer.queue(),
-        state: disk.state.clone(),
+        keeper: keeper.keeper(),
         workers,
         beat,
         stall,
         refused: Vec::new(),
         forgotten: VecDeque::new(),
-        known: known_ids,
     };
     let ended = run_bounded(&mut driver, inputs, stop, &settings).await;
     drop(supervision);
@@ -176,7 +176,9 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         // Before the others can see that it ends.
         reviver.retire(settings.node);
     }
-    shut_down(driver, committer, ended).await
+    let done = shut_down(driver, committer, ended).await;
+    drop(keeper);
+    done
 }
 
 /// Runs the driver; a hand-over that takes too long is cut short.

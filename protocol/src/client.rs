@@ -236,6 +236,17 @@ pub struct ClusterView {
     pub supervisor: Option<(NodeId, u64)>,
     /// Members that were revived too often and are left to the operator.
     pub crash_looping: Vec<NodeId>,
+    /// Jobs that would be gone if enough members were there.
+    pub overdue: Option<Overdue>,
+}
+
+/// Jobs whose time to live is over, but so many members are away that it can't be decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overdue {
+    /// How many jobs, of those that the answering node has records of.
+    pub jobs: u32,
+    /// Who is away; members that were never seen are not among them.
+    pub away: Vec<NodeId>,
 }
 
 /// A member as one node sees it.

@@ -24,6 +24,7 @@ pub mod client;
 mod coverage;
 pub mod entry;
 pub mod event;
+pub mod expiry;
 pub mod frame;
 pub mod health;
 mod id;
@@ -39,7 +40,7 @@ pub use slot::{META_SLOT, Slot, SlotSet};
 
 /// Version of both protocols and of the log's record payloads. Nodes that differ in it refuse each
 /// other's streams with a clear error.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// ALPN of node-to-node connections that carry data.
 pub const ALPN_PEER: &[u8] = b"cortado-peer/1";

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientError, ClientRequest, ClientResponse};
+use crate::expiry::{ExpireAnswer, Expired};
 use crate::{Coverage, Edge, EntryKey, JobId, LogId, NodeId, Slot, SlotSet};
 
 /// First frame in both directions of a link.
@@ -62,6 +63,8 @@ pub struct EdgeCoverage {
 pub enum PeerMessage {
     /// Log this entry (encoded in the tail) and answer [`PeerMessage::Stored`] when it is fsynced.
     Store,
+    /// The same for an entry that is only moved or copied: it is no sign of life of its job.
+    Moved,
     /// These entries are fsynced in this log, for these slots.
     Stored {
         /// The log that has them.
@@ -92,7 +95,7 @@ pub enum PeerMessage {
         /// What it holds.
         held: Vec<EdgeCoverage>,
     },
-    /// Send these entries if you have them, as [`PeerMessage::Store`], then [`PeerMessage::Fetched`].
+    /// Send these entries if you have them, as [`PeerMessage::Moved`], then [`PeerMessage::Fetched`].
     Fetch {
         /// The job.
         job: JobId,
@@ -107,11 +110,46 @@ pub enum PeerMessage {
         job: JobId,
         /// From the fetch.
         round: u64,
+        /// For how long the sender has seen no sign of life of the job, in milliseconds; nothing if it
+        /// does not know the job.
+        idle_ms: Option<u64>,
+    },
+    /// From the home to every known member: the job's time to live seems to be over. Answer
+    /// [`PeerMessage::Expiring`], after having written down that you agree.
+    Expire {
+        /// The job.
+        job: JobId,
+        /// Names the proposal; the sender never gives the number out again.
+        number: u64,
+    },
+    /// Answer to it, repeated until the outcome is known.
+    Expiring {
+        /// The job.
+        job: JobId,
+        /// From the proposal.
+        number: u64,
+        /// Whether the receiver agrees.
+        answer: ExpireAnswer,
+    },
+    /// The proposal is given up and will never come into force.
+    Withdrawn {
+        /// The job.
+        job: JobId,
+        /// From the proposal.
+        number: u64,
     },
     /// The job is gone for good: drop every trace of it.
     Gone {
         /// The job.
         job: JobId,
+        /// Why that is so.
+        proof: Expired,
+    },
+    /// These members handed everything over and left: they count no more until they are seen with a
+    /// higher generation.
+    Departed {
+        /// Members, each with the generation it left with.
+        members: Vec<(NodeId, u64)>,
     },
     /// From the home to the first live replica of some slots: do this once they are complete.
     Work {
@@ -221,6 +259,8 @@ pub enum NotStored {
     Gone,
     /// Another entry with other content is already there: a bug or a changed dataset.
     Conflict,
+    /// The job's time to live was over here; whether it is gone is being decided.
+    Expiring,
 }
 
 /// What a replica does with its complete slots.

@@ -99,6 +99,14 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a cluster that can be disturbed, with these lines in the nodes' configuration.
+    #[must_use]
+    pub fn up_for_trouble_with(nodes: usize, settings: &str) -> Self {
+        let cluster = Self::up_for_trouble(nodes);
+        cluster.set(settings);
+        cluster
+    }
+
     /// Starts all nodes anew, with these lines in their configuration.
     fn set(&self, settings: &str) {
         self.local("down").run().ok();

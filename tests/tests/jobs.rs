@@ -201,6 +201,50 @@ fn a_job_does_not_return_with_a_node_that_was_away_when_it_was_dropped() {
     let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job]);
 }
 
+#[test]
+fn a_node_cut_off_for_longer_than_the_time_to_live_ends_no_job_that_runs() {
+    let cluster = Cluster::up_for_trouble_with(3, "job_ttl_seconds = 5");
+    let data = Coffee::new(Shape::MIDDLE);
+    let job = job_id(1);
+    let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW / 4).spawn();
+    cluster.await_upload(&job, 10);
+    // To itself the node cut off is the home of everything, and has heard nothing for too long.
+    cluster.chaos(&["partition", "node-1", "--for", "8s"]);
+    let _ = run.wait().ok();
+    data.check_reports(&cluster.path("out"));
+    cluster.await_members();
+    for node in cluster.nodes() {
+        await_no_job(&cluster, node.name().as_str());
+    }
+}
+
+#[test]
+fn nothing_expires_while_too_many_members_are_away_and_nodes_says_so() {
+    let cluster = Cluster::up_with(3, "job_ttl_seconds = 3");
+    let data = Coffee::new(Shape::TINY);
+    let job = job_id(1);
+    cluster.run_coffee(data.dir(), &job, "out").run().ok();
+    cluster.kill("node-2");
+    cluster.kill("node-3");
+    let address = cluster.address("node-1");
+    let nodes = |json: bool| {
+        let nodes = cluster.cortado(&["nodes", "--connect", &address]);
+        if json { nodes.args(&["--json"]) } else { nodes }
+    };
+    wait_for("the job to be overdue", 30, || {
+        let view = nodes(true).run().ok().json();
+        (view["overdue"]["jobs"] == 1).then_some(())
+    });
+    let text = nodes(false).run().ok().stdout;
+    let says = "1 job is past the time to live; to let go of it, too many members are away: \
+                start node-2, node-3";
+    assert!(text.contains(says), "{text}");
+    cluster.start("node-2");
+    await_no_job(&cluster, "node-1");
+    cluster.start("node-3");
+    await_no_job(&cluster, "node-3");
+}
+
 /// Waits until a node has no record of any job.
 fn await_no_job(cluster: &Cluster, name: &str) {
     let address = cluster.address(name);

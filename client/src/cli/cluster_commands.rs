@@ -1,7 +1,9 @@
 //! `cortado nodes`, `ring` and `drain`.
 
 use cortado_protocol::NodeId;
-use cortado_protocol::client::{ClientRequest, ClientResponse, ClusterView, MemberState, RingView};
+use cortado_protocol::client::{
+    ClientRequest, ClientResponse, ClusterView, MemberState, Overdue, RingView,
+};
 use serde_json::{Value, json};
 
 use super::output::{Output, grouped, table};
@@ -20,8 +22,9 @@ pub(super) async fn nodes(cluster: &Cluster, output: Output) -> Result<(), Error
         } else {
             format!("\nstill forming: waits for {} nodes", view.expected_nodes)
         };
+        let overdue = view.overdue.as_ref().map(overdue_text).unwrap_or_default();
         format!(
-            "{}\n{}\ncluster {}, {} slots, fsync on {} of {}; seen by {}\nsupervisor: {supervisor}{formed}",
+            "{}\n{}\ncluster {}, {} slots, fsync on {} of {}; seen by {}\nsupervisor: {supervisor}{formed}{overdue}",
             members_table(&view),
             reasons(&view),
             view.cluster,
@@ -50,6 +53,22 @@ pub(super) async fn drain(cluster: &Cluster, node: NodeId, output: Output) -> Re
         }
         (other, _) => Err(unexpected(&other)),
     }
+}
+
+/// Why old jobs are still there.
+fn overdue_text(overdue: &Overdue) -> String {
+    let (jobs, them) = match overdue.jobs {
+        1 => ("1 job is".to_owned(), "it"),
+        jobs => (format!("{jobs} jobs are"), "them"),
+    };
+    let away = if overdue.away.is_empty() {
+        "members that were never seen".to_owned()
+    } else {
+        NodeId::join(&overdue.away, ", ")
+    };
+    format!(
+        "\n{jobs} past the time to live; to let go of {them}, too many members are away: start {away}"
+    )
 }
 
 /// The members for people.
@@ -117,6 +136,7 @@ pub(super) fn cluster_json(view: &ClusterView) -> Value {
         "members": members,
         "supervisor": supervisor,
         "crash_looping": view.crash_looping,
+        "overdue": view.overdue.as_ref().map(|o| json!({ "jobs": o.jobs, "away": o.away })),
     })
 }
 

@@ -170,6 +170,32 @@ fn a_large_cluster_forms_without_a_storm() {
 }
 
 #[test]
+fn two_that_both_think_the_lead_theirs_do_not_outshout_each_other() {
+    const NODES: usize = 8;
+    let mut net = Net::new(5, NODES, 0.0, 0.0);
+    net.everyone_sees_everyone();
+    net.run_until(ms(5_000));
+    // The others believe that the highest may not lead; it has not heard of that.
+    let all: Vec<NodeId> = (1..=NODES).map(id).collect();
+    for node in &all[..NODES - 1] {
+        let now = net.now;
+        let election = net.nodes.get_mut(node).unwrap();
+        election.set_candidates(now, &all[..NODES - 1], &all, false);
+        net.carry(*node);
+    }
+    net.run_until(ms(6_000));
+    let before = net.sent;
+    net.run_until(ms(9_000));
+    let sent = net.sent - before;
+    // Each may claim four times a second; whoever follows the other answers.
+    assert!(sent <= 3 * 4 * 2 * 2 * NODES as u64, "{sent} messages in three seconds");
+    net.everyone_sees_everyone();
+    // What is late arrives, and the claim is repeated.
+    net.run_until(ms(18_000));
+    net.assert_one_leader();
+}
+
+#[test]
 fn an_old_claim_and_a_strangers_claim_are_not_followed() {
     let mut election = Election::new(id(1));
     election.set_view(ms(0), &[id(1), id(2), id(3)]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::client::{
     ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind,
-    MemberState, RingView,
+    MemberState, Overdue, RingView,
 };
 use cortado_protocol::job::JobStatus;
 use cortado_protocol::limits::JOBS_PER_ANSWER;
@@ -297,17 +297,21 @@ impl Core {
                 member.reason = Some(format!("{} can not reach its data port", names(&by)));
             }
         }
+        let away = self.expiry_waits_for();
+        let overdue = away.map(|away| Overdue { jobs: self.overdue(), away });
+        let overdue = overdue.filter(|overdue| overdue.jobs > 0);
         ClusterView {
             cluster: config.cluster.clone(),
             answered_by: config.node,
             replicas: config.replicas,
             min_copies: config.min_copies,
             slots: config.slots,
-            expected_nodes: config.expected_nodes,
-            formed: self.members.known.len() >= usize::from(config.expected_nodes),
+            expected_nodes: self.expected_members() as u16,
+            formed: self.roster.known().len() >= self.expected_members(),
             members,
             supervisor: None,
             crash_looping: Vec::new(),
+            overdue,
         }
     }
 

@@ -23,6 +23,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(3);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a fetch may stay unanswered.
 const FETCH_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a member that leaves waits for its last words to be heard.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes sent for one fetch; the asker asks again for the rest.
 const FETCH_BYTES: u64 = 24 << 20;
 
@@ -46,7 +48,10 @@ pub(crate) struct Handoff {
     incoming: BTreeMap<JobId, Incoming>,
     confirmed: BTreeMap<(JobId, NodeId), Vec<EdgeCoverage>>,
     draining: bool,
-    drained: bool,
+    /// Everything is elsewhere, since when.
+    drained: Option<Duration>,
+    /// The shell was told to end.
+    left: bool,
 }
 
 impl Handoff {
@@ -112,6 +117,9 @@ impl Core {
 
     pub(crate) fn tick_handoff(&mut self) {
         let now = self.now;
+        if self.handoff.drained.is_some() {
+            return self.leave();
+        }
         if now >= self.handoff.sweep_at || self.handoff.draining {
             self.handoff.sweep_at = now + SWEEP_EVERY;
             let me = self.config.node;
@@ -187,7 +195,8 @@ impl Core {
 
     pub(crate) fn on_offer(&mut self, from: NodeId, job: JobId, held: Vec<EdgeCoverage>) {
         if self.holdings.is_gone(job) {
-            return self.send(from, PeerMessage::Gone { job });
+            self.say_gone(from, job);
+            return;
         }
         if !self.members.is_reachable(from) {
             // Neither answer nor fetch would reach it; it offers again.
@@ -256,8 +265,8 @@ impl Core {
         wanted: &[EdgeCoverage],
     ) {
         if self.holdings.is_gone(job) {
-            self.send(from, PeerMessage::Gone { job });
-            return self.send(from, PeerMessage::Fetched { job, round });
+            self.say_gone(from, job);
+            return self.send(from, PeerMessage::Fetched { job, round, idle_ms: None });
         }
         let mut bytes = 0;
         // One record may be wanted for several groups of slots; it is sent once.
@@ -277,7 +286,8 @@ impl Core {
             }
         }
         if found.is_empty() {
-            return self.send(from, PeerMessage::Fetched { job, round });
+            let idle_ms = self.idle_ms(job);
+            return self.send(from, PeerMessage::Fetched { job, round, idle_ms });
         }
         let read = found.into_iter().map(|(record, (key, slots))| (key, record, slots)).collect();
         self.run(Task::Read(read), Purpose::Fetch { to: from, job, round });
@@ -287,13 +297,18 @@ impl Core {
         match output {
             TaskOutput::Entries(entries) => {
                 for entry in entries {
-                    self.send_with(to, PeerMessage::Store, entry.encode());
+                    self.send_with(to, PeerMessage::Moved, entry.encode());
                 }
             }
             TaskOutput::Unreadable(entries) => self.drop_unreadable(&entries),
             other => tracing::error!(?other, "reading entries gave something else"),
         }
-        self.send(to, PeerMessage::Fetched { job, round });
+        let idle_ms = self.idle_ms(job);
+        self.send(to, PeerMessage::Fetched { job, round, idle_ms });
+    }
+
+    fn idle_ms(&self, job: JobId) -> Option<u64> {
+        self.idle(job).map(|idle| idle.as_millis() as u64)
     }
 
     pub(crate) fn on_fetched(&mut self, from: NodeId, job: JobId, round: u64) {
@@ -394,7 +409,10 @@ impl Core {
 
     fn check_drained(&mut self) {
         let me = self.config.node;
-        if !self.handoff.draining || self.handoff.drained {
+        if self.handoff.drained.is_some() {
+            return self.leave();
+        }
+        if !self.handoff.draining {
             return;
         }
         let others = self.members.live.iter().filter(|node| **node != me).count();
@@ -407,8 +425,28 @@ impl Core {
             self.holdings.jobs().map(|(job, held)| (job, held.all_slots())).collect();
         let all =
             jobs.into_iter().all(|(job, slots)| self.confirmed_slots(job, slots, enough) == slots);
-        if all {
-            self.handoff.drained = true;
+        if !all {
+            return;
+        }
+        self.handoff.drained = Some(self.now);
+        if others >= usize::from(self.config.min_copies) {
+            // The others have all that was acknowledged: this member is not waited for any more.
+            let generation = self.members.generation(me).unwrap_or_default().max(self.config.boot);
+            for peer in self.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
+                let members = vec![(me, generation)];
+                self.send(peer, PeerMessage::Departed { members });
+            }
+        }
+        self.leave();
+    }
+
+    /// Leaves once the peers have heard all that was said to them.
+    fn leave(&mut self) {
+        let since = self.handoff.drained.unwrap_or_default();
+        let mut peers = self.members.reachable.iter();
+        let heard = peers.all(|peer| self.links.oldest_unacknowledged(*peer).is_none());
+        if !self.handoff.left && (heard || self.now >= since + FAREWELL) {
+            self.handoff.left = true;
             self.effects.push(Effect::Drained);
         }
     }

@@ -3,9 +3,10 @@
 //! A ledger is the set {batch number → delta} of a slot. Here stands where the deltas are, never the
 //! deltas themselves: memory grows by some hundred bytes per batch, not with the upload.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cortado_protocol::entry::{EMPTY_HASH, EntryHead, Source};
+use cortado_protocol::expiry::Expired;
 use cortado_protocol::peer::EdgeCoverage;
 use cortado_protocol::{Coverage, Edge, JobId, Slot, SlotSet};
 
@@ -304,7 +305,7 @@ impl JobHolding {
 #[derive(Default)]
 pub struct Holdings {
     jobs: BTreeMap<JobId, JobHolding>,
-    gone: BTreeSet<JobId>,
+    gone: BTreeMap<JobId, Expired>,
 }
 
 /// Tombstones kept at most. Beyond it the oldest job ids are let go: ids are UUIDv7, so these are
@@ -335,9 +336,9 @@ impl Holdings {
     }
 
     /// Forgets a job for good; returns whether that is news.
-    pub fn bury(&mut self, job: JobId) -> bool {
+    pub fn bury(&mut self, job: JobId, proof: Expired) -> bool {
         self.jobs.remove(&job);
-        let news = self.gone.insert(job);
+        let news = self.gone.insert(job, proof).is_none();
         while self.gone.len() > TOMBSTONES {
             self.gone.pop_first();
         }
@@ -347,12 +348,18 @@ impl Holdings {
     /// Whether the job is gone for good.
     #[must_use]
     pub fn is_gone(&self, job: JobId) -> bool {
-        self.gone.contains(&job)
+        self.gone.contains_key(&job)
     }
 
-    /// The jobs that are gone for good.
-    pub fn tombstones(&self) -> impl Iterator<Item = JobId> + '_ {
-        self.gone.iter().copied()
+    /// Why the job is gone for good, if it is.
+    #[must_use]
+    pub fn proof(&self, job: JobId) -> Option<&Expired> {
+        self.gone.get(&job)
+    }
+
+    /// The jobs that are gone for good, and why.
+    pub fn tombstones(&self) -> impl Iterator<Item = (JobId, &Expired)> {
+        self.gone.iter().map(|(job, proof)| (*job, proof))
     }
 }
 

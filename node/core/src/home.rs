@@ -456,24 +456,6 @@ impl Core {
         let jobs = &self.jobs;
         let known = |job: &JobId| jobs.get(job).is_some_and(|log: &JobLog| log.plan.is_some());
         self.homes.retain(|job, home| !home.is_over(known(job)));
-        self.expire_jobs();
-    }
-
-    /// Ends the life of jobs whose time is over, everywhere. A wall clock that jumps must not end
-    /// any, so the time is the one this process has seen pass: a restart begins it anew.
-    fn expire_jobs(&mut self) {
-        let (now, ttl) = (self.now, self.config.job_ttl);
-        let over = |log: &mut JobLog| now >= *log.touched_at.get_or_insert(now) + ttl;
-        let jobs: Vec<_> =
-            self.jobs.iter_mut().filter_map(|(job, log)| over(log).then_some(*job)).collect();
-        for job in jobs {
-            if self.is_home(job) {
-                tracing::info!(%job, "the job's time to live is over");
-                for peer in self.members.reachable.clone() {
-                    self.send(peer, PeerMessage::Gone { job });
-                }
-            }
-        }
     }
 }
 

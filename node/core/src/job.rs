@@ -1,7 +1,6 @@
 //! What the job log says, decoded: specification, ends, cancellation, manifest.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cortado_engine::{Layout, Plan};
 use cortado_protocol::JobId;
@@ -10,6 +9,7 @@ use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
 use cortado_protocol::limits;
 
 use crate::Config;
+use crate::expiry::Life;
 
 /// A specification with its plan compiled and its headers bound.
 #[derive(Debug)]
@@ -63,9 +63,10 @@ pub(crate) struct JobLog {
     pub(crate) ends: Vec<Option<u64>>,
     pub(crate) cancelled: bool,
     pub(crate) manifest: Option<Manifest>,
-    /// When the newest record of the job was seen, on the clock that does not jump; none yet in this
-    /// boot if it was only restored.
-    pub(crate) touched_at: Option<Duration>,
+    /// The last sign of life.
+    pub(crate) life: Life,
+    /// Segment and offset of its newest record here.
+    pub(crate) newest: (u32, u32),
     /// Wall clock of the record that holds the specification.
     pub(crate) submitted_ms: u64,
 }

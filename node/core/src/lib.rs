@@ -19,6 +19,9 @@
 //! | `handoff` | what moves where after a change of view |
 //! | `admission` | which jobs may run |
 //! | `reach` | which members are passed over, because no data link to them works |
+//! | `roster` | who belongs to the cluster, whether it answers or not |
+//! | `expiry` | when a job is gone for good |
+//! | `state` | what is kept beside the log, and what waits for it |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use cortado_protocol::{JobId, LogId, NodeId, SlotSet};
 
 mod admission;
 mod ask;
+mod expiry;
 mod handoff;
 pub mod holdings;
 mod home;
@@ -42,7 +46,9 @@ mod placement;
 mod reach;
 mod replicate;
 mod request;
+mod roster;
 mod search;
+mod state;
 mod store;
 pub mod task;
 #[cfg(test)]
@@ -51,6 +57,7 @@ mod work;
 
 pub use job::BoundPlan;
 pub use placement::Members;
+pub use state::StateFile;
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,11 +118,13 @@ pub enum PlantedBug {
     ReuseNumbers,
     /// Add up in floating point.
     FloatSums,
+    /// Drop a job when its home alone thinks that its time is over.
+    ExpireAlone,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AcknowledgeBeforeFsync,
         Self::SkipDuplicateCheck,
         Self::ForgetHandoff,
@@ -124,6 +133,7 @@ impl PlantedBug {
         Self::CountLostCopies,
         Self::ReuseNumbers,
         Self::FloatSums,
+        Self::ExpireAlone,
     ];
 }
 
@@ -178,6 +188,8 @@ pub enum Input {
     Appended(Vec<(u64, RecordRef)>),
     /// This append was refused: the disk is at its reserve.
     AppendRefused(u64),
+    /// A file is on disk as it was with this ticket, or newer.
+    Saved(u64),
     /// A task has ended.
     TaskDone(u64, task::TaskOutput),
     /// The operator wants this node to hand over and leave.
@@ -206,8 +218,16 @@ pub enum Effect {
     },
     /// The log may drop the job's records.
     Forget(JobId),
-    /// Keep these job ids: they must never come back.
-    SaveTombstones(Vec<JobId>),
+    /// Write this file and sync it, then answer [`Input::Saved`]. A newer one for the same file takes
+    /// the place of one that waits.
+    Save {
+        /// For the answer.
+        ticket: u64,
+        /// Which file.
+        file: StateFile,
+        /// All of it.
+        bytes: Bytes,
+    },
     /// Run this and answer [`Input::TaskDone`].
     Run(u64, Box<task::Task>),
     /// Answer a client; the tail belongs to it.
@@ -240,6 +260,7 @@ pub struct Core {
     reach: reach::Reach,
     /// The members without those that can't be reached with data.
     members: Members,
+    roster: roster::Roster,
     placement: placement::Placements,
     links: link::Links,
     holdings: holdings::Holdings,
@@ -253,6 +274,10 @@ pub struct Core {
     handoff: handoff::Handoff,
     queue: admission::Queue,
     reports: admission::Reports,
+    expiry: expiry::Expiry,
+    saving: state::Saving,
+    /// What an earlier process wrote down of jobs, for [`Core::restore`].
+    idle_before: BTreeMap<JobId, state::IdleJob>,
     tasks: BTreeMap<u64, task::Purpose>,
     next_id: u64,
     /// Messages to this node itself, or answers in place of a peer.
@@ -267,8 +292,8 @@ const STALL: Duration = Duration::from_millis(1500);
 const BOOT_SHIFT: u32 = 16;
 
 impl Core {
-    /// A core that holds nothing yet. Give it the log's records with [`Core::restore`] and the
-    /// tombstones with [`Core::restore_tombstones`] before the first input.
+    /// A core that holds nothing yet. Give it the files with [`Core::restore_state`], and then the log's
+    /// records with [`Core::restore`], before the first input.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -278,6 +303,7 @@ impl Core {
             told: Members::alone(config.node),
             reach: reach::Reach::default(),
             members: Members::alone(config.node),
+            roster: roster::Roster::default(),
             placement: placement::Placements::default(),
             links: link::Links::new(config.planted == Some(PlantedBug::ReuseNumbers)),
             holdings: holdings::Holdings::default(),
@@ -291,6 +317,9 @@ impl Core {
             handoff: handoff::Handoff::default(),
             queue: admission::Queue::default(),
             reports: admission::Reports::default(),
+            expiry: expiry::Expiry::default(),
+            saving: state::Saving::default(),
+            idle_before: BTreeMap::new(),
             tasks: BTreeMap::new(),
             // Numbers of an earlier boot may still come back in late answers.
             next_id: config.boot << BOOT_SHIFT,
@@ -338,12 +367,14 @@ impl Core {
             Input::Gone(ticket) => self.on_client_gone(ticket),
             Input::Appended(records) => self.on_appended(&records),
             Input::AppendRefused(ticket) => self.on_append_refused(ticket),
+            Input::Saved(ticket) => self.on_saved(ticket),
             Input::TaskDone(id, output) => self.on_task_done(id, output),
             Input::Drain => self.start_draining(),
         }
         while let Some((from, message, tail)) = self.local.pop_front() {
             self.on_message(from, message, tail);
         }
+        self.flush_state();
         out.append(&mut self.effects);
     }
 
@@ -390,10 +421,14 @@ impl Core {
         self.tick_works();
         self.tick_handoff();
         self.tick_admission();
+        self.tick_expiry();
     }
 
     fn on_members(&mut self, told: Members) {
         self.told = told;
+        if self.roster.see(&self.told) {
+            self.save(StateFile::Members, None);
+        }
         self.take_members();
         for (conn, hello) in self.links.take_early(&self.told.reachable) {
             self.welcome(conn, &hello);
@@ -466,6 +501,22 @@ impl Core {
         }
         self.on_identity(hello);
         self.handoff_to(hello.node);
+        let members = self.roster.departed();
+        if !members.is_empty() {
+            self.send(hello.node, PeerMessage::Departed { members });
+        }
+    }
+
+    /// Members handed everything over and left.
+    fn on_departed(&mut self, members: Vec<(NodeId, u64)>) {
+        let me = self.config.node;
+        let mut news = false;
+        for (node, generation) in members.into_iter().filter(|(node, _)| *node != me) {
+            news |= self.roster.depart(node, generation);
+        }
+        if news {
+            self.save(StateFile::Members, None);
+        }
     }
 
     fn on_identity(&mut self, hello: &Hello) {
@@ -489,14 +540,26 @@ impl Core {
 
     fn on_message(&mut self, from: NodeId, message: PeerMessage, tail: Bytes) {
         match message {
-            PeerMessage::Store => self.on_store(from, &tail),
+            PeerMessage::Store => self.on_store(from, &tail, false),
+            PeerMessage::Moved => self.on_store(from, &tail, true),
             PeerMessage::Stored { log, entries } => self.on_stored(from, log, &entries),
             PeerMessage::NotStored { key, reason } => self.on_not_stored(from, key, reason),
             PeerMessage::Offer { job, held } => self.on_offer(from, job, held),
             PeerMessage::Have { job, log, held } => self.on_have(from, job, log, held),
             PeerMessage::Fetch { job, round, wanted } => self.on_fetch(from, job, round, &wanted),
-            PeerMessage::Fetched { job, round } => self.on_fetched(from, job, round),
-            PeerMessage::Gone { job } => self.bury(job),
+            PeerMessage::Fetched { job, round, idle_ms } => {
+                if let Some(idle_ms) = idle_ms {
+                    self.job_was_idle(job, Duration::from_millis(idle_ms));
+                }
+                self.on_fetched(from, job, round);
+            }
+            PeerMessage::Expire { job, number } => self.on_expire(from, job, number),
+            PeerMessage::Expiring { job, number, answer } => {
+                self.on_expiring(from, job, number, answer);
+            }
+            PeerMessage::Withdrawn { job, number } => self.on_withdrawn(from, job, number),
+            PeerMessage::Gone { job, proof } => self.on_gone(from, job, proof),
+            PeerMessage::Departed { members } => self.on_departed(members),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
                 self.on_work(from, job, attempt, slots, ends, work, &tail);
             }
@@ -549,7 +612,7 @@ impl Core {
         if !self.members.is_reachable(to) {
             return;
         }
-        let bulk = matches!(message, PeerMessage::Store);
+        let bulk = matches!(message, PeerMessage::Store | PeerMessage::Moved);
         match self.links.push(to, message, &tail, bulk) {
             link::Pushed::Write(frame) => self.effects.push(Effect::Send(to, frame)),
             link::Pushed::Waits => {}
@@ -607,6 +670,12 @@ impl Core {
     pub fn held(&self, job: JobId) -> Vec<cortado_protocol::peer::EdgeCoverage> {
         let held = self.holdings.job(job);
         held.map(|held| held.coverage(SlotSet::ALL, true)).unwrap_or_default()
+    }
+
+    /// Whether the job is gone for good, for checks from outside.
+    #[must_use]
+    pub fn is_gone(&self, job: JobId) -> bool {
+        self.holdings.is_gone(job)
     }
 
     /// The log this node knows a member to write to, for checks from outside.

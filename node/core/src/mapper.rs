@@ -75,7 +75,8 @@ impl Core {
         payload: Bytes,
     ) {
         if self.holdings.is_gone(job) {
-            let error = ClientError::new(ErrorKind::NotFound, "the job's time to live is over");
+            let error =
+                ClientError::new(ErrorKind::NotFound, "the job is gone: its time to live is over");
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
         }
         if let Err(reason) = self.replicas_suffice() {

@@ -1,6 +1,6 @@
 //! Placement: which members own what, by this node's view.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cortado_membership::{MemberState, View, ring};
@@ -20,8 +20,7 @@ pub struct Members {
     pub reachable: Vec<NodeId>,
     /// All known members, for listings.
     pub views: Vec<MemberView>,
-    /// All members ever seen that are not gone for good, this node included, ordered by id. Members
-    /// that stopped count: they hold data, and may come back.
+    /// All members that the view names, whether they answer or not, ordered by id.
     pub known: Vec<NodeId>,
     /// Members that answer and say that they are ill, ordered by id.
     pub ill: Vec<NodeId>,
@@ -44,9 +43,9 @@ impl Members {
         }
     }
 
-    /// What a view means to the core; `known` grows by the members it names.
+    /// What a view means to the core.
     #[must_use]
-    pub fn of(view: &View, known: &mut BTreeSet<NodeId>) -> Self {
+    pub fn of(view: &View) -> Self {
         let state = |state| match state {
             MemberState::Alive => ShownState::Alive,
             MemberState::Draining => ShownState::Draining,
@@ -65,14 +64,13 @@ impl Members {
             jobs: None,
             reason: reason(member.state),
         });
-        known.extend(view.members.iter().map(|member| member.identity.id));
         let ill = view.members.iter().filter(|m| matches!(m.state, MemberState::Ill(_)));
         Self {
             version: view.version,
             live: view.live(),
             reachable: view.reachable(),
             views: views.collect(),
-            known: known.iter().copied().collect(),
+            known: view.members.iter().map(|member| member.identity.id).collect(),
             ill: ill.map(|member| member.identity.id).collect(),
             unreached: view.unreached.clone(),
         }

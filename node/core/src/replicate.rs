@@ -38,6 +38,7 @@ struct Outstanding {
     since: Duration,
     sent_at: Duration,
     full: bool,
+    expiring: bool,
 }
 
 /// Entries on their way to W nodes.
@@ -112,6 +113,7 @@ impl Core {
             since: self.now,
             sent_at: self.now,
             full: false,
+            expiring: false,
         };
         self.replicator.outstanding.insert(key, outstanding);
         self.send_to_owners(key);
@@ -186,6 +188,10 @@ impl Core {
                 // Asked again with the next resend.
                 outstanding.sent.remove(&from);
             }
+            NotStored::Expiring => {
+                outstanding.expiring = true;
+                outstanding.sent.remove(&from);
+            }
             NotStored::Gone => {
                 let message = "the job is gone: its time to live is over";
                 self.fail_outstanding(key, &ClientError::new(ErrorKind::NotFound, message));
@@ -225,6 +231,11 @@ impl Core {
             let needed = self.config.min_copies;
             let reason = match self.replicas_suffice() {
                 Err(reason) => reason,
+                Ok(()) if outstanding.expiring => {
+                    "the job's time to live was over at some members; \
+                                                   whether it is gone is being decided"
+                        .to_owned()
+                }
                 Ok(()) if outstanding.full => "disk full: free space on the nodes".to_owned(),
                 Ok(()) => {
                     format!("waiting for replicas: {} of {needed}", outstanding.fewest_copies())

@@ -136,7 +136,7 @@ impl Core {
             let message = format!("{job} is no UUIDv7, and a job's id must be one");
             return self.answer(origin, error(ErrorKind::BadInput, message), Bytes::new());
         }
-        let (seen, expected) = (self.members.known.len(), usize::from(self.config.expected_nodes));
+        let (seen, expected) = (self.roster.known().len(), self.expected_members());
         if seen < expected {
             let message = format!("the cluster is forming: {seen} of {expected} nodes seen");
             return self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());

@@ -123,8 +123,8 @@ impl Core {
     }
 
     /// Members that there are, or should be.
-    fn expected_members(&self) -> usize {
-        self.members.known.len().max(usize::from(self.config.expected_nodes))
+    pub(crate) fn expected_members(&self) -> usize {
+        self.roster.expected(self.config.expected_nodes)
     }
 
     /// How many of them can't be reached.

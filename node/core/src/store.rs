@@ -50,13 +50,17 @@ impl Core {
         let entry = Entry::decode(payload)?;
         let key = entry.head.key;
         if self.holdings.is_gone(key.job) {
-            self.effects.push(Effect::Forget(key.job));
+            let told = |effect: &Effect| matches!(effect, Effect::Forget(job) if *job == key.job);
+            if !self.effects.iter().any(told) {
+                self.effects.push(Effect::Forget(key.job));
+            }
             return Ok(());
         }
         let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
         if let Admitted::New(fresh) = edge.compare(&entry.head) {
             edge.insert(&entry.restrict(fresh).head, Place::Durable(record));
         }
+        self.restore_life(key.job, record);
         let log = self.jobs.entry(key.job).or_default();
         if let Some(entry) = job_entry(&entry) {
             log.apply(key.job, entry, wall_ms);
@@ -64,31 +68,23 @@ impl Core {
         Ok(())
     }
 
-    /// Takes in the jobs that are gone for good, before [`Core::restore`].
-    pub fn restore_tombstones(&mut self, jobs: impl IntoIterator<Item = JobId>) {
-        for job in jobs {
-            self.holdings.bury(job);
-        }
-    }
-
-    fn job_log_touched(&mut self, job: JobId, entry: Option<JobEntry>) {
+    fn apply_job_entry(&mut self, job: JobId, entry: JobEntry) {
+        self.job_seen(job, true);
         let log = self.jobs.entry(job).or_default();
-        log.touched_at = Some(self.now);
-        if let Some(entry) = entry {
-            log.apply(job, entry, self.wall_ms);
-        }
+        log.apply(job, entry, self.wall_ms);
     }
 
     /// An entry of a job's log is durable on enough nodes: what it says holds from now on.
     pub(crate) fn job_log_durable(&mut self, entry: &Entry) {
-        let decoded = job_entry(entry);
-        if decoded.is_some() {
-            self.job_log_touched(entry.head.key.job, decoded);
+        if let Some(decoded) = job_entry(entry) {
+            self.job_seen(entry.head.key.job, false);
+            self.apply_job_entry(entry.head.key.job, decoded);
         }
     }
 
-    /// A peer, or this node itself, wants an entry stored here.
-    pub(crate) fn on_store(&mut self, from: NodeId, bytes: &Bytes) {
+    /// A peer, or this node itself, wants an entry stored here; `moved` ones were acknowledged before,
+    /// or will be by others.
+    pub(crate) fn on_store(&mut self, from: NodeId, bytes: &Bytes, moved: bool) {
         let entry = match Entry::decode(bytes) {
             Ok(entry) => entry,
             Err(error) => {
@@ -99,8 +95,12 @@ impl Core {
         let key = entry.head.key;
         if self.holdings.is_gone(key.job) {
             self.send(from, PeerMessage::NotStored { key, reason: NotStored::Gone });
-            self.send(from, PeerMessage::Gone { job: key.job });
+            self.say_gone(from, key.job);
             return;
+        }
+        // What is new now would be lost if the job is over; what is only moved here is lost with it.
+        if !moved && self.expiry.closed_by(key.job).is_some() {
+            return self.send(from, PeerMessage::NotStored { key, reason: NotStored::Expiring });
         }
         let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
         let compared = match self.config.planted {
@@ -119,6 +119,7 @@ impl Core {
             }
             Admitted::Known => self.answer_when_durable(from, key, entry.head.slots),
             Admitted::New(fresh) => {
+                self.job_seen(key.job, moved);
                 let (slots, all) = (entry.head.slots, fresh == entry.head.slots);
                 let (entry, bytes) = if all {
                     (entry, bytes.clone())
@@ -171,7 +172,12 @@ impl Core {
             let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
             edge.durable(key.number, *ticket, *record);
             let durable = edge.slots(key.number, true);
-            self.job_log_touched(key.job, job_entry);
+            if let Some(entry) = job_entry {
+                self.apply_job_entry(key.job, entry);
+            }
+            if let Some(log) = self.jobs.get_mut(&key.job) {
+                log.newest = log.newest.max((record.segment, record.offset));
+            }
             if let Some(waiting) = self.store.waiting.get_mut(&key) {
                 waiting.retain(|(to, slots)| {
                     let done = durable.contains_all(*slots);
@@ -221,19 +227,7 @@ impl Core {
         edge.remove(key.number, Place::Durable(record));
     }
 
-    /// The job is gone for good: drop every trace of it.
-    pub(crate) fn bury(&mut self, job: JobId) {
-        if !self.holdings.bury(job) {
-            return;
-        }
-        self.jobs.remove(&job);
-        self.homes.remove(&job);
+    pub(crate) fn store_forget(&mut self, job: JobId) {
         self.store.waiting.retain(|key, _| key.job != job);
-        self.works_forget(job);
-        self.mapper_forget(job);
-        self.handoff_forget(job);
-        self.replicator_forget(job);
-        self.effects.push(Effect::SaveTombstones(self.holdings.tombstones().collect()));
-        self.effects.push(Effect::Forget(job));
     }
 }

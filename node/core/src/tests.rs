@@ -12,6 +12,7 @@ use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet, frame};
 
 use crate::{Config, Core, Effect, Input, Members, RecordRef};
 
+mod expiry;
 mod promises;
 
 fn node(name: &str) -> NodeId {
@@ -30,6 +31,9 @@ struct Bench {
     acks: Vec<u64>,
     /// Tasks to run.
     tasks: Vec<u64>,
+    /// Files to save.
+    saves: Vec<(u64, crate::StateFile, Bytes)>,
+    forgotten: Vec<JobId>,
     drained: bool,
 }
 
@@ -54,7 +58,8 @@ impl Bench {
         let (sent, appends, replies) = (Vec::new(), Vec::new(), Vec::new());
         let (now, welcomes) = (Duration::from_secs(1), Vec::new());
         let (acks, tasks, drained) = (Vec::new(), Vec::new(), false);
-        Self { core, now, sent, appends, replies, welcomes, acks, tasks, drained }
+        let (saves, forgotten) = (Vec::new(), Vec::new());
+        Self { core, now, sent, appends, replies, welcomes, acks, tasks, saves, forgotten, drained }
     }
 
     fn new(boot: u64) -> Self {
@@ -95,6 +100,8 @@ impl Bench {
                 Effect::Reply(ticket, response, _) => self.replies.push((ticket, *response)),
                 Effect::Welcome(conn, _) => self.welcomes.push(conn),
                 Effect::Ack(_, next) => self.acks.push(next),
+                Effect::Save { ticket, file, bytes } => self.saves.push((ticket, file, bytes)),
+                Effect::Forget(job) => self.forgotten.push(job),
                 Effect::Run(id, _) => self.tasks.push(id),
                 Effect::Drained => self.drained = true,
                 _ => {}

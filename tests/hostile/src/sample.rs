@@ -6,9 +6,10 @@ use bytes::Bytes;
 use cortado_engine::{COFFEE, Plan, map_batch};
 use cortado_protocol::client::{
     BatchOutcome, BatchReply, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind,
-    MemberState, MemberView, Reject, RingView, TableCoverage,
+    MemberState, MemberView, Overdue, Reject, RingView, TableCoverage,
 };
 use cortado_protocol::entry::{Entry, Source};
+use cortado_protocol::expiry::{ExpireAnswer, Expired};
 use cortado_protocol::frame::to_postcard;
 use cortado_protocol::job::{
     BatchHeader, FileSpec, JobEntry, JobSpec, JobState, JobStatus, Manifest, ResultFile,
@@ -164,6 +165,8 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
     let wish = PlaceWish { job, client: 1, submitted_ms: 1_000, running: false };
     let message = "no".to_owned();
     let empty = |message| (message, Bytes::new());
+    let proof =
+        Expired { by: node("a"), number: 4, accepted: vec![node("a")], known: 1, min_copies: 1 };
     let mut all: Vec<_> =
         entries().iter().map(|entry| (PeerMessage::Store, entry.encode())).collect();
     all.extend([
@@ -173,8 +176,21 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::Offer { job, held: held() }),
         empty(PeerMessage::Have { job, log, held: held() }),
         empty(PeerMessage::Fetch { job, round: 3, wanted: held() }),
-        empty(PeerMessage::Fetched { job, round: 3 }),
-        empty(PeerMessage::Gone { job: JobId(8) }),
+        empty(PeerMessage::Fetched { job, round: 3, idle_ms: Some(4) }),
+        empty(PeerMessage::Expire { job, number: 4 }),
+        empty(PeerMessage::Expiring {
+            job,
+            number: 4,
+            answer: ExpireAnswer::Accepted { known: vec![node("a"), node("b")], min_copies: 2 },
+        }),
+        empty(PeerMessage::Expiring {
+            job,
+            number: 4,
+            answer: ExpireAnswer::Active { idle_ms: 9 },
+        }),
+        empty(PeerMessage::Withdrawn { job, number: 4 }),
+        empty(PeerMessage::Gone { job: JobId(8), proof }),
+        empty(PeerMessage::Departed { members: vec![(node("c"), 3)] }),
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
         (
@@ -249,6 +265,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         formed: true,
         members: vec![member],
         supervisor: Some((node("c"), 2)),
+        overdue: Some(Overdue { jobs: 2, away: vec![node("b")] }),
         crash_looping: vec![node("b")],
     };
     let reject = Reject {

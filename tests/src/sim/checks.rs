@@ -15,6 +15,9 @@ use super::world::World;
 
 /// How long owners may take to hold what they should once everything has healed: a sweep and some.
 const SETTLE: Duration = Duration::from_secs(45);
+/// How long after its time to live a job may be there when nothing is wrong: proposals that were given
+/// up rest for a while.
+const EXPIRE: Duration = Duration::from_secs(60);
 
 impl World {
     /// When everything has healed, every owner of a slot comes to hold all that any node holds of
@@ -37,11 +40,40 @@ impl World {
             look_at = self.now + Duration::from_millis(500);
             let open = self.missing_copies().or_else(|| self.different_views());
             match open {
-                None => return Ok(()),
+                None => return self.expire(),
                 Some(open) if self.now > until => return Err(open),
                 Some(_) => {}
             }
         }
+    }
+
+    /// When everybody is there and nothing is asked any more, every job goes, everywhere.
+    fn expire(&mut self) -> Result<(), String> {
+        let Some(ttl) = self.dials.job_ttl else { return Ok(()) };
+        let until = self.now + ttl + EXPIRE;
+        let mut look_at = self.now;
+        loop {
+            self.step()?;
+            if self.now < look_at {
+                continue;
+            }
+            look_at = self.now + Duration::from_millis(500);
+            match self.job_left() {
+                None => return Ok(()),
+                Some(left) if self.now > until => return Err(left),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A node that still has records of a job, in a sentence.
+    fn job_left(&self) -> Option<String> {
+        self.nodes.iter().find_map(|node| {
+            let core = &node.process.as_ref()?.core;
+            let jobs = self.clients.iter().map(|client| client.data.spec.job);
+            let left = jobs.into_iter().find(|job| !core.held(*job).is_empty())?;
+            Some(format!("{} keeps {left} for ever: {}", node.id, core.describe_expiry(left)))
+        })
     }
 
     /// A node that does not run, or does not see all others, in a sentence.
@@ -63,6 +95,10 @@ impl World {
         let copies = usize::from(self.config.replicas);
         for client in self.clients.iter().filter(|client| client.result().is_some()) {
             let job = client.data.spec.job;
+            let cores = self.nodes.iter().filter_map(|node| Some(&node.process.as_ref()?.core));
+            if cores.into_iter().any(|core| core.is_gone(job)) {
+                continue;
+            }
             let mut held = BTreeMap::new();
             for node in &self.nodes {
                 let Some(process) = &node.process else { continue };
@@ -109,8 +145,9 @@ impl World {
             let expected = client.data.answer(Durability { replicas, min_copies });
             let expected: Vec<u8> =
                 expected.iter().flat_map(|file| file.bytes.iter().copied()).collect();
-            let cancelled = client.is_over() && client.result().is_none();
-            if !cancelled && client.result().is_none_or(|result| result[..] != expected[..]) {
+            // Cancelled, or expired.
+            let ended = client.is_over() && client.result().is_none();
+            if !ended && client.result().is_none_or(|result| result[..] != expected[..]) {
                 let got = String::from_utf8_lossy(client.result().map_or(&[][..], |bytes| bytes));
                 let want = String::from_utf8_lossy(&expected);
                 let mut lines = want.lines().zip(got.lines());

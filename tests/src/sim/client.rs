@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_membership::ring;
 use cortado_protocol::client::{
-    BatchOutcome, BatchReply, ClientRequest, ClientResponse, ErrorKind,
+    BatchOutcome, BatchReply, ClientError, ClientRequest, ClientResponse, ErrorKind,
 };
 use cortado_protocol::job::{JobState, Manifest};
 use cortado_protocol::{NodeId, content_hash};
@@ -40,6 +40,8 @@ enum Step {
     Done(Bytes),
     /// It was cancelled, and the cluster says so.
     Cancelled,
+    /// Its job was gone first.
+    Expired,
     Failed(String),
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct SimClient {
     /// Cancels when it has so many acknowledgements.
     cancel_at: Option<usize>,
     cancels: bool,
+    /// Jobs live for so short a time that this one may be gone before it is done.
+    may_expire: bool,
     resumed: bool,
     /// Number of the process: answers to an earlier one are nobody's.
     pub(crate) life: u64,
@@ -65,7 +69,7 @@ pub(crate) struct SimClient {
 }
 
 impl SimClient {
-    pub(crate) fn new(data: Dataset, cancels: bool) -> Self {
+    pub(crate) fn new(data: Dataset, cancels: bool, may_expire: bool) -> Self {
         let numbers = |(table, batches): (usize, &Vec<_>)| {
             (0..batches.len() as u64).map(move |number| (table, number)).collect::<Vec<_>>()
         };
@@ -81,6 +85,7 @@ impl SimClient {
             rest_until: Duration::ZERO,
             cancel_at: cancels.then_some(3),
             cancels,
+            may_expire,
             resumed: false,
             life: 0,
             acknowledged: BTreeSet::new(),
@@ -89,7 +94,7 @@ impl SimClient {
 
     /// Whether it wants nothing more.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.step, Step::Done(_) | Step::Cancelled)
+        matches!(self.step, Step::Done(_) | Step::Cancelled | Step::Expired)
     }
 
     /// The result's bytes, once there.
@@ -113,7 +118,7 @@ impl SimClient {
         if self.cancels || self.is_over() || self.failure().is_some() {
             return false;
         }
-        let mut fresh = Self::new(self.data.clone(), false);
+        let mut fresh = Self::new(self.data.clone(), false, self.may_expire);
         fresh.acknowledged = std::mem::take(&mut self.acknowledged);
         fresh.todo.retain(|key| !fresh.acknowledged.contains(key));
         *self = Self { life: self.life + 1, resumed: true, ..fresh };
@@ -131,6 +136,7 @@ impl SimClient {
             Step::Cancel => "cancelling",
             Step::Cancelled => "cancelled",
             Step::Done(_) => "done",
+            Step::Expired => "expired",
             Step::Failed(_) => "failed",
         };
         format!("{step}, {} to send, {} in flight", self.todo.len(), self.in_flight.len())
@@ -155,7 +161,10 @@ impl SimClient {
             self.in_flight.remove(&key);
             self.todo.insert(key);
         }
-        if !matches!(self.step, Step::Submit | Step::Compare | Step::Cancel | Step::Cancelled) {
+        if !matches!(
+            self.step,
+            Step::Submit | Step::Compare | Step::Cancel | Step::Cancelled | Step::Expired
+        ) {
             while self.in_flight.len() < WINDOW {
                 let Some((table, number)) = self.todo.pop_first() else { break };
                 self.in_flight.insert((table, number), now);
@@ -193,7 +202,7 @@ impl SimClient {
                 Some(ClientRequest::Result { job, chunk })
             }
             Step::Cancel => Some(ClientRequest::Cancel(job)),
-            Step::Done(_) | Step::Cancelled | Step::Failed(_) => None,
+            Step::Done(_) | Step::Cancelled | Step::Expired | Step::Failed(_) => None,
         }
     }
 
@@ -212,8 +221,20 @@ impl SimClient {
             }
             // A job that is done or cancelled needs no more batches.
             BatchOutcome::Refused(error) if error.kind == ErrorKind::Ended => {}
-            BatchOutcome::Refused(error) => self.step = Step::Failed(error.message),
+            BatchOutcome::Refused(error) => self.refused(&error),
         }
+    }
+
+    fn is_expiry(&self, error: &ClientError) -> bool {
+        self.may_expire && error.kind == ErrorKind::NotFound && error.message.contains("gone")
+    }
+
+    fn refused(&mut self, error: &ClientError) {
+        if self.is_over() {
+            return;
+        }
+        self.step =
+            if self.is_expiry(error) { Step::Expired } else { Step::Failed(error.message.clone()) };
     }
 
     pub(crate) fn on_response(&mut self, now: Duration, response: ClientResponse, tail: Bytes) {
@@ -225,6 +246,11 @@ impl SimClient {
         {
             self.step = Step::Failed(format!("answered with the status of job {}", status.job));
             return;
+        }
+        if let ClientResponse::Error(error) = &response
+            && self.is_expiry(error)
+        {
+            return self.refused(error);
         }
         match (&mut self.step, response) {
             (_, ClientResponse::Error(error)) if error.kind == ErrorKind::Unavailable => {

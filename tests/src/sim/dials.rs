@@ -91,6 +91,8 @@ pub struct Dials {
     pub cancels: usize,
     /// Share of batches beside which one beyond the table's end is sent.
     pub beyond_end: f64,
+    /// How long a job without a sign of life is kept, if that is short.
+    pub job_ttl: Option<Duration>,
     /// A fault of the program itself, to see whether it is found.
     pub planted: Option<PlantedBug>,
 }
@@ -109,6 +111,7 @@ impl Dials {
             faults: Vec::new(),
             cancels: 0,
             beyond_end: 0.0,
+            job_ttl: None,
             planted: None,
         }
     }
@@ -152,8 +155,19 @@ impl Dials {
         let cancels = usize::from(rng.random_bool(0.2));
         let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
         let beyond_end = beyond_end(seed);
+        let job_ttl = job_ttl(seed);
         let calm = Self::calm(nodes, clients);
-        Self { beyond_end, datagram_loss, repeats, travel_us, sync_ms, faults, cancels, ..calm }
+        Self {
+            beyond_end,
+            job_ttl,
+            datagram_loss,
+            repeats,
+            travel_us,
+            sync_ms,
+            faults,
+            cancels,
+            ..calm
+        }
     }
 }
 
@@ -161,6 +175,12 @@ impl Dials {
 fn beyond_end(seed: u64) -> f64 {
     let rng = &mut StdRng::seed_from_u64(seed ^ 0xbe_0e4d);
     [0.0, 0.0, 0.0, 0.1][rng.random_range(0..4)]
+}
+
+/// Drawn from a stream of its own, too.
+fn job_ttl(seed: u64) -> Option<Duration> {
+    let rng = &mut StdRng::seed_from_u64(seed ^ 0x7_71fe);
+    rng.random_bool(0.25).then(|| Duration::from_millis(rng.random_range(3_000..30_000)))
 }
 
 /// How a run ended.

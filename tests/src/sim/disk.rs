@@ -1,9 +1,10 @@
 //! Disks of the simulated nodes, and what stands on them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
-use cortado_core::{Input, RecordRef};
+use cortado_core::{Input, RecordRef, StateFile};
 use cortado_log::AppendError;
 use cortado_protocol::entry::Entry;
 use cortado_protocol::{EntryKey, JobId, Slot, SlotSet};
@@ -14,6 +15,9 @@ use super::world::World;
 /// A record on a disk: what it is and which slots it speaks for.
 pub(super) type Copy = (RecordRef, EntryKey, SlotSet);
 
+/// A sync after the first sign of a batch, and some: by so much a job may seem to live less long.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// What is on whose disk, intact and safe from a power cut.
 #[derive(Default)]
 pub(super) struct Copies {
@@ -22,6 +26,10 @@ pub(super) struct Copies {
     promised: BTreeSet<EntryKey>,
     /// Copies of an entry that were lost: on which disk, for which slots, and whether with the disk.
     lost: BTreeMap<EntryKey, BTreeMap<usize, Lost>>,
+    /// When a first copy of each batch was on a disk.
+    since: BTreeMap<EntryKey, Duration>,
+    /// When a first node let go of each job.
+    gone_at: BTreeMap<JobId, Duration>,
 }
 
 /// A copy that was lost.
@@ -45,6 +53,11 @@ fn all_slots<'s>(sets: impl IntoIterator<Item = &'s SlotSet>) -> SlotSet {
 impl Copies {
     pub(super) fn add(&mut self, node: usize, (record, key, slots): Copy) {
         self.held.entry(key).or_default().entry(node).or_default().insert(record, slots);
+    }
+
+    /// A copy of the entry is on a disk.
+    pub(super) fn found(&mut self, key: EntryKey, now: Duration) {
+        self.since.entry(key).or_insert(now);
     }
 
     /// Nothing of the node's disk counts any more.
@@ -74,6 +87,7 @@ impl Copies {
             nodes.remove(&node);
         }
         self.promised.retain(|key| key.job != job);
+        self.since.retain(|key, _| key.job != job);
         self.lost.retain(|key, _| key.job != job);
     }
 
@@ -175,11 +189,29 @@ impl World {
         for (ticket, copy) in std::mem::take(&mut process.unsynced) {
             records.push((ticket, copy.0));
             self.copies.add(node, copy);
+            self.copies.found(copy.1, self.now);
         }
         self.input(node, Input::Appended(records));
     }
 
+    /// A state file is on the node's disk.
+    pub(super) fn saved(&mut self, node: usize, ticket: u64, file: StateFile, bytes: Bytes) {
+        self.nodes[node].files.insert(file, bytes);
+        self.input(node, Input::Saved(ticket));
+    }
+
     pub(super) fn forget(&mut self, node: usize, job: JobId) {
+        let now = self.now;
+        let copies = &self.copies;
+        let alive = |key: &&EntryKey| {
+            let since = copies.since.get(key).copied().unwrap_or(now);
+            key.job == job && now + SLACK < since + self.config.job_ttl
+        };
+        if let Some(key) = copies.promised.iter().find(alive) {
+            let message = format!("{} dropped {key:?} too early", self.nodes[node].id);
+            self.violation.get_or_insert(message);
+        }
+        self.copies.gone_at.entry(job).or_insert(now);
         let Some(process) = &mut self.nodes[node].process else { return };
         if process.log.forget(job.0).is_err() {
             return self.abort(node);
@@ -190,6 +222,12 @@ impl World {
     /// A batch is acknowledged: from now on it must survive.
     pub(super) fn promise(&mut self, node: usize, key: EntryKey) {
         if let Some(message) = self.false_acknowledgement(node, key) {
+            self.violation.get_or_insert(message);
+        }
+        let since = self.copies.since.get(&key).copied().unwrap_or(self.now);
+        let gone = self.copies.gone_at.get(&key.job);
+        if gone.is_some_and(|gone| *gone + SLACK < since + self.config.job_ttl) {
+            let message = format!("{} acknowledged {key:?} of a job gone", self.nodes[node].id);
             self.violation.get_or_insert(message);
         }
         self.copies.promised.insert(key);

@@ -1,6 +1,7 @@
 //! What can happen in a simulated world.
 
 use bytes::Bytes;
+use cortado_core::StateFile;
 use cortado_core::task::TaskOutput;
 use cortado_protocol::client::{BatchReply, ClientResponse};
 use cortado_protocol::frame;
@@ -14,6 +15,7 @@ pub(super) enum Event {
     Probe { node: usize, boot: u64 },
     Sync { node: usize, boot: u64 },
     Refused { node: usize, boot: u64, ticket: u64 },
+    Saved { node: usize, boot: u64, ticket: u64, file: StateFile, bytes: Bytes },
     Task { node: usize, boot: u64, id: u64, output: TaskOutput },
     Datagram { from: usize, to: usize, data: Bytes },
     Dial { from: usize, to: usize, boot: u64 },
@@ -75,6 +77,7 @@ impl Event {
             | Self::Probe { node, .. }
             | Self::Sync { node, .. }
             | Self::Refused { node, .. }
+            | Self::Saved { node, .. }
             | Self::Task { node, .. }
             | Self::Ask { node, .. } => Some(*node),
             Self::Datagram { to, .. } | Self::Hello { to, .. } | Self::Frame { to, .. } => {

@@ -67,7 +67,7 @@ impl World {
             match output {
                 Output::Send { to, data, .. } => self.send_datagram(node, to, data),
                 Output::View(view) => {
-                    let members = Members::of(&view, &mut self.nodes[node].known_ids);
+                    let members = Members::of(&view);
                     self.dial_members(node, &members.views);
                     if let Some(process) = &mut self.nodes[node].process {
                         process.live.clone_from(&members.live);

@@ -1,18 +1,18 @@
 //! A simulated node: the shipped core, detector and log on a disk that can crash.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_core::task::Records;
-use cortado_core::{Config, Core, RecordRef};
+use cortado_core::{Config, Core, RecordRef, StateFile};
 use cortado_log::{Fate, Log, LogConfig, LogReader, MemStorage};
 use cortado_membership::{
     DetectorConfig, Identity, KnownPeer, Membership, Profile, next_generation,
 };
-use cortado_protocol::{JobId, LogId, NodeId};
+use cortado_protocol::{LogId, NodeId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -45,8 +45,8 @@ pub(crate) struct SimNode {
     pub(crate) boot: u64,
     pub(crate) generation: Option<u64>,
     pub(crate) known: Vec<KnownPeer>,
-    pub(crate) known_ids: BTreeSet<NodeId>,
-    pub(crate) tombstones: Vec<JobId>,
+    /// The state files on its disk.
+    pub(crate) files: BTreeMap<StateFile, Bytes>,
     /// The log on its disk, once it was opened.
     pub(crate) log_id: Option<LogId>,
     /// How far its wall clock is off, in milliseconds.
@@ -93,8 +93,7 @@ impl SimNode {
             boot: 0,
             generation: None,
             known: Vec::new(),
-            known_ids: BTreeSet::from([node_id(index)]),
-            tombstones: Vec::new(),
+            files: BTreeMap::new(),
             log_id: None,
             clock_ms: 0,
         }
@@ -116,7 +115,9 @@ impl SimNode {
         self.generation = Some(generation);
         let config = Config { node: self.id, boot: generation, ..config.clone() };
         let mut core = Core::new(config);
-        core.restore_tombstones(self.tombstones.iter().copied());
+        for (file, bytes) in &self.files {
+            core.restore_state(*file, bytes).expect("a file is as it was saved");
+        }
         let log_config =
             LogConfig { first_segment_bytes: 64 << 10, segment_bytes: 256 << 10, reserve_bytes };
         let mut copies = Vec::new();

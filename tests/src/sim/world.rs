@@ -65,13 +65,13 @@ impl World {
             expected_nodes: dials.nodes as u16,
             max_running_jobs: 4,
             upload_idle: Duration::from_secs(rng.random_range(2..=30)),
-            job_ttl: Duration::from_secs(86_400),
+            job_ttl: dials.job_ttl.unwrap_or(Duration::from_secs(86_400)),
             planted: dials.planted,
         };
         let job = |client: usize| JobId::v7(START_MS, client as u32);
         let client = |client| {
             let data = Dataset::coffee(job(client), rng.random(), 8);
-            SimClient::new(data, client < dials.cancels)
+            SimClient::new(data, client < dials.cancels, dials.job_ttl.is_some())
         };
         let clients = (0..dials.clients).map(client).collect();
         Self {
@@ -200,6 +200,9 @@ impl World {
             Event::Refused { node, boot, ticket } if self.runs(node, boot) => {
                 self.input(node, Input::AppendRefused(ticket));
             }
+            Event::Saved { node, boot, ticket, file, bytes } if self.runs(node, boot) => {
+                self.saved(node, ticket, file, bytes);
+            }
             Event::Task { node, boot, id, output } if self.runs(node, boot) => {
                 self.input(node, Input::TaskDone(id, output));
             }
@@ -260,7 +263,10 @@ impl World {
             return self.plan(delay, Event::Start(node));
         };
         self.copies.remove_node(node, false);
-        copies.into_iter().for_each(|copy| self.copies.add(node, copy));
+        for copy in copies {
+            self.copies.found(copy.1, now);
+            self.copies.add(node, copy);
+        }
         self.plan_tick(node, true);
         self.carry_detector(node);
     }
@@ -306,7 +312,10 @@ impl World {
                 self.append(node, ticket, job, reserved, &bytes);
             }
             Effect::Forget(job) => self.forget(node, job),
-            Effect::SaveTombstones(jobs) => self.nodes[node].tombstones = jobs,
+            Effect::Save { ticket, file, bytes } => {
+                let delay = self.delay(100, 20_000);
+                self.plan(delay, Event::Saved { node, boot, ticket, file, bytes });
+            }
             Effect::Run(id, task) => {
                 let Some(process) = &self.nodes[node].process else { return };
                 let output = execute(*task, &SimRecords(process.reader.clone()));

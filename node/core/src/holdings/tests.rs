@@ -134,8 +134,10 @@ fn an_append_becomes_durable_or_is_gone() {
 #[test]
 fn the_oldest_tombstones_are_let_go() {
     let mut holdings = Holdings::default();
+    let by = "a".parse().unwrap();
+    let proof = Expired { by, number: 1, accepted: vec![by], known: 1, min_copies: 1 };
     for job in 0..TOMBSTONES as u128 + 10 {
-        assert!(holdings.bury(JobId(job)));
+        assert!(holdings.bury(JobId(job), proof.clone()));
     }
     assert!(!holdings.is_gone(JobId(0)));
     assert!(holdings.is_gone(JobId(TOMBSTONES as u128 + 9)));

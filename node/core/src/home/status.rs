@@ -120,6 +120,11 @@ impl Core {
         if let Err(reason) = self.replicas_suffice() {
             return Some(reason);
         }
+        if let Some(by) = self.expiry.closed_by(job) {
+            return Some(format!(
+                "its time to live was over; waits for {by}, which asked whether it is to go"
+            ));
+        }
         let missing: Vec<_> = tables.iter().filter(|table| !table.missing.is_empty()).collect();
         if !missing.is_empty() {
             let names = missing.iter().map(|t| format!("{} {}", t.name, ranges(&t.missing)));

@@ -138,6 +138,17 @@ fn a_draining_node_leaves_after_every_owner_confirmed() {
     bench.hear("b", 1, PeerMessage::Have { job, log: LogId(1), held: held.clone() });
     assert!(!bench.drained, "one owner is not all");
     bench.hear("c", 0, PeerMessage::Have { job, log: LogId(1), held });
+    // The others are told that it has left, and are given a moment to hear that.
+    let told = |to: &str| {
+        let departed = |m: &PeerMessage| matches!(m, PeerMessage::Departed { members } if members[0].0 == node("a"));
+        bench.sent.iter().any(|(peer, message, _)| *peer == node(to) && departed(message))
+    };
+    assert!(told("b") && told("c"));
+    assert!(!bench.drained);
+    for peer in ["b", "c"] {
+        bench.input(Input::LinkAck(node(peer), u64::MAX));
+    }
+    bench.input(Input::Tick);
     assert!(bench.drained);
 }
 
@@ -152,7 +163,7 @@ fn a_home_that_stood_still_asks_the_others_before_it_answers() {
     let round = fetch_round(&bench);
     for (peer, seq) in [("b", 1), ("c", 0)] {
         if let Some(round) = round {
-            bench.hear(peer, seq, PeerMessage::Fetched { job, round });
+            bench.hear(peer, seq, PeerMessage::Fetched { job, round, idle_ms: None });
         }
     }
     let answered = |bench: &Bench, ticket| bench.replies.iter().any(|(to, _)| *to == ticket);
@@ -165,7 +176,7 @@ fn a_home_that_stood_still_asks_the_others_before_it_answers() {
     assert!(!answered(&bench, 4), "the others may have gone on without it");
     let round = fetch_round(&bench).expect("it asks the others");
     for (peer, seq) in [("b", 2), ("c", 1)] {
-        bench.hear(peer, seq, PeerMessage::Fetched { job, round });
+        bench.hear(peer, seq, PeerMessage::Fetched { job, round, idle_ms: None });
     }
     assert!(answered(&bench, 4), "{:?}", bench.replies);
 }
@@ -180,7 +191,7 @@ fn fetch_round(bench: &Bench) -> Option<u64> {
 #[test]
 fn exactly_the_handled_numbers_are_acknowledged() {
     let mut bench = Bench::new(1);
-    let gone = || PeerMessage::Fetched { job: JobId(1), round: 1 };
+    let gone = || PeerMessage::Fetched { job: JobId(1), round: 1, idle_ms: None };
     bench.hear("b", 0, gone());
     assert_eq!(bench.acks.last(), Some(&1));
     bench.hear("b", 1, gone());

@@ -1,0 +1,77 @@
+//! The end of a job's life: a step that nobody can take back, so a majority takes it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::NodeId;
+
+/// What a member says to a proposal that a job is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpireAnswer {
+    /// It agrees, and has written that down: until it knows the outcome it takes nothing new of the job.
+    Accepted {
+        /// The members it knows.
+        known: Vec<NodeId>,
+        /// Copies that an acknowledgement stands for, as it is set.
+        min_copies: u8,
+    },
+    /// It saw the job within the time to live, so long ago.
+    Active {
+        /// In milliseconds.
+        idle_ms: u64,
+    },
+}
+
+/// Who agreed that a job is over: the proof that it is gone for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// Who proposed it.
+    pub by: NodeId,
+    /// The proposal's number.
+    pub number: u64,
+    /// Members that wrote down that they agree.
+    pub accepted: Vec<NodeId>,
+    /// How many members there were.
+    pub known: u16,
+    /// Fewest copies that an acknowledgement stood for.
+    pub min_copies: u8,
+}
+
+impl Expired {
+    /// Whether enough members agreed.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        self.accepted.len() >= needed(usize::from(self.known), self.min_copies)
+    }
+}
+
+/// How many of the known members an irreversible step takes: a majority, so that any two such steps
+/// share a member; and so many that no acknowledged entry, which is on `min_copies` of them, is known to
+/// the others alone.
+#[must_use]
+pub fn needed(known: usize, min_copies: u8) -> usize {
+    let majority = known / 2 + 1;
+    majority.max((known + 1).saturating_sub(usize::from(min_copies.max(1))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_majority_and_one_holder_of_everything_acknowledged_must_agree() {
+        for (known, min_copies, wanted) in
+            [(1, 1, 1), (2, 2, 2), (3, 2, 2), (5, 2, 4), (5, 3, 3), (24, 2, 23), (3, 1, 3)]
+        {
+            assert_eq!(needed(known, min_copies), wanted, "{known} {min_copies}");
+        }
+        let node: NodeId = "a".parse().unwrap();
+        let proof = |accepted| Expired {
+            by: node,
+            number: 1,
+            accepted: vec![node; accepted],
+            known: 5,
+            min_copies: 2,
+        };
+        assert!(proof(4).is_in_force() && !proof(3).is_in_force());
+    }
+}
