@@ -78,7 +78,9 @@ fn batches(criterion: &mut Criterion) {
         };
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Bytes(payload.len() as u64));
-        let map = || map_batch(&plan, SLOTS, &layout, &header, payload);
+        let map = || {
+            map_batch(&plan, SLOTS, &layout, &header, payload).expect("a batch of coffee is small")
+        };
         group.bench_function("map", |bencher| bencher.iter(|| black_box(map())));
         let mapped = map();
         let deltas: Vec<_> = mapped.deltas.iter().filter(|(slot, _)| *slot != META_SLOT).collect();

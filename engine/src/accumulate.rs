@@ -17,6 +17,8 @@ pub(crate) struct Accumulator {
     /// Sums, or the extreme value so far.
     numbers: Vec<i128>,
     texts: Vec<Box<[u8]>>,
+    /// Bytes of all texts.
+    text_bytes: usize,
     /// Sums lose digits: a fault for the simulator to find.
     float_sums: bool,
 }
@@ -30,12 +32,21 @@ impl Accumulator {
             counts: Vec::new(),
             numbers: Vec::new(),
             texts: Vec::new(),
+            text_bytes: 0,
             float_sums: false,
         }
     }
 
     pub(crate) fn plant_float_sums(&mut self) {
         self.float_sums = true;
+    }
+
+    /// Bytes of memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = self.texts.capacity() * size_of::<Box<[u8]>>() + self.text_bytes;
+        self.counts.capacity() * size_of::<u64>()
+            + self.numbers.capacity() * size_of::<i128>()
+            + texts
     }
 
     /// Makes room for so many groups.
@@ -109,6 +120,8 @@ impl Accumulator {
             _ => false,
         };
         if better {
+            self.text_bytes += value.len();
+            self.text_bytes -= self.texts[group].len();
             self.texts[group] = value.into();
         }
     }

@@ -65,6 +65,9 @@ pub enum FinalError {
     /// A delta or output is damaged.
     #[error(transparent)]
     Delta(#[from] DeltaError),
+    /// A batch can't be turned into deltas.
+    #[error(transparent)]
+    Map(#[from] crate::MapError),
     /// The receipt can't be read.
     #[error("the receipt can't be read: {0}")]
     Receipt(String),

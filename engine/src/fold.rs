@@ -126,6 +126,17 @@ impl SlotFold {
         deltas.iter().try_for_each(|(table, delta)| self.add(*table, delta))
     }
 
+    /// Bytes of memory that each stage takes.
+    pub fn stage_bytes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.stages.iter().map(StageFold::bytes)
+    }
+
+    /// The query that has the largest part of these sizes of stages, summed up over slots.
+    #[must_use]
+    pub fn largest_query(plan: &Plan, stages: &[usize]) -> String {
+        crate::budget::largest_of_stages(plan, stages)
+    }
+
     /// The slot's output: for each query its rows, already cut to the slot's own top.
     #[must_use]
     pub fn finish(self) -> Bytes {
@@ -164,6 +175,14 @@ impl StageFold {
         let key_types = plan.key_types(stage);
         let (keys, hashes, table) = (Encoded::default(), Vec::new(), HashTable::new());
         Self { key_types, keys, hashes, table, states, grouped }
+    }
+
+    fn bytes(&self) -> usize {
+        let keys = self.keys.bytes.capacity() + self.keys.ends.capacity() * size_of::<usize>();
+        // A group's number and a byte of its hash, with the room that a hash table leaves.
+        let table = self.table.capacity() * (size_of::<u32>() + 1) * 8 / 7;
+        let states: usize = self.states.iter().map(Accumulator::bytes).sum();
+        keys + self.hashes.capacity() * size_of::<u64>() + table + states
     }
 
     fn reserve(&mut self, groups: usize) {

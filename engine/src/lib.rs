@@ -10,6 +10,7 @@
 
 mod accumulate;
 mod batch;
+mod budget;
 mod calendar;
 pub mod csv;
 mod decode;
@@ -29,6 +30,7 @@ mod summary;
 mod types;
 mod wire;
 
+pub use budget::{MAP_BYTES, MapError, largest_query, mebi};
 pub use finish::{Final, FinalError, FinalStep, LookupRequest, ReportFile};
 pub use fold::SlotFold;
 pub use lookup::LookupFold;

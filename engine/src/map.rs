@@ -6,10 +6,12 @@
 
 use bytes::Bytes;
 use cortado_protocol::job::BatchHeader;
+use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::{META_SLOT, Slot};
 
 use crate::accumulate::Accumulator;
 use crate::batch::{Batch, Column, ERROR, VALUE, Values};
+use crate::budget::{MAP_BYTES, MapError, map_bytes};
 use crate::decode::{Decoded, Problem, decode};
 use crate::expr::{Aggregate, Evaluation};
 use crate::group::group_rows;
@@ -33,22 +35,29 @@ pub struct Mapped {
 /// Turns a batch into deltas for `slots` slots (at least 1, at most
 /// [`SLOTS`](cortado_protocol::limits::SLOTS)).
 ///
+/// # Errors
+/// If the plan makes more of the batch than can be stored, or evaluated in [`MAP_BYTES`].
+///
 /// # Panics
 /// If the plan has no table `header.table`.
-#[must_use]
 pub fn map_batch(
     plan: &Plan,
     slots: usize,
     layout: &Layout,
     header: &BatchHeader,
     payload: &[u8],
-) -> Mapped {
+) -> Result<Mapped, MapError> {
     let index = usize::from(header.table);
     let table = &plan.tables()[index];
     let program = plan.program(index);
     let Decoded { batch, starts, mut problems } = decode(table, &program.literals, layout, payload);
     let rejected = problems.len() as u32;
     let rows = batch.rows as u32 + rejected;
+    let needed = map_bytes(plan, index, batch.rows);
+    if needed > MAP_BYTES {
+        return Err(MapError::Memory { bytes: needed, rows: batch.rows });
+    }
+    let too_much = |_: Full| MapError::Output(payload.len());
     let evaluation = Evaluation::new(program, &batch);
     let mut slices = Sections::new(slots);
     let mut counts = Vec::new();
@@ -60,11 +69,13 @@ pub fn map_batch(
         match &stage.shape {
             Shape::Rows(nodes) => {
                 let columns: Vec<_> = nodes.iter().map(|node| evaluation.column(*node)).collect();
-                put_rows(&selection.rows, &columns, &types, &batch, &mut slices);
+                put_rows(&selection.rows, &columns, &types, &batch, &mut slices)
+                    .map_err(too_much)?;
             }
             Shape::Groups { keys, aggregates } => {
                 let keys: Vec<_> = keys.iter().map(|node| evaluation.column(*node)).collect();
-                put_groups(&selection.rows, &keys, &types, aggregates, &evaluation, &mut slices);
+                put_groups(&selection.rows, &keys, &types, aggregates, &evaluation, &mut slices)
+                    .map_err(too_much)?;
             }
         }
         slices.close(number);
@@ -77,13 +88,13 @@ pub fn map_batch(
     }
     let keyings = plan.keyings().iter().enumerate();
     for (number, keying) in keyings.filter(|(_, keying)| keying.table == index) {
-        put_keyed(plan, number, keying, &batch, &mut slices);
+        put_keyed(plan, number, keying, &batch, &mut slices).map_err(too_much)?;
         slices.close(plan.stages().len() + number);
     }
     let summary = BatchSummary::new(plan, header, payload, rows, rejected, counts, &problems);
     let mut deltas = slices.finish();
     deltas.push((META_SLOT, summary.encode()));
-    Mapped { deltas, rows, rejected }
+    Ok(Mapped { deltas, rows, rejected })
 }
 
 /// Which rows a stage takes.
@@ -144,24 +155,33 @@ fn select(stage: &Stage, evaluation: &Evaluation<'_>, rows: usize) -> Selection 
 /// Room a section begins with; most grow beyond it.
 const SECTION_BYTES: usize = 256;
 
+/// All deltas together are larger than an entry may be.
+struct Full;
+
 /// A section under construction for every slot.
 struct Sections {
     slots: Vec<(Vec<u8>, Vec<u8>, u64)>,
+    /// Bytes in all of them.
+    bytes: usize,
 }
 
 impl Sections {
     fn new(slots: usize) -> Self {
         let slots = slots.clamp(1, cortado_protocol::limits::SLOTS);
         let slot = |_| (Vec::new(), Vec::with_capacity(SECTION_BYTES), 0);
-        Self { slots: (0..slots).map(slot).collect() }
+        Self { slots: (0..slots).map(slot).collect(), bytes: 0 }
     }
 
-    /// The open section of the slot the key belongs to.
-    fn of_key(&mut self, key: &[u8]) -> &mut Vec<u8> {
+    /// Writes an entry under its key into the open section of the slot the key belongs to.
+    fn put(&mut self, key: &[u8], rest: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
         let slot = slot_of(key, self.slots.len());
         let (_, section, entries) = &mut self.slots[usize::from(slot.0)];
         *entries += 1;
-        section
+        let before = section.len();
+        section.extend_from_slice(key);
+        rest(section);
+        self.bytes += section.len() - before;
+        if self.bytes > ENTRY_BYTES { Err(Full) } else { Ok(()) }
     }
 
     fn close(&mut self, number: usize) {
@@ -191,16 +211,20 @@ fn put_rows(
     types: &[ColumnType],
     batch: &Batch<'_>,
     sections: &mut Sections,
-) {
+) -> Result<(), Full> {
     let texts = batch.texts();
     let mut row_bytes = Vec::new();
     for &row in rows {
         row_bytes.clear();
         for (column, ty) in columns.iter().zip(types) {
             texts.put(&mut row_bytes, column, *ty, row as usize);
+            if row_bytes.len() > ENTRY_BYTES {
+                return Err(Full);
+            }
         }
-        sections.of_key(&row_bytes).extend_from_slice(&row_bytes);
+        sections.put(&row_bytes, |_| ())?;
     }
+    Ok(())
 }
 
 fn put_groups(
@@ -210,7 +234,7 @@ fn put_groups(
     aggregates: &[Aggregate],
     evaluation: &Evaluation<'_>,
     sections: &mut Sections,
-) {
+) -> Result<(), Full> {
     let texts = evaluation.texts();
     let groups = group_rows(rows, keys, texts);
     let mut states: Vec<_> = aggregates.iter().map(Accumulator::new).collect();
@@ -225,10 +249,11 @@ fn put_groups(
         for (key, ty) in keys.iter().zip(types) {
             texts.put(&mut key_bytes, key, *ty, row as usize);
         }
-        let section = sections.of_key(&key_bytes);
-        section.extend_from_slice(&key_bytes);
-        states.iter().for_each(|state| state.encode(group, section));
+        sections.put(&key_bytes, |section| {
+            states.iter().for_each(|state| state.encode(group, section));
+        })?;
     }
+    Ok(())
 }
 
 fn put_keyed(
@@ -237,7 +262,7 @@ fn put_keyed(
     keying: &Keying,
     batch: &Batch<'_>,
     sections: &mut Sections,
-) {
+) -> Result<(), Full> {
     let texts = batch.texts();
     let key_type = plan.keying_key(keying);
     let types = plan.keying_columns(keying);
@@ -247,10 +272,11 @@ fn put_keyed(
         key_bytes.clear();
         put_uint(&mut key_bytes, number as u64);
         texts.put(&mut key_bytes, key, key_type, row);
-        let section = sections.of_key(&key_bytes);
-        section.extend_from_slice(&key_bytes);
-        for (column, ty) in keying.columns.iter().zip(&types) {
-            texts.put(section, &batch.columns[*column], *ty, row);
-        }
+        sections.put(&key_bytes, |section| {
+            for (column, ty) in keying.columns.iter().zip(&types) {
+                texts.put(section, &batch.columns[*column], *ty, row);
+            }
+        })?;
     }
+    Ok(())
 }

@@ -63,7 +63,7 @@ impl Recompute {
         let table = usize::from(header.table);
         let layout = self.layouts.get(table).and_then(|files| files.get(header.file as usize));
         let layout = layout.ok_or_else(|| FinalError::Spec("batch of an unknown file".into()))?;
-        let mapped = map_batch(&self.plan, 1, layout, header, payload);
+        let mapped = map_batch(&self.plan, 1, layout, header, payload)?;
         for (slot, delta) in mapped.deltas {
             if slot == META_SLOT {
                 self.summaries.add(table, header.number, &delta)?;

@@ -40,7 +40,7 @@ fn outputs(plan: &Plan, dataset: &Dataset, order: impl Fn(&mut Vec<Batch>)) -> V
         let table = usize::from(header.table);
         let file = &spec.tables[table].files[header.file as usize];
         let layout = plan.bind_header(table, &file.header).unwrap();
-        for (slot, delta) in map_batch(plan, 3, &layout, header, payload).deltas {
+        for (slot, delta) in map_batch(plan, 3, &layout, header, payload).unwrap().deltas {
             if slot != META_SLOT {
                 folds[usize::from(slot.0)].add(table, &delta).unwrap();
             }

@@ -70,7 +70,7 @@ proptest! {
                 let table = usize::from(header.table);
                 let fields = &spec.tables[table].files[header.file as usize].header;
                 let layout = plan.bind_header(table, fields).unwrap();
-                for (_, delta) in map_batch(&plan, 3, &layout, header, payload).deltas {
+                for (_, delta) in map_batch(&plan, 3, &layout, header, payload).unwrap().deltas {
                     let mut bytes = delta.to_vec();
                     for (at, byte) in &damage {
                         let at = usize::from(*at) % bytes.len();
@@ -91,7 +91,7 @@ proptest! {
                 let names: Vec<_> = if fields == 0 { Vec::new() } else { names.collect() };
                 let layout = plan.bind_header(table, &names).unwrap();
                 for payload in [&payload[..], text.as_bytes()] {
-                    let mapped = map_batch(&plan, 7, &layout, &header(table as u16), payload);
+                    let mapped = map_batch(&plan, 7, &layout, &header(table as u16), payload).unwrap();
                     prop_assert!(mapped.rejected <= mapped.rows);
                     prop_assert_eq!(mapped.deltas.last().unwrap().0, META_SLOT);
                     let mut fold = SlotFold::new(&plan);
@@ -133,7 +133,7 @@ fn nothing_counts_twice_and_nothing_is_finished_early() {
     assert!(last.add_rows(3, Slot(0), &[0]).is_err());
 
     let layout = plan.bind_header(3, &[]).unwrap();
-    let delta = map_batch(&plan, 1, &layout, &header(3), b"").deltas.remove(0).1;
+    let delta = map_batch(&plan, 1, &layout, &header(3), b"").unwrap().deltas.remove(0).1;
     let mut summaries = SummaryFold::new(&plan);
     summaries.add(3, 0, &delta).unwrap();
     assert_eq!(summaries.add(3, 0, &delta), Err(DeltaError::Twice(0)));

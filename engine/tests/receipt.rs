@@ -15,7 +15,7 @@ fn folded(plan: &Plan, spec: &JobSpec, batches: &[Batch]) -> SummaryFold {
         let table = usize::from(header.table);
         let file = &spec.tables[table].files[header.file as usize];
         let layout = plan.bind_header(table, &file.header).unwrap();
-        let mapped = map_batch(plan, 1, &layout, header, payload);
+        let mapped = map_batch(plan, 1, &layout, header, payload).unwrap();
         let (slot, delta) = mapped.deltas.last().unwrap();
         assert_eq!(*slot, META_SLOT);
         summaries.add(table, header.number, delta).unwrap();

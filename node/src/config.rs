@@ -117,6 +117,8 @@ pub struct Settings {
     /// Jobs that run at once.
     #[serde(default = "four")]
     pub max_running_jobs: u32,
+    /// Memory for jobs, in MiB; half of the machine's, or of the control group's, if it is not set.
+    pub memory_mib: Option<u64>,
     /// Time without a batch after which an upload gives its place in the queue up.
     #[serde(default = "thirty")]
     pub upload_idle_seconds: u64,
@@ -191,6 +193,11 @@ fn lan() -> String {
     "lan".to_owned()
 }
 
+/// What `memory_mib` may be: below it not even small jobs can be served.
+const MEMORY_MIB: std::ops::RangeInclusive<u64> = 32..=(1 << 30);
+/// Memory for jobs where the system does not say how much it has.
+const FALLBACK: u64 = 1 << 30;
+
 impl Settings {
     /// Reads the file and lays flags and environment over it.
     ///
@@ -246,6 +253,9 @@ impl Settings {
         if usize::from(self.replicas) > limits::MEMBERS {
             bail!("replicas = {}: expected at most {}", self.replicas, limits::MEMBERS);
         }
+        if let Some(mib) = self.memory_mib.filter(|mib| !MEMORY_MIB.contains(mib)) {
+            bail!("memory_mib = {mib}: expected {} or more", MEMORY_MIB.start());
+        }
         if self.max_running_jobs == 0 {
             bail!("max_running_jobs = 0: expected at least 1");
         }
@@ -278,6 +288,21 @@ impl Settings {
     #[must_use]
     pub fn upload_idle(&self) -> Duration {
         Duration::from_secs(self.upload_idle_seconds)
+    }
+
+    /// Bytes of memory for jobs.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let set = self.memory_mib.map(|mib| mib << 20);
+        let bytes = set.unwrap_or_else(|| crate::machine::memory().map_or(FALLBACK, |all| all / 2));
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Threads that parse and fold.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.unwrap_or_else(cores).max(1)
     }
 
     /// How long a job is kept.

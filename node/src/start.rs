@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
-use cortado_core::{Config, Core};
+use cortado_core::{Budget, Config, Core};
 use cortado_local::Place;
 use cortado_log::{Committer, LogConfig};
 use cortado_membership::{Identity, KnownPeer};
@@ -28,7 +28,7 @@ use crate::peers::{self, Peers, PeersConfig};
 use crate::revive;
 use crate::supervision::{Supervision, Surroundings};
 use crate::watch::{Beat, Watch};
-use crate::workers::Workers;
+use crate::workers::{Workers, long_tasks};
 
 /// Appends the log's thread may be behind before the driver waits for it.
 const LOG_QUEUE: usize = 4096;
@@ -73,8 +73,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
     let log_id = LogId(log.log_id());
 
     let (done, tasks) = mpsc::unbounded_channel();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = Workers::start(settings.workers.unwrap_or(cores), &log.reader(), &done)?;
+    let workers = Workers::start(settings.threads(), &log.reader(), &done)?;
     let (saved, state_events) = mpsc::unbounded_channel();
     let keeper = Keeper::start(disk.state.clone(), saved)?;
     let (committed, log_events) = mpsc::unbounded_channel();
@@ -241,6 +240,7 @@ fn core_config(settings: &Settings, generation: u64) -> Config {
         expected_nodes: settings.expected_nodes,
         max_running_jobs: settings.max_running_jobs,
         upload_idle: settings.upload_idle(),
+        memory: Budget::of(settings.memory(), long_tasks(settings.threads())),
         job_ttl: settings.job_ttl(),
         planted: None,
     }

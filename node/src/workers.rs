@@ -25,6 +25,12 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Long tasks that run at once on so many threads.
+#[must_use]
+pub fn long_tasks(threads: usize) -> usize {
+    threads.saturating_sub(1).max(1)
+}
+
 type Numbered = (u64, Task);
 
 #[derive(Default)]
@@ -72,7 +78,7 @@ impl Records for LogRecords {
 
 impl Lanes {
     fn new(threads: usize) -> Self {
-        let most_long = threads.saturating_sub(1).max(1);
+        let most_long = long_tasks(threads);
         Self { queues: Mutex::default(), news: Condvar::new(), most_long }
     }
 
@@ -194,7 +200,13 @@ mod tests {
                 .into(),
         };
         let plan = Arc::new(cortado_core::BoundPlan::new(spec).unwrap());
-        Task::Fold { plan, slots: SlotSet::first(1), entries: Vec::new(), float_sums: false }
+        Task::Fold {
+            plan,
+            slots: SlotSet::first(1),
+            entries: Vec::new(),
+            memory: 1 << 20,
+            float_sums: false,
+        }
     }
 
     #[test]

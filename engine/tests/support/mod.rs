@@ -180,8 +180,8 @@ pub(crate) fn cluster(
         let table = usize::from(header.table);
         let file = &spec.tables[table].files[header.file as usize];
         let layout = plan.bind_header(table, &file.header).unwrap();
-        let mapped = map_batch(plan, slots, &layout, header, payload);
-        assert_eq!(mapped, map_batch(plan, slots, &layout, header, payload));
+        let mapped = map_batch(plan, slots, &layout, header, payload).unwrap();
+        assert_eq!(mapped, map_batch(plan, slots, &layout, header, payload).unwrap());
         assert!(mapped.deltas.windows(2).all(|pair| pair[0].0 < pair[1].0));
         ledger.extend(mapped.deltas.into_iter().map(|(slot, d)| (slot, table, header.number, d)));
     }

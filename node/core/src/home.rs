@@ -277,7 +277,7 @@ impl Core {
         }
     }
 
-    fn close(&mut self, job: JobId, manifest: Manifest) {
+    pub(crate) fn close(&mut self, job: JobId, manifest: Manifest) {
         self.home_state(job).phase = Phase::Close;
         self.replicate_job_entry(job, &JobEntry::Manifest(manifest));
     }
@@ -333,7 +333,7 @@ impl Core {
     }
 
     /// Begins again from the ledgers, after a pause.
-    fn start_over(&mut self, job: JobId) {
+    pub(crate) fn start_over(&mut self, job: JobId) {
         let now = self.now;
         let home = self.home_state(job);
         home.phase = Phase::Collect { gather: None };

@@ -20,6 +20,8 @@ pub struct BoundPlan {
     pub plan: Plan,
     /// Where the needed columns stand, per table and file.
     pub layouts: Vec<Vec<Layout>>,
+    /// About how many bytes of memory it takes.
+    pub bytes: usize,
 }
 
 impl BoundPlan {
@@ -51,8 +53,17 @@ impl BoundPlan {
             };
             layouts.push(table.files.iter().map(bind).collect::<Result<_, _>>()?);
         }
-        Ok(Self { spec, plan, layouts })
+        let bytes = spec_bytes(&spec);
+        Ok(Self { spec, plan, layouts, bytes })
     }
+}
+
+/// What a specification takes, decoded and bound: its texts, and a little for each file.
+fn spec_bytes(spec: &JobSpec) -> usize {
+    let files = spec.tables.iter().flat_map(|table| &table.files);
+    let files: usize = files.map(|file| file.name.len() + file.header.len() + 256).sum();
+    // The compiled plan is of the order of its text.
+    2 * spec.plan_toml.len() + files + 4096
 }
 
 /// The job log of one job, as far as this node has it.

@@ -18,6 +18,7 @@
 //! | `work` | when slots are complete, and closing their gaps |
 //! | `handoff` | what moves where after a change of view |
 //! | `admission` | which jobs may run |
+//! | `memory` | how much of it each thing may take |
 //! | `reach` | which members are passed over, because no data link to them works |
 //! | `roster` | who belongs to the cluster, whether it answers or not |
 //! | `expiry` | when a job is gone for good |
@@ -42,6 +43,7 @@ mod home;
 mod job;
 pub mod link;
 mod mapper;
+mod memory;
 mod placement;
 mod reach;
 mod replicate;
@@ -56,6 +58,7 @@ mod tests;
 mod work;
 
 pub use job::BoundPlan;
+pub use memory::Budget;
 pub use placement::Members;
 pub use state::StateFile;
 
@@ -93,6 +96,8 @@ pub struct Config {
     pub max_running_jobs: u32,
     /// Time without a batch after which an upload gives its place in the queue up.
     pub upload_idle: Duration,
+    /// Memory that jobs may take at this node.
+    pub memory: Budget,
     /// How long a job is kept after it ended, or after the last sign of it.
     pub job_ttl: Duration,
     /// A fault for the simulator to find. The daemon has no way to set it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cortado_engine::Mapped;
+use cortado_engine::{MapError, Mapped};
 use cortado_protocol::client::{BatchOutcome, BatchReply, ClientError, ErrorKind};
 use cortado_protocol::entry::{Entry, Source};
 use cortado_protocol::job::{BatchHeader, JobSpec};
@@ -195,8 +195,15 @@ impl Core {
         self.run(task, Purpose::Map(mapping));
     }
 
-    pub(crate) fn on_mapped(&mut self, mapping: Mapping, mapped: Mapped) {
+    pub(crate) fn on_mapped(&mut self, mapping: Mapping, mapped: Result<Mapped, MapError>) {
         let Mapping { ticket, key, slots, source } = mapping;
+        let mapped = match mapped {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                let error = ClientError::new(ErrorKind::BadInput, error.to_string());
+                return self.batch_refused(key, &[ticket], &error);
+            }
+        };
         let slots = SlotSet::first(usize::from(slots)).or(SlotSet::META);
         let source = Source { rows: mapped.rows, ..source };
         debug_assert!(mapped.deltas.last().is_some_and(|(slot, _)| *slot == META_SLOT));

@@ -145,7 +145,12 @@ impl Core {
             return self.answer(origin, error(ErrorKind::Unavailable, reason), Bytes::new());
         }
         match BoundPlan::new(spec.clone()) {
-            Ok(_) => self.record(origin, job, &JobEntry::Spec(spec)),
+            Ok(bound) => match self.room_for_a_job(bound.bytes) {
+                Ok(()) => self.record(origin, job, &JobEntry::Spec(spec)),
+                Err(message) => {
+                    self.answer(origin, error(ErrorKind::BadInput, message), Bytes::new());
+                }
+            },
             Err(error) => self.answer(origin, ClientResponse::Error(error), Bytes::new()),
         }
     }

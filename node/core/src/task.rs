@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cortado_engine::{
-    Durability, Final, FinalError, FinalStep, LookupFold, LookupRequest, Mapped, ReportFile,
-    SlotFold, SummaryFold, map_batch,
+    Durability, Final, FinalError, FinalStep, LookupFold, LookupRequest, MapError, Mapped,
+    ReportFile, SlotFold, SummaryFold, map_batch, mebi,
 };
 use cortado_protocol::client::Reject;
 use cortado_protocol::entry::Entry;
@@ -57,6 +57,8 @@ pub enum Task {
         slots: SlotSet,
         /// All entries of all tables that speak for any of them.
         entries: Vec<Located>,
+        /// Bytes of memory it may take.
+        memory: usize,
         /// A fault for the simulator to find: see [`crate::PlantedBug::FloatSums`].
         float_sums: bool,
     },
@@ -131,7 +133,7 @@ impl std::fmt::Debug for Finishing {
 /// What came of it.
 pub enum TaskOutput {
     /// Of [`Task::Map`].
-    Mapped(Mapped),
+    Mapped(Result<Mapped, MapError>),
     /// Of [`Task::Fold`] and [`Task::Lookup`]: the output of each slot.
     Outputs(Vec<(Slot, Bytes)>),
     /// Of [`Task::Finish`] and [`Task::Join`]: rows are needed.
@@ -197,8 +199,8 @@ impl From<cortado_engine::DeltaError> for Stop {
 pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
     let done = match task {
         Task::Map { plan, header, payload } => Ok(map(&plan, &header, &payload)),
-        Task::Fold { plan, slots, entries, float_sums } => {
-            fold(&plan, slots, &entries, records, float_sums)
+        Task::Fold { plan, slots, entries, memory, float_sums } => {
+            fold(&plan, slots, &entries, records, memory, float_sums)
         }
         Task::Lookup { plan, table, keys, entries } => {
             lookup(&plan, table, keys, &entries, records)
@@ -248,6 +250,7 @@ fn fold(
     slots: SlotSet,
     entries: &[Located],
     records: &dyn Records,
+    memory: usize,
     float_sums: bool,
 ) -> Result<TaskOutput, Stop> {
     let mut folds: Vec<_> = slots.iter().map(|slot| (slot, SlotFold::new(&plan.plan))).collect();
@@ -266,16 +269,45 @@ fn fold(
             deltas[usize::from(slot.0)].push((table, delta));
         }
         waiting += entry.data.len();
-        if waiting < FOLD_BYTES {
+        if waiting < FOLD_BYTES.min(memory / 4) {
             return Ok(());
         }
         waiting = 0;
         add_all(&mut folds, &mut deltas)?;
+        check_memory(plan, &folds, memory)?;
         records.between();
         Ok(())
     })?;
     add_all(&mut folds, &mut deltas)?;
+    check_memory(plan, &folds, memory)?;
     Ok(TaskOutput::Outputs(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect()))
+}
+
+/// Ends a fold that takes more than it may, or would when its outputs are written beside it.
+fn check_memory(plan: &BoundPlan, folds: &[(Slot, SlotFold)], memory: usize) -> Result<(), Stop> {
+    let mut stages: Vec<usize> = Vec::new();
+    let mut largest = 0;
+    for (_, fold) in folds {
+        let mut slot = 0;
+        for (at, bytes) in fold.stage_bytes().enumerate() {
+            stages.resize(stages.len().max(at + 1), 0);
+            stages[at] += bytes;
+            slot += bytes;
+        }
+        largest = largest.max(slot);
+    }
+    // Slot by slot a fold becomes its output: in between one slot is there more than once.
+    let needed = stages.iter().sum::<usize>() + 3 * largest;
+    if needed <= memory {
+        return Ok(());
+    }
+    let query = SlotFold::largest_query(&plan.plan, &stages);
+    Err(Stop::Failed(format!(
+        "query '{query}' has more groups or rows than fit: its slots at one node need {}, and a fold \
+         gets {} (see memory_mib); let it keep less, or give the nodes more memory",
+        mebi(needed),
+        mebi(memory)
+    )))
 }
 
 /// Adds what waits, slot by slot: a slot's state fits the processor's caches, that of all does not.

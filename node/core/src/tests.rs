@@ -10,9 +10,10 @@ use cortado_protocol::job::{JobSpec, TableFiles};
 use cortado_protocol::peer::{Admission, Hello, LinkFrame, PeerMessage, PlaceWish};
 use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet, frame};
 
-use crate::{Config, Core, Effect, Input, Members, RecordRef};
+use crate::{Budget, Config, Core, Effect, Input, Members, RecordRef};
 
 mod expiry;
+mod memory;
 mod promises;
 
 fn node(name: &str) -> NodeId {
@@ -51,6 +52,7 @@ impl Bench {
             expected_nodes: 3,
             max_running_jobs: 4,
             upload_idle: Duration::from_secs(30),
+            memory: Budget::of(1 << 30, 1),
             job_ttl: Duration::from_secs(3600),
             planted: None,
         };

@@ -217,7 +217,8 @@ impl Core {
             (Kind::Fold, Some(plan)) => {
                 let entries = self.located(job, 0..ends.len(), slots, &ends);
                 let float_sums = self.config.planted == Some(PlantedBug::FloatSums);
-                Task::Fold { plan, slots, entries, float_sums }
+                let memory = self.config.memory.fold;
+                Task::Fold { plan, slots, entries, memory, float_sums }
             }
             (Kind::Lookup { table, keys }, Some(plan)) => {
                 let entries = self.located(job, table..table + 1, slots, &ends);

@@ -99,7 +99,7 @@ impl Counted {
                 first_line: *line,
                 ..sample::only_batch(table)
             };
-            let mapped = map_batch(plan, 1, layout, &header, &file[*start..*end]);
+            let mapped = map_batch(plan, 1, layout, &header, &file[*start..*end]).unwrap();
             assert!(mapped.rejected <= mapped.rows);
             rows += u64::from(mapped.rows);
             rejected += u64::from(mapped.rejected);

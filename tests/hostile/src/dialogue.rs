@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_core::task::{Records, execute};
-use cortado_core::{Config, Core, Effect, Input, Members, RecordRef};
+use cortado_core::{Budget, Config, Core, Effect, Input, Members, RecordRef};
 use cortado_protocol::client::ClientRequest;
 use cortado_protocol::frame::{PREFIX_BYTES, decode, encode};
 use cortado_protocol::job::BatchHeader;
@@ -55,6 +55,7 @@ fn config(alone: bool) -> Config {
         expected_nodes: 1,
         max_running_jobs: 4,
         upload_idle: Duration::from_secs(30),
+        memory: Budget::of(1 << 30, 1),
         job_ttl: Duration::from_secs(3600),
         planted: None,
     }

@@ -36,7 +36,9 @@ fn run(plan: &Plan) {
             rows.push('\n');
         }
         let header = only_batch(table);
-        for (slot, delta) in map_batch(plan, 1, &layout, &header, rows.as_bytes()).deltas {
+        for (slot, delta) in
+            map_batch(plan, 1, &layout, &header, rows.as_bytes()).expect("few rows").deltas
+        {
             if slot == META_SLOT {
                 summaries.add(table, 0, &delta).unwrap();
             } else {

@@ -121,7 +121,7 @@ pub(crate) fn deltas() -> Vec<Vec<(Slot, Bytes)>> {
         let table = usize::from(header.table);
         let layout = plan.bind_header(table, &spec.tables[table].files[0].header);
         let layout = layout.expect("the sample's headers are right");
-        map_batch(plan, usize::from(SLOTS), &layout, &header, &payload).deltas
+        map_batch(plan, usize::from(SLOTS), &layout, &header, &payload).expect("few rows").deltas
     };
     batches().into_iter().map(map).collect()
 }

@@ -93,6 +93,8 @@ pub struct Dials {
     pub beyond_end: f64,
     /// How long a job without a sign of life is kept, if that is short.
     pub job_ttl: Option<Duration>,
+    /// Bytes of memory for slots' outputs at each home.
+    pub outputs: usize,
     /// A fault of the program itself, to see whether it is found.
     pub planted: Option<PlantedBug>,
 }
@@ -112,6 +114,7 @@ impl Dials {
             cancels: 0,
             beyond_end: 0.0,
             job_ttl: None,
+            outputs: 1 << 26,
             planted: None,
         }
     }
@@ -156,10 +159,13 @@ impl Dials {
         let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
         let beyond_end = beyond_end(seed);
         let job_ttl = job_ttl(seed);
+        // One result of the simulated datasets, but not two.
+        let outputs = if seed % 4 == 1 { 3_700 } else { 1 << 26 };
         let calm = Self::calm(nodes, clients);
         Self {
             beyond_end,
             job_ttl,
+            outputs,
             datagram_loss,
             repeats,
             travel_us,

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash};
 use std::time::Duration;
 
 use cortado_core::task::execute;
-use cortado_core::{Config, Effect, Input};
+use cortado_core::{Budget, Config, Effect, Input};
 use cortado_protocol::client::{BatchOutcome, BatchReply};
 use cortado_protocol::{Edge, EntryKey, JobId, LogId};
 use rand::rngs::StdRng;
@@ -65,6 +65,7 @@ impl World {
             expected_nodes: dials.nodes as u16,
             max_running_jobs: 4,
             upload_idle: Duration::from_secs(rng.random_range(2..=30)),
+            memory: Budget { outputs: dials.outputs, ..Budget::of(1 << 30, 1) },
             job_ttl: dials.job_ttl.unwrap_or(Duration::from_secs(86_400)),
             planted: dials.planted,
         };

@@ -18,6 +18,7 @@ use super::{Home, Phase, RETRY_AFTER, Then};
 use crate::Core;
 use crate::job::JobLog;
 use crate::task::{Purpose, Task};
+use cortado_engine::largest_query;
 
 /// A request without an answer is sent again after this: the worker may have dropped it, believing
 /// its home to be down. One that still works on it takes no notice.
@@ -51,6 +52,8 @@ pub(super) struct SlotRound {
     /// Parts of answers, by attempt and slot.
     parts: BTreeMap<(u64, Slot), Vec<Option<Bytes>>>,
     done: BTreeMap<Slot, Bytes>,
+    /// Bytes of the parts and of what is done.
+    bytes: usize,
     total: u32,
     began: Option<Duration>,
     /// When a worker that is not done is called slow.
@@ -72,7 +75,8 @@ impl SlotRound {
         let (asked, parts, done) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (passed_on, total) = (BTreeMap::new(), open.len() as u32);
         let (began, slow_at) = (None, None);
-        Self { work, keys, open, asked, passed_on, parts, done, total, began, slow_at }
+        let bytes = 0;
+        Self { work, keys, open, asked, passed_on, parts, done, bytes, total, began, slow_at }
     }
 
     /// Slots that nobody works on now.
@@ -111,7 +115,9 @@ impl SlotRound {
         }
         let received = self.parts.entry((attempt, slot)).or_default();
         received.resize(parts, None);
-        received[part] = Some(bytes);
+        self.bytes += bytes.len();
+        let before = received[part].replace(bytes);
+        self.bytes -= before.map_or(0, |before| before.len());
         if received.iter().any(Option::is_none) {
             return;
         }
@@ -124,7 +130,7 @@ impl SlotRound {
             whole.freeze()
         };
         // Whoever else was asked for it is late.
-        self.parts.retain(|(_, other), _| *other != slot);
+        self.drop_parts(|(_, other)| other == slot);
         for asked in self.asked.values_mut() {
             asked.slots = asked.slots.minus(SlotSet::one(slot));
         }
@@ -145,8 +151,14 @@ impl SlotRound {
 
     /// Gives an attempt up; its slots are asked again.
     fn give_up(&mut self, attempt: u64) -> bool {
-        self.parts.retain(|(of, _), _| *of != attempt);
+        self.drop_parts(|(of, _)| of == attempt);
         self.asked.remove(&attempt).is_some()
+    }
+
+    fn drop_parts(&mut self, which: impl Fn((u64, Slot)) -> bool) {
+        let dropped = self.parts.extract_if(.., |of, _| which(*of));
+        self.bytes -=
+            dropped.flat_map(|(_, parts)| parts).flatten().map(|part| part.len()).sum::<usize>();
     }
 }
 
@@ -155,6 +167,14 @@ impl Home {
         match &mut self.phase {
             Phase::Slots { rounds, .. } => rounds,
             _ => &mut [],
+        }
+    }
+
+    /// Bytes of slots' outputs it holds.
+    pub(crate) fn output_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Slots { rounds, .. } => rounds.iter().map(|round| round.bytes).sum(),
+            _ => 0,
         }
     }
 
@@ -168,6 +188,16 @@ impl Home {
 }
 
 impl Core {
+    /// The query with the largest outputs, of a job of which they are here.
+    pub(crate) fn largest_output(&self, job: JobId) -> String {
+        let Some(plan) = self.plan_of(job) else { return String::new() };
+        let Some(Phase::Slots { rounds, .. }) = self.homes.get(&job).map(|home| &home.phase) else {
+            return String::new();
+        };
+        let folds = rounds.iter().filter(|round| round.work == Work::Fold);
+        largest_query(&plan.plan, folds.flat_map(|round| round.done.values()))
+    }
+
     pub(super) fn start_slots(&mut self, job: JobId, rounds: Vec<SlotRound>, then: Then) {
         let home = self.home_state(job);
         home.phase = Phase::Slots { rounds, then };
@@ -289,6 +319,7 @@ impl Core {
         for round in home.rounds() {
             round.take(attempt, slot, part, bytes.clone());
         }
+        self.check_outputs(job);
         self.slots_done(job);
     }
 

@@ -1,0 +1,59 @@
+//! What the machine gives this process.
+
+use std::path::Path;
+
+/// Memory that this process may use, in bytes: the machine's, or less if its control group says so.
+/// `None` if neither can be read.
+#[must_use]
+pub fn memory() -> Option<u64> {
+    memory_below(Path::new("/"))
+}
+
+/// Control groups, version 2 and version 1 (kernel documentation, admin-guide), as a container sees
+/// its own.
+const LIMITS: [&str; 2] =
+    ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"];
+
+fn memory_below(root: &Path) -> Option<u64> {
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).ok();
+    let machine = read("proc/meminfo").and_then(|text| total(&text));
+    // "max", or a number beyond any machine, if there is no limit.
+    let limits = LIMITS.iter().filter_map(|file| read(file)?.trim().parse().ok());
+    machine.into_iter().chain(limits).min()
+}
+
+/// `MemTotal:       24689764 kB`
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_limit_counts() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(memory_below(root.path()), None);
+        let write = |file: &str, text: &str| {
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("proc/meminfo", "MemTotal:        2097152 kB\nMemFree: 1 kB\n");
+        assert_eq!(memory_below(root.path()), Some(2 << 30));
+        write(LIMITS[0], "max\n");
+        assert_eq!(memory_below(root.path()), Some(2 << 30));
+        write(LIMITS[1], "9223372036854771712\n");
+        assert_eq!(memory_below(root.path()), Some(2 << 30));
+        write(LIMITS[0], "314572800\n");
+        assert_eq!(memory_below(root.path()), Some(300 << 20));
+    }
+
+    #[test]
+    fn this_machine_says_how_much_it_has() {
+        assert!(memory().is_some_and(|bytes| bytes > 64 << 20));
+    }
+}
