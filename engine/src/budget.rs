@@ -4,6 +4,7 @@ use bytes::Bytes;
 use cortado_protocol::limits::ENTRY_BYTES;
 
 use crate::plan::{Plan, Shape};
+use crate::tally::Tally;
 use crate::wire::Reader;
 
 /// Most memory that evaluating one batch may take, in bytes. It is the same on every node, so a batch
@@ -80,6 +81,9 @@ pub fn largest_query<'a>(plan: &Plan, outputs: impl Iterator<Item = &'a Bytes>) 
     let mut sizes = vec![0; plan.queries().len()];
     for output in outputs {
         let mut reader = Reader(output);
+        if plan.stages().iter().any(|_| Tally::decode(&mut reader).is_err()) {
+            continue;
+        }
         for size in &mut sizes {
             let Ok(content) = reader.uint().and_then(|_| reader.bytes()) else { break };
             *size += content.len();

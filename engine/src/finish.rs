@@ -8,6 +8,7 @@ use cortado_protocol::{Slot, SlotSet};
 use crate::lookup::{KeyedRows, read_rows};
 use crate::plan::{Join, Plan, Query, slot_of};
 use crate::rows::Rows;
+use crate::tally::Tally;
 use crate::types::ColumnType;
 use crate::wire::{DeltaError, Reader, put_uint};
 
@@ -59,6 +60,19 @@ pub enum FinalError {
         /// The declared number of batches.
         declared: u64,
     },
+    /// The slots did not fold what was made of the batches.
+    #[error(
+        "query '{query}': {made} pieces were made of the batches, and {folded} were folded{}",
+        if made == folded { ", but other ones" } else { "" }
+    )]
+    Tally {
+        /// A query's output.
+        query: String,
+        /// Sections of deltas.
+        made: u64,
+        /// Sections of deltas.
+        folded: u64,
+    },
     /// The job's specification does not fit the plan.
     #[error("the job does not fit the plan: {0}")]
     Spec(String),
@@ -79,6 +93,8 @@ pub struct Final {
     slots: usize,
     seen: SlotSet,
     queries: Vec<Progress>,
+    /// What all slots folded, by stage.
+    folded: Vec<Tally>,
     started: bool,
     found: KeyedRows,
     pending: BTreeSet<(usize, Slot)>,
@@ -113,6 +129,7 @@ impl Final {
             slots: slots.clamp(1, cortado_protocol::limits::SLOTS),
             seen: SlotSet::EMPTY,
             queries: plan.queries().iter().map(progress).collect(),
+            folded: vec![Tally::default(); plan.stages().len()],
             started: false,
             found: BTreeMap::new(),
             pending: BTreeSet::new(),
@@ -132,6 +149,9 @@ impl Final {
             return Err(DeltaError::Twice(u64::from(slot.0)));
         }
         let mut reader = Reader(output);
+        for folded in &mut self.folded {
+            folded.merge(Tally::decode(&mut reader)?);
+        }
         for query in &mut self.queries {
             let count = reader.uint()?;
             let mut content = Reader(reader.bytes()?);
@@ -150,6 +170,12 @@ impl Final {
         }
         self.seen.insert(slot);
         Ok(())
+    }
+
+    /// What the slots folded, by stage: for the receipt.
+    #[must_use]
+    pub fn folded(&self) -> &[Tally] {
+        &self.folded
     }
 
     /// Adds what a [`crate::LookupFold`] found in a slot of the table.

@@ -8,6 +8,7 @@ use hashbrown::hash_table::Entry;
 use crate::accumulate::Accumulator;
 use crate::plan::{Plan, Query, Shape, Stage};
 use crate::rows::Rows;
+use crate::tally::Tally;
 use crate::types::ColumnType;
 use crate::wire::{DeltaError, Reader, put_bytes, put_uint};
 
@@ -15,6 +16,8 @@ use crate::wire::{DeltaError, Reader, put_bytes, put_uint};
 pub struct SlotFold {
     plan: Plan,
     stages: Vec<StageFold>,
+    /// What was folded, by stage.
+    folded: Vec<Tally>,
 }
 
 /// Encoded rows or keys, one after the other.
@@ -69,7 +72,8 @@ impl SlotFold {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let stages = plan.stages().iter().map(|stage| StageFold::new(plan, stage)).collect();
-        Self { plan: plan.clone(), stages }
+        let folded = vec![Tally::default(); plan.stages().len()];
+        Self { plan: plan.clone(), stages, folded }
     }
 
     /// Adds up in floating point from now on, which loses digits: a fault that the simulator must
@@ -98,6 +102,7 @@ impl SlotFold {
             if number >= own {
                 continue;
             }
+            self.folded[number].add(entries, content.0);
             for _ in 0..entries {
                 self.stages[number].add(&mut content)?;
             }
@@ -137,14 +142,28 @@ impl SlotFold {
         crate::budget::largest_of_stages(plan, stages)
     }
 
-    /// The slot's output: for each query its rows, already cut to the slot's own top.
+    /// The slot's output: what was folded of each stage, then for each query its rows, already cut to
+    /// the slot's own top.
     #[must_use]
     pub fn finish(self) -> Bytes {
         let mut output = Vec::new();
-        for query in self.plan.queries() {
-            self.stages[query.stage].output(&self.plan, query, &mut output);
-        }
+        self.folded.iter().for_each(|tally| tally.encode(&mut output));
+        self.put_rows(&mut output);
         output.into()
+    }
+
+    /// The rows of the output alone: they do not depend on how the table was cut into batches.
+    #[must_use]
+    pub fn rows(&self) -> Bytes {
+        let mut output = Vec::new();
+        self.put_rows(&mut output);
+        output.into()
+    }
+
+    fn put_rows(&self, output: &mut Vec<u8>) {
+        for query in self.plan.queries() {
+            self.stages[query.stage].output(&self.plan, query, output);
+        }
     }
 }
 

@@ -9,24 +9,29 @@ use crate::receipt::{
     TableReceipt, hex,
 };
 use crate::summary::{ReasonCount, SummaryFold, TableSummary};
+use crate::tally::Tally;
 
 impl SummaryFold {
-    /// The receipt of a result. `ends` are the declared numbers of batches, per table.
+    /// The receipt of a result. `ends` are the declared numbers of batches, per table; `folded` is what
+    /// the slots say that they folded ([`crate::Final::folded`]).
     ///
     /// # Errors
-    /// If a table's batches are not exactly `0..end`, or the specification does not fit the plan.
+    /// If a table's batches are not exactly `0..end`, if the slots folded anything else than was made of
+    /// them, or if the specification does not fit the plan.
     pub fn receipt(
         &self,
         spec: &JobSpec,
         ends: &[u64],
         durability: Durability,
         results: &[ReportFile],
+        folded: &[Tally],
     ) -> Result<Receipt, FinalError> {
         let schemas = self.plan.tables();
         if spec.tables.len() != schemas.len() || ends.len() != schemas.len() {
             return Err(FinalError::Spec(format!("expected {} tables", schemas.len())));
         }
         let mut tables = Vec::with_capacity(schemas.len());
+        let mut lost = 0;
         for (at, summary) in self.tables.iter().enumerate() {
             let declared = ends[at];
             if !summary.coverage.is_complete(declared) || summary.coverage.count() != declared {
@@ -34,9 +39,11 @@ impl SummaryFold {
                 let table = schemas[at].name.clone();
                 return Err(FinalError::Coverage { table, found, declared });
             }
+            lost += declared - summary.coverage.count();
             let files = spec.tables[at].files.len() as u64;
             tables.push(table_receipt(&schemas[at].name, files, declared, summary));
         }
+        let (missing, twice) = self.compare(folded)?;
         let queries = self.plan.queries().iter().map(|query| {
             let table = self.plan.stages()[query.stage].table;
             self.query_receipt(&query.output, query.stage, table)
@@ -52,14 +59,33 @@ impl SummaryFold {
             summary: String::new(),
             plan: PlanReceipt { name: self.plan.name().to_owned(), hash: hex(self.plan.hash()) },
             durability,
-            batches_lost: 0,
-            batches_twice: 0,
+            batches_lost: lost + missing,
+            batches_twice: twice,
             tables,
             queries: queries.collect(),
             results: results.iter().map(result).collect(),
         };
         receipt.summary = receipt.sentence();
         Ok(receipt)
+    }
+
+    /// Holds what the slots folded against what was made of the batches; returns how much is missing and
+    /// how much is there too often.
+    fn compare(&self, folded: &[Tally]) -> Result<(u64, u64), FinalError> {
+        let (mut missing, mut twice) = (0, 0);
+        for count in self.tables.iter().flat_map(|table| &table.stages) {
+            let stage = count.stage as usize;
+            let (made, folded) = (count.made, folded.get(stage).copied().unwrap_or_default());
+            if made != folded {
+                let mut queries = self.plan.queries().iter().filter(|query| query.stage == stage);
+                let query = queries.next().map(|query| query.output.clone()).unwrap_or_default();
+                let (made, folded) = (made.sections, folded.sections);
+                return Err(FinalError::Tally { query, made, folded });
+            }
+            missing += made.sections.saturating_sub(folded.sections);
+            twice += folded.sections.saturating_sub(made.sections);
+        }
+        Ok((missing, twice))
     }
 
     fn query_receipt(&self, output: &str, stage: usize, table: usize) -> QueryReceipt {

@@ -27,6 +27,7 @@ mod receipt;
 mod recompute;
 mod rows;
 mod summary;
+mod tally;
 mod types;
 mod wire;
 
@@ -42,6 +43,7 @@ pub use receipt::{
 };
 pub use recompute::Recompute;
 pub use summary::SummaryFold;
+pub use tally::Tally;
 pub use types::{ColumnType, Type};
 pub use wire::DeltaError;
 

@@ -17,6 +17,7 @@ use crate::expr::{Aggregate, Evaluation};
 use crate::group::group_rows;
 use crate::plan::{Keying, Layout, Plan, Shape, Stage, slot_of};
 use crate::summary::{BatchSummary, StageCount};
+use crate::tally::Tally;
 use crate::types::ColumnType;
 use crate::wire::{put_bytes, put_uint};
 
@@ -78,12 +79,13 @@ pub fn map_batch(
                     .map_err(too_much)?;
             }
         }
-        slices.close(number);
+        let made = slices.close(number);
         counts.push(StageCount {
             stage: number as u32,
             passed: selection.rows.len() as u64,
             filtered: selection.filtered,
             rejected: selection.errors.len() as u64,
+            made,
         });
     }
     let keyings = plan.keyings().iter().enumerate();
@@ -184,16 +186,20 @@ impl Sections {
         if self.bytes > ENTRY_BYTES { Err(Full) } else { Ok(()) }
     }
 
-    fn close(&mut self, number: usize) {
+    /// Ends a section in each slot, and says what it has.
+    fn close(&mut self, number: usize) -> Tally {
+        let mut made = Tally::default();
         for (delta, section, entries) in &mut self.slots {
             if *entries > 0 {
                 put_uint(delta, number as u64);
                 put_uint(delta, *entries);
                 put_bytes(delta, section);
+                made.add(*entries, section);
             }
             section.clear();
             *entries = 0;
         }
+        made
     }
 
     fn finish(self) -> Vec<(Slot, Bytes)> {

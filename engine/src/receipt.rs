@@ -32,9 +32,10 @@ pub struct Receipt {
     pub plan: PlanReceipt,
     /// How safe acknowledged data was.
     pub durability: Durability,
-    /// Batches that are missing; always 0, since a result with a gap is not published.
+    /// Batches, or their parts for slots, that are missing in the answer: what was declared and made of
+    /// them, less what was folded. A result for which it is not 0 is not published.
     pub batches_lost: u64,
-    /// Batches that were counted twice; always 0, since a ledger is a set.
+    /// Parts of batches that were folded more often than they were made; as above.
     pub batches_twice: u64,
     /// What went in, in the plan's order.
     pub tables: Vec<TableReceipt>,

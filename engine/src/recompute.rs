@@ -100,7 +100,8 @@ impl Recompute {
                 }
             }
         };
-        let receipt = self.summaries.receipt(&self.spec, &self.ends, durability, &files)?;
+        let receipt =
+            self.summaries.receipt(&self.spec, &self.ends, durability, &files, last.folded())?;
         files.push(receipt.to_file());
         Ok(files)
     }

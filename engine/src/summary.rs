@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::Problem;
 use crate::plan::Plan;
+use crate::tally::Tally;
 use crate::wire::DeltaError;
 
 /// Rejected rows a single batch tells in full.
@@ -25,6 +26,8 @@ pub(crate) struct StageCount {
     pub(crate) passed: u64,
     pub(crate) filtered: u64,
     pub(crate) rejected: u64,
+    /// What was made for it, for all slots together.
+    pub(crate) made: Tally,
 }
 
 /// Rows rejected for one reason.
@@ -165,6 +168,7 @@ impl SummaryFold {
                 passed: 0,
                 filtered: 0,
                 rejected: 0,
+                made: Tally::default(),
             };
             TableSummary { stages: stages.map(none).collect(), ..TableSummary::default() }
         });
@@ -224,6 +228,7 @@ impl TableSummary {
             add(&mut to.passed, from.passed)?;
             add(&mut to.filtered, from.filtered)?;
             add(&mut to.rejected, from.rejected)?;
+            to.made.merge(from.made);
         }
         for reason in summary.reasons {
             let key = |r: &ReasonCount| (r.stage, r.reason.clone());

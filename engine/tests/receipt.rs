@@ -4,9 +4,11 @@
 
 mod support;
 
-use cortado_engine::{COFFEE, FinalError, Plan, RECEIPT_FILE, Receipt, SummaryFold, map_batch};
-use cortado_protocol::META_SLOT;
+use cortado_engine::{
+    COFFEE, Final, FinalError, Plan, RECEIPT_FILE, Receipt, SlotFold, SummaryFold, map_batch,
+};
 use cortado_protocol::job::JobSpec;
+use cortado_protocol::{META_SLOT, Slot};
 use support::{Batch, DURABILITY, Dataset, Random, coffee, cut, ends, recompute};
 
 fn folded(plan: &Plan, spec: &JobSpec, batches: &[Batch]) -> SummaryFold {
@@ -102,9 +104,68 @@ fn gaps_are_no_receipt() {
     assert!(declared[0] > 3, "{declared:?}");
     let at = batches.iter().position(|(h, _)| h.table == 0 && h.number == 1).unwrap();
     batches.remove(at);
-    let error = folded(&plan, &spec, &batches).receipt(&spec, &declared, DURABILITY, &[]);
+    let error = folded(&plan, &spec, &batches).receipt(&spec, &declared, DURABILITY, &[], &[]);
     let Err(FinalError::Coverage { table, found, .. }) = error else { panic!("{error:?}") };
     assert_eq!((table.as_str(), &found[..]), ("transactions", &[(0, 1), (2, declared[0])][..]));
+}
+
+/// A slot's delta of a table.
+type Delta = (Slot, usize, bytes::Bytes);
+
+/// The slots' part of a receipt must be what was made of the batches, no less and no more.
+#[test]
+fn what_a_slot_left_out_or_counted_twice_is_no_receipt() {
+    const SLOTS: usize = 4;
+    let plan = Plan::parse(COFFEE).unwrap();
+    let dataset = coffee::dataset(&mut Random(5), 100);
+    let (spec, batches) = cut(&plan, SLOTS as u8, &dataset, 300);
+    let mut deltas = Vec::new();
+    let mut summaries = SummaryFold::new(&plan);
+    for (header, payload) in &batches {
+        let table = usize::from(header.table);
+        let layout =
+            plan.bind_header(table, &spec.tables[table].files[header.file as usize].header);
+        for (slot, delta) in
+            map_batch(&plan, SLOTS, &layout.unwrap(), header, payload).unwrap().deltas
+        {
+            if slot == META_SLOT {
+                summaries.add(table, header.number, &delta).unwrap();
+            } else if plan.counts(table) {
+                deltas.push((slot, table, delta));
+            }
+        }
+    }
+    let receipt = |deltas: &[Delta]| {
+        let mut last = Final::new(&plan, SLOTS);
+        for slot in (0..SLOTS as u8).map(Slot) {
+            let mut fold = SlotFold::new(&plan);
+            for (_, table, delta) in deltas.iter().filter(|(of, ..)| *of == slot) {
+                fold.add(*table, delta).unwrap();
+            }
+            last.add(slot, &fold.finish()).unwrap();
+        }
+        summaries.receipt(&spec, &ends(&plan, &batches), DURABILITY, &[], last.folded())
+    };
+    let right = receipt(&deltas).unwrap();
+    assert_eq!((right.batches_lost, right.batches_twice), (0, 0));
+    let complaint = |deltas: &[Delta]| {
+        let Err(error @ FinalError::Tally { .. }) = receipt(deltas) else { panic!("a receipt") };
+        error.to_string()
+    };
+    for at in [0, deltas.len() / 2, deltas.len() - 1] {
+        let mut less = deltas.clone();
+        let one = less.remove(at);
+        assert!(complaint(&less).contains("pieces were made of the batches"));
+        let mut more = deltas.clone();
+        more.push(one);
+        complaint(&more);
+    }
+    // As many as were made, but one of them twice and another one never.
+    let same = |a: &Delta, b: &Delta| a.1 == b.1;
+    let other = deltas.iter().rposition(|other| same(other, &deltas[0])).unwrap();
+    let mut swapped = deltas.clone();
+    swapped[other] = deltas[0].clone();
+    complaint(&swapped);
 }
 
 #[test]

@@ -222,7 +222,8 @@ pub(crate) fn cluster(
     for (_, table, number, delta) in of_slot(META_SLOT) {
         summaries.add(*table, *number, delta).unwrap();
     }
-    let receipt = summaries.receipt(spec, &ends(plan, batches), DURABILITY, &files).unwrap();
+    let receipt =
+        summaries.receipt(spec, &ends(plan, batches), DURABILITY, &files, last.folded()).unwrap();
     receipt.check().unwrap();
     receipt.check_results(&files).unwrap();
     files.push(receipt.to_file());

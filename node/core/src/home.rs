@@ -42,6 +42,9 @@ const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
 /// Chunks of a result on their way to the replicas at once.
 const CHUNKS_IN_FLIGHT: usize = 16;
 
+/// A result that is not that of the batches so often fails its job.
+const MISMATCHES: u32 = 3;
+
 /// How often a place is asked for while there is no answer.
 const ASK_EVERY: Duration = Duration::from_millis(300);
 
@@ -88,6 +91,8 @@ pub(crate) struct Home {
     /// Clients that wait for an entry of the job log to be durable.
     entries: BTreeMap<u64, Vec<Origin>>,
     retry_at: Duration,
+    /// How often the slots' outputs were not those of the batches.
+    mismatches: u32,
     /// When a place in the queue was asked for.
     asked_at: Duration,
     progress_at: Duration,
@@ -107,6 +112,7 @@ impl Home {
             waiting: Vec::new(),
             entries: BTreeMap::new(),
             retry_at: now,
+            mismatches: 0,
             asked_at: now.saturating_sub(ASK_EVERY),
             progress_at: now,
             fresh: false,
@@ -253,9 +259,23 @@ impl Core {
                 self.drop_unreadable(&entries);
                 self.start_over(job);
             }
+            TaskOutput::Mismatch(message) => self.mismatch(job, message),
             TaskOutput::Failed(message) => self.close(job, Manifest::Failed { message }),
             other => tracing::error!(?other, "a home's task gave something else"),
         }
+    }
+
+    /// The slots folded something else than was made of the batches: that must never be published. All
+    /// of it is folded again; if that does not help, the job fails rather than lies.
+    fn mismatch(&mut self, job: JobId, message: String) {
+        let home = self.home_state(job);
+        home.mismatches += 1;
+        tracing::error!(%job, %message, times = home.mismatches, "the result is not that of the batches");
+        if home.mismatches >= MISMATCHES {
+            let message = format!("the result could not be proved complete: {message}");
+            return self.close(job, Manifest::Failed { message });
+        }
+        self.start_over(job);
     }
 
     fn write_chunks(&mut self, job: JobId) {

@@ -146,6 +146,8 @@ pub enum TaskOutput {
     Rejects(Vec<Reject>),
     /// These records can't be read; nothing else was done.
     Unreadable(Vec<Located>),
+    /// Of [`Task::Finish`] and [`Task::Join`]: the slots did not fold what was made of the batches.
+    Mismatch(String),
     /// It can't be done, and trying again would not change that.
     Failed(String),
 }
@@ -161,6 +163,7 @@ impl std::fmt::Debug for TaskOutput {
             Self::Entries(_) => "Entries",
             Self::Rejects(_) => "Rejects",
             Self::Unreadable(_) => "Unreadable",
+            Self::Mismatch(_) => "Mismatch",
             Self::Failed(_) => "Failed",
         })
     }
@@ -180,12 +183,16 @@ pub(crate) enum Purpose {
 /// Why a task stopped.
 enum Stop {
     Unreadable(Vec<Located>),
+    Mismatch(String),
     Failed(String),
 }
 
 impl From<FinalError> for Stop {
     fn from(error: FinalError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            FinalError::Tally { .. } => Self::Mismatch(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -216,6 +223,7 @@ pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
     match done {
         Ok(output) => output,
         Err(Stop::Unreadable(entries)) => TaskOutput::Unreadable(entries),
+        Err(Stop::Mismatch(message)) => TaskOutput::Mismatch(message),
         Err(Stop::Failed(message)) => TaskOutput::Failed(message),
     }
 }
@@ -384,8 +392,8 @@ fn step(mut state: Box<Finishing>) -> Result<TaskOutput, Stop> {
     match state.last.next()? {
         FinalStep::Lookup(requests) => Ok(TaskOutput::Lookups(state, requests)),
         FinalStep::Done(mut files) => {
-            let Finishing { plan, ends, durability, summary, .. } = &*state;
-            let receipt = summary.receipt(&plan.spec, ends, *durability, &files)?;
+            let Finishing { plan, ends, durability, summary, last } = &*state;
+            let receipt = summary.receipt(&plan.spec, ends, *durability, &files, last.folded())?;
             files.push(receipt.to_file());
             let (manifest, chunks) = package(&files);
             Ok(TaskOutput::Results(manifest, chunks))

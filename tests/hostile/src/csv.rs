@@ -111,7 +111,7 @@ impl Counted {
                 }
             }
         }
-        Self { rows, rejected, output: fold.finish() }
+        Self { rows, rejected, output: fold.rows() }
     }
 }
 

@@ -72,10 +72,15 @@ pub fn samples() -> Vec<Vec<u8>> {
             }
         }
     }
-    let outputs = folds.into_iter().map(|fold| [&[0], &fold.finish()[..]].concat());
-    samples.extend(outputs);
+    let mut last = Final::new(plan, usize::from(sample::SLOTS));
+    for (slot, fold) in (0..sample::SLOTS).map(Slot).zip(folds) {
+        let output = fold.finish();
+        last.add(slot, &output).unwrap();
+        samples.push([&[0], &output[..]].concat());
+    }
     let durability = Durability { replicas: 3, min_copies: 2 };
-    let receipt = summaries.receipt(&sample::spec(), &[1; 5], durability, &[]).unwrap();
+    let receipt =
+        summaries.receipt(&sample::spec(), &[1; 5], durability, &[], last.folded()).unwrap();
     samples.push([&[0], &receipt.to_file().bytes[..]].concat());
     samples
 }
