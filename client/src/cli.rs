@@ -113,6 +113,7 @@ async fn run_online(
         Command::Ring => cluster_commands::ring(&cluster, output).await,
         Command::Log { follow } => log_command::log(cluster, follow, output).await,
         Command::Drain { node } => cluster_commands::drain(&cluster, node, output).await,
+        Command::Forget { node } => cluster_commands::forget(&cluster, node, output).await,
         Command::Chaos(command) => {
             chaos_command::run(cluster, global.cluster.as_deref(), command, output).await
         }

@@ -26,7 +26,7 @@ mod screen;
 mod tests;
 mod timers;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -130,6 +130,8 @@ pub struct Detector {
     /// The state machine failed in the middle of something.
     broken: bool,
     left: bool,
+    /// Nodes that are gone for good, up to a generation: they are no members, whoever names them.
+    gone: BTreeMap<NodeId, u64>,
     /// Highest generation of ours that anyone spoke of.
     own_generation_seen: u64,
     /// Latest wall clock seen; a clock that is set back must not make others look futuristic.
@@ -171,6 +173,7 @@ impl Detector {
             renewable_from: now,
             broken: false,
             left: false,
+            gone: BTreeMap::new(),
             own_generation_seen: 0,
             latest_unix_ms: unix_ms.max(me.generation),
         };
@@ -420,6 +423,26 @@ impl Detector {
         }
     }
 
+    /// These nodes are gone for good, each up to a generation: they are no members any more, whoever
+    /// names them. One that comes with a higher generation is a new one.
+    pub fn forget(&mut self, now: Duration, nodes: &[(NodeId, u64)]) {
+        let me = self.me().id;
+        for (node, generation) in nodes.iter().filter(|(node, _)| *node != me) {
+            let gone = self.gone.entry(*node).or_default();
+            *gone = (*gone).max(*generation);
+            let back = self.view.get(*node).is_some_and(|m| m.identity.generation > *generation);
+            if !back && self.announcer.forget(*node) {
+                self.outbox.push_back(Output::Known(self.announcer.known()));
+            }
+        }
+        self.stale = true;
+        self.settle(now);
+    }
+
+    fn is_gone(&self, identity: &Identity) -> bool {
+        self.gone.get(&identity.id).is_some_and(|gone| identity.generation <= *gone)
+    }
+
     /// Brings the view up to date and reports it if it changed.
     fn refresh(&mut self) {
         let held = self.swim.iter_membership_state();
@@ -435,7 +458,7 @@ impl Detector {
             let identity = *member.id();
             if identity.id == me.id {
                 // An identity of ours from before.
-            } else if identity.leaving {
+            } else if identity.leaving || self.is_gone(&identity) {
                 news |= self.announcer.forget(identity.id);
             } else {
                 news |= self.announcer.learn(&identity);

@@ -148,6 +148,14 @@ impl Membership {
         self.settle(now);
     }
 
+    /// These nodes are gone for good: see [`Detector::forget`].
+    pub fn forget(&mut self, now: Duration, nodes: &[(NodeId, u64)]) {
+        if !self.left {
+            self.detector.forget(now, nodes);
+            self.settle(now);
+        }
+    }
+
     /// Runs what is due. Call it at [`Self::next_deadline`], and only after all datagrams that have
     /// arrived were handed in.
     pub fn tick(&mut self, now: Duration, unix_ms: u64) {

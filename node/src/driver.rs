@@ -10,6 +10,7 @@ use cortado_log::{Append, AppendError, CommitQueue, Committed};
 use cortado_membership::{Lead, MemberState, View};
 use cortado_protocol::client::ClientResponse;
 use cortado_protocol::{JobId, NodeId};
+use cortado_transport::Register;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::watch;
 
@@ -82,6 +83,8 @@ pub struct Driver {
     pub log: CommitQueue<u64>,
     /// Writes the state files.
     pub keeper: Keeper,
+    /// The certificates of nodes.
+    pub register: Register,
     /// The engine's threads.
     pub workers: Workers,
     /// Shows that the loop turns.
@@ -126,7 +129,10 @@ impl Driver {
                 stall.block();
             }
             tokio::select! {
-                Some(event) = inputs.peers.recv() => next.push(from_peer(event)),
+                Some(event) = inputs.peers.recv() => {
+                    next.extend(self.certified(&event));
+                    next.push(from_peer(event));
+                }
                 _ = inputs.log.recv_many(&mut committed, BATCH) => {
                     next = from_log(&mut committed);
                 }
@@ -193,6 +199,12 @@ impl Driver {
         }
     }
 
+    /// A link shows a certificate: it must be known should its node be forgotten.
+    fn certified(&self, event: &PeerEvent) -> Option<Input> {
+        let PeerEvent::LinkUp { peer, .. } = event else { return None };
+        Some(Input::Certified(*peer, self.register.seen(*peer)))
+    }
+
     fn refused(&self) -> refused::Totals {
         let (gossip, datagrams) = self.gossip.refused();
         refused::totals(self.peers.refusals(), self.clients.refusals(), gossip, datagrams)
@@ -234,6 +246,10 @@ impl Driver {
             Effect::Draining => self.gossip.set_draining(true),
             Effect::Unreached { nodes, cut_off } => {
                 self.gossip.health().set_unreached(nodes, cut_off);
+            }
+            Effect::Departed { members, barred } => {
+                self.register.bar(barred);
+                self.gossip.forget(members);
             }
             Effect::Drained => return true,
         }

@@ -86,6 +86,7 @@ enum Command {
     Troubles(Vec<Trouble>),
     Ill(Illness, bool),
     Unreached(Vec<NodeId>, bool),
+    Forget(Vec<(NodeId, u64)>),
 }
 
 /// Tells the membership how this node is. Clones tell the same one.
@@ -202,6 +203,11 @@ impl Gossip {
     pub fn set_draining(&self, draining: bool) {
         // If it has ended, the closed view channel tells.
         let _ = self.commands.send(Command::Draining(draining));
+    }
+
+    /// These nodes are gone for good, each up to a generation.
+    pub fn forget(&self, nodes: Vec<(NodeId, u64)>) {
+        let _ = self.commands.send(Command::Forget(nodes));
     }
 
     /// Tells the others that this node goes for good; returns once that is said. Stop it then.

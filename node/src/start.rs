@@ -82,6 +82,9 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         let _ = committed.send(done);
     })?;
 
+    let (departed, barred) = core.departed();
+    let register = tls.register().clone();
+    register.bar(barred);
     let core = Arc::new(Mutex::new(core));
     let bind = |port| SocketAddr::new(settings.bind, port);
     let (to_peers, peer_events) = mpsc::channel(peers::EVENTS);
@@ -125,6 +128,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         faults,
     };
     let gossip = Gossip::start(config, OnDisk(disk.state.clone(), keeper.keeper()))?;
+    gossip.forget(departed);
     let stall = chaos.as_ref().map(|chaos| chaos.stall().clone());
     if let Some(chaos) = chaos {
         tracing::warn!("clients may disturb this node on purpose (--allow-chaos)");
@@ -162,6 +166,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Res
         gossip,
         log: committer.queue(),
         keeper: keeper.keeper(),
+        register,
         workers,
         beat,
         stall,

@@ -73,6 +73,8 @@ pub enum ClientRequest {
     Ring,
     /// Move everything off the node and let it leave. Answered by [`ClientResponse::Accepted`].
     Drain(NodeId),
+    /// Forget a dead node for good.
+    Forget(NodeId),
     /// What did you see happen after this? Answered by [`ClientResponse::Log`]: at once, or when
     /// something happens, or the time is over.
     Log {

@@ -145,11 +145,13 @@ pub enum PeerMessage {
         /// Why that is so.
         proof: Expired,
     },
-    /// These members handed everything over and left: they count no more until they are seen with a
-    /// higher generation.
+    /// These members handed everything over and left, or were forgotten: they count no more until they
+    /// are seen with a higher generation.
     Departed {
         /// Members, each with the generation it left with.
         members: Vec<(NodeId, u64)>,
+        /// Hashes of certificates that must not come back.
+        barred: Vec<u64>,
     },
     /// From the home to the first live replica of some slots: do this once they are complete.
     Work {

@@ -30,6 +30,8 @@ pub enum Refusal {
     OtherNode,
     /// The certificate is no longer or not yet valid.
     Expired,
+    /// The certificate is that of a node that was forgotten.
+    Forgotten,
     /// The certificate is malformed or does not match its key.
     BadCertificate,
     /// The two sides have no protocol in common.
@@ -46,13 +48,14 @@ pub enum Refusal {
     Closed,
 }
 
-const KINDS: [Refusal; 13] = [
+const KINDS: [Refusal; 14] = [
     Refusal::UnknownAuthority,
     Refusal::NoCertificate,
     Refusal::WrongRole,
     Refusal::OtherCluster,
     Refusal::OtherNode,
     Refusal::Expired,
+    Refusal::Forgotten,
     Refusal::BadCertificate,
     Refusal::OtherProtocol,
     Refusal::OtherVersion,
@@ -127,6 +130,7 @@ fn from_code(code: u64) -> Option<Refusal> {
         0x2 => Refusal::Busy,
         0x12a | 0x133 => Refusal::BadCertificate,
         0x12b => Refusal::WrongRole,
+        0x12c => Refusal::Forgotten,
         0x12d => Refusal::Expired,
         0x12e => Refusal::OtherNode,
         0x130 => Refusal::UnknownAuthority,
@@ -163,6 +167,10 @@ fn sentence(refusal: Refusal, side: Side) -> String {
         Refusal::Expired => {
             format!("{whose} is not valid at this time: check the clocks, or issue a new one")
         }
+        Refusal::Forgotten => format!(
+            "{whose} is that of a node that was forgotten (`cortado forget`): to join again it needs \
+             a new certificate and an empty data folder"
+        ),
         Refusal::BadCertificate => {
             format!("{whose} is damaged or does not match its key: issue a new one")
         }
@@ -191,6 +199,7 @@ impl fmt::Display for Refusal {
             Self::OtherCluster => "other_cluster",
             Self::OtherNode => "other_node",
             Self::Expired => "expired",
+            Self::Forgotten => "forgotten",
             Self::BadCertificate => "bad_certificate",
             Self::OtherProtocol => "other_protocol",
             Self::OtherVersion => "other_version",

@@ -15,6 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::identity::{Identity, IdentityError, Role};
+use crate::register::Register;
 use crate::settings::Kind;
 use crate::verifier::Verifier;
 
@@ -64,6 +65,7 @@ pub struct NodeTls {
     own: Own,
     peers: Arc<RootCertStore>,
     clients: Arc<RootCertStore>,
+    register: Register,
 }
 
 /// What a client needs to dial nodes.
@@ -108,6 +110,7 @@ impl NodeTls {
             own,
             peers: roots(peer_authority, Role::Peer)?,
             clients: roots(client_authority, Role::Client)?,
+            register: Register::default(),
         })
     }
 
@@ -143,6 +146,12 @@ impl NodeTls {
         &self.cluster
     }
 
+    /// What is known of the certificates of nodes, on all ports.
+    #[must_use]
+    pub fn register(&self) -> &Register {
+        &self.register
+    }
+
     pub(crate) fn reset_secret(&self) -> &[u8; 32] {
         &self.own.reset_secret
     }
@@ -155,8 +164,9 @@ impl NodeTls {
             Kind::Peer | Kind::Gossip => (Role::Peer, &self.peers),
         };
         let provider = &self.own.provider;
-        let verifier = Verifier::new(role, &self.cluster, None, roots, provider)
-            .map_err(|error| TlsError::Roots(error.to_string()))?;
+        let verifier =
+            Verifier::new(role, &self.cluster, None, roots, provider, Some(&self.register))
+                .map_err(|error| TlsError::Roots(error.to_string()))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::Key)?
@@ -175,7 +185,7 @@ impl NodeTls {
         kind: Kind,
         expect: Option<NodeId>,
     ) -> Result<QuicClientConfig, TlsError> {
-        self.own.dial(&self.cluster, &self.peers, kind, expect)
+        self.own.dial(&self.cluster, &self.peers, kind, expect, Some(&self.register))
     }
 }
 
@@ -227,7 +237,7 @@ impl ClientTls {
     }
 
     pub(crate) fn dial(&self, expect: Option<NodeId>) -> Result<QuicClientConfig, TlsError> {
-        self.own.dial(&self.cluster, &self.peers, Kind::Client, expect)
+        self.own.dial(&self.cluster, &self.peers, Kind::Client, expect, None)
     }
 }
 
@@ -262,8 +272,9 @@ impl Own {
         peers: &Arc<RootCertStore>,
         kind: Kind,
         expect: Option<NodeId>,
+        register: Option<&Register>,
     ) -> Result<QuicClientConfig, TlsError> {
-        let verifier = Verifier::new(Role::Peer, cluster, expect, peers, &self.provider)
+        let verifier = Verifier::new(Role::Peer, cluster, expect, peers, &self.provider, register)
             .map_err(|error| TlsError::Roots(error.to_string()))?;
         let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -17,6 +17,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::identity::{Identity, Role};
+use crate::register::Register;
 
 /// Checks that the other side is a node or a client of our cluster.
 pub(crate) struct Verifier {
@@ -26,6 +27,7 @@ pub(crate) struct Verifier {
     roots: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
+    register: Option<Register>,
 }
 
 impl Verifier {
@@ -35,6 +37,7 @@ impl Verifier {
         expect: Option<NodeId>,
         roots: &Arc<RootCertStore>,
         provider: &Arc<CryptoProvider>,
+        register: Option<&Register>,
     ) -> Result<Arc<Self>, rustls::server::VerifierBuilderError> {
         let clients =
             WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
@@ -45,12 +48,13 @@ impl Verifier {
             roots: roots.clone(),
             clients,
             provider: provider.clone(),
+            register: register.cloned(),
         }))
     }
 
     /// Looks at the claim before the chain, so that a certificate of the wrong kind is called that and
     /// not merely one of an unknown authority. A claim alone opens nothing.
-    fn check_identity(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    fn check_identity(&self, certificate: &CertificateDer<'_>) -> Result<Identity, Error> {
         let identity = Identity::of(certificate).map_err(|_| CertificateError::BadEncoding)?;
         match (self.role, &identity) {
             (Role::Peer, Identity::Node { .. }) | (Role::Client, Identity::Client { .. }) => {}
@@ -59,13 +63,28 @@ impl Verifier {
         if identity.cluster() != self.cluster {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        match (self.expect, identity) {
-            (Some(expected), Identity::Node { node, .. }) if node != expected => {
-                let reason = OtherNode { expected, found: node };
-                Err(CertificateError::Other(rustls::OtherError(Arc::new(reason))).into())
-            }
-            _ => Ok(()),
+        if let (Some(expected), Identity::Node { node, .. }) = (self.expect, &identity)
+            && *node != expected
+        {
+            let reason = OtherNode { expected, found: *node };
+            return Err(CertificateError::Other(rustls::OtherError(Arc::new(reason))).into());
         }
+        Ok(identity)
+    }
+
+    /// The chain is valid: whether the certificate was not barred since it was issued.
+    fn check_register(
+        &self,
+        identity: &Identity,
+        certificate: &CertificateDer<'_>,
+    ) -> Result<(), Error> {
+        if let (Some(register), Identity::Node { node, .. }) = (&self.register, identity) {
+            if register.is_barred(certificate) {
+                return Err(CertificateError::Revoked.into());
+            }
+            register.note(*node, certificate);
+        }
+        Ok(())
     }
 }
 
@@ -102,7 +121,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check_identity(end_entity)?;
+        let identity = self.check_identity(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(end_entity)?,
             &self.roots,
@@ -111,6 +130,7 @@ impl ServerCertVerifier for Verifier {
             self.provider.signature_verification_algorithms.all,
         )
         .map_err(wrong_signature_is_unknown_authority)?;
+        self.check_register(&identity, end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -148,10 +168,13 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check_identity(end_entity)?;
-        self.clients
+        let identity = self.check_identity(end_entity)?;
+        let verified = self
+            .clients
             .verify_client_cert(end_entity, intermediates, now)
-            .map_err(wrong_signature_is_unknown_authority)
+            .map_err(wrong_signature_is_unknown_authority)?;
+        self.check_register(&identity, end_entity)?;
+        Ok(verified)
     }
 
     fn verify_tls12_signature(

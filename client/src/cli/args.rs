@@ -187,6 +187,11 @@ Example:
         /// The node's name
         node: NodeId,
     },
+    /// Forget a dead node that will not come back: it leaves every list and count, for good
+    Forget {
+        /// The node's name
+        node: NodeId,
+    },
     /// Print a completion script
     #[command(after_help = "\
 Example:

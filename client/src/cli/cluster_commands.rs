@@ -55,6 +55,20 @@ pub(super) async fn drain(cluster: &Cluster, node: NodeId, output: Output) -> Re
     }
 }
 
+pub(super) async fn forget(cluster: &Cluster, node: NodeId, output: Output) -> Result<(), Error> {
+    match cluster.request(&ClientRequest::Forget(node)).await? {
+        (ClientResponse::Accepted, _) => {
+            output.show(&json!({ "node": node, "state": "forgotten" }), |_| {
+                format!(
+                    "{node} is forgotten: it counts no more, and its certificate opens nothing. A node of \
+                     that name may join again with a new certificate and an empty data folder"
+                )
+            })
+        }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
 /// Why old jobs are still there.
 fn overdue_text(overdue: &Overdue) -> String {
     let (jobs, them) = match overdue.jobs {
@@ -67,7 +81,8 @@ fn overdue_text(overdue: &Overdue) -> String {
         NodeId::join(&overdue.away, ", ")
     };
     format!(
-        "\n{jobs} past the time to live; to let go of {them}, too many members are away: start {away}"
+        "\n{jobs} past the time to live; to let go of {them}, too many members are away: start {away}, or \
+         `cortado forget` who will not come back"
     )
 }
 

@@ -18,6 +18,7 @@ use cortado_protocol::{JobId, META_SLOT, NodeId, Slot};
 
 use crate::request::error;
 use crate::search::Search;
+use crate::state::{StateFile, Then};
 use crate::{Core, Effect};
 
 /// Who asked: the node a client is connected to, and the number of its question.
@@ -57,7 +58,7 @@ pub(crate) struct Asks {
 }
 
 /// `a`, `a and b`, `a, b and c`.
-fn names(nodes: &[NodeId]) -> String {
+fn names_of(nodes: &[NodeId]) -> String {
     match nodes.split_last() {
         Some((last, rest)) if !rest.is_empty() => {
             format!("{} and {last}", NodeId::join(rest, ", "))
@@ -89,6 +90,7 @@ pub(crate) fn job_of(request: &ClientRequest) -> Option<JobId> {
         | ClientRequest::Ring
         | ClientRequest::Log { .. }
         | ClientRequest::Chaos(_)
+        | ClientRequest::Forget(_)
         | ClientRequest::Drain(_) => None,
     }
 }
@@ -113,6 +115,7 @@ impl Core {
                 self.reply(ticket, view, Bytes::new());
             }
             ClientRequest::Jobs { after } => self.list_jobs(ticket, after),
+            ClientRequest::Forget(node) => self.forget(ticket, node),
             // The shell keeps these.
             ClientRequest::Upload(_) | ClientRequest::Log { .. } | ClientRequest::Chaos(_) => {
                 let response = error(ErrorKind::BadInput, "not a request for the core");
@@ -129,6 +132,51 @@ impl Core {
                 self.ask(id);
             }
         }
+    }
+
+    /// A client wants a dead member to be forgotten for good. A minority may not: the others may be well
+    /// and on the other side of a cut.
+    fn forget(&mut self, ticket: u64, node: NodeId) {
+        if self.roster.has_left(node) {
+            return self.reply(ticket, ClientResponse::Accepted, Bytes::new());
+        }
+        let refuse = |kind, message: String| error(kind, message);
+        let here = self.roster.known().filter(|n| self.members.is_reachable(*n)).count();
+        let known = self.roster.known().len();
+        let response = if !self.roster.is_known(node) {
+            let names: Vec<_> = self.roster.known().collect();
+            let names = names_of(&names);
+            refuse(ErrorKind::NotFound, format!("there is no node '{node}'; there are {names}"))
+        } else if node == self.config.node || self.told.is_reachable(node) {
+            let message = format!(
+                "{node} lives, and only a dead node can be forgotten: `cortado drain {node}` moves \
+                 everything off it and lets it leave"
+            );
+            refuse(ErrorKind::BadInput, message)
+        } else if 2 * here <= known {
+            let message = format!(
+                "{here} of {known} members answer here, and it takes more than half to forget one: \
+                 start the others first"
+            );
+            refuse(ErrorKind::BadInput, message)
+        } else {
+            tracing::warn!(%node, "forgotten: it counts no more, and its certificate opens nothing");
+            self.roster.forget(node);
+            self.tell_departed();
+            return self.save(StateFile::Members, Some(Then::TellDeparted { ticket }));
+        };
+        self.reply(ticket, response, Bytes::new());
+    }
+
+    /// The roster without the forgotten member is on disk.
+    pub(crate) fn forgotten(&mut self, ticket: u64) {
+        let (members, barred) = (self.roster.departed(), self.roster.barred());
+        let me = self.config.node;
+        for peer in self.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
+            let (members, barred) = (members.clone(), barred.clone());
+            self.send(peer, PeerMessage::Departed { members, barred });
+        }
+        self.reply(ticket, ClientResponse::Accepted, Bytes::new());
     }
 
     fn reply(&mut self, ticket: u64, response: ClientResponse, tail: Bytes) {
@@ -294,7 +342,7 @@ impl Core {
             let serves = self.members.live.contains(&member.id);
             if member.state == MemberState::Alive && !serves && !by.is_empty() {
                 member.state = MemberState::Ill;
-                member.reason = Some(format!("{} can not reach its data port", names(&by)));
+                member.reason = Some(format!("{} can not reach its data port", names_of(&by)));
             }
         }
         let away = self.expiry_waits_for();

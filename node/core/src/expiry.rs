@@ -416,6 +416,7 @@ impl Core {
                 self.effects.push(Effect::Forget(job));
             }
             Then::Forget(job) => self.effects.push(Effect::Forget(job)),
+            Then::TellDeparted { ticket } => self.forgotten(ticket),
         }
     }
 

@@ -433,8 +433,8 @@ impl Core {
             // The others have all that was acknowledged: this member is not waited for any more.
             let generation = self.members.generation(me).unwrap_or_default().max(self.config.boot);
             for peer in self.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
-                let members = vec![(me, generation)];
-                self.send(peer, PeerMessage::Departed { members });
+                let (members, barred) = (vec![(me, generation)], Vec::new());
+                self.send(peer, PeerMessage::Departed { members, barred });
             }
         }
         self.leave();

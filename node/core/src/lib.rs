@@ -193,6 +193,8 @@ pub enum Input {
     Appended(Vec<(u64, RecordRef)>),
     /// This append was refused: the disk is at its reserve.
     AppendRefused(u64),
+    /// A member has shown these certificates (hashes of them).
+    Certified(NodeId, Vec<u64>),
     /// A file is on disk as it was with this ticket, or newer.
     Saved(u64),
     /// A task has ended.
@@ -243,6 +245,13 @@ pub enum Effect {
     Drained,
     /// This node takes no new roles from now on: tell the members so.
     Draining,
+    /// These are no members any more, each up to a generation, and these certificates open nothing.
+    Departed {
+        /// Members.
+        members: Vec<(NodeId, u64)>,
+        /// Hashes of certificates.
+        barred: Vec<u64>,
+    },
     /// Tell the members which of them this node does not reach with data, and whether that makes it
     /// ill itself: it does not reach most of them.
     Unreached {
@@ -372,6 +381,11 @@ impl Core {
             Input::Gone(ticket) => self.on_client_gone(ticket),
             Input::Appended(records) => self.on_appended(&records),
             Input::AppendRefused(ticket) => self.on_append_refused(ticket),
+            Input::Certified(node, certificates) => {
+                if self.roster.certified(node, certificates) {
+                    self.save(StateFile::Members, None);
+                }
+            }
             Input::Saved(ticket) => self.on_saved(ticket),
             Input::TaskDone(id, output) => self.on_task_done(id, output),
             Input::Drain => self.start_draining(),
@@ -508,20 +522,36 @@ impl Core {
         self.handoff_to(hello.node);
         let members = self.roster.departed();
         if !members.is_empty() {
-            self.send(hello.node, PeerMessage::Departed { members });
+            let barred = self.roster.barred();
+            self.send(hello.node, PeerMessage::Departed { members, barred });
         }
     }
 
     /// Members handed everything over and left.
-    fn on_departed(&mut self, members: Vec<(NodeId, u64)>) {
+    fn on_departed(&mut self, members: Vec<(NodeId, u64)>, barred: &[u64]) {
         let me = self.config.node;
         let mut news = false;
         for (node, generation) in members.into_iter().filter(|(node, _)| *node != me) {
             news |= self.roster.depart(node, generation);
         }
+        news |= self.roster.bar(barred);
         if news {
             self.save(StateFile::Members, None);
+            self.tell_departed();
         }
+    }
+
+    /// Tells the shell who is gone for good.
+    fn tell_departed(&mut self) {
+        let (members, barred) = (self.roster.departed(), self.roster.barred());
+        self.effects.push(Effect::Departed { members, barred });
+    }
+
+    /// Members that are gone for good, and the certificates that must not come back, for the shell to
+    /// begin with.
+    #[must_use]
+    pub fn departed(&self) -> (Vec<(NodeId, u64)>, Vec<u64>) {
+        (self.roster.departed(), self.roster.barred())
     }
 
     fn on_identity(&mut self, hello: &Hello) {
@@ -564,7 +594,7 @@ impl Core {
             }
             PeerMessage::Withdrawn { job, number } => self.on_withdrawn(from, job, number),
             PeerMessage::Gone { job, proof } => self.on_gone(from, job, proof),
-            PeerMessage::Departed { members } => self.on_departed(members),
+            PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
                 self.on_work(from, job, attempt, slots, ends, work, &tail);
             }

@@ -118,6 +118,7 @@ impl Core {
             | ClientRequest::Ring
             | ClientRequest::Log { .. }
             | ClientRequest::Chaos(_)
+            | ClientRequest::Forget(_)
             | ClientRequest::Drain(_) => {}
         }
     }

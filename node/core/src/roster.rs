@@ -4,20 +4,34 @@
 //! many members there are, not by how many answer. So everyone ever seen stays in the roster, on disk,
 //! until it has handed everything over and left. It comes back with its next start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cortado_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::Members;
 
-/// Members by name, each with the highest generation it was seen with.
+/// A member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    /// The highest generation it was seen with.
+    generation: u64,
+    /// Hashes of the certificates it has shown.
+    certificates: BTreeSet<u64>,
+}
+
+/// Members by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Roster {
-    known: BTreeMap<NodeId, u64>,
-    /// Members that left, with the generation they left with.
+    known: BTreeMap<NodeId, Known>,
+    /// Members that left or were forgotten, with the last generation that is meant.
     departed: BTreeMap<NodeId, u64>,
+    /// Certificates of members that were forgotten.
+    barred: BTreeSet<u64>,
 }
+
+/// Certificates kept of one member.
+const CERTIFICATES: usize = 8;
 
 impl Roster {
     /// Takes in whom a view names; returns whether the roster is another one now.
@@ -29,18 +43,52 @@ impl Roster {
                 continue;
             }
             news |= self.departed.remove(node).is_some();
-            let highest = self.known.entry(*node).or_insert_with(|| {
+            let known = self.known.entry(*node).or_insert_with(|| {
                 news = true;
-                generation
+                Known::default()
             });
-            *highest = generation.max(*highest);
+            known.generation = generation.max(known.generation);
         }
         news
     }
 
+    /// A member has shown these certificates; returns whether that is news.
+    pub(crate) fn certified(&mut self, node: NodeId, certificates: Vec<u64>) -> bool {
+        let Some(known) = self.known.get_mut(&node) else { return false };
+        let before = known.certificates.len();
+        known.certificates.extend(certificates);
+        while known.certificates.len() > CERTIFICATES {
+            known.certificates.pop_first();
+        }
+        known.certificates.len() > before
+    }
+
+    /// A member is dead and will not come back; its certificates open nothing any more.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        let known = self.known.get(&node).cloned().unwrap_or_default();
+        self.barred.extend(known.certificates);
+        self.depart(node, known.generation);
+    }
+
+    /// Takes over certificates that others bar; returns whether any was news.
+    pub(crate) fn bar(&mut self, certificates: &[u64]) -> bool {
+        let before = self.barred.len();
+        self.barred.extend(certificates);
+        self.barred.len() > before
+    }
+
+    /// Certificates that open nothing any more.
+    pub(crate) fn barred(&self) -> Vec<u64> {
+        self.barred.iter().copied().collect()
+    }
+
+    pub(crate) fn is_known(&self, node: NodeId) -> bool {
+        self.known.contains_key(&node)
+    }
+
     /// A member has left; returns whether that is news.
     pub(crate) fn depart(&mut self, node: NodeId, generation: u64) -> bool {
-        let back = self.known.get(&node).is_some_and(|seen| *seen > generation);
+        let back = self.known.get(&node).is_some_and(|seen| seen.generation > generation);
         let told = self.departed.get(&node).is_some_and(|left| *left >= generation);
         if back || told {
             return false;
@@ -114,5 +162,20 @@ mod tests {
         assert!(roster.see(&view(&[("b", 6)])));
         assert_eq!((roster.known().len(), roster.expected(5)), (3, 5));
         assert!(roster.departed().is_empty());
+    }
+
+    #[test]
+    fn a_forgotten_member_leaves_its_certificates_barred_even_when_it_is_back_with_a_new_one() {
+        let mut roster = Roster::default();
+        roster.see(&view(&[("a", 1), ("b", 5)]));
+        assert!(roster.certified(node("b"), vec![7]) && !roster.certified(node("b"), vec![7]));
+        roster.forget(node("b"));
+        assert_eq!(
+            (roster.known().len(), roster.barred(), roster.departed()),
+            (1, vec![7], vec![(node("b"), 5)])
+        );
+        assert!(roster.see(&view(&[("b", 6)])));
+        assert_eq!((roster.known().len(), roster.barred()), (2, vec![7]));
+        assert!(roster.bar(&[7, 8]) && !roster.bar(&[8]));
     }
 }

@@ -47,6 +47,8 @@ pub(crate) enum Then {
     Bury { job: JobId, proof: Expired },
     /// The log may drop the job's records.
     Forget(JobId),
+    /// Tell everyone who left, and answer the client that wanted it.
+    TellDeparted { ticket: u64 },
 }
 
 /// Changes that are not on disk yet.

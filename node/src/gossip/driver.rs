@@ -129,6 +129,9 @@ impl Driver {
                     Some(Command::Unreached(nodes, cut_off)) => {
                         self.membership.set_unreached(self.now(), nodes, cut_off);
                     }
+                    Some(Command::Forget(nodes)) => {
+                        self.membership.forget(self.now(), &nodes);
+                    }
                     Some(Command::Leave(said)) => {
                         self.membership.leave(self.now());
                         self.carry_out()?;

@@ -190,7 +190,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         }),
         empty(PeerMessage::Withdrawn { job, number: 4 }),
         empty(PeerMessage::Gone { job: JobId(8), proof }),
-        empty(PeerMessage::Departed { members: vec![(node("c"), 3)] }),
+        empty(PeerMessage::Departed { members: vec![(node("c"), 3)], barred: vec![5] }),
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
         (

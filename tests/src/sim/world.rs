@@ -336,6 +336,12 @@ impl World {
                 }
             }
             Effect::Unreached { nodes, cut_off } => self.unreached(node, nodes, cut_off),
+            Effect::Departed { members, .. } => {
+                if let Some(process) = &mut self.nodes[node].process {
+                    process.detector.forget(self.now, &members);
+                }
+                self.carry_detector(node);
+            }
             Effect::Draining => self.draining(node),
             Effect::Drained => self.leave(node),
         }

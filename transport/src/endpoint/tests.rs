@@ -123,6 +123,32 @@ async fn the_dialler_checks_whom_it_reached() {
 }
 
 #[tokio::test]
+async fn a_barred_certificate_opens_nothing_and_a_new_one_does() {
+    let cluster = Cluster::new("dev");
+    let forgotten: NodeId = "node-1".parse().unwrap();
+    let before = cluster.node("node-1");
+    let ours = cluster.node("node-2");
+    let (a, _) = listen(Kind::Peer, &before);
+    let (b, _) = listen(Kind::Peer, &ours);
+    assert!(ours.register().seen(forgotten).is_empty());
+    let (at_a, at_b) = meet(&a, &b, None).await;
+    assert!(at_a.is_ok() && at_b.is_ok());
+    let seen = ours.register().seen(forgotten);
+    assert_eq!(seen.len(), 1);
+    ours.register().bar(seen);
+    let (at_a, at_b) = meet(&a, &b, None).await;
+    assert_eq!(refused(&at_a), (Refusal::Forgotten, Side::Them));
+    assert_eq!(refused(&at_b), (Refusal::Forgotten, Side::Us));
+    assert!(at_a.unwrap_err().to_string().contains("that was forgotten"));
+    let (at_b, at_a) = meet(&b, &a, None).await;
+    assert_eq!(refused(&at_b), (Refusal::Forgotten, Side::Us));
+    assert_eq!(refused(&at_a), (Refusal::Forgotten, Side::Them));
+    let (anew, _) = listen(Kind::Peer, &cluster.node("node-1"));
+    let (at_anew, at_b) = meet(&anew, &b, None).await;
+    assert!(at_anew.is_ok() && at_b.is_ok());
+}
+
+#[tokio::test]
 async fn another_authority_of_the_same_name_is_refused() {
     let (ours, theirs) = (Cluster::new("dev"), Cluster::new("dev"));
     let (b, _) = listen(Kind::Peer, &ours.node("node-2"));
@@ -173,6 +199,7 @@ async fn attack(
         None,
         &Arc::new(roots),
         &provider,
+        None,
     )
     .unwrap();
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -140,7 +140,7 @@ fn a_draining_node_leaves_after_every_owner_confirmed() {
     bench.hear("c", 0, PeerMessage::Have { job, log: LogId(1), held });
     // The others are told that it has left, and are given a moment to hear that.
     let told = |to: &str| {
-        let departed = |m: &PeerMessage| matches!(m, PeerMessage::Departed { members } if members[0].0 == node("a"));
+        let departed = |m: &PeerMessage| matches!(m, PeerMessage::Departed { members, .. } if members[0].0 == node("a"));
         bench.sent.iter().any(|(peer, message, _)| *peer == node(to) && departed(message))
     };
     assert!(told("b") && told("c"));
