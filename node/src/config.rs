@@ -128,6 +128,9 @@ pub struct Settings {
     /// How long SIGTERM may take to hand over.
     #[serde(default = "twenty")]
     pub drain_seconds: u64,
+    /// What is logged, if `CORTADO_LOG` does not say: see the crate `tracing-subscriber` (`EnvFilter`).
+    #[serde(default = "log")]
+    pub log: String,
     /// Free space below which no batch is taken, in MiB.
     #[serde(default = "reserve")]
     pub disk_reserve_mib: u64,
@@ -185,6 +188,9 @@ const fn reserve() -> u64 {
 }
 fn docker_socket() -> String {
     "unix:///var/run/docker.sock".to_owned()
+}
+fn log() -> String {
+    "info".to_owned()
 }
 fn none() -> String {
     "none".to_owned()
@@ -252,6 +258,9 @@ impl Settings {
         }
         if usize::from(self.replicas) > limits::MEMBERS {
             bail!("replicas = {}: expected at most {}", self.replicas, limits::MEMBERS);
+        }
+        if let Err(error) = self.log.parse::<tracing_subscriber::EnvFilter>() {
+            bail!("log = \"{}\": {error}; expected for example info,cortado_core=debug", self.log);
         }
         if let Some(mib) = self.memory_mib.filter(|mib| !MEMORY_MIB.contains(mib)) {
             bail!("memory_mib = {mib}: expected {} or more", MEMORY_MIB.start());

@@ -4,14 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use cortado_core::{Core, RecordRef, StateFile};
 use cortado_log::{FileStorage, Log, LogConfig, StateError, StateFiles, Storage};
 use cortado_membership::{KnownPeer, next_generation};
-use cortado_protocol::{LogId, frame};
-use serde::Serialize;
+use cortado_protocol::{LogId, NodeId, frame};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::chaos::Chaos;
 use crate::keeper::Files;
@@ -19,6 +19,7 @@ use crate::keeper::Files;
 const GENERATION: &str = "generation";
 pub(crate) const PEERS: &str = "peers";
 const PROBE: &str = "probe";
+const OWNER: &str = "owner";
 
 /// Kind of the log's records that hold entries.
 pub const ENTRY_RECORD: u8 = 1;
@@ -90,6 +91,14 @@ impl Files for NodeState {
     }
 }
 
+/// Whose data folder it is. Which log belongs to it, the log knows itself: it sets segments of another one
+/// aside.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    cluster: String,
+    node: NodeId,
+}
+
 /// A node's disk, opened and locked.
 pub struct Disk {
     storage: Arc<dyn Storage>,
@@ -101,8 +110,13 @@ impl Disk {
     /// Opens and locks a data folder; makes it if it is not there. With `chaos` it can be filled.
     ///
     /// # Errors
-    /// If another process has it, or the disk fails.
-    pub fn open(folder: &Path, chaos: Option<&Chaos>) -> anyhow::Result<Self> {
+    /// If another process has it, if it is another node's, or the disk fails.
+    pub fn open(
+        folder: &Path,
+        cluster: &str,
+        node: NodeId,
+        chaos: Option<&Chaos>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("can't make {}", folder.display()))?;
         let storage = FileStorage::open(folder)
@@ -112,6 +126,19 @@ impl Disk {
             storage = chaos.disk(storage);
         }
         let state = NodeState::new(StateFiles::new(Arc::clone(&storage)));
+        match state.read(OWNER)? {
+            None => state.write(OWNER, &Owner { cluster: cluster.to_owned(), node })?,
+            Some(Owner { cluster: theirs, node: other })
+                if (theirs.as_str(), other) != (cluster, node) =>
+            {
+                bail!(
+                    "the data folder {} is that of {other} of cluster '{theirs}', and this is {node} \
+                     of '{cluster}': give each node its own folder (`data`), or {node} an empty one",
+                    folder.display()
+                )
+            }
+            Some(_) => {}
+        }
         Ok(Self { storage, state })
     }
 

@@ -12,6 +12,7 @@ pub mod gossip;
 pub mod health;
 pub mod history;
 pub mod keeper;
+pub mod logging;
 pub mod machine;
 pub mod peers;
 mod refused;

@@ -1,17 +1,20 @@
 //! The Cortado daemon: one binary for every role.
 
-use std::io::IsTerminal;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use cortado_node::config::{Command, Flags, Settings};
+use cortado_node::config::{Command, Flags, Settings, TlsFiles};
 use cortado_node::driver::Stop;
 use cortado_node::health::{self, Health};
+use cortado_node::logging::Log;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+/// How often it is looked whether lines of the log were dropped.
+const LOG_LOOK: Duration = Duration::from_secs(60);
 /// How long tasks that nobody waits for may still take at the end.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
@@ -26,33 +29,33 @@ fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CORTADO_LOG")
-        .unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let log = Log::start();
     if let (Some(Command::Health { ready }), Some(data)) = (flags.command, &flags.data) {
         return health(data, ready);
     }
     let settings = match Settings::load(&flags) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("cortado-node: {error:#}");
+            complain(&error);
             return ExitCode::from(2);
         }
     };
+    log.follow(&settings.log);
     if let Some(Command::Health { ready }) = flags.command {
         return health(&settings.data, ready);
     }
-    match run(settings) {
+    match run(&flags, settings, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cortado-node: {error:#}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says why the node ends. Whether anybody reads it changes nothing.
+fn complain(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr(), "cortado-node: {error:#}");
 }
 
 /// Prints how the node with this data folder is.
@@ -66,7 +69,18 @@ fn health(data: &Path, ready: bool) -> ExitCode {
     }
 }
 
-fn run(settings: Settings) -> anyhow::Result<()> {
+/// Reads configuration, certificates and authorities again, as far as they can change while a node runs.
+fn reload(flags: &Flags, log: &Log, reloads: &watch::Sender<Option<TlsFiles>>) {
+    match Settings::load(flags) {
+        Ok(settings) => {
+            log.follow(&settings.log);
+            reloads.send_replace(Some(settings.tls));
+        }
+        Err(error) => tracing::error!("SIGHUP: nothing was read again: {error:#}"),
+    }
+}
+
+fn run(flags: &Flags, settings: Settings, log: &Log) -> anyhow::Result<()> {
     cortado_transport::keep_freed_memory();
     // The engine's threads have work for every core; more of these would only take turns with them.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -78,7 +92,10 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         let (stop, stopped) = watch::channel(Stop::No);
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let node = cortado_node::start::run(settings, stopped);
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let (reloads, reloaded) = watch::channel(None);
+        let mut look = tokio::time::interval(LOG_LOOK);
+        let node = cortado_node::start::run(settings, stopped, reloaded);
         tokio::pin!(node);
         loop {
             tokio::select! {
@@ -91,6 +108,8 @@ fn run(settings: Settings) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {
                     stop.send_replace(Stop::Now);
                 }
+                _ = hang_up.recv() => reload(flags, log, &reloads),
+                _ = look.tick() => log.tell_dropped(),
             }
         }
     });

@@ -10,14 +10,14 @@ use cortado_core::{Budget, Config, Core};
 use cortado_local::Place;
 use cortado_log::{Committer, LogConfig};
 use cortado_membership::{Identity, KnownPeer};
-use cortado_protocol::LogId;
 use cortado_protocol::event::Happening;
+use cortado_protocol::{LogId, NodeId};
 use cortado_transport::NodeTls;
 use tokio::sync::{mpsc, watch};
 
 use crate::chaos::Chaos;
 use crate::clients::{self, Clients};
-use crate::config::Settings;
+use crate::config::{Settings, TlsFiles};
 use crate::disk::{Disk, NodeState};
 use crate::driver::{Driver, Ended, Inputs, Stop, unix_ms};
 use crate::gossip::{Gossip, GossipConfig, Memory};
@@ -51,13 +51,19 @@ impl Memory for OnDisk {
 ///
 /// # Errors
 /// If it can't start, with a sentence that says what to do.
-pub async fn run(settings: Settings, stop: watch::Receiver<Stop>) -> anyhow::Result<()> {
-    let tls = load_certificates(&settings)?;
+pub async fn run(
+    settings: Settings,
+    stop: watch::Receiver<Stop>,
+    reloads: watch::Receiver<Option<TlsFiles>>,
+) -> anyhow::Result<()> {
+    let tls = load_certificates(&settings.cluster, settings.node, &settings.tls)?;
+    // Ends with the sender, which the caller has.
+    tokio::spawn(follow_files(tls.clone(), reloads));
     let seed = uuid::Uuid::new_v4().as_u128();
     let chaos =
         settings.allow_chaos.then(|| Chaos::new(seed as u64, settings.disk_reserve_mib << 20));
     let faults = chaos.as_ref().map(|chaos| chaos.network().clone());
-    let disk = Disk::open(&settings.data, chaos.as_ref())?;
+    let disk = Disk::open(&settings.data, &settings.cluster, settings.node, chaos.as_ref())?;
     Place::new(&settings.folder).claim().context("can't write down this node's process")?;
     let health = HealthPort::open(&settings.data, disk.state.clone())
         .context("can't answer for this node's health")?;
@@ -251,19 +257,24 @@ fn core_config(settings: &Settings, generation: u64) -> Config {
     }
 }
 
-fn load_certificates(settings: &Settings) -> anyhow::Result<NodeTls> {
-    let files = &settings.tls;
-    let tls = NodeTls::load(
-        &settings.cluster,
-        &files.cert,
-        &files.key,
-        &files.peer_ca,
-        &files.client_ca,
-    )?;
-    if tls.node() != settings.node {
+/// Takes certificates and authorities over from their files whenever that is wanted.
+async fn follow_files(tls: NodeTls, mut reloads: watch::Receiver<Option<TlsFiles>>) {
+    while reloads.changed().await.is_ok() {
+        let Some(files) = reloads.borrow_and_update().clone() else { continue };
+        let newer = load_certificates(tls.cluster(), tls.node(), &files);
+        match newer.and_then(|newer| Ok(tls.renew(&newer)?)) {
+            Ok(()) => tracing::info!("read certificates, authorities and what to log again"),
+            Err(error) => tracing::error!("certificates stay as they were: {error:#}"),
+        }
+    }
+}
+
+fn load_certificates(cluster: &str, node: NodeId, files: &TlsFiles) -> anyhow::Result<NodeTls> {
+    let tls = NodeTls::load(cluster, &files.cert, &files.key, &files.peer_ca, &files.client_ca)?;
+    if tls.node() != node {
         bail!(
             "node = \"{}\", but the certificate {} is for '{}'",
-            settings.node,
+            node,
             files.cert.display(),
             tls.node()
         );

@@ -133,7 +133,7 @@ impl Endpoint {
         // reset (RFC 9000 §10.3): the other side learns of the restart at once, not by a timeout.
         let reset_secret = match &tls {
             Tls::Node(tls) => tls.reset_secret(),
-            Tls::Client(tls) => tls.reset_secret(),
+            Tls::Client(tls) => *tls.reset_secret(),
         };
         let secret = [&reset_secret[..], kind.name().as_bytes()].concat();
         let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);

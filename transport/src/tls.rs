@@ -2,17 +2,22 @@
 //! both ends: every connection shows its certificate.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{fs, io};
 
 use cortado_protocol::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CipherSuite, RootCertStore};
+use rustls::{
+    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use crate::identity::{Identity, IdentityError, Role};
 use crate::register::Register;
@@ -62,10 +67,80 @@ pub enum TlsError {
 pub struct NodeTls {
     cluster: String,
     node: NodeId,
+    files: Arc<RwLock<Arc<Files>>>,
+    register: Register,
+}
+
+/// What is read from files, and read again on request: handshakes that begin from then on use it.
+#[derive(Debug)]
+struct Files {
     own: Own,
     peers: Arc<RootCertStore>,
     clients: Arc<RootCertStore>,
-    register: Register,
+    /// Checks who dials the ports for nodes, and the port for clients.
+    verifiers: [Arc<Verifier>; 2],
+}
+
+/// The newest files, for a port that listens.
+#[derive(Debug)]
+struct Newest {
+    files: Arc<RwLock<Arc<Files>>>,
+    role: Role,
+}
+
+impl Newest {
+    fn files(&self) -> Arc<Files> {
+        Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn verifier(&self) -> Arc<Verifier> {
+        let [peers, clients] = &self.files().verifiers;
+        Arc::clone(if self.role == Role::Peer { peers } else { clients })
+    }
+}
+
+impl ResolvesServerCert for Newest {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        ResolvesServerCert::resolve(&*self.files().own.certificate, hello)
+    }
+}
+
+impl ClientCertVerifier for Newest {
+    /// Hints would be those of the files at the start; nobody needs them.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.verifier().verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        ClientCertVerifier::verify_tls12_signature(&*self.verifier(), message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        ClientCertVerifier::verify_tls13_signature(&*self.verifier(), message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ClientCertVerifier::supported_verify_schemes(&*self.verifier())
+    }
 }
 
 /// What a client needs to dial nodes.
@@ -104,14 +179,49 @@ impl NodeTls {
                 return Err(TlsError::Other { found, expected });
             }
         };
-        Ok(Self {
-            cluster: cluster.to_owned(),
-            node,
-            own,
-            peers: roots(peer_authority, Role::Peer)?,
-            clients: roots(client_authority, Role::Client)?,
-            register: Register::default(),
-        })
+        let register = Register::default();
+        let peers = roots(peer_authority, Role::Peer)?;
+        let clients = roots(client_authority, Role::Client)?;
+        let verifier = |role, roots| {
+            Verifier::new(role, cluster, None, roots, &own.provider, Some(&register))
+                .map_err(|error| TlsError::Roots(error.to_string()))
+        };
+        let verifiers = [verifier(Role::Peer, &peers)?, verifier(Role::Client, &clients)?];
+        let files = Arc::new(RwLock::new(Arc::new(Files { own, peers, clients, verifiers })));
+        Ok(Self { cluster: cluster.to_owned(), node, files, register })
+    }
+
+    /// Takes over what another one read from the files of the same node: all ports use it from the next
+    /// handshake on. Connections go on. What is known of other certificates stays.
+    ///
+    /// # Errors
+    /// If the certificate is for another node; nothing has changed then.
+    pub fn renew(&self, newer: &Self) -> Result<(), TlsError> {
+        if newer.node != self.node {
+            let found = Identity::Node { cluster: newer.cluster.clone(), node: newer.node };
+            return Err(TlsError::Other { found, expected: format!("node '{}'", self.node) });
+        }
+        let newer = newer.newest();
+        let verifier = |role, roots| {
+            let provider = &newer.own.provider;
+            Verifier::new(role, &self.cluster, None, roots, provider, Some(&self.register))
+                .map_err(|error| TlsError::Roots(error.to_string()))
+        };
+        let files = Files {
+            own: newer.own.clone(),
+            peers: newer.peers.clone(),
+            clients: newer.clients.clone(),
+            verifiers: [
+                verifier(Role::Peer, &newer.peers)?,
+                verifier(Role::Client, &newer.clients)?,
+            ],
+        };
+        *self.files.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(files);
+        Ok(())
+    }
+
+    fn newest(&self) -> Arc<Files> {
+        Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// As [`NodeTls::from_pem`], from files.
@@ -152,26 +262,24 @@ impl NodeTls {
         &self.register
     }
 
-    pub(crate) fn reset_secret(&self) -> &[u8; 32] {
-        &self.own.reset_secret
+    pub(crate) fn reset_secret(&self) -> [u8; 32] {
+        self.newest().own.reset_secret
     }
 
     /// For a port that listens: the client port asks for certificates of the client authority, the
     /// others for those of the peer authority.
     pub(crate) fn listen(&self, kind: Kind) -> Result<QuicServerConfig, TlsError> {
-        let (role, roots) = match kind {
-            Kind::Client => (Role::Client, &self.clients),
-            Kind::Peer | Kind::Gossip => (Role::Peer, &self.peers),
+        let role = match kind {
+            Kind::Client => Role::Client,
+            Kind::Peer | Kind::Gossip => Role::Peer,
         };
-        let provider = &self.own.provider;
-        let verifier =
-            Verifier::new(role, &self.cluster, None, roots, provider, Some(&self.register))
-                .map_err(|error| TlsError::Roots(error.to_string()))?;
+        let provider = &self.newest().own.provider;
+        let newest = Arc::new(Newest { files: Arc::clone(&self.files), role });
         let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::Key)?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(self.own.certificate.clone());
+            .with_client_cert_verifier(newest.clone())
+            .with_cert_resolver(newest);
         config.alpn_protocols = vec![kind.alpn().to_vec()];
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
@@ -185,7 +293,8 @@ impl NodeTls {
         kind: Kind,
         expect: Option<NodeId>,
     ) -> Result<QuicClientConfig, TlsError> {
-        self.own.dial(&self.cluster, &self.peers, kind, expect, Some(&self.register))
+        let files = self.newest();
+        files.own.dial(&self.cluster, &files.peers, kind, expect, Some(&self.register))
     }
 }
 

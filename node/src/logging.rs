@@ -1,0 +1,72 @@
+//! The node's log, on standard error. Nothing that happens to it may stop or end a node: a reader that is
+//! gone, one that does not read, a disk that is full. Lines are written by a thread of their own; those
+//! that it can't take any more are dropped, and counted.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// Lines that may wait to be written.
+const LINES: usize = 8_192;
+/// What is logged, over the configuration.
+const VARIABLE: &str = "CORTADO_LOG";
+
+/// The log of this process. Ends, with what waits written if it can be, when it is dropped.
+pub struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+    dropped: ErrorCounter,
+    told: AtomicUsize,
+    _writer: WorkerGuard,
+}
+
+impl Log {
+    /// Starts it with what the environment wants, or `info`.
+    ///
+    /// # Panics
+    /// If the process has a log already.
+    #[must_use]
+    pub fn start() -> Self {
+        let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| "info".into());
+        let (filter, handle) = reload::Layer::new(filter);
+        let (writer, guard) = NonBlockingBuilder::default()
+            .buffered_lines_limit(LINES)
+            .lossy(true)
+            .thread_name("log")
+            .finish(std::io::stderr());
+        let dropped = writer.error_counter();
+        let lines = fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .log_internal_errors(false)
+            .with_writer(writer);
+        tracing_subscriber::registry().with(filter).with(lines).init();
+        Self { filter: handle, dropped, told: AtomicUsize::new(0), _writer: guard }
+    }
+
+    /// Logs what the configuration wants from now on, unless the environment says something else.
+    pub fn follow(&self, wanted: &str) {
+        if std::env::var_os(VARIABLE).is_some() {
+            return;
+        }
+        // Its form was checked when the configuration was read.
+        if let Ok(filter) = wanted.parse::<EnvFilter>()
+            && let Err(error) = self.filter.reload(filter)
+        {
+            tracing::error!(%error, "can't change what is logged");
+        }
+    }
+
+    /// Says how many lines nobody will ever read, if there are new ones.
+    pub fn tell_dropped(&self) {
+        let dropped = self.dropped.dropped_lines();
+        if self.told.swap(dropped, Ordering::Relaxed) != dropped {
+            tracing::warn!(
+                dropped,
+                "lines of the log were dropped since the start: nobody reads it, or the disk is full"
+            );
+        }
+    }
+}
