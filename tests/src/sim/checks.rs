@@ -26,6 +26,9 @@ impl World {
         self.events.retain(|_, event| !matches!(event, Event::Fault(_) | Event::CrashAgain { .. }));
         self.net.cut.clear();
         self.net.clogged.clear();
+        self.net.cut_data.clear();
+        self.hung.clear();
+        (0..self.nodes.len()).for_each(|node| self.judge_disk(node));
         for node in &self.nodes {
             node.storage.set_capacity(None);
             node.storage.fail_syncs(0);

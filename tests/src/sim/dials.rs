@@ -45,10 +45,16 @@ pub enum Fault {
     BreakLink,
     /// A client dies, and another one resumes its job.
     Resume,
+    /// A disk syncs nothing for some seconds, and then goes on.
+    HangSync,
+    /// From and to one node no data passes for some seconds, but datagrams do.
+    CutData,
 }
 
 impl Fault {
-    /// All kinds.
+    /// Those that leave a node half alive: drawn beside the others.
+    pub const GRAY: [Self; 2] = [Self::HangSync, Self::CutData];
+    /// All other kinds.
     pub const ALL: [Self; 17] = [
         Self::Crash,
         Self::CrashLoop,
@@ -151,6 +157,7 @@ impl Dials {
             let at = Duration::from_millis(rng.random_range(100..until_ms));
             faults.push((at, kinds[rng.random_range(0..kinds.len())]));
         }
+        faults.extend(gray(seed, nodes));
         let datagram_loss = [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)];
         let repeats = [0.0, 0.0, 0.05, 0.5][rng.random_range(0..4)];
         let travel_us = [3_000, 3_000, 20_000, 100_000][rng.random_range(0..4)];
@@ -181,6 +188,19 @@ impl Dials {
 fn beyond_end(seed: u64) -> f64 {
     let rng = &mut StdRng::seed_from_u64(seed ^ 0xbe_0e4d);
     [0.0, 0.0, 0.0, 0.1][rng.random_range(0..4)]
+}
+
+/// Drawn from a stream of its own, too.
+fn gray(seed: u64, nodes: usize) -> Vec<(Duration, Fault)> {
+    let rng = &mut StdRng::seed_from_u64(seed ^ 0x6e_a11f);
+    if nodes == 1 || !rng.random_bool(0.25) {
+        return Vec::new();
+    }
+    let one = |rng: &mut StdRng| {
+        let at = Duration::from_millis(rng.random_range(100..4_000));
+        (at, Fault::GRAY[rng.random_range(0..Fault::GRAY.len())])
+    };
+    (0..rng.random_range(1..=3)).map(|_| one(rng)).collect()
 }
 
 /// Drawn from a stream of its own, too.

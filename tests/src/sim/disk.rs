@@ -181,6 +181,10 @@ impl World {
 
     pub(super) fn sync(&mut self, node: usize) {
         let Some(process) = &mut self.nodes[node].process else { return };
+        if let Some(until) = self.hung.get(&node).copied().filter(|until| *until > self.now) {
+            let boot = self.nodes[node].boot;
+            return self.plan_at(until, Event::Sync { node, boot });
+        }
         process.sync_planned = false;
         if process.log.sync().is_err() {
             return self.abort(node);

@@ -32,6 +32,8 @@ pub(super) enum Event {
     Fault(Fault),
     Heal,
     Unclog { from: usize, to: usize },
+    HealData(usize),
+    JudgeDisk(usize),
     GoOn(usize),
     CrashAgain { node: usize, left: u32 },
     SpaceBack(usize),
@@ -53,6 +55,8 @@ impl Event {
                 let text = message.map_or_else(|e| e.to_string(), |(head, _)| format!("{head:?}"));
                 format!("{} to {}: {:.300}", from + 1, to + 1, text)
             }
+            Self::HealData(node) => format!("node-{} has data links again", node + 1),
+            Self::JudgeDisk(node) => format!("node-{} looks at its disk", node + 1),
             Self::Unclog { from, to } => format!("{} to {} flows again", from + 1, to + 1),
             Self::CrashAgain { node, .. } => format!("node-{} crashes again", node + 1),
             Self::SpaceBack(node) => format!("node-{} has space again", node + 1),

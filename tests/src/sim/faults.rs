@@ -7,10 +7,15 @@ use cortado_membership::{Effect, Output};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use cortado_protocol::health::Illness;
+
 use super::dials::Fault;
 use super::event::Event;
 use super::node::SimNode;
 use super::world::World;
+
+/// A disk that stands still for so long makes its node ill.
+const ILL_AFTER: Duration = Duration::from_secs(2);
 
 impl World {
     /// Lets something go wrong; returns whether there was anything it could happen to.
@@ -66,6 +71,11 @@ impl World {
                 self.net.clogged.insert((from, to), self.now + delay);
                 self.plan(delay, Event::Unclog { from, to });
                 from != to
+            }
+            Fault::HangSync => self.some_running().map(|node| self.hang(node)).is_some(),
+            Fault::CutData => {
+                let node = self.some_running();
+                node.map(|node| self.cut_data(node)).is_some() && self.nodes.len() > 1
             }
             Fault::Resume => {
                 let client = self.rng.random_range(0..self.clients.len());
@@ -234,6 +244,34 @@ impl World {
         let until = self.now + self.delay(100_000, 8_000_000);
         self.paused.insert(node, until);
         self.plan_at(until, Event::GoOn(node));
+    }
+
+    fn hang(&mut self, node: usize) {
+        let until = self.now + self.delay(100_000, 12_000_000);
+        self.hung.insert(node, until);
+        self.plan(ILL_AFTER, Event::JudgeDisk(node));
+        self.plan_at(until, Event::JudgeDisk(node));
+    }
+
+    /// What the node's own watch would find: the shell's part, which is not simulated.
+    pub(super) fn judge_disk(&mut self, node: usize) {
+        let now = self.now;
+        let hangs = self.hung.get(&node).is_some_and(|until| *until > now);
+        if let Some(process) = &mut self.nodes[node].process {
+            let waits = !process.unsynced.is_empty();
+            process.detector.set_ill(now, Illness::Disk, hangs && waits);
+        }
+        self.carry_detector(node);
+    }
+
+    fn cut_data(&mut self, node: usize) {
+        self.net.cut_data.insert(node);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.break_link(node, other);
+            self.break_link(other, node);
+        }
+        let delay = self.delay(500_000, 15_000_000);
+        self.plan(delay, Event::HealData(node));
     }
 
     /// Cuts the network where `apart` says so, for some seconds.

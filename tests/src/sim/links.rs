@@ -37,8 +37,7 @@ impl World {
             return;
         }
         let boot = self.nodes[from].boot;
-        let passes = self.net.passes(from, to) && self.net.passes(to, from);
-        if self.nodes[to].process.is_none() || !passes {
+        if self.nodes[to].process.is_none() || !self.net.links(from, to) {
             let delay = self.delay(100_000, 1_000_000);
             self.plan(delay, Event::Dial { from, to, boot });
             return;

@@ -28,6 +28,8 @@ pub(crate) struct Net {
     pub(crate) unnoticed: BTreeSet<(usize, usize)>,
     /// Directions in which nothing passes.
     pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Nodes whose data ports are cut off; datagrams pass.
+    pub(crate) cut_data: BTreeSet<usize>,
     /// Directions in which everything waits until then.
     pub(crate) clogged: BTreeMap<(usize, usize), Duration>,
 }
@@ -36,6 +38,12 @@ impl Net {
     /// Whether packets pass from one node to another.
     pub(crate) fn passes(&self, from: usize, to: usize) -> bool {
         !self.cut.contains(&(from, to))
+    }
+
+    /// Whether a link can be made from one node to another.
+    pub(crate) fn links(&self, from: usize, to: usize) -> bool {
+        let cut = self.cut_data.contains(&from) || self.cut_data.contains(&to);
+        !cut && self.passes(from, to) && self.passes(to, from)
     }
 
     /// The link with this number, if it still is the one between its nodes.

@@ -28,6 +28,8 @@ pub struct World {
     pub(super) nodes: Vec<SimNode>,
     /// Until when each node stands still.
     pub(super) paused: BTreeMap<usize, Duration>,
+    /// Until when each disk syncs nothing.
+    pub(super) hung: BTreeMap<usize, Duration>,
     pub(super) net: Net,
     pub(super) clients: Vec<SimClient>,
     pub(super) copies: Copies,
@@ -89,6 +91,7 @@ impl World {
             number: 0,
             tickets: BTreeMap::new(),
             paused: BTreeMap::new(),
+            hung: BTreeMap::new(),
             trace: DefaultHasher::new(),
             seen: BTreeMap::new(),
             frames: 0,
@@ -182,6 +185,10 @@ impl World {
             Event::Unclog { from, to } => {
                 self.net.clogged.remove(&(from, to));
             }
+            Event::HealData(node) => {
+                self.net.cut_data.remove(&node);
+            }
+            Event::JudgeDisk(node) => self.judge_disk(node),
             Event::GoOn(node) => {
                 self.paused.remove(&node);
             }
