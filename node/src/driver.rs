@@ -1,7 +1,6 @@
 //! The driver: inputs into the core, effects out of it. It decides nothing.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -321,11 +320,8 @@ fn from_log(committed: &mut Vec<Committed<u64>>) -> Vec<Input> {
 
 /// After a failed fsync the page cache can't be trusted: stop at once, restart from what is on disk.
 fn fail_stop(error: &dyn std::error::Error) -> ! {
-    tracing::error!(%error, "the log failed; stopping at once");
-    // Whether anybody reads it changes nothing.
-    let _ = writeln!(
-        std::io::stderr(),
-        "cortado-node: the log failed: {error}; stopping at once, the peers have the rest"
-    );
+    crate::logging::last_words(format!(
+        "cortado-node: the log failed; stopping at once, the peers have the rest: {error}"
+    ));
     std::process::abort();
 }

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use cortado_log::StateError;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Pause before a write that failed is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Pause before a write that failed is tried again; twice as long after each failure, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Where the files go.
 pub trait Files: Send + 'static {
@@ -93,6 +94,7 @@ impl Drop for KeeperThread {
 }
 
 fn run(shared: &Shared, files: &impl Files, saved: &UnboundedSender<u64>) {
+    let mut pause = FIRST_PAUSE;
     loop {
         let mut slots = shared.slots();
         let (name, (ticket, bytes)) = loop {
@@ -107,6 +109,7 @@ fn run(shared: &Shared, files: &impl Files, saved: &UnboundedSender<u64>) {
         drop(slots);
         match files.write(name, &bytes) {
             Ok(()) => {
+                pause = FIRST_PAUSE;
                 if let Some(ticket) = ticket {
                     // Fails only while the process ends.
                     let _ = saved.send(ticket);
@@ -119,8 +122,10 @@ fn run(shared: &Shared, files: &impl Files, saved: &UnboundedSender<u64>) {
                     return;
                 }
                 slots.files.entry(name).or_insert((ticket, bytes));
-                let waited = shared.news.wait_timeout(slots, RETRY_AFTER);
-                drop(waited);
+                // Also a newer content waits: the disk is the same.
+                let end = |slots: &mut Slots| !slots.closed;
+                drop(shared.news.wait_timeout_while(slots, pause, end));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

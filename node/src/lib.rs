@@ -20,4 +20,5 @@ pub mod revive;
 pub mod start;
 pub mod supervision;
 pub mod watch;
+pub mod words;
 pub mod workers;

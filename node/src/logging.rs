@@ -2,8 +2,10 @@
 //! gone, one that does not read, a disk that is full. Lines are written by a thread of their own; those
 //! that it can't take any more are dropped, and counted.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,6 +16,22 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 const LINES: usize = 8_192;
 /// What is logged, over the configuration.
 const VARIABLE: &str = "CORTADO_LOG";
+
+/// How long the last words may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Writes what must be read although the process ends at once: past what waits, and without waiting for
+/// a reader that does not read.
+pub fn last_words(text: String) {
+    let (said, saying) = mpsc::channel();
+    let speak = move || {
+        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = said.send(());
+    };
+    if std::thread::Builder::new().spawn(speak).is_ok() {
+        let _ = saying.recv_timeout(LAST_WORDS);
+    }
+}
 
 /// The log of this process. Ends, with what waits written if it can be, when it is dropped.
 pub struct Log {
@@ -43,6 +61,8 @@ impl Log {
             .log_internal_errors(false)
             .with_writer(writer);
         tracing_subscriber::registry().with(filter).with(lines).init();
+        // A panic ends the process; so that it does, nobody is waited for.
+        std::panic::set_hook(Box::new(|panic| last_words(panic.to_string())));
         Self { filter: handle, dropped, told: AtomicUsize::new(0), _writer: guard }
     }
 

@@ -10,6 +10,7 @@ use cortado_node::config::{Command, Flags, Settings, TlsFiles};
 use cortado_node::driver::Stop;
 use cortado_node::health::{self, Health};
 use cortado_node::logging::Log;
+use cortado_node::words::sentence;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 
 /// Says why the node ends. Whether anybody reads it changes nothing.
 fn complain(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "cortado-node: {error:#}");
+    let _ = writeln!(std::io::stderr(), "cortado-node: {}", sentence(error));
 }
 
 /// Prints how the node with this data folder is.
@@ -76,7 +77,7 @@ fn reload(flags: &Flags, log: &Log, reloads: &watch::Sender<Option<TlsFiles>>) {
             log.follow(&settings.log);
             reloads.send_replace(Some(settings.tls));
         }
-        Err(error) => tracing::error!("SIGHUP: nothing was read again: {error:#}"),
+        Err(error) => tracing::error!("SIGHUP: nothing was read again: {}", sentence(&error)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cortado_core::{Budget, Config, Core};
@@ -28,6 +29,7 @@ use crate::peers::{self, Peers, PeersConfig};
 use crate::revive;
 use crate::supervision::{Supervision, Surroundings};
 use crate::watch::{Beat, Watch};
+use crate::words::sentence;
 use crate::workers::{Workers, long_tasks};
 
 /// Appends the log's thread may be behind before the driver waits for it.
@@ -59,6 +61,7 @@ pub async fn run(
     let tls = load_certificates(&settings.cluster, settings.node, &settings.tls)?;
     // Ends with the sender, which the caller has.
     tokio::spawn(follow_files(tls.clone(), reloads));
+    let certificate = tokio::spawn(look_at_certificate(tls.clone()));
     let seed = uuid::Uuid::new_v4().as_u128();
     let chaos =
         settings.allow_chaos.then(|| Chaos::new(seed as u64, settings.disk_reserve_mib << 20));
@@ -186,6 +189,7 @@ pub async fn run(
         // Before the others can see that it ends.
         reviver.retire(settings.node);
     }
+    certificate.abort();
     let done = shut_down(driver, committer, ended).await;
     drop(keeper);
     done
@@ -264,7 +268,32 @@ async fn follow_files(tls: NodeTls, mut reloads: watch::Receiver<Option<TlsFiles
         let newer = load_certificates(tls.cluster(), tls.node(), &files);
         match newer.and_then(|newer| Ok(tls.renew(&newer)?)) {
             Ok(()) => tracing::info!("read certificates, authorities and what to log again"),
-            Err(error) => tracing::error!("certificates stay as they were: {error:#}"),
+            Err(error) => {
+                tracing::error!("certificates stay as they were: {}", sentence(&error));
+            }
+        }
+    }
+}
+
+/// Days before its end from which on a certificate is talked about.
+const TELL_DAYS: u64 = 30;
+
+/// How many days are left, if they are few.
+fn days_left(valid_until: u64, now: u64) -> Option<u64> {
+    let days = valid_until.saturating_sub(now) / 86_400;
+    (days < TELL_DAYS).then_some(days)
+}
+
+/// Says every day that the certificate ends soon. Nobody looks into one before it is too late.
+async fn look_at_certificate(tls: NodeTls) {
+    let mut day = tokio::time::interval(Duration::from_secs(86_400));
+    loop {
+        day.tick().await;
+        if let Some(days) = days_left(tls.valid_until(), unix_ms() / 1000) {
+            tracing::warn!(
+                days,
+                "this node's certificate is not valid for much longer: issue another one, then SIGHUP"
+            );
         }
     }
 }
@@ -280,4 +309,17 @@ fn load_certificates(cluster: &str, node: NodeId, files: &TlsFiles) -> anyhow::R
         );
     }
     Ok(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_talked_about_in_its_last_month() {
+        let day = 86_400;
+        assert_eq!(days_left(100 * day, 70 * day), None);
+        assert_eq!(days_left(100 * day, 70 * day + 1), Some(29));
+        assert_eq!(days_left(100 * day, 101 * day), Some(0));
+    }
 }

@@ -203,13 +203,13 @@ fn a_job_does_not_return_with_a_node_that_was_away_when_it_was_dropped() {
 
 #[test]
 fn a_node_cut_off_for_longer_than_the_time_to_live_ends_no_job_that_runs() {
-    let cluster = Cluster::up_for_trouble_with(3, "job_ttl_seconds = 5");
+    let cluster = Cluster::up_for_trouble_with(3, "job_ttl_seconds = 3");
     let data = Coffee::new(Shape::MIDDLE);
     let job = job_id(1);
-    let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW / 4).spawn();
+    let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW / 2).spawn();
     cluster.await_upload(&job, 10);
     // To itself the node cut off is the home of everything, and has heard nothing for too long.
-    cluster.chaos(&["partition", "node-1", "--for", "8s"]);
+    cluster.chaos(&["partition", "node-1", "--for", "5s"]);
     let _ = run.wait().ok();
     data.check_reports(&cluster.path("out"));
     cluster.await_members();

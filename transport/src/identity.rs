@@ -74,6 +74,12 @@ pub enum IdentityError {
     NotPeer(Identity),
 }
 
+/// The end of a certificate's validity, in seconds since the Unix epoch.
+pub(crate) fn valid_until(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
+}
+
 impl Identity {
     /// The cluster it belongs to.
     #[must_use]

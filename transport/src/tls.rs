@@ -19,7 +19,7 @@ use rustls::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
-use crate::identity::{Identity, IdentityError, Role};
+use crate::identity::{Identity, IdentityError, Role, valid_until};
 use crate::register::Register;
 use crate::settings::Kind;
 use crate::verifier::Verifier;
@@ -157,6 +157,8 @@ struct Own {
     certificate: Arc<SingleCertAndKey>,
     provider: Arc<CryptoProvider>,
     reset_secret: [u8; 32],
+    /// Seconds since the Unix epoch.
+    valid_until: u64,
 }
 
 impl NodeTls {
@@ -254,6 +256,12 @@ impl NodeTls {
     #[must_use]
     pub fn cluster(&self) -> &str {
         &self.cluster
+    }
+
+    /// Until when its certificate is valid, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn valid_until(&self) -> u64 {
+        self.newest().own.valid_until
     }
 
     /// What is known of the certificates of nodes, on all ports.
@@ -354,6 +362,7 @@ impl Own {
     fn from_pem(certificate: &[u8], key: &[u8]) -> Result<(Self, Identity), TlsError> {
         let chain = certificates(certificate, "the certificate")?;
         let identity = Identity::of(&chain[0])?;
+        let valid_until = valid_until(&chain[0]).ok_or(IdentityError::Malformed)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::Pem {
             what: "the private key".into(),
             reason: error.to_string(),
@@ -372,7 +381,7 @@ impl Own {
         let provider = Arc::new(provider);
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(TlsError::Key)?;
         let certificate = Arc::new(SingleCertAndKey::from(certified));
-        Ok((Self { certificate, provider, reset_secret }, identity))
+        Ok((Self { certificate, provider, reset_secret, valid_until }, identity))
     }
 
     fn dial(

@@ -58,7 +58,7 @@ pub(crate) struct Asks {
 }
 
 /// `a`, `a and b`, `a, b and c`.
-fn names_of(nodes: &[NodeId]) -> String {
+pub(crate) fn names_of(nodes: &[NodeId]) -> String {
     match nodes.split_last() {
         Some((last, rest)) if !rest.is_empty() => {
             format!("{} and {last}", NodeId::join(rest, ", "))

@@ -140,9 +140,13 @@ impl Core {
         }
     }
 
-    /// For how long this node has seen no sign of life of a job it knows.
+    /// For how long this node has seen no sign of life of a job it knows. A job that its home works on is
+    /// alive, however long that takes.
     pub(crate) fn idle(&self, job: JobId) -> Option<Duration> {
         let life = self.jobs.get(&job)?.life;
+        if self.homes.get(&job).is_some_and(crate::home::Home::works) {
+            return Some(Duration::ZERO);
+        }
         let since = life.seen_at.or(self.began).unwrap_or(self.now);
         Some(self.now.saturating_sub(since) + life.before)
     }
@@ -150,7 +154,7 @@ impl Core {
     /// A record of an earlier process: it counts as a sign of life if it is newer than what was written
     /// down of the job.
     pub(crate) fn restore_life(&mut self, job: JobId, record: RecordRef) {
-        let idle = self.idle_before.get(&job);
+        let idle = self.restoring.idle.get(&job);
         let known = idle.filter(|idle| (record.segment, record.offset) <= idle.newest);
         let before = known.map_or(Duration::ZERO, |idle| Duration::from_millis(idle.idle_ms));
         let log = self.jobs.entry(job).or_insert_with(|| crate::job::JobLog {

@@ -130,6 +130,11 @@ impl Home {
         ended && self.waiting.is_empty() && self.entries.is_empty()
     }
 
+    /// Whether its slots fold, or its result is being made or written.
+    pub(crate) fn works(&self) -> bool {
+        !matches!(self.phase, Phase::Collect { .. } | Phase::Ended)
+    }
+
     pub(crate) fn runs(&self) -> bool {
         self.place == Some(0)
     }

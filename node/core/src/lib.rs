@@ -290,8 +290,8 @@ pub struct Core {
     reports: admission::Reports,
     expiry: expiry::Expiry,
     saving: state::Saving,
-    /// What an earlier process wrote down of jobs, for [`Core::restore`].
-    idle_before: BTreeMap<JobId, state::IdleJob>,
+    /// What is needed until the log was read.
+    restoring: state::Restoring,
     tasks: BTreeMap<u64, task::Purpose>,
     next_id: u64,
     /// Messages to this node itself, or answers in place of a peer.
@@ -333,7 +333,7 @@ impl Core {
             reports: admission::Reports::default(),
             expiry: expiry::Expiry::default(),
             saving: state::Saving::default(),
-            idle_before: BTreeMap::new(),
+            restoring: state::Restoring::default(),
             tasks: BTreeMap::new(),
             // Numbers of an earlier boot may still come back in late answers.
             next_id: config.boot << BOOT_SHIFT,
@@ -357,7 +357,10 @@ impl Core {
             self.reach.forgive(now);
         }
         self.now = self.now.max(now);
-        self.began.get_or_insert(now);
+        if self.began.is_none() {
+            self.began = Some(now);
+            self.restoring = state::Restoring::default();
+        }
         self.wall_ms = wall_ms;
         match input {
             Input::Tick => self.tick(),

@@ -66,6 +66,15 @@ struct ExpiryFile {
     idle: Vec<IdleJob>,
 }
 
+/// What is known only while the log is read, before the first input.
+#[derive(Default)]
+pub(crate) struct Restoring {
+    /// What an earlier process wrote down of jobs.
+    pub(crate) idle: BTreeMap<JobId, IdleJob>,
+    /// Jobs of which records were found although they are gone.
+    pub(crate) gone: BTreeSet<JobId>,
+}
+
 /// For how long a job has shown no sign of life, and how far its records went at that moment.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct IdleJob {
@@ -94,7 +103,7 @@ impl Core {
             StateFile::Expiry => {
                 let ExpiryFile { accepted, idle } = frame::from_postcard(bytes)?;
                 self.expiry.restore(&accepted);
-                self.idle_before = idle.into_iter().map(|idle| (idle.job, idle)).collect();
+                self.restoring.idle = idle.into_iter().map(|idle| (idle.job, idle)).collect();
             }
             StateFile::Members => self.roster = frame::from_postcard(bytes)?,
         }

@@ -50,8 +50,7 @@ impl Core {
         let entry = Entry::decode(payload)?;
         let key = entry.head.key;
         if self.holdings.is_gone(key.job) {
-            let told = |effect: &Effect| matches!(effect, Effect::Forget(job) if *job == key.job);
-            if !self.effects.iter().any(told) {
+            if self.restoring.gone.insert(key.job) {
                 self.effects.push(Effect::Forget(key.job));
             }
             return Ok(());

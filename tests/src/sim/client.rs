@@ -62,6 +62,9 @@ pub(crate) struct SimClient {
     /// Jobs live for so short a time that this one may be gone before it is done.
     may_expire: bool,
     resumed: bool,
+    /// Pause after each batch that is sent.
+    pace: Duration,
+    next_at: Duration,
     /// Number of the process: answers to an earlier one are nobody's.
     pub(crate) life: u64,
     /// Batches acknowledged. They are never sent again: acknowledged means durable.
@@ -87,9 +90,17 @@ impl SimClient {
             cancels,
             may_expire,
             resumed: false,
+            pace: Duration::ZERO,
+            next_at: Duration::ZERO,
             life: 0,
             acknowledged: BTreeSet::new(),
         }
+    }
+
+    /// Takes so long for its upload, if nothing goes wrong.
+    pub(crate) fn lasting(self, upload: Duration) -> Self {
+        let pace = upload / self.todo.len().max(1) as u32;
+        Self { pace, ..self }
     }
 
     /// Whether it wants nothing more.
@@ -121,7 +132,7 @@ impl SimClient {
         let mut fresh = Self::new(self.data.clone(), false, self.may_expire);
         fresh.acknowledged = std::mem::take(&mut self.acknowledged);
         fresh.todo.retain(|key| !fresh.acknowledged.contains(key));
-        *self = Self { life: self.life + 1, resumed: true, ..fresh };
+        *self = Self { life: self.life + 1, resumed: true, pace: self.pace, ..fresh };
         true
     }
 
@@ -165,9 +176,10 @@ impl SimClient {
             self.step,
             Step::Submit | Step::Compare | Step::Cancel | Step::Cancelled | Step::Expired
         ) {
-            while self.in_flight.len() < WINDOW {
+            while self.in_flight.len() < WINDOW && now >= self.next_at {
                 let Some((table, number)) = self.todo.pop_first() else { break };
                 self.in_flight.insert((table, number), now);
+                self.next_at = now + self.pace;
                 let tries = self.tries.entry((table, number)).or_default();
                 let key = ring::batch_key(self.data.spec.job, table as u16, number);
                 let owners = ring::owners(key, live);

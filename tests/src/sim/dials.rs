@@ -99,6 +99,8 @@ pub struct Dials {
     pub beyond_end: f64,
     /// How long a job without a sign of life is kept, if that is short.
     pub job_ttl: Option<Duration>,
+    /// How long a client takes for its upload, at least.
+    pub upload: Duration,
     /// Bytes of memory for slots' outputs at each home.
     pub outputs: usize,
     /// A fault of the program itself, to see whether it is found.
@@ -120,6 +122,7 @@ impl Dials {
             cancels: 0,
             beyond_end: 0.0,
             job_ttl: None,
+            upload: Duration::ZERO,
             outputs: 1 << 26,
             planted: None,
         }
@@ -166,6 +169,9 @@ impl Dials {
         let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
         let beyond_end = beyond_end(seed);
         let job_ttl = job_ttl(seed);
+        // An upload that outlasts the time to live is alive all the same.
+        let longest = Duration::from_secs(20);
+        let upload = job_ttl.map_or(Duration::ZERO, |ttl| (2 * ttl).min(longest));
         // One result of the simulated datasets, but not two.
         let outputs = if seed % 4 == 1 { 3_700 } else { 1 << 26 };
         let calm = Self::calm(nodes, clients);
@@ -173,6 +179,7 @@ impl Dials {
             beyond_end,
             job_ttl,
             outputs,
+            upload,
             datagram_loss,
             repeats,
             travel_us,
@@ -206,7 +213,8 @@ fn gray(seed: u64, nodes: usize) -> Vec<(Duration, Fault)> {
 /// Drawn from a stream of its own, too.
 fn job_ttl(seed: u64) -> Option<Duration> {
     let rng = &mut StdRng::seed_from_u64(seed ^ 0x7_71fe);
-    rng.random_bool(0.25).then(|| Duration::from_millis(rng.random_range(3_000..30_000)))
+    let longest = [6_000, 30_000][rng.random_range(0..2)];
+    rng.random_bool(0.25).then(|| Duration::from_millis(rng.random_range(3_000..longest)))
 }
 
 /// How a run ended.

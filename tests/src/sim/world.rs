@@ -74,7 +74,8 @@ impl World {
         let job = |client: usize| JobId::v7(START_MS, client as u32);
         let client = |client| {
             let data = Dataset::coffee(job(client), rng.random(), 8);
-            SimClient::new(data, client < dials.cancels, dials.job_ttl.is_some())
+            let client = SimClient::new(data, client < dials.cancels, dials.job_ttl.is_some());
+            client.lasting(dials.upload)
         };
         let clients = (0..dials.clients).map(client).collect();
         Self {

@@ -4,7 +4,7 @@
 //! asked too (backup tasks: Dean, Ghemawat, "MapReduce", 2004, §3.6). The first answer counts; all
 //! owners give the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -176,6 +176,13 @@ impl Home {
             Phase::Slots { rounds, .. } => rounds.iter().map(|round| round.bytes).sum(),
             _ => 0,
         }
+    }
+
+    /// Who works on slots that are not done.
+    pub(super) fn workers(&self) -> Vec<NodeId> {
+        let Phase::Slots { rounds, .. } = &self.phase else { return Vec::new() };
+        let asked = rounds.iter().flat_map(|round| round.asked.values());
+        asked.map(|asked| asked.node).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Slots done and slots in all, for the status.

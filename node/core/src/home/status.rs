@@ -9,7 +9,7 @@ use cortado_protocol::{Coverage, Edge, JobId, limits};
 
 use super::{Home, Phase};
 use crate::Core;
-use crate::ask::Origin;
+use crate::ask::{Origin, names_of};
 use crate::job::{BoundPlan, JobLog};
 
 /// Longest time a client may wait for news.
@@ -118,7 +118,15 @@ impl Core {
             JobState::Uploading | JobState::Finishing => {}
         }
         if let Err(reason) = self.replicas_suffice() {
-            return Some(reason);
+            let live = &self.members.live;
+            let away = self.roster.known().filter(|node| live.binary_search(node).is_err());
+            let away: Vec<_> = away.collect();
+            let who = match &away[..] {
+                [] => String::new(),
+                [one] => format!("; {one} is away"),
+                several => format!("; {} are away", names_of(several)),
+            };
+            return Some(format!("{reason}{who}"));
         }
         if let Some(by) = self.expiry.closed_by(job) {
             return Some(format!(
@@ -146,7 +154,12 @@ impl Core {
         }
         match self.homes.get(&job).map(|home| (&home.phase, home.slots_done())) {
             Some((Phase::Slots { .. }, Some((_, done, total)))) => {
-                Some(format!("waits for slots: {done} of {total} done"))
+                let workers = self.homes.get(&job).map(Home::workers).unwrap_or_default();
+                let with = match &workers[..] {
+                    [] => String::new(),
+                    workers => format!(", the others are with {}", names_of(workers)),
+                };
+                Some(format!("waits for slots: {done} of {total} done{with}"))
             }
             Some((Phase::Compute, _)) => Some("is being put together at its home".to_owned()),
             Some((Phase::Write { .. } | Phase::Close, _)) => {

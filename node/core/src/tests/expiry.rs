@@ -247,3 +247,15 @@ fn a_restart_puts_nothing_off_and_forgets_nothing_that_came_after() {
         assert_eq!(idle >= TTL, over, "{idle:?}");
     }
 }
+
+#[test]
+fn a_job_that_its_home_works_on_is_alive_however_long_that_takes() {
+    let (mut bench, job) = old_job();
+    bench.core.jobs.get_mut(&job).unwrap().ends = vec![Some(0); 5];
+    bench.core.home_admitted(job, 0);
+    bench.tick();
+    assert!(bench.proposals("b").is_empty());
+    bench.answers();
+    bench.hear("b", 1, PeerMessage::Expire { job, number: 1 });
+    assert_eq!(bench.answers(), [ExpireAnswer::Active { idle_ms: 0 }]);
+}
