@@ -136,6 +136,8 @@ pub struct Detector {
     own_generation_seen: u64,
     /// Latest wall clock seen; a clock that is set back must not make others look futuristic.
     latest_unix_ms: u64,
+    /// What each member that was heard itself says of itself.
+    heard: BTreeMap<NodeId, u64>,
 }
 
 impl Detector {
@@ -176,6 +178,7 @@ impl Detector {
             gone: BTreeMap::new(),
             own_generation_seen: 0,
             latest_unix_ms: unix_ms.max(me.generation),
+            heard: BTreeMap::new(),
         };
         detector.settle(now);
         detector
@@ -199,6 +202,7 @@ impl Detector {
             self.counters.crowded += 1;
             return;
         }
+        self.heard.insert(from, packet.header.src.generation);
         let me = self.me();
         let own = packet.named().filter(|identity| identity.id == me.id);
         let own = own.map(|identity| identity.generation).max();

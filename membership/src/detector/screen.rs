@@ -83,6 +83,8 @@ impl Detector {
         if packet.named().all(|identity| identity.generation <= horizon) {
             return Ok(false);
         }
+        // Our own clock may be the one that is wrong.
+        let horizon = horizon.max(self.usual_generation().saturating_add(GENERATION_AHEAD));
         let (src, me) = (packet.header.src, self.me());
         let held = self.swim.iter_membership_state().map(|member| *member.id());
         let held: BTreeMap<NodeId, u64> =
@@ -105,6 +107,15 @@ impl Detector {
         let left_out = packet.updates.len() < before;
         self.counters.future += u64::from(left_out);
         Ok(left_out)
+    }
+
+    /// A generation that at least half of those who were heard themselves have reached: a clock that a
+    /// minority can't set forward. Without it two nodes with blank disks, whose clocks are both behind,
+    /// would never believe what the others say of the other one.
+    fn usual_generation(&self) -> u64 {
+        let mut heard: Vec<_> = self.heard.values().copied().collect();
+        heard.sort_unstable();
+        heard.len().checked_sub(1).map_or(0, |last| heard[last / 2])
     }
 
     /// Takes news of deaths out of a datagram if its sender has told too many of them. Tells

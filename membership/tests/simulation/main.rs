@@ -216,6 +216,27 @@ fn a_restarted_node_is_back_at_once_whatever_its_clock_says() {
     }
 }
 
+/// Each is known to the others by a generation that is in the other's future.
+#[test]
+fn two_blank_nodes_whose_clocks_are_days_behind_see_each_other() {
+    for seed in 0..40 {
+        let _run = Run(seed, "two_blank_nodes_whose_clocks_are_days_behind_see_each_other");
+        let count = 5 + seed as usize % 4;
+        let mut world = joined(seed, count, Profile::Lan, ms(300));
+        // Nobody's seeds: they hear of each other from the others alone.
+        let blank = [count - 2, count - 1];
+        for n in blank {
+            world.crash(n);
+            world.nodes[n].skew_ms = -3 * 86_400_000;
+            world.nodes[n].generation = None;
+            world.nodes[n].known.clear();
+        }
+        world.run_for(ms(seed * 100));
+        blank.iter().for_each(|n| world.start(*n));
+        world.until(ms(10_000), World::all_agree).expect("all see all");
+    }
+}
+
 #[test]
 fn a_long_pause_ends_with_everyone_back() {
     for seed in 0..60 {
