@@ -65,7 +65,10 @@ impl Listener {
                     self.version = view.version;
                     assert!(view.members.len() <= MEMBERS);
                     let me = self.member.me().id;
-                    assert!(view.live().contains(&me), "a node that lives is in its own view");
+                    assert!(
+                        view.live().contains(&me),
+                        "a node that lives is in its own view: {view:?}"
+                    );
                 }
                 Output::Persist { generation } => assert!(generation > WALL_MS),
                 Output::Known(known) => assert!(known.len() <= MEMBERS),
