@@ -69,8 +69,9 @@ fn largest(plan: &Plan, sizes: &[usize]) -> String {
     named.max_by_key(|(_, size)| **size).map(|(query, _)| query.output.clone()).unwrap_or_default()
 }
 
-/// The query with the largest part of the stages' sizes.
-pub(crate) fn largest_of_stages(plan: &Plan, stages: &[usize]) -> String {
+/// The query that has the largest part of these sizes of stages ([`crate::SlotFold::stage_bytes`]).
+#[must_use]
+pub fn largest_of_stages(plan: &Plan, stages: &[usize]) -> String {
     let sizes: Vec<_> = plan.queries().iter().map(|query| stages[query.stage]).collect();
     largest(plan, &sizes)
 }

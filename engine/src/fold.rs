@@ -136,12 +136,6 @@ impl SlotFold {
         self.stages.iter().map(StageFold::bytes)
     }
 
-    /// The query that has the largest part of these sizes of stages, summed up over slots.
-    #[must_use]
-    pub fn largest_query(plan: &Plan, stages: &[usize]) -> String {
-        crate::budget::largest_of_stages(plan, stages)
-    }
-
     /// The slot's output: what was folded of each stage, then for each query its rows, already cut to
     /// the slot's own top.
     #[must_use]

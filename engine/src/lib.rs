@@ -31,7 +31,7 @@ mod tally;
 mod types;
 mod wire;
 
-pub use budget::{MAP_BYTES, MapError, largest_query, mebi};
+pub use budget::{MAP_BYTES, MapError, largest_of_stages, largest_query, mebi};
 pub use finish::{Final, FinalError, FinalStep, LookupRequest, ReportFile};
 pub use fold::SlotFold;
 pub use lookup::LookupFold;

@@ -6,7 +6,9 @@ mod support;
 
 use std::fmt::Write;
 
-use cortado_engine::{MAP_BYTES, MapError, Mapped, Plan, SlotFold, largest_query, map_batch};
+use cortado_engine::{
+    MAP_BYTES, MapError, Mapped, Plan, SlotFold, largest_of_stages, largest_query, map_batch,
+};
 use cortado_protocol::META_SLOT;
 use cortado_protocol::job::BatchHeader;
 
@@ -82,7 +84,7 @@ fn a_fold_knows_what_it_takes_and_which_query_it_is() {
     let bytes = sum(&fold);
     assert!((least..4 * least).contains(&bytes), "{bytes}");
     let stages: Vec<_> = fold.stage_bytes().collect();
-    assert_eq!(SlotFold::largest_query(&plan, &stages), "many.csv");
+    assert_eq!(largest_of_stages(&plan, &stages), "many.csv");
     let output = fold.finish();
     assert_eq!(largest_query(&plan, [&output].into_iter()), "many.csv");
 }

@@ -310,8 +310,7 @@ impl Settings {
     /// Threads that parse and fold.
     #[must_use]
     pub fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.workers.unwrap_or_else(cores).max(1)
+        self.workers.unwrap_or_else(crate::machine::cores).max(1)
     }
 
     /// How long a job is kept.

@@ -9,6 +9,12 @@ pub fn memory() -> Option<u64> {
     memory_below(Path::new("/"))
 }
 
+/// Processors that this process may use.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Control groups, version 2 and version 1 (kernel documentation, admin-guide), as a container sees
 /// its own.
 const LIMITS: [&str; 2] =

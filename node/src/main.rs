@@ -10,6 +10,7 @@ use cortado_node::config::{Command, Flags, Settings, TlsFiles};
 use cortado_node::driver::Stop;
 use cortado_node::health::{self, Health};
 use cortado_node::logging::Log;
+use cortado_node::machine;
 use cortado_node::words::sentence;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -84,9 +85,8 @@ fn reload(flags: &Flags, log: &Log, reloads: &watch::Sender<Option<TlsFiles>>) {
 fn run(flags: &Flags, settings: Settings, log: &Log) -> anyhow::Result<()> {
     cortado_transport::keep_freed_memory();
     // The engine's threads have work for every core; more of these would only take turns with them.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.div_ceil(2))
+        .worker_threads(machine::cores().div_ceil(2))
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {

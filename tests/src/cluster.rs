@@ -21,6 +21,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 
 use cortado::local::{Folder, NodeFolder, ProcessId};
+use cortado_transport::{Authority, Role};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -105,6 +106,20 @@ impl Cluster {
         let cluster = Self::up_for_trouble(nodes);
         cluster.set(settings);
         cluster
+    }
+
+    /// Gives a node a new certificate of the cluster's own authority; it is shown after a restart or
+    /// SIGHUP.
+    pub fn certify_anew(&self, name: &str) {
+        let folder = self.dir().join("authority");
+        let authority = Authority::load(&folder.join("peer.pem"), &folder.join("peer.key"));
+        let authority = authority.expect("the authority is there");
+        assert_eq!(authority.role(), Role::Peer);
+        let issued = authority.issue_node(name.parse().expect("a name"), &[], &[]);
+        let folder = self.dir().join(name);
+        let saved =
+            issued.expect("a certificate").save(&folder.join("node.pem"), &folder.join("node.key"));
+        saved.expect("the folder is there");
     }
 
     /// Starts all nodes anew, with these lines in their configuration.

@@ -1,8 +1,5 @@
 //! Dead nodes that will not come back.
 
-use std::path::Path;
-
-use cortado_transport::{Authority, Role};
 use tests::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
 
 const OTHERS: [&str; 4] = ["node-1", "node-2", "node-3", "node-4"];
@@ -21,6 +18,17 @@ fn await_four(cluster: &Cluster, node: &str) {
     });
 }
 
+/// Waits until every running node knows that these are down: before that they may be seen as ill.
+fn await_down(cluster: &Cluster, dead: &[&str]) {
+    for node in OTHERS.into_iter().filter(|node| cluster.is_running(node)) {
+        wait_for(&format!("{node} to know who is down"), 20, || {
+            let seen = cluster.members_seen_by(node)?;
+            let down = |name: &&str| seen.get(*name).is_some_and(|state| state == "down");
+            dead.iter().all(down).then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_forgotten_node_stays_forgotten_and_may_join_again_with_a_new_certificate() {
     let cluster = Cluster::up(5);
@@ -34,10 +42,11 @@ fn a_forgotten_node_stays_forgotten_and_may_join_again_with_a_new_certificate() 
     // One that is away when the others forget hears of it later.
     cluster.kill("node-2");
     cluster.kill("node-3");
-    cluster.await_members();
+    await_down(&cluster, &["node-2", "node-3", DEAD]);
     let _ = forget(DEAD).exits(2, &["2 of 5 members answer"]);
     cluster.start("node-3");
     cluster.await_members();
+    await_down(&cluster, &[DEAD]);
     let said = forget(DEAD).ok();
     assert!(said.stdout.contains("node-5 is forgotten"), "{}", said.stdout);
     let _ = forget(DEAD).ok();
@@ -61,20 +70,9 @@ fn a_forgotten_node_stays_forgotten_and_may_join_again_with_a_new_certificate() 
 
     cluster.kill(DEAD);
     cluster.local("wipe-disk").args(&[DEAD]).run().ok();
-    certify_anew(&cluster, DEAD);
+    cluster.certify_anew(DEAD);
     cluster.start(DEAD);
     cluster.await_members();
     cluster.run_coffee(data.dir(), &job_id(3), "again").run().ok();
     data.check_reports(&cluster.path("again"));
-}
-
-/// Gives a node a new certificate of the cluster's own authority.
-fn certify_anew(cluster: &Cluster, name: &str) {
-    let load = |folder: &Path| Authority::load(&folder.join("peer.pem"), &folder.join("peer.key"));
-    let authority = load(&cluster.dir().join("authority")).expect("the authority is there");
-    assert_eq!(authority.role(), Role::Peer);
-    let issued =
-        authority.issue_node(name.parse().expect("a name"), &[], &[]).expect("a certificate");
-    let folder = cluster.dir().join(name);
-    issued.save(&folder.join("node.pem"), &folder.join("node.key")).expect("the folder is there");
 }

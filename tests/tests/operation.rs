@@ -25,7 +25,7 @@ fn sighup_reads_certificates_and_the_log_filter_again_and_loses_no_connection() 
     cluster.await_upload(&job, 20);
     let lost = names.map(links);
     for name in names {
-        certify_anew(&cluster, name);
+        cluster.certify_anew(name);
         let file = cluster.dir().join(name).join("node.toml");
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, format!("log = \"info,cortado_core=debug\"\n{text}")).unwrap();
@@ -73,16 +73,6 @@ fn sighup_reads_certificates_and_the_log_filter_again_and_loses_no_connection() 
     hang_up(&cluster, "node-1");
     cluster.await_line("node-1", "certificates stay as they were");
     cluster.cortado(&["nodes", "--connect", &cluster.address("node-1")]).run().ok();
-}
-
-fn certify_anew(cluster: &Cluster, name: &str) {
-    let folder = cluster.dir().join("authority");
-    let authority = Authority::load(&folder.join("peer.pem"), &folder.join("peer.key"))
-        .expect("the authority is there");
-    let issued =
-        authority.issue_node(name.parse().expect("a name"), &[], &[]).expect("a certificate");
-    let folder = cluster.dir().join(name);
-    issued.save(&folder.join("node.pem"), &folder.join("node.key")).expect("the folder is there");
 }
 
 #[test]

@@ -81,6 +81,23 @@ struct Files {
     verifiers: [Arc<Verifier>; 2],
 }
 
+impl Files {
+    fn new(
+        cluster: &str,
+        register: &Register,
+        own: Own,
+        peers: Arc<RootCertStore>,
+        clients: Arc<RootCertStore>,
+    ) -> Result<Self, TlsError> {
+        let verifier = |role, roots| {
+            Verifier::new(role, cluster, None, roots, &own.provider, Some(register))
+                .map_err(|error| TlsError::Roots(error.to_string()))
+        };
+        let verifiers = [verifier(Role::Peer, &peers)?, verifier(Role::Client, &clients)?];
+        Ok(Self { own, peers, clients, verifiers })
+    }
+}
+
 /// The newest files, for a port that listens.
 #[derive(Debug)]
 struct Newest {
@@ -184,12 +201,8 @@ impl NodeTls {
         let register = Register::default();
         let peers = roots(peer_authority, Role::Peer)?;
         let clients = roots(client_authority, Role::Client)?;
-        let verifier = |role, roots| {
-            Verifier::new(role, cluster, None, roots, &own.provider, Some(&register))
-                .map_err(|error| TlsError::Roots(error.to_string()))
-        };
-        let verifiers = [verifier(Role::Peer, &peers)?, verifier(Role::Client, &clients)?];
-        let files = Arc::new(RwLock::new(Arc::new(Files { own, peers, clients, verifiers })));
+        let files = Files::new(cluster, &register, own, peers, clients)?;
+        let files = Arc::new(RwLock::new(Arc::new(files)));
         Ok(Self { cluster: cluster.to_owned(), node, files, register })
     }
 
@@ -204,20 +217,8 @@ impl NodeTls {
             return Err(TlsError::Other { found, expected: format!("node '{}'", self.node) });
         }
         let newer = newer.newest();
-        let verifier = |role, roots| {
-            let provider = &newer.own.provider;
-            Verifier::new(role, &self.cluster, None, roots, provider, Some(&self.register))
-                .map_err(|error| TlsError::Roots(error.to_string()))
-        };
-        let files = Files {
-            own: newer.own.clone(),
-            peers: newer.peers.clone(),
-            clients: newer.clients.clone(),
-            verifiers: [
-                verifier(Role::Peer, &newer.peers)?,
-                verifier(Role::Client, &newer.clients)?,
-            ],
-        };
+        let (own, peers, clients) = (newer.own.clone(), newer.peers.clone(), newer.clients.clone());
+        let files = Files::new(&self.cluster, &self.register, own, peers, clients)?;
         *self.files.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(files);
         Ok(())
     }

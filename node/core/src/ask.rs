@@ -140,25 +140,24 @@ impl Core {
         if self.roster.has_left(node) {
             return self.reply(ticket, ClientResponse::Accepted, Bytes::new());
         }
-        let refuse = |kind, message: String| error(kind, message);
         let here = self.roster.known().filter(|n| self.members.is_reachable(*n)).count();
         let known = self.roster.known().len();
         let response = if !self.roster.is_known(node) {
             let names: Vec<_> = self.roster.known().collect();
             let names = names_of(&names);
-            refuse(ErrorKind::NotFound, format!("there is no node '{node}'; there are {names}"))
+            error(ErrorKind::NotFound, format!("there is no node '{node}'; there are {names}"))
         } else if node == self.config.node || self.told.is_reachable(node) {
             let message = format!(
                 "{node} lives, and only a dead node can be forgotten: `cortado drain {node}` moves \
                  everything off it and lets it leave"
             );
-            refuse(ErrorKind::BadInput, message)
+            error(ErrorKind::BadInput, message)
         } else if 2 * here <= known {
             let message = format!(
                 "{here} of {known} members answer here, and it takes more than half to forget one: \
                  start the others first"
             );
-            refuse(ErrorKind::BadInput, message)
+            error(ErrorKind::BadInput, message)
         } else {
             tracing::warn!(%node, "forgotten: it counts no more, and its certificate opens nothing");
             self.roster.forget(node);
@@ -170,12 +169,8 @@ impl Core {
 
     /// The roster without the forgotten member is on disk.
     pub(crate) fn forgotten(&mut self, ticket: u64) {
-        let (members, barred) = (self.roster.departed(), self.roster.barred());
-        let me = self.config.node;
-        for peer in self.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
-            let (members, barred) = (members.clone(), barred.clone());
-            self.send(peer, PeerMessage::Departed { members, barred });
-        }
+        let (members, barred) = self.departed();
+        self.send_to_peers(&PeerMessage::Departed { members, barred });
         self.reply(ticket, ClientResponse::Accepted, Bytes::new());
     }
 

@@ -287,9 +287,7 @@ impl Core {
             };
             tracing::debug!(%job, number, "its time to live seems to be over: asking all members");
             self.expiry.proposals.insert(job, proposal);
-            for node in self.roster.known().collect::<Vec<_>>() {
-                self.send(node, PeerMessage::Expire { job, number });
-            }
+            self.send_to_members(&PeerMessage::Expire { job, number });
         }
     }
 
@@ -297,9 +295,7 @@ impl Core {
         let Some(proposal) = self.expiry.proposals.remove(&job) else { return };
         let number = proposal.number;
         self.expiry.rest_until.insert(job, self.now + rest);
-        for node in self.roster.known().collect::<Vec<_>>() {
-            self.send(node, PeerMessage::Withdrawn { job, number });
-        }
+        self.send_to_members(&PeerMessage::Withdrawn { job, number });
     }
 
     /// A home proposes that the job is over.
@@ -413,9 +409,7 @@ impl Core {
             Then::Bury { job, proof } => {
                 if !self.holdings.is_gone(job) {
                     self.bury(job, proof.clone());
-                    for peer in self.members.reachable.clone() {
-                        self.send(peer, PeerMessage::Gone { job, proof: proof.clone() });
-                    }
+                    self.send_to_peers(&PeerMessage::Gone { job, proof });
                 }
                 self.effects.push(Effect::Forget(job));
             }

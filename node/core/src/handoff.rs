@@ -194,8 +194,7 @@ impl Core {
     }
 
     pub(crate) fn on_offer(&mut self, from: NodeId, job: JobId, held: Vec<EdgeCoverage>) {
-        if self.holdings.is_gone(job) {
-            self.say_gone(from, job);
+        if self.say_gone(from, job) {
             return;
         }
         if !self.members.is_reachable(from) {
@@ -264,8 +263,7 @@ impl Core {
         round: u64,
         wanted: &[EdgeCoverage],
     ) {
-        if self.holdings.is_gone(job) {
-            self.say_gone(from, job);
+        if self.say_gone(from, job) {
             return self.send(from, PeerMessage::Fetched { job, round, idle_ms: None });
         }
         let mut bytes = 0;
@@ -432,10 +430,8 @@ impl Core {
         if others >= usize::from(self.config.min_copies) {
             // The others have all that was acknowledged: this member is not waited for any more.
             let generation = self.members.generation(me).unwrap_or_default().max(self.config.boot);
-            for peer in self.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
-                let (members, barred) = (vec![(me, generation)], Vec::new());
-                self.send(peer, PeerMessage::Departed { members, barred });
-            }
+            let (members, barred) = (vec![(me, generation)], Vec::new());
+            self.send_to_peers(&PeerMessage::Departed { members, barred });
         }
         self.leave();
     }

@@ -523,9 +523,8 @@ impl Core {
         }
         self.on_identity(hello);
         self.handoff_to(hello.node);
-        let members = self.roster.departed();
+        let (members, barred) = self.departed();
         if !members.is_empty() {
-            let barred = self.roster.barred();
             self.send(hello.node, PeerMessage::Departed { members, barred });
         }
     }
@@ -546,7 +545,7 @@ impl Core {
 
     /// Tells the shell who is gone for good.
     fn tell_departed(&mut self) {
-        let (members, barred) = (self.roster.departed(), self.roster.barred());
+        let (members, barred) = self.departed();
         self.effects.push(Effect::Departed { members, barred });
     }
 
@@ -640,6 +639,21 @@ impl Core {
     /// Sends a message; one to this node itself is handled before [`Core::handle`] returns.
     fn send(&mut self, to: NodeId, message: PeerMessage) {
         self.send_with(to, message, Bytes::new());
+    }
+
+    /// Sends a message to every other member that answers.
+    fn send_to_peers(&mut self, message: &PeerMessage) {
+        let me = self.config.node;
+        for peer in self.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
+            self.send(peer, message.clone());
+        }
+    }
+
+    /// Sends a message to every member, this one included.
+    fn send_to_members(&mut self, message: &PeerMessage) {
+        for node in self.roster.known().collect::<Vec<_>>() {
+            self.send(node, message.clone());
+        }
     }
 
     fn send_with(&mut self, to: NodeId, message: PeerMessage, tail: Bytes) {

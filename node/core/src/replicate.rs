@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cortado_engine::mebi;
 use cortado_protocol::client::{ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::limits::ENTRY_BYTES;
@@ -289,13 +290,12 @@ fn check_size(entry: &Entry) -> Result<(), ClientError> {
     if bytes <= ENTRY_BYTES {
         return Ok(());
     }
-    let tenths = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let message = format!(
         "this plan makes {} of a batch of {}, at most {} can be stored: let its queries keep fewer \
          columns, groups or aggregates",
-        tenths(bytes),
-        tenths(entry.head.source.bytes as usize),
-        tenths(ENTRY_BYTES),
+        mebi(bytes),
+        mebi(entry.head.source.bytes as usize),
+        mebi(ENTRY_BYTES),
     );
     Err(ClientError::new(ErrorKind::BadInput, message))
 }

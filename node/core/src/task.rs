@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use cortado_engine::{
     Durability, Final, FinalError, FinalStep, LookupFold, LookupRequest, MapError, Mapped,
-    ReportFile, SlotFold, SummaryFold, map_batch, mebi,
+    ReportFile, SlotFold, SummaryFold, largest_of_stages, map_batch, mebi,
 };
 use cortado_protocol::client::Reject;
 use cortado_protocol::entry::Entry;
@@ -309,7 +309,7 @@ fn check_memory(plan: &BoundPlan, folds: &[(Slot, SlotFold)], memory: usize) -> 
     if needed <= memory {
         return Ok(());
     }
-    let query = SlotFold::largest_query(&plan.plan, &stages);
+    let query = largest_of_stages(&plan.plan, &stages);
     Err(Stop::Failed(format!(
         "query '{query}' has more groups or rows than fit: its slots at one node need {}, and a fold \
          gets {} (see memory_mib); let it keep less, or give the nodes more memory",

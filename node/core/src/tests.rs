@@ -157,6 +157,18 @@ fn spec(core: &mut Core) -> JobSpec {
     }
 }
 
+/// A node that is the home of a job, which is durable on it and on `b`.
+fn home_of_a_job() -> (Bench, JobId) {
+    let mut bench = Bench::new(1);
+    let spec = spec(&mut bench.core);
+    let job = spec.job;
+    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
+    bench.sync();
+    let entries = bench.stores("b");
+    bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries });
+    (bench, job)
+}
+
 #[test]
 fn a_job_whose_id_is_no_uuid_of_version_7_is_refused() {
     let mut bench = Bench::new(1);

@@ -33,27 +33,25 @@ impl World {
             node.storage.set_capacity(None);
             node.storage.fail_syncs(0);
         }
-        let until = self.now + SETTLE;
-        let mut look_at = self.now;
-        loop {
-            self.step()?;
-            if self.now < look_at {
-                continue;
-            }
-            look_at = self.now + Duration::from_millis(500);
-            let open = self.missing_copies().or_else(|| self.different_views());
-            match open {
-                None => return self.expire(),
-                Some(open) if self.now > until => return Err(open),
-                Some(_) => {}
-            }
-        }
+        self.wait_until_none(SETTLE, |world| {
+            world.missing_copies().or_else(|| world.different_views())
+        })?;
+        self.expire()
     }
 
     /// When everybody is there and nothing is asked any more, every job goes, everywhere.
     fn expire(&mut self) -> Result<(), String> {
         let Some(ttl) = self.dials.job_ttl else { return Ok(()) };
-        let until = self.now + ttl + EXPIRE;
+        self.wait_until_none(ttl + EXPIRE, Self::job_left)
+    }
+
+    /// Goes on until nothing is open any more, and looks twice a second.
+    fn wait_until_none(
+        &mut self,
+        limit: Duration,
+        open: impl Fn(&Self) -> Option<String>,
+    ) -> Result<(), String> {
+        let until = self.now + limit;
         let mut look_at = self.now;
         loop {
             self.step()?;
@@ -61,9 +59,9 @@ impl World {
                 continue;
             }
             look_at = self.now + Duration::from_millis(500);
-            match self.job_left() {
+            match open(self) {
                 None => return Ok(()),
-                Some(left) if self.now > until => return Err(left),
+                Some(open) if self.now > until => return Err(open),
                 Some(_) => {}
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cortado_engine::LookupRequest;
+use cortado_engine::largest_query;
 use cortado_protocol::client::ErrorKind;
 use cortado_protocol::job::Manifest;
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage, Work};
@@ -18,7 +19,6 @@ use super::{Home, Phase, RETRY_AFTER, Then};
 use crate::Core;
 use crate::job::JobLog;
 use crate::task::{Purpose, Task};
-use cortado_engine::largest_query;
 
 /// A request without an answer is sent again after this: the worker may have dropped it, believing
 /// its home to be down. One that still works on it takes no notice.

@@ -54,13 +54,7 @@ fn accepted(known: &[&str]) -> ExpireAnswer {
 
 /// `a` is the home of a job of which nothing was heard for the time to live.
 fn old_job() -> (Bench, JobId) {
-    let mut bench = Bench::new(1);
-    let spec = spec(&mut bench.core);
-    let job = spec.job;
-    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
-    bench.sync();
-    let entries = bench.stores("b");
-    bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries });
+    let (mut bench, job) = home_of_a_job();
     bench.saved();
     bench.now += TTL;
     (bench, job)

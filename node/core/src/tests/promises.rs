@@ -108,18 +108,6 @@ fn a_confirmation_of_a_lost_disk_counts_no_more() {
     assert!(foreign.held().is_empty());
 }
 
-/// A node that is the home of a job, which is durable on it and on `b`.
-fn home_of_a_job() -> (Bench, JobId) {
-    let mut bench = Bench::new(1);
-    let spec = spec(&mut bench.core);
-    let job = spec.job;
-    bench.input(Input::Request(1, ClientRequest::Submit(spec)));
-    bench.sync();
-    let entries = bench.stores("b");
-    bench.hear("b", 0, PeerMessage::Stored { log: LogId(1), entries });
-    (bench, job)
-}
-
 #[test]
 fn a_draining_node_leaves_after_every_owner_confirmed() {
     let (mut bench, job) = home_of_a_job();
