@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use cortado_engine::Plan;
 use cortado_protocol::JobId;
-use cortado_protocol::client::{ClientRequest, ClientResponse, TableCoverage};
+use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus, TableFiles};
 
 use crate::cluster::unexpected;
-use crate::upload::{TableWork, upload};
+use crate::upload::{Known, TableWork, upload};
 use crate::{Cluster, Error, Observer, Progress, dataset};
 
 /// How long a node is asked to wait for news of a job.
@@ -148,12 +148,12 @@ pub async fn send_missing(
     root: &Path,
     observer: &dyn Observer,
 ) -> Result<(), Error> {
-    let there = match cluster.request(&ClientRequest::Coverage(spec.job)).await? {
-        (ClientResponse::Coverage(there), _) => there,
-        (other, _) => return Err(unexpected(&other)),
-    };
+    let mut there = Vec::with_capacity(spec.tables.len());
+    for table in 0..spec.tables.len() {
+        there.push(known_batches(cluster, spec.job, table as u16).await?);
+    }
     let total_bytes = spec.tables.iter().flat_map(|t| &t.files).map(|file| file.bytes).sum();
-    let known = there.iter().any(|table| !table.batches.is_empty());
+    let known = there.iter().any(|known| !known.is_empty());
     let resumed_bytes = if known {
         let status = status(cluster, spec.job, Duration::ZERO).await?;
         status.tables.iter().map(|table| table.bytes).sum()
@@ -161,16 +161,33 @@ pub async fn send_missing(
         0
     };
     observer.note(Progress::Upload { total_bytes, resumed_bytes });
-    upload(cluster, root, spec, remaining(spec, there), observer).await
+    upload(cluster, root, spec, remaining(there), observer).await
+}
+
+/// The batches of a table that have arrived, and what they were made from, in as many answers as it
+/// takes.
+async fn known_batches(cluster: &Cluster, job: JobId, table: u16) -> Result<Known, Error> {
+    let mut known = Known::new();
+    let mut from = 0;
+    loop {
+        match cluster.request(&ClientRequest::Coverage { job, table, from }).await? {
+            (ClientResponse::Coverage(there), _) => {
+                known.extend(there.batches);
+                match there.next.filter(|next| *next > from) {
+                    Some(next) => from = next,
+                    None => return Ok(known),
+                }
+            }
+            (other, _) => return Err(unexpected(&other)),
+        }
+    }
 }
 
 /// What has to be read of each table: all of it. What is there already is compared, not sent, also
 /// where nothing is missing: a changed dataset must not go unnoticed.
-fn remaining(spec: &JobSpec, there: Vec<TableCoverage>) -> Vec<TableWork> {
-    let known = there.into_iter().map(|table| table.batches.into_iter().collect());
-    let known = known.chain(std::iter::repeat_with(Default::default));
-    let tables = (0..spec.tables.len()).zip(known);
-    tables.map(|(table, known)| TableWork { table: table as u16, known, only: None }).collect()
+fn remaining(there: Vec<Known>) -> Vec<TableWork> {
+    let work = |(table, known)| TableWork { table: table as u16, known, only: None };
+    there.into_iter().enumerate().map(work).collect()
 }
 
 /// Waits for the end of a job, sending again what its home asks for if the dataset is at hand.
@@ -239,25 +256,11 @@ mod tests {
 
     #[test]
     fn all_tables_are_compared_with_what_is_there() {
-        let files = |name: &str| TableFiles { name: name.into(), files: Vec::new() };
-        let spec = JobSpec {
-            job: JobId(1),
-            plan_name: "p".into(),
-            plan_toml: String::new(),
-            slots: 8,
-            tables: ["whole", "gap", "undeclared", "nothing"].map(files).into(),
-        };
-        let batches = vec![(0, 10), (1, 11)];
-        let there = vec![
-            TableCoverage { batches: batches.clone(), declared: Some(2) },
-            TableCoverage { batches: batches.clone(), declared: Some(3) },
-            TableCoverage { batches: batches.clone(), declared: None },
-        ];
-        let work = remaining(&spec, there);
-        assert_eq!(work.iter().map(|work| work.table).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        let known: std::collections::HashMap<_, _> = batches.into_iter().collect();
-        assert!(work[..3].iter().all(|work| work.known == known));
-        assert!(work[3].known.is_empty());
+        let known = Known::from([(0, 10), (1, 11)]);
+        let work = remaining(vec![known.clone(), Known::new()]);
+        assert_eq!(work.iter().map(|work| work.table).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!((&work[0].known, &work[0].only), (&known, &None));
+        assert!(work[1].known.is_empty());
     }
 
     #[test]

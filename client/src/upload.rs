@@ -26,6 +26,7 @@ use crate::dataset::Batch;
 use crate::{Cluster, Error, Observer, Progress};
 use link::LinkEvent;
 use pace::Pace;
+pub(crate) use readers::Known;
 use readers::Read;
 pub use readers::TableWork;
 use schedule::{Key, Schedule, WINDOW};

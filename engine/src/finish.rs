@@ -1,8 +1,10 @@
 //! From slot outputs to result files: top n, joins, order, limit, CSV.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use cortado_protocol::limits::LOOKUP_KEYS_BYTES;
 use cortado_protocol::{Slot, SlotSet};
 
 use crate::lookup::{KeyedRows, read_rows};
@@ -17,7 +19,8 @@ use crate::wire::{DeltaError, Reader, put_uint};
 pub struct LookupRequest {
     /// The table's index in the plan.
     pub table: usize,
-    /// The keys in order, by the slot that holds them; see [`crate::LookupFold`].
+    /// The keys in order, by the slot that holds them; see [`crate::LookupFold`]. All keys of one slot
+    /// may need several requests.
     pub keys: Vec<(Slot, Vec<Vec<u8>>)>,
 }
 
@@ -97,7 +100,8 @@ pub struct Final {
     folded: Vec<Tally>,
     started: bool,
     found: KeyedRows,
-    pending: BTreeSet<(usize, Slot)>,
+    /// Answers that are awaited, by table and slot.
+    pending: BTreeMap<(usize, Slot), usize>,
 }
 
 /// How far a query is.
@@ -132,7 +136,7 @@ impl Final {
             folded: vec![Tally::default(); plan.stages().len()],
             started: false,
             found: BTreeMap::new(),
-            pending: BTreeSet::new(),
+            pending: BTreeMap::new(),
         }
     }
 
@@ -183,7 +187,7 @@ impl Final {
     /// # Errors
     /// If this was not asked for, or the bytes are no such rows.
     pub fn add_rows(&mut self, table: usize, slot: Slot, rows: &[u8]) -> Result<(), DeltaError> {
-        if !self.pending.contains(&(table, slot)) {
+        if !self.pending.contains_key(&(table, slot)) {
             return Err(DeltaError::Malformed("rows that were not asked for"));
         }
         let rows = read_rows(&self.plan, table, rows)?;
@@ -191,7 +195,12 @@ impl Final {
             return Err(DeltaError::Malformed("rows of another slot"));
         }
         self.found.extend(rows);
-        self.pending.remove(&(table, slot));
+        if let Entry::Occupied(mut open) = self.pending.entry((table, slot)) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
         Ok(())
     }
 
@@ -206,7 +215,7 @@ impl Final {
             return Err(FinalError::MissingSlots(missing));
         }
         if !self.pending.is_empty() {
-            return Err(FinalError::MissingRows(self.pending.len()));
+            return Err(FinalError::MissingRows(self.pending.values().sum()));
         }
         if !self.started {
             self.start();
@@ -239,9 +248,12 @@ impl Final {
         }
         let mut requests = Vec::new();
         for (table, slots) in wanted {
-            self.pending.extend(slots.keys().map(|slot| (table, *slot)));
-            let keys = slots.into_iter().map(|(slot, keys)| (slot, keys.into_iter().collect()));
-            requests.push(LookupRequest { table, keys: keys.collect() });
+            for keys in key_parts(slots, LOOKUP_KEYS_BYTES) {
+                for (slot, _) in &keys {
+                    *self.pending.entry((table, *slot)).or_default() += 1;
+                }
+                requests.push(LookupRequest { table, keys });
+            }
         }
         Ok(FinalStep::Lookup(requests))
     }
@@ -263,6 +275,38 @@ impl Final {
         let queries = self.plan.queries().iter().zip(&self.queries);
         queries.map(|(query, progress)| write_csv(query, &progress.rows)).collect()
     }
+}
+
+/// Cuts keys into parts of so many bytes each.
+fn key_parts(
+    slots: BTreeMap<Slot, BTreeSet<Vec<u8>>>,
+    most: usize,
+) -> Vec<Vec<(Slot, Vec<Vec<u8>>)>> {
+    /// A length before each key on the wire.
+    const KEY_OVERHEAD: usize = 5;
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (slot, keys) in slots {
+        let mut of_slot = Vec::new();
+        for key in keys {
+            let more = key.len() + KEY_OVERHEAD;
+            if bytes + more > most && bytes > 0 {
+                if !of_slot.is_empty() {
+                    part.push((slot, std::mem::take(&mut of_slot)));
+                }
+                parts.push(std::mem::take(&mut part));
+                bytes = 0;
+            }
+            bytes += more;
+            of_slot.push(key);
+        }
+        if !of_slot.is_empty() {
+            part.push((slot, of_slot));
+        }
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
 }
 
 fn join_keys<'a>(join: &'a Join, rows: &'a Rows) -> impl Iterator<Item = Vec<u8>> + 'a {
@@ -344,4 +388,27 @@ fn write_field(field: &[u8], alone: bool, at: usize, out: &mut Vec<u8>) {
         out.push(*byte);
     }
     out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_cut_into_parts_that_fit() {
+        let keys = |slot: u8| (0..10u8).map(|n| vec![slot, n, 0, 0, 0]).collect::<BTreeSet<_>>();
+        let slots: BTreeMap<_, _> = [1, 2].map(|slot| (Slot(slot), keys(slot))).into();
+        let parts = key_parts(slots.clone(), 60);
+        assert_eq!(parts.len(), 4);
+        let mut all: BTreeMap<Slot, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        for part in parts {
+            assert!(part.iter().map(|(_, keys)| keys.len() * 10).sum::<usize>() <= 60);
+            for (slot, keys) in part {
+                all.entry(slot).or_default().extend(keys);
+            }
+        }
+        assert_eq!(all, slots);
+        // One that is too long goes alone.
+        assert_eq!(key_parts(slots, 1).len(), 20);
+    }
 }

@@ -12,20 +12,27 @@ use crate::wire::{DeltaError, Reader, put_bytes, put_uint};
 /// Encoded rows of each key.
 pub(crate) type KeyedRows = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
 
+/// What a key takes beside its bytes: its place in the map, and its list.
+const KEY_BYTES: usize = 2 * size_of::<Vec<u8>>() + 32;
+/// What a row takes beside its bytes.
+const ROW_BYTES: usize = size_of::<Vec<u8>>() + 16;
+
 /// Collects, from the deltas of one slot of a reference table, the rows of some keys. Duplicate keys
 /// keep all their rows. The order of deltas does not matter.
 pub struct LookupFold {
     plan: Plan,
     table: usize,
     rows: KeyedRows,
+    bytes: usize,
 }
 
 impl LookupFold {
     /// A fold that looks for `keys`, as a [`LookupRequest`](crate::LookupRequest) names them.
     #[must_use]
     pub fn new(plan: &Plan, table: usize, keys: Vec<Vec<u8>>) -> Self {
+        let bytes = keys.iter().map(|key| key.len() + KEY_BYTES).sum();
         let rows = keys.into_iter().map(|key| (key, Vec::new())).collect();
-        Self { plan: plan.clone(), table, rows }
+        Self { plan: plan.clone(), table, rows, bytes }
     }
 
     /// Adds a delta of the table.
@@ -47,6 +54,7 @@ impl LookupFold {
                 let row = content.values(&types)?;
                 if let Some(rows) = self.rows.get_mut(key) {
                     rows.push(row.to_vec());
+                    self.bytes += row.len() + ROW_BYTES;
                 }
             }
             if !content.is_empty() {
@@ -54,6 +62,12 @@ impl LookupFold {
             }
         }
         Ok(())
+    }
+
+    /// About how many bytes of memory it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The rows found, in the order of keys.

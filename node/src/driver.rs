@@ -272,7 +272,7 @@ impl Driver {
 fn from_peer(event: PeerEvent) -> Input {
     match event {
         PeerEvent::LinkUp { hello, .. } => Input::LinkUp(hello),
-        PeerEvent::LinkDown { peer } => Input::LinkDown(peer),
+        PeerEvent::LinkDown { peer, refused } => Input::LinkDown { peer, refused },
         PeerEvent::LinkAck { peer, next } => Input::LinkAck(peer, next),
         PeerEvent::Inbound { conn, hello } => Input::Inbound(conn, hello),
         PeerEvent::Message { conn, from, seq, message, tail } => {

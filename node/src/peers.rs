@@ -49,6 +49,8 @@ pub enum PeerEvent {
     LinkDown {
         /// The peer.
         peer: NodeId,
+        /// The peer closed it, and said that what it was sent is misbehaviour.
+        refused: bool,
     },
     /// The peer has handled everything below `next`.
     LinkAck {

@@ -26,8 +26,15 @@ pub enum ClientRequest {
     Submit(JobSpec),
     /// What was submitted under this id? Answered by [`ClientResponse::Spec`].
     Spec(JobId),
-    /// What has arrived? Answered by [`ClientResponse::Coverage`].
-    Coverage(JobId),
+    /// What has arrived of a table? Answered by [`ClientResponse::Coverage`].
+    Coverage {
+        /// The job.
+        job: JobId,
+        /// The table's index in the plan.
+        table: u16,
+        /// The first batch number to be told of.
+        from: u64,
+    },
     /// Batches of this job follow on this stream.
     Upload(JobId),
     /// The table has this many batches. Answered by [`ClientResponse::Status`] once it is durable.
@@ -98,8 +105,9 @@ pub enum ClientResponse {
     Status(JobStatus),
     /// To [`ClientRequest::Spec`].
     Spec(JobSpec),
-    /// To [`ClientRequest::Coverage`].
-    Coverage(Vec<TableCoverage>),
+    /// To [`ClientRequest::Coverage`]: the first [`crate::limits::BATCHES_PER_ANSWER`] batches from the
+    /// given number on.
+    Coverage(TableCoverage),
     /// To [`ClientRequest::Jobs`].
     Jobs(Vec<JobStatus>),
     /// To [`ClientRequest::Result`]; the bytes are the frame's tail.
@@ -192,6 +200,8 @@ pub struct TableCoverage {
     pub batches: Vec<(u64, u64)>,
     /// Declared number of batches, once it is known.
     pub declared: Option<u64>,
+    /// Where to go on asking; nothing if these are the last.
+    pub next: Option<u64>,
 }
 
 impl TableCoverage {

@@ -56,6 +56,18 @@ impl Coverage {
         }
     }
 
+    /// Keeps the first `intervals` of its intervals and returns the others.
+    #[must_use]
+    pub fn split_off(&mut self, intervals: usize) -> Self {
+        Self(self.0.split_off(intervals.min(self.0.len())))
+    }
+
+    /// The numbers that are in both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        self.minus(&self.minus(other))
+    }
+
     /// Adds all of `other`.
     pub fn union(&mut self, other: &Self) {
         for &(start, end) in &other.0 {
@@ -202,6 +214,12 @@ mod tests {
                 removed.remove(*number);
             }
             prop_assert_eq!(removed, rest);
+            prop_assert_eq!(coverage.and(&other).iter().collect::<BTreeSet<_>>(), &set & &others);
+            let mut first = coverage.clone();
+            let rest = first.split_off(2);
+            prop_assert!(first.intervals().len() <= 2 && canonical(&rest));
+            first.union(&rest);
+            prop_assert_eq!(&first, &coverage);
             let mut both = coverage.clone();
             both.union(&other);
             prop_assert_eq!(both.iter().collect::<BTreeSet<_>>(), &set | &others);

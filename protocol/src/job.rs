@@ -1,5 +1,7 @@
 //! Jobs: what a client submits, what the job log says, and how a job stands.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Coverage, JobId, NodeId};
@@ -26,19 +28,60 @@ pub struct JobSpec {
 pub struct TableFiles {
     /// The table's name in the plan.
     pub name: String,
-    /// Its files, ordered by name.
+    /// Its files, ordered by name. Headers that several files have are written once.
+    #[serde(with = "shared_headers")]
     pub files: Vec<FileSpec>,
 }
 
 /// One file of an upload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSpec {
     /// Path below the dataset's directory, with `/` between its parts.
     pub name: String,
     /// Length in bytes.
     pub bytes: u64,
     /// The fields of the header line; empty for an empty file.
-    pub header: Vec<String>,
+    pub header: Arc<[String]>,
+}
+
+/// Writes the headers of a table's files, each different one once, before the files.
+mod shared_headers {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::FileSpec;
+
+    pub(super) fn serialize<S: Serializer>(files: &[FileSpec], to: S) -> Result<S::Ok, S::Error> {
+        let mut headers: Vec<&[String]> = Vec::new();
+        let mut places = HashMap::new();
+        let mut rows = Vec::with_capacity(files.len());
+        for file in files {
+            let header = &*file.header;
+            let place = *places.entry(header).or_insert_with(|| {
+                headers.push(header);
+                headers.len() as u32 - 1
+            });
+            rows.push((&file.name, file.bytes, place));
+        }
+        (headers, rows).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<FileSpec>, D::Error> {
+        type Rows = Vec<(String, u64, u32)>;
+        let (headers, rows) = <(Vec<Vec<String>>, Rows)>::deserialize(from)?;
+        let headers: Vec<Arc<[String]>> = headers.into_iter().map(Arc::from).collect();
+        let file = |(name, bytes, place): (String, u64, u32)| {
+            let header = headers.get(place as usize);
+            let header = header.ok_or_else(|| D::Error::custom("a file without a header"))?.clone();
+            Ok(FileSpec { name, bytes, header })
+        };
+        rows.into_iter().map(file).collect()
+    }
 }
 
 /// What stands before the payload of a batch on an upload stream.
@@ -216,4 +259,27 @@ pub struct JobStatus {
     pub waits_for: Option<String>,
     /// The manifest, once there is one.
     pub manifest: Option<Manifest>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_many_files_are_written_once() {
+        let header: Arc<[String]> = ["a".repeat(500), "b".to_owned()].into();
+        let file = |n: usize| {
+            let header = if n == 7 { [].into() } else { header.clone() };
+            FileSpec { name: format!("{n:05}.csv"), bytes: n as u64, header }
+        };
+        let table = TableFiles { name: "t".into(), files: (0..20_000).map(file).collect() };
+        let bytes = postcard::to_stdvec(&table).unwrap();
+        assert!(bytes.len() < 500_000, "{}", bytes.len());
+        let read: TableFiles = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(read, table);
+        assert!(Arc::ptr_eq(&read.files[0].header, &read.files[9].header));
+        let none: (Vec<Vec<String>>, _) = (Vec::new(), [("x", 1u64, 0u32)]);
+        let bytes = postcard::to_stdvec(&("t", none)).unwrap();
+        assert!(postcard::from_bytes::<TableFiles>(&bytes).is_err());
+    }
 }

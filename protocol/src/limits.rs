@@ -19,6 +19,12 @@ pub const HEAD_BYTES: usize = 2 << 20;
 pub const ENTRY_BYTES: usize = PEER_FRAME_BYTES - (4 << 10);
 /// Jobs in one answer to a listing; the next ones are asked for by the last one's id.
 pub const JOBS_PER_ANSWER: usize = 200;
+/// Batches in one answer to [`crate::client::ClientRequest::Coverage`].
+pub const BATCHES_PER_ANSWER: usize = 50_000;
+/// Intervals in one page of coverages ([`crate::peer::pages`]).
+pub const PAGE_INTERVALS: usize = 30_000;
+/// Keys of one request for rows of a reference table.
+pub const LOOKUP_KEYS_BYTES: usize = 4 << 20;
 /// Size of the pieces in which results and large slot outputs travel and are logged.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Longest node name.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientError, ClientRequest, ClientResponse};
 use crate::expiry::{ExpireAnswer, Expired};
+use crate::limits::PAGE_INTERVALS;
 use crate::{Coverage, Edge, EntryKey, JobId, LogId, NodeId, Slot, SlotSet};
 
 /// First frame in both directions of a link.
@@ -58,6 +59,35 @@ pub struct EdgeCoverage {
     pub coverage: Coverage,
 }
 
+/// Cuts coverages into pages, each of which fits a message.
+#[must_use]
+pub fn pages(parts: Vec<EdgeCoverage>) -> Vec<Vec<EdgeCoverage>> {
+    let (mut pages, mut page, mut room) = (Vec::new(), Vec::new(), PAGE_INTERVALS);
+    for mut part in parts {
+        while !part.coverage.is_empty() {
+            let rest = part.coverage.split_off(room);
+            let next = EdgeCoverage { coverage: rest, ..part };
+            room -= part.coverage.intervals().len();
+            page.push(part);
+            if room == 0 {
+                pages.push(std::mem::take(&mut page));
+                room = PAGE_INTERVALS;
+            }
+            part = next;
+        }
+    }
+    if !page.is_empty() {
+        pages.push(page);
+    }
+    pages
+}
+
+/// The first page of coverages: as much as fits a message.
+#[must_use]
+pub fn first_page(parts: Vec<EdgeCoverage>) -> Vec<EdgeCoverage> {
+    pages(parts).into_iter().next().unwrap_or_default()
+}
+
 /// What one node says to another. The table in docs/protocol.md tells who answers what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerMessage {
@@ -80,16 +110,24 @@ pub enum PeerMessage {
         reason: NotStored,
     },
     /// The sender holds this of a job; the receiver, an owner of these slots, asks for what it misses.
+    /// A large offer comes in [`pages`].
     Offer {
         /// The job.
         job: JobId,
+        /// Given back in the answers; the same for all pages.
+        round: u64,
         /// What the sender holds.
         held: Vec<EdgeCoverage>,
     },
-    /// Answer to an offer: what the receiver holds durably of the offered edges and slots.
+    /// Answer to a page of an offer: what the receiver holds durably of what is offered there. It may
+    /// need several pages itself, and is said again when more of it is durable.
     Have {
         /// The job.
         job: JobId,
+        /// From the offer.
+        round: u64,
+        /// Whether this is the end of the first answer to a page.
+        done: bool,
         /// The log that has them.
         log: LogId,
         /// What it holds.
@@ -291,4 +329,46 @@ pub enum Admission {
     Ended(ClientError),
     /// Not known here.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::HEAD_BYTES;
+
+    /// Every second number up to `numbers`, at the far end of what numbers can be.
+    fn gaps(numbers: u64) -> Coverage {
+        let mut coverage = Coverage::default();
+        let first = crate::limits::NUMBERS - 2 * numbers;
+        (0..numbers).for_each(|n| coverage.insert_range(first + 2 * n, first + 2 * n + 1));
+        coverage
+    }
+
+    #[test]
+    fn pages_fit_a_message_and_say_all() {
+        let part = |table: usize, coverage: &Coverage| {
+            let edge = Edge::table(table);
+            EdgeCoverage { edge, slots: SlotSet::ALL, coverage: coverage.clone() }
+        };
+        assert!(pages(Vec::new()).is_empty());
+        let coverage = gaps(70_000);
+        let all: Vec<_> = (0..3).map(|table| part(table, &coverage)).collect();
+        let pages = pages(all);
+        assert_eq!(pages.len(), 7);
+        let mut heard = vec![Coverage::default(); 3];
+        for held in pages {
+            for part in &held {
+                heard[part.edge.as_table().unwrap()].union(&part.coverage);
+            }
+            let offer = PeerMessage::Offer { job: JobId(u128::MAX), round: u64::MAX, held };
+            let bytes = postcard::to_stdvec(&LinkFrame::Message { seq: u64::MAX, message: offer });
+            assert!(bytes.unwrap().len() < HEAD_BYTES);
+        }
+        assert!(heard.iter().all(|heard| *heard == coverage));
+        // As many parts as there can be in one page.
+        let many = (0..PAGE_INTERVALS).map(|_| part(63, &gaps(1))).collect();
+        let pages = super::pages(many);
+        assert_eq!(pages.len(), 1);
+        assert!(postcard::to_stdvec(&pages[0]).unwrap().len() < HEAD_BYTES);
+    }
 }

@@ -65,6 +65,14 @@ const KINDS: [Refusal; 14] = [
     Refusal::Closed,
 ];
 
+impl Refusal {
+    /// The application error code (RFC 9000 §20.2) with which a connection is closed for it.
+    #[must_use]
+    pub fn code(self) -> quinn::VarInt {
+        (self as u32).into()
+    }
+}
+
 /// Why there is no connection, or no longer one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
@@ -111,6 +119,9 @@ impl From<quinn::ConnectionError> for ConnectError {
             Quic::TransportError(error) => (error.code, Side::Us),
             Quic::ConnectionClosed(close) => (close.error_code, Side::Them),
             Quic::TimedOut => return Self::by(Side::Them, Refusal::Timeout),
+            Quic::ApplicationClosed(close) if close.error_code == Refusal::Misbehaved.code() => {
+                return Self::by(Side::Them, Refusal::Misbehaved);
+            }
             Quic::Reset | Quic::ApplicationClosed(_) => {
                 return Self::by(Side::Them, Refusal::Closed);
             }

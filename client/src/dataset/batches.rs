@@ -146,7 +146,7 @@ impl OpenFile {
         };
         loop {
             match read_header(&open.buffer, open.eof) {
-                Ok(HeaderRead::Header { fields, bytes, lines }) if fields == spec.header => {
+                Ok(HeaderRead::Header { fields, bytes, lines }) if *fields == *spec.header => {
                     open.pass(bytes, lines);
                     return Ok(open);
                 }
@@ -235,7 +235,7 @@ mod tests {
             header: text
                 .lines()
                 .next()
-                .map_or_else(Vec::new, |line| line.split(',').map(str::to_owned).collect()),
+                .map_or_else(|| [].into(), |line| line.split(',').map(str::to_owned).collect()),
         }
     }
 

@@ -158,7 +158,7 @@ fn read_file_spec(root: &Path, name: &str, table: usize, plan: &Plan) -> Result<
     };
     plan.bind_header(table, &header)
         .map_err(|error| Error::BadInput(format!("{}: {error}", path.display())))?;
-    Ok(FileSpec { name: name.to_owned(), bytes, header })
+    Ok(FileSpec { name: name.to_owned(), bytes, header: header.into() })
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn tables(bytes: u64, header: &str) -> Vec<TableFiles> {
-        let file = FileSpec { name: "a/x.csv".into(), bytes, header: vec![header.into()] };
+        let file = FileSpec { name: "a/x.csv".into(), bytes, header: [header.into()].into() };
         vec![TableFiles { name: "a".into(), files: vec![file] }]
     }
 

@@ -16,13 +16,16 @@ const READERS: usize = 2;
 /// Batches read ahead.
 const AHEAD: usize = 4;
 
+/// Batches that have arrived, with the content hashes of what they were made from.
+pub(crate) type Known = HashMap<u64, u64>;
+
 /// What to send of a table.
 #[derive(Clone, Debug, Default)]
 pub struct TableWork {
     /// The table's index in the plan.
     pub table: u16,
-    /// Content hashes of batches that are there already: they are compared, not sent.
-    pub known: HashMap<u64, u64>,
+    /// Batches that are there already: they are compared, not sent.
+    pub known: Known,
     /// Only these batches; none means all.
     pub only: Option<Coverage>,
 }

@@ -148,7 +148,11 @@ pub(crate) fn cut(
                     Cut::NeedMore => panic!("the whole file is there"),
                 }
             }
-            specs.push(FileSpec { name: name.clone(), bytes: bytes.len() as u64, header: fields });
+            specs.push(FileSpec {
+                name: name.clone(),
+                bytes: bytes.len() as u64,
+                header: fields.into(),
+            });
         }
         tables.push(TableFiles { name: plan.tables()[table].name.clone(), files: specs });
     }

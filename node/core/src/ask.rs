@@ -78,7 +78,7 @@ pub(crate) fn job_of(request: &ClientRequest) -> Option<JobId> {
     match request {
         ClientRequest::Submit(spec) => Some(spec.job),
         ClientRequest::Spec(job)
-        | ClientRequest::Coverage(job)
+        | ClientRequest::Coverage { job, .. }
         | ClientRequest::Upload(job)
         | ClientRequest::Cancel(job)
         | ClientRequest::EndTable { job, .. }

@@ -4,12 +4,13 @@
 //! misses and says what it *has*. A holder that is no owner any more forgets its copy only when all
 //! owners confirmed theirs, and a draining node leaves when everything it holds is confirmed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
-use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
+use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
+use cortado_protocol::{Coverage, EntryKey, JobId, LogId, NodeId, SlotSet};
 
+use crate::holdings::numbers;
 use crate::task::{Purpose, Task, TaskOutput};
 use crate::{Core, Effect, PlantedBug};
 
@@ -19,8 +20,11 @@ const OFFER_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// and once more so long after a change of view: until all have seen it, some store by the old one.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
-/// How long an offer may stay unanswered. A peer says nothing to a node that it believes to be down.
+/// How long an offer may stay unanswered at first: a peer says nothing to a node that it believes to be
+/// down. Twice as long each time, so that a slow peer is heard in the end.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+/// So often it is doubled.
+const PATIENCE_DOUBLINGS: u32 = 2;
 /// How long a fetch may stay unanswered.
 const FETCH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a member that leaves waits for its last words to be heard.
@@ -28,11 +32,48 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes sent for one fetch; the asker asks again for the rest.
 const FETCH_BYTES: u64 = 24 << 20;
 
+/// What a peer offers of one job, as far as it was not looked at yet.
+struct Offered {
+    round: u64,
+    pages: VecDeque<Vec<EdgeCoverage>>,
+}
+
+/// A fetch of what is missing of one page of an offer.
+struct Fetching {
+    from: NodeId,
+    round: u64,
+    since: Duration,
+    /// Numbers missing, for all slots together, when it was sent.
+    missing: u64,
+    /// Of the offer.
+    offer: u64,
+    page: Vec<EdgeCoverage>,
+}
+
 /// Entries coming in for one job.
 #[derive(Default)]
 struct Incoming {
-    active: Option<(NodeId, u64, Duration)>,
-    offers: BTreeMap<NodeId, Vec<EdgeCoverage>>,
+    active: Option<Fetching>,
+    offers: BTreeMap<NodeId, Offered>,
+}
+
+/// What a peer is known to hold of one job, by its last answer to an offer.
+#[derive(Default)]
+struct Confirmed {
+    round: u64,
+    held: Vec<EdgeCoverage>,
+    /// The offer that is open.
+    open: Option<OpenOffer>,
+    /// Offers in turn that found no answer in time.
+    late: u32,
+}
+
+struct OpenOffer {
+    round: u64,
+    /// Pages without an answer.
+    pages: usize,
+    since: Duration,
+    held: Vec<EdgeCoverage>,
 }
 
 /// What moves, and what is known to be elsewhere.
@@ -41,12 +82,10 @@ pub(crate) struct Handoff {
     dirty: BTreeSet<NodeId>,
     offered_at: Duration,
     sweep_at: Duration,
-    /// Offers without an answer, and since when.
-    unanswered: BTreeMap<(JobId, NodeId), Duration>,
     /// Since when not every copy is known to be where it belongs.
     unsettled_since: Option<Duration>,
     incoming: BTreeMap<JobId, Incoming>,
-    confirmed: BTreeMap<(JobId, NodeId), Vec<EdgeCoverage>>,
+    confirmed: BTreeMap<(JobId, NodeId), Confirmed>,
     draining: bool,
     /// Everything is elsewhere, since when.
     drained: Option<Duration>,
@@ -63,15 +102,39 @@ impl Handoff {
 
     /// Everybody has been offered all they own of what is held here, and lacks none of it.
     fn is_settled(&self) -> bool {
-        self.dirty.is_empty() && self.unanswered.is_empty()
+        self.dirty.is_empty() && self.confirmed.values().all(|confirmed| confirmed.open.is_none())
+    }
+
+    pub(crate) fn held_by(&self, job: JobId, peer: NodeId) -> &[EdgeCoverage] {
+        self.confirmed.get(&(job, peer)).map_or(&[], |confirmed| &confirmed.held)
+    }
+}
+
+/// Adds what a page says.
+fn add_page(held: &mut Vec<EdgeCoverage>, page: Vec<EdgeCoverage>) {
+    for part in page {
+        let same = |known: &&mut EdgeCoverage| known.edge == part.edge && known.slots == part.slots;
+        match held.iter_mut().find(same) {
+            Some(known) => known.coverage.union(&part.coverage),
+            None => held.push(part),
+        }
     }
 }
 
 /// Slots for which `held` covers all of `mine`.
 fn covered(held: &[EdgeCoverage], mine: &EdgeCoverage) -> SlotSet {
-    let same_edge = held.iter().filter(|part| part.edge == mine.edge);
-    let all = same_edge.filter(|part| part.coverage.contains_all(&mine.coverage));
-    all.fold(SlotSet::EMPTY, |set, part| set.or(part.slots)).and(mine.slots)
+    let same_edge = || held.iter().filter(|part| part.edge == mine.edge);
+    let all = same_edge().filter(|part| part.coverage.contains_all(&mine.coverage));
+    let at_once = all.fold(SlotSet::EMPTY, |set, part| set.or(part.slots)).and(mine.slots);
+    // Of the others, several pages may speak.
+    let others = mine.slots.minus(at_once).iter().filter(|slot| {
+        let mut together = Coverage::default();
+        for part in same_edge().filter(|part| part.slots.contains(*slot)) {
+            together.union(&part.coverage);
+        }
+        together.contains_all(&mine.coverage)
+    });
+    others.chain(at_once.iter()).collect()
 }
 
 impl Core {
@@ -105,10 +168,10 @@ impl Core {
         let reachable = &self.members.reachable;
         for incoming in self.handoff.incoming.values_mut() {
             incoming.offers.retain(|node, _| reachable.binary_search(node).is_ok());
-            if incoming.active.is_some_and(|(node, ..)| reachable.binary_search(&node).is_err()) {
-                incoming.active = None;
-            }
+            incoming.active.take_if(|active| reachable.binary_search(&active.from).is_err());
         }
+        // What was offered by the view before is offered by this one.
+        self.handoff.confirmed.values_mut().for_each(|confirmed| confirmed.open = None);
         // Offers at once: a new owner should not wait for the next round.
         self.handoff.offered_at = Duration::ZERO;
         self.handoff.sweep_at = self.handoff.sweep_at.min(self.now + SETTLED_AFTER);
@@ -147,7 +210,7 @@ impl Core {
             .handoff
             .incoming
             .iter()
-            .filter(|(_, i)| i.active.is_some_and(|(_, _, at)| now >= at + FETCH_PATIENCE))
+            .filter(|(_, i)| i.active.as_ref().is_some_and(|a| now >= a.since + FETCH_PATIENCE))
             .map(|(job, _)| *job)
             .collect();
         for job in late {
@@ -167,14 +230,14 @@ impl Core {
 
     fn offer_unanswered_again(&mut self) {
         let now = self.now;
-        let Handoff { unanswered, dirty, .. } = &mut self.handoff;
-        unanswered.retain(|(_, peer), since| {
-            let waits = now < *since + ANSWER_PATIENCE;
-            if !waits {
+        let Handoff { confirmed, dirty, .. } = &mut self.handoff;
+        for ((_, peer), confirmed) in confirmed {
+            let patience = ANSWER_PATIENCE * (1 << confirmed.late.min(PATIENCE_DOUBLINGS));
+            if confirmed.open.take_if(|open| now >= open.since + patience).is_some() {
+                confirmed.late += 1;
                 dirty.insert(*peer);
             }
-            waits
-        });
+        }
     }
 
     fn offer_all(&mut self, peer: NodeId) {
@@ -186,14 +249,31 @@ impl Core {
             let slots = self.placement(job).slots_of(peer);
             let Some(held) = self.holdings.job(job) else { continue };
             let held = held.coverage(slots, true);
-            if !held.is_empty() {
-                self.handoff.unanswered.insert((job, peer), self.now);
-                self.send(peer, PeerMessage::Offer { job, held });
+            if held.is_empty() {
+                continue;
+            }
+            let (round, since) = (self.fresh_id(), self.now);
+            let confirmed = self.handoff.confirmed.entry((job, peer)).or_default();
+            if confirmed.open.is_some() {
+                // Its answer shows whether there is more to offer.
+                continue;
+            }
+            let pages = peer::pages(held);
+            let open = OpenOffer { round, pages: pages.len(), since, held: Vec::new() };
+            confirmed.open = Some(open);
+            for held in pages {
+                self.send(peer, PeerMessage::Offer { job, round, held });
             }
         }
     }
 
-    pub(crate) fn on_offer(&mut self, from: NodeId, job: JobId, held: Vec<EdgeCoverage>) {
+    pub(crate) fn on_offer(
+        &mut self,
+        from: NodeId,
+        job: JobId,
+        round: u64,
+        held: Vec<EdgeCoverage>,
+    ) {
         if self.say_gone(from, job) {
             return;
         }
@@ -201,57 +281,97 @@ impl Core {
             // Neither answer nor fetch would reach it; it offers again.
             return;
         }
-        self.say_have(from, job, &held);
-        self.handoff.incoming.entry(job).or_default().offers.insert(from, held);
+        self.say_have(from, job, round, &held, true);
+        let incoming = self.handoff.incoming.entry(job).or_default();
+        let offered = incoming.offers.entry(from);
+        let offered = offered.or_insert(Offered { round, pages: VecDeque::new() });
+        if offered.round != round {
+            *offered = Offered { round, pages: VecDeque::new() };
+        }
+        offered.pages.push_back(held);
         self.fetch_offered(job);
     }
 
-    /// Says what is held durably of the offered edges and slots.
-    fn say_have(&mut self, to: NodeId, job: JobId, offered: &[EdgeCoverage]) {
+    /// Says what is held durably of a page of an offer, for the first time or again.
+    fn say_have(
+        &mut self,
+        to: NodeId,
+        job: JobId,
+        round: u64,
+        offered: &[EdgeCoverage],
+        first: bool,
+    ) {
         let mut have = Vec::new();
         if let Some(held) = self.holdings.job(job) {
             for offer in offered {
                 if let Some(edge) = held.edge(offer.edge) {
-                    have.extend(edge.coverage(offer.edge, offer.slots, true));
+                    have.extend(edge.held_of(offer, true));
                 }
             }
         }
         let log = self.config.log;
-        self.send(to, PeerMessage::Have { job, log, held: have });
+        let mut pages = peer::pages(have);
+        let last = pages.pop().unwrap_or_default();
+        for (held, done) in pages.into_iter().map(|page| (page, false)).chain([(last, first)]) {
+            self.send(to, PeerMessage::Have { job, round, done, log, held });
+        }
     }
 
     /// Fetches from the next offer what is still missing; one fetch per job at a time, so that
     /// several holders do not send the same.
     fn fetch_offered(&mut self, job: JobId) {
-        let now = self.now;
-        let mine = self.placement(job).slots_of(self.config.node);
         loop {
             let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
             if incoming.active.is_some() {
                 return;
             }
-            let Some((source, offered)) = incoming.offers.pop_first() else {
+            let Some(mut offered) = incoming.offers.first_entry() else {
                 self.handoff.incoming.remove(&job);
                 return;
             };
-            let wanted: Vec<_> = offered
-                .iter()
-                .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
-                .filter(|offer| !offer.slots.is_empty())
-                .collect();
-            let wanted = match self.holdings.job(job) {
-                Some(held) => held.missing(&wanted),
-                None => wanted,
-            };
-            if wanted.is_empty() {
+            let (source, offer) = (*offered.key(), offered.get().round);
+            let Some(page) = offered.get_mut().pages.pop_front() else {
+                offered.remove();
                 continue;
+            };
+            if self.fetch_page(job, source, offer, page) {
+                return;
             }
-            let round = self.fresh_id();
-            if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
-                incoming.active = Some((source, round, now));
-            }
-            self.send(source, PeerMessage::Fetch { job, round, wanted });
-            return;
+        }
+    }
+
+    /// Fetches what is missing of a page of an offer; returns whether anything is.
+    fn fetch_page(
+        &mut self,
+        job: JobId,
+        from: NodeId,
+        offer: u64,
+        page: Vec<EdgeCoverage>,
+    ) -> bool {
+        let wanted = self.missing_of(job, &page);
+        if wanted.is_empty() {
+            return false;
+        }
+        let (missing, since, round) = (numbers(&wanted), self.now, self.fresh_id());
+        if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
+            incoming.active = Some(Fetching { from, round, since, missing, offer, page });
+        }
+        let wanted = peer::first_page(wanted);
+        self.send(from, PeerMessage::Fetch { job, round, wanted });
+        true
+    }
+
+    /// What this node owns of an offer and does not hold.
+    fn missing_of(&mut self, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
+        let mine = self.placement(job).slots_of(self.config.node);
+        let wanted: Vec<_> = offered
+            .iter()
+            .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
+            .filter(|offer| !offer.slots.is_empty())
+            .collect();
+        match self.holdings.job(job) {
+            Some(held) => held.missing(&wanted),
+            None => wanted,
         }
     }
 
@@ -314,23 +434,19 @@ impl Core {
             return;
         }
         let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
-        if incoming.active.is_some_and(|(_, active, _)| active == round) {
-            incoming.active = None;
-            // It may have more than fits one fetch, and it wants to hear what is durable now.
-            self.handoff_confirm(from, job);
+        let Some(Fetching { missing, offer, page, .. }) =
+            incoming.active.take_if(|active| active.round == round)
+        else {
+            return;
+        };
+        // As long as something comes, there may be more than fits one fetch.
+        let left = numbers(&self.missing_of(job, &page));
+        let goes_on = left < missing && self.fetch_page(job, from, offer, page.clone());
+        if !goes_on {
+            // It wants to hear what is durable now. The rest is confirmed by its next offer.
+            self.say_have(from, job, offer, &page, false);
             self.fetch_offered(job);
         }
-    }
-
-    /// Asks for another offer, which brings another confirmation.
-    fn handoff_confirm(&mut self, from: NodeId, job: JobId) {
-        let mine = self.placement(job).slots_of(self.config.node);
-        if let Some(held) = self.holdings.job(job) {
-            let held = held.coverage(mine, true);
-            let log = self.config.log;
-            self.send(from, PeerMessage::Have { job, log, held });
-        }
-        self.handoff_to(from);
     }
 
     /// An owner says what it has.
@@ -338,23 +454,38 @@ impl Core {
         &mut self,
         from: NodeId,
         job: JobId,
+        (round, done): (u64, bool),
         log: LogId,
         held: Vec<EdgeCoverage>,
     ) {
         if self.links.identity(from).is_none_or(|identity| identity.log != log) {
             return;
         }
-        self.handoff.unanswered.remove(&(job, from));
+        let Some(confirmed) = self.handoff.confirmed.get_mut(&(job, from)) else { return };
+        match &mut confirmed.open {
+            Some(open) if open.round == round => {
+                add_page(&mut open.held, held);
+                open.pages -= usize::from(done);
+                if open.pages > 0 {
+                    return;
+                }
+                confirmed.held = std::mem::take(&mut open.held);
+                (confirmed.round, confirmed.open, confirmed.late) = (round, None, 0);
+            }
+            // It has more by now.
+            _ if confirmed.round == round => add_page(&mut confirmed.held, held),
+            _ => return,
+        }
         let slots = self.placement(job).slots_of(from);
         if let Some(mine) = self.holdings.job(job) {
             let mine = mine.coverage(slots, true);
-            let lacks = mine.iter().any(|part| covered(&held, part) != part.slots);
+            let held = self.handoff.held_by(job, from);
+            let lacks = mine.iter().any(|part| covered(held, part) != part.slots);
             if lacks {
                 // What is on its way now is confirmed by the next offer.
                 self.handoff_to(from);
             }
         }
-        self.handoff.confirmed.insert((job, from), held);
         self.drop_confirmed(job);
         self.check_drained();
     }
@@ -386,8 +517,7 @@ impl Core {
             .filter(|slot| {
                 let owners = placement.owners(*slot).iter().filter(|owner| **owner != me);
                 let has_all = |owner: &&NodeId| {
-                    let confirmed = self.handoff.confirmed.get(&(job, **owner));
-                    let confirmed = confirmed.map(Vec::as_slice).unwrap_or_default();
+                    let confirmed = self.handoff.held_by(job, **owner);
                     let mut mine = parts.iter().filter(|part| part.slots.contains(*slot));
                     mine.all(|part| covered(confirmed, part).contains(*slot))
                 };
@@ -447,6 +577,14 @@ impl Core {
         }
     }
 
+    /// The peer was started again: what it was offered may be lost.
+    pub(crate) fn handoff_again(&mut self, peer: NodeId) {
+        for ((_, node), confirmed) in &mut self.handoff.confirmed {
+            confirmed.open.take_if(|_| *node == peer);
+        }
+        self.handoff_to(peer);
+    }
+
     pub(crate) fn handoff_void(&mut self, peer: NodeId) {
         self.handoff.confirmed.retain(|(_, node), _| *node != peer);
     }
@@ -454,7 +592,6 @@ impl Core {
     pub(crate) fn handoff_forget(&mut self, job: JobId) {
         self.handoff.incoming.remove(&job);
         self.handoff.confirmed.retain(|(other, _), _| *other != job);
-        self.handoff.unanswered.retain(|(other, _), _| *other != job);
     }
 
     /// Entries still to move, per job and owner.
@@ -467,8 +604,7 @@ impl Core {
             let Some(held) = self.holdings.job(job) else { continue };
             for (owner, slots) in placement.by_owner.iter().filter(|(owner, _)| *owner != me) {
                 let foreign = slots.minus(placement.slots_of(me));
-                let confirmed = self.handoff.confirmed.get(&(job, *owner));
-                let confirmed = confirmed.map(Vec::as_slice).unwrap_or_default();
+                let confirmed = self.handoff.held_by(job, *owner);
                 let mut left = 0;
                 for part in held.coverage(foreign, true) {
                     let open = part.slots.minus(covered(confirmed, &part)).len() as u64;

@@ -4,6 +4,7 @@
 //! deltas themselves: memory grows by some hundred bytes per batch, not with the upload.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use cortado_protocol::entry::{EMPTY_HASH, EntryHead, Source};
 use cortado_protocol::expiry::Expired;
@@ -139,8 +140,18 @@ impl EdgeHolding {
     /// coverage are left out.
     #[must_use]
     pub fn coverage(&self, edge: Edge, slots: SlotSet, durable_only: bool) -> Vec<EdgeCoverage> {
+        self.coverage_within(edge, slots, 0..u64::MAX, durable_only)
+    }
+
+    fn coverage_within(
+        &self,
+        edge: Edge,
+        slots: SlotSet,
+        numbers: Range<u64>,
+        durable_only: bool,
+    ) -> Vec<EdgeCoverage> {
         let mut by_set: BTreeMap<SlotSet, Coverage> = BTreeMap::new();
-        for (number, numbered) in &self.entries {
+        for (number, numbered) in self.entries.range(numbers) {
             let held = numbered.slots(durable_only).and(slots);
             if !held.is_empty() {
                 by_set.entry(held).or_default().insert(*number);
@@ -164,6 +175,19 @@ impl EdgeHolding {
         all
     }
 
+    /// What is held of an offer, and of nothing else.
+    #[must_use]
+    pub fn held_of(&self, offer: &EdgeCoverage, durable_only: bool) -> Vec<EdgeCoverage> {
+        let intervals = offer.coverage.intervals();
+        let (Some(&(start, _)), Some(&(_, end))) = (intervals.first(), intervals.last()) else {
+            return Vec::new();
+        };
+        let mut held = self.coverage_within(offer.edge, offer.slots, start..end, durable_only);
+        held.iter_mut().for_each(|part| part.coverage = part.coverage.and(&offer.coverage));
+        held.retain(|part| !part.coverage.is_empty());
+        held
+    }
+
     /// Coverage of one slot.
     #[must_use]
     pub fn slot_coverage(&self, slot: Slot, durable_only: bool) -> Coverage {
@@ -176,7 +200,7 @@ impl EdgeHolding {
     pub fn missing(&self, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
         let mut all = Vec::new();
         for offer in offered {
-            let held = self.coverage(offer.edge, offer.slots, false);
+            let held = self.held_of(offer, false);
             let mut rest = offer.slots;
             for part in held {
                 rest = rest.minus(part.slots);
@@ -224,10 +248,13 @@ impl EdgeHolding {
         holdings.any(|h| h.durable().is_none() && !h.slots.and(slots).is_empty())
     }
 
-    /// Numbers, sources and whether the meta slot is durable here, in number order.
-    pub fn sources(&self) -> impl Iterator<Item = (u64, Source)> + '_ {
+    /// Numbers from `from` on whose meta slot is durable here, and their sources, in number order.
+    pub fn sources(&self, from: u64) -> impl Iterator<Item = (u64, Source)> + '_ {
         let meta = |n: &Numbered| !n.slots(true).and(SlotSet::META).is_empty();
-        self.entries.iter().filter(move |(_, n)| meta(n)).map(|(number, n)| (*number, n.source))
+        self.entries
+            .range(from..)
+            .filter(move |(_, n)| meta(n))
+            .map(|(number, n)| (*number, n.source))
     }
 
     /// All slots of which anything is held.
@@ -248,6 +275,11 @@ impl EdgeHolding {
         }
         self.entries.retain(|_, numbered| !numbered.holdings.is_empty());
     }
+}
+
+/// Deltas in coverages: numbers, for all slots together.
+pub(crate) fn numbers(parts: &[EdgeCoverage]) -> u64 {
+    parts.iter().map(|part| part.coverage.count() * part.slots.len() as u64).sum()
 }
 
 /// One job.

@@ -1,5 +1,6 @@
 //! What the job log says, decoded: specification, ends, cancellation, manifest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cortado_engine::{Layout, Plan};
@@ -58,12 +59,20 @@ impl BoundPlan {
     }
 }
 
-/// What a specification takes, decoded and bound: its texts, and a little for each file.
+/// What a specification takes, decoded and bound: its texts, and a little for each file. Files share
+/// their headers.
 fn spec_bytes(spec: &JobSpec) -> usize {
     let files = spec.tables.iter().flat_map(|table| &table.files);
-    let files: usize = files.map(|file| file.name.len() + file.header.len() + 256).sum();
+    let mut headers = BTreeSet::new();
+    let mut bytes = 0;
+    for file in files {
+        bytes += file.name.len() + 256;
+        if headers.insert(file.header.as_ptr()) {
+            bytes += file.header.iter().map(|name| name.len() + size_of::<String>()).sum::<usize>();
+        }
+    }
     // The compiled plan is of the order of its text.
-    2 * spec.plan_toml.len() + files + 4096
+    2 * spec.plan_toml.len() + bytes + 4096
 }
 
 /// The job log of one job, as far as this node has it.

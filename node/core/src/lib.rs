@@ -152,7 +152,12 @@ pub enum Input {
     /// The link this node dialled is ready, with the peer's hello.
     LinkUp(Hello),
     /// The link this node dialled broke.
-    LinkDown(NodeId),
+    LinkDown {
+        /// To whom.
+        peer: NodeId,
+        /// The peer closed it, and said that what it was sent is misbehaviour.
+        refused: bool,
+    },
     /// The peer has handled everything below this number.
     LinkAck(NodeId, u64),
     /// A peer dialled; the answer is [`Effect::Welcome`], once the peer is a member that can be reached.
@@ -366,7 +371,7 @@ impl Core {
             Input::Tick => self.tick(),
             Input::Members(members) => self.on_members(members),
             Input::LinkUp(hello) => self.on_link_up(&hello),
-            Input::LinkDown(peer) => self.links.down(peer),
+            Input::LinkDown { peer, refused } => self.links.down(peer, refused),
             Input::LinkAck(peer, next) => self.links.acked(peer, next),
             Input::Inbound(conn, hello) => self.on_inbound(conn, hello),
             Input::Message { conn, from, seq, message, tail } => {
@@ -518,8 +523,13 @@ impl Core {
     }
 
     fn on_link_up(&mut self, hello: &Hello) {
-        for frame in self.links.up(hello.node, hello.seq) {
+        let (frames, refused) = self.links.up(hello.node, hello.seq);
+        for frame in frames {
             self.effects.push(Effect::Send(hello.node, frame));
+        }
+        if let Some(message) = refused {
+            let why = format!("was taken for misbehaviour by {} twice", hello.node);
+            self.undeliverable(hello.node, message, &why);
         }
         self.on_identity(hello);
         self.handoff_to(hello.node);
@@ -563,14 +573,14 @@ impl Core {
             Restarted => {
                 self.slots_after_restart(hello.node);
                 self.resend_to(hello.node);
-                self.handoff_to(hello.node);
+                self.handoff_again(hello.node);
             }
             OtherLog => {
                 tracing::warn!(peer = %hello.node, "returned with another log: its copies count no more");
                 self.slots_after_restart(hello.node);
                 self.void_copies_of(hello.node);
                 self.resend_to(hello.node);
-                self.handoff_to(hello.node);
+                self.handoff_again(hello.node);
             }
         }
     }
@@ -581,8 +591,10 @@ impl Core {
             PeerMessage::Moved => self.on_store(from, &tail, true),
             PeerMessage::Stored { log, entries } => self.on_stored(from, log, &entries),
             PeerMessage::NotStored { key, reason } => self.on_not_stored(from, key, reason),
-            PeerMessage::Offer { job, held } => self.on_offer(from, job, held),
-            PeerMessage::Have { job, log, held } => self.on_have(from, job, log, held),
+            PeerMessage::Offer { job, round, held } => self.on_offer(from, job, round, held),
+            PeerMessage::Have { job, round, done, log, held } => {
+                self.on_have(from, job, (round, done), log, held);
+            }
             PeerMessage::Fetch { job, round, wanted } => self.on_fetch(from, job, round, &wanted),
             PeerMessage::Fetched { job, round, idle_ms } => {
                 if let Some(idle_ms) = idle_ms {
@@ -669,15 +681,17 @@ impl Core {
             link::Pushed::Write(frame) => self.effects.push(Effect::Send(to, frame)),
             link::Pushed::Waits => {}
             link::Pushed::Dropped => self.handoff_to(to),
-            link::Pushed::TooLarge(message) => self.too_large(to, *message),
+            link::Pushed::TooLarge(message) => {
+                let why = "is too large for one message between nodes (2 MiB, or 16 MiB with data)";
+                self.undeliverable(to, *message, why);
+            }
         }
     }
 
-    /// A message is larger than a peer takes: whoever waits for an answer gets an error.
-    fn too_large(&mut self, to: NodeId, message: PeerMessage) {
-        let text = "too large for one message between nodes (2 MiB, or 16 MiB with data)";
+    /// A peer does not take a message: whoever waits for an answer gets an error.
+    fn undeliverable(&mut self, to: NodeId, message: PeerMessage, why: &str) {
         let failed = |what: &str| {
-            let error = ClientError::new(ErrorKind::BadInput, format!("{what} is {text}"));
+            let error = ClientError::new(ErrorKind::BadInput, format!("{what} {why}"));
             ClientResponse::Error(error)
         };
         match message {
@@ -690,7 +704,7 @@ impl Core {
                 self.send(to, PeerMessage::Answer { id, response });
             }
             PeerMessage::Work { job, attempt, .. } => {
-                let message = format!("the list of keys to look up at one node is {text}");
+                let message = format!("the work for one node {why}");
                 self.local.push_back((
                     to,
                     PeerMessage::WorkFailed { job, attempt, message },
@@ -698,10 +712,10 @@ impl Core {
                 ));
             }
             message => {
-                // Entries and outputs are limited before; coverages have no pages yet.
+                // Entries and outputs are limited before; coverages travel in pages.
                 let kind = format!("{message:?}");
                 let kind = kind.split([' ', '{']).next().unwrap_or_default();
-                tracing::error!(peer = %to, kind, "a message is {text}; it is not sent");
+                tracing::error!(peer = %to, kind, "a message {why}; it is not sent");
             }
         }
     }

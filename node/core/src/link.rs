@@ -34,8 +34,12 @@ struct Outbound {
     unacked: VecDeque<(u64, Bytes)>,
     bytes: usize,
     up: bool,
-    /// How often the queue was given up.
+    /// How often the queue was given up, or a message of it.
     losses: u64,
+    /// The link broke because the peer called something misbehaviour.
+    refused: bool,
+    /// The number at which it did so last.
+    refused_at: Option<u64>,
 }
 
 struct Inbound {
@@ -105,21 +109,24 @@ impl Links {
         self.outbound.get(&peer).map_or(0, |l| l.unacked.front().map_or(l.next, |(seq, _)| *seq))
     }
 
-    /// The dialled link is ready; returns the frames to write, oldest first.
-    pub fn up(&mut self, peer: NodeId, expected: u64) -> Vec<Bytes> {
+    /// The dialled link is ready; returns the frames to write, oldest first, and a message that is sent
+    /// no more: the peer called it misbehaviour twice.
+    pub fn up(&mut self, peer: NodeId, expected: u64) -> (Vec<Bytes>, Option<PeerMessage>) {
         let link = self.outbound.entry(peer).or_default();
         link.up = true;
         link.acked(expected);
+        let refused = link.take_refused(expected);
         if !self.reuse_numbers {
             link.renumber(expected);
         }
-        link.unacked.iter().map(|(_, bytes)| bytes.clone()).collect()
+        (link.unacked.iter().map(|(_, bytes)| bytes.clone()).collect(), refused)
     }
 
-    /// The dialled link broke.
-    pub fn down(&mut self, peer: NodeId) {
+    /// The dialled link broke, perhaps because the peer called something misbehaviour.
+    pub fn down(&mut self, peer: NodeId, refused: bool) {
         if let Some(link) = self.outbound.get_mut(&peer) {
             link.up = false;
+            link.refused |= refused;
         }
     }
 
@@ -247,6 +254,30 @@ impl Outbound {
         }
     }
 
+    /// If the peer stopped at the same number twice, the message that has it: it would go on like that
+    /// for ever.
+    fn take_refused(&mut self, expected: u64) -> Option<PeerMessage> {
+        if !std::mem::take(&mut self.refused) {
+            return None;
+        }
+        if self.refused_at.replace(expected) != Some(expected) {
+            return None;
+        }
+        self.refused_at = None;
+        if self.unacked.front().is_none_or(|(seq, _)| *seq != expected) {
+            return None;
+        }
+        let (_, bytes) = self.unacked.pop_front()?;
+        self.bytes -= bytes.len();
+        self.losses += 1;
+        let framed: Result<(LinkFrame, Bytes), _> =
+            frame::decode(&bytes.slice(frame::PREFIX_BYTES..));
+        match framed {
+            Ok((LinkFrame::Message { message, .. }, _)) => Some(message),
+            _ => None,
+        }
+    }
+
     /// Closes the gap that a cleared queue left. The peer never handled a number from `expected` on
     /// and takes nothing from older connections any more, so these numbers are free.
     fn renumber(&mut self, expected: u64) {
@@ -292,13 +323,13 @@ mod tests {
         let mut links = Links::default();
         let peer = node("b");
         assert_eq!(links.push(peer, PeerMessage::Store, b"0", true), Pushed::Waits);
-        assert_eq!(links.up(peer, 0).len(), 1);
+        assert_eq!(links.up(peer, 0).0.len(), 1);
         assert!(matches!(links.push(peer, PeerMessage::Store, b"1", true), Pushed::Write(_)));
         links.acked(peer, 1);
-        links.down(peer);
+        links.down(peer, false);
         assert_eq!(links.resume(peer), 1);
-        assert_eq!(links.up(peer, 1).len(), 1);
-        assert_eq!(links.up(peer, 2).len(), 0);
+        assert_eq!(links.up(peer, 1).0.len(), 1);
+        assert_eq!(links.up(peer, 2).0.len(), 0);
         assert_eq!(links.resume(peer), 2);
     }
 
@@ -310,7 +341,7 @@ mod tests {
         links.push(peer, PeerMessage::Store, b"1", true);
         links.give_up(peer);
         links.push(peer, PeerMessage::Store, b"2", true);
-        let frames = links.up(peer, 0);
+        let (frames, _) = links.up(peer, 0);
         let (head, tail): (LinkFrame, Bytes) = frame::decode(&frames[0].slice(4..)).unwrap();
         assert_eq!(head, LinkFrame::Message { seq: 0, message: PeerMessage::Store });
         assert_eq!(&tail[..], b"2");
@@ -371,6 +402,33 @@ mod tests {
         assert_eq!(links.resume(peer), 0);
         links.acked(peer, 1);
         assert_eq!(links.resume(peer), 1);
+    }
+
+    #[test]
+    fn what_a_peer_calls_misbehaviour_twice_is_not_sent_a_third_time() {
+        let mut links = Links::default();
+        let peer = node("b");
+        links.push(peer, PeerMessage::Ping, b"", false);
+        links.push(peer, PeerMessage::Store, b"bad", true);
+        links.push(peer, PeerMessage::Store, b"good", true);
+        links.up(peer, 0);
+        for _ in 0..3 {
+            // A broken link is nobody's fault.
+            links.down(peer, false);
+            assert_eq!(links.up(peer, 1).1, None);
+        }
+        links.down(peer, true);
+        let (frames, refused) = links.up(peer, 1);
+        assert_eq!((frames.len(), refused), (2, None));
+        links.down(peer, true);
+        let (frames, refused) = links.up(peer, 1);
+        assert_eq!((frames.len(), refused), (1, Some(PeerMessage::Store)));
+        let (head, tail): (LinkFrame, Bytes) = frame::decode(&frames[0].slice(4..)).unwrap();
+        assert_eq!(head, LinkFrame::Message { seq: 1, message: PeerMessage::Store });
+        assert_eq!((&tail[..], links.losses(peer)), (&b"good"[..], 1));
+        // Another number counts anew.
+        links.down(peer, true);
+        assert_eq!(links.up(peer, 1).1, None);
     }
 
     #[test]

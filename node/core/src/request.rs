@@ -19,6 +19,9 @@ pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> ClientRespon
     ClientResponse::Error(ClientError::new(kind, message))
 }
 
+/// Intervals of missing batches that a listing names of each table.
+const MISSING_IN_LISTS: usize = 10;
+
 impl Core {
     /// Answers a question of some node's client.
     pub(crate) fn answer(&mut self, origin: Origin, response: ClientResponse, tail: Bytes) {
@@ -34,7 +37,12 @@ impl Core {
                 let jobs = self.jobs.range((from, Bound::Unbounded));
                 let jobs = jobs.filter(|(_, log)| log.plan.is_some()).take(JOBS_PER_ANSWER);
                 let jobs: Vec<_> = jobs.map(|(job, _)| *job).collect();
-                let jobs = jobs.into_iter().filter_map(|job| self.status(job)).collect();
+                let mut jobs: Vec<_> =
+                    jobs.into_iter().filter_map(|job| self.status(job)).collect();
+                for table in jobs.iter_mut().flat_map(|job| &mut job.tables) {
+                    // Who wants to know all of them asks for the job.
+                    let _ = table.missing.split_off(MISSING_IN_LISTS);
+                }
                 self.answer(origin, ClientResponse::Jobs(jobs), Bytes::new());
             }
             (ClientRequest::Drain(node), _) if *node == self.config.node => {
@@ -79,8 +87,8 @@ impl Core {
                 let response = ClientResponse::Spec(plan.spec.clone());
                 self.answer(origin, response, Bytes::new());
             }
-            ClientRequest::Coverage(_) => {
-                let response = ClientResponse::Coverage(self.coverage(job));
+            ClientRequest::Coverage { table, from, .. } => {
+                let response = ClientResponse::Coverage(self.coverage(job, table.into(), from));
                 self.answer(origin, response, Bytes::new());
             }
             ClientRequest::Status { wait_ms, .. } => {

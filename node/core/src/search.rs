@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{ClientRequest, ClientResponse, ErrorKind};
-use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
+use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
 use cortado_protocol::{Coverage, Edge, JobId, NodeId, SlotSet};
 
 use crate::Core;
@@ -73,6 +73,8 @@ impl Core {
             Some(held) => held.missing(&offered),
             None => offered.to_vec(),
         };
+        // A result has far fewer chunks than one page holds.
+        let wanted = peer::first_page(wanted);
         for node in open {
             let wanted = wanted.clone();
             self.send(node, PeerMessage::Fetch { job, round, wanted });

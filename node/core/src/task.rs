@@ -72,6 +72,8 @@ pub enum Task {
         keys: Vec<(Slot, Vec<Vec<u8>>)>,
         /// The table's entries that speak for any of the slots.
         entries: Vec<Located>,
+        /// Bytes of memory it may take.
+        memory: usize,
     },
     /// Merge the slots' outputs and the batch summaries.
     Finish {
@@ -209,8 +211,8 @@ pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
         Task::Fold { plan, slots, entries, memory, float_sums } => {
             fold(&plan, slots, &entries, records, memory, float_sums)
         }
-        Task::Lookup { plan, table, keys, entries } => {
-            lookup(&plan, table, keys, &entries, records)
+        Task::Lookup { plan, table, keys, entries, memory } => {
+            lookup(&plan, table, keys, &entries, records, memory)
         }
         Task::Finish { plan, ends, durability, outputs, summaries } => {
             finish(plan, ends, durability, &outputs, &summaries, records)
@@ -332,6 +334,7 @@ fn lookup(
     keys: Vec<(Slot, Vec<Vec<u8>>)>,
     entries: &[Located],
     records: &dyn Records,
+    memory: usize,
 ) -> Result<TaskOutput, Stop> {
     let mut folds: Vec<_> = keys
         .into_iter()
@@ -344,6 +347,19 @@ fn lookup(
                 fold.add(&delta)?;
             }
         }
+        // The rows are written out beside what was found.
+        let needed = 2 * folds.iter().map(|(_, fold)| fold.bytes()).sum::<usize>();
+        if needed > memory {
+            let name = plan.plan.tables().get(table).map_or("", |table| &table.name);
+            return Err(Stop::Failed(format!(
+                "the rows of table '{name}' that a join needs do not fit: those at one node need {}, and \
+                 a lookup gets {} (see memory_mib); let fewer rows be joined, or give the nodes more \
+                 memory",
+                mebi(needed),
+                mebi(memory)
+            )));
+        }
+        records.between();
         Ok(())
     })?;
     Ok(TaskOutput::Outputs(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect()))

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cortado_protocol::peer::{EdgeCoverage, PeerMessage, Work};
+use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage, Work};
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet, frame, limits,
 };
 
+use crate::holdings::numbers;
 use crate::task::{Located, Purpose, Task, TaskOutput};
 use crate::{Core, PlantedBug};
 
@@ -48,6 +49,8 @@ struct SlotWork {
     ends: Vec<u64>,
     kind: Kind,
     sources: VecDeque<NodeId>,
+    /// Which page of what is missing the next source is asked for.
+    page: usize,
     asking: Option<Asking>,
     running: bool,
 }
@@ -75,10 +78,6 @@ impl Works {
     pub(crate) fn is_busy(&self) -> bool {
         !self.all.is_empty()
     }
-}
-
-fn numbers(gaps: &[EdgeCoverage]) -> u64 {
-    gaps.iter().map(|gap| gap.coverage.count() * gap.slots.len() as u64).sum()
 }
 
 impl Core {
@@ -123,7 +122,8 @@ impl Core {
             return;
         }
         let sources = self.sources(job, slots);
-        let work = SlotWork { job, slots, ends, kind, sources, asking: None, running: false };
+        let work =
+            SlotWork { job, slots, ends, kind, sources, page: 0, asking: None, running: false };
         self.works.all.insert(key, work);
         self.advance_work(key);
     }
@@ -166,12 +166,19 @@ impl Core {
         let work = self.works.all.get_mut(&key).expect("looked up above");
         let Some(source) = work.sources.pop_front() else {
             self.works.all.remove(&key);
-            let missing = gaps;
-            self.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
-            return;
+            return self.say_incomplete(key, job, gaps);
         };
         work.asking = Some(Asking { source, round, since: now, missing });
-        self.send(source, PeerMessage::Fetch { job, round, wanted: gaps });
+        let mut pages = peer::pages(gaps);
+        let page = work.page.min(pages.len() - 1);
+        let wanted = pages.swap_remove(page);
+        self.send(source, PeerMessage::Fetch { job, round, wanted });
+    }
+
+    /// Says what is missing; of a long list its beginning, which is enough to go on with.
+    fn say_incomplete(&mut self, key: WorkKey, job: JobId, gaps: Vec<EdgeCoverage>) {
+        let missing = peer::first_page(gaps);
+        self.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
     }
 
     /// What is missing for some work, the specification included.
@@ -222,7 +229,8 @@ impl Core {
             }
             (Kind::Lookup { table, keys }, Some(plan)) => {
                 let entries = self.located(job, table..table + 1, slots, &ends);
-                Task::Lookup { plan, table, keys, entries }
+                let memory = self.config.memory.fold;
+                Task::Lookup { plan, table, keys, entries, memory }
             }
         };
         self.run(task, Purpose::Work(key));
@@ -305,12 +313,18 @@ impl Core {
         let Some(key) = self.works.all.iter().find(|(_, w)| waits(w)).map(|(key, _)| *key) else {
             return false;
         };
-        let gaps = numbers(&self.work_gaps(&self.works.all[&key]));
+        let missing = self.work_gaps(&self.works.all[&key]);
+        let gaps = numbers(&missing);
+        let pages = peer::pages(missing).len();
         let work = self.works.all.get_mut(&key).expect("found above");
         let before = work.asking.take().map_or(0, |asking| asking.missing);
-        if gaps > 0 && gaps < before {
-            // It had something; a large fetch comes in several rounds.
+        // If it had something, it may have more: a large fetch comes in several rounds. If it had
+        // nothing of this page, there is the next one.
+        work.page = if gaps < before { work.page } else { work.page + 1 };
+        if gaps > 0 && work.page < pages {
             work.sources.push_front(from);
+        } else {
+            work.page = 0;
         }
         self.advance_work(key);
         true
@@ -336,7 +350,7 @@ impl Core {
         let stuck: Vec<_> = works.filter_map(|(key, work)| Some((*key, stuck(work)?))).collect();
         for (key, missing) in stuck {
             self.works.all.remove(&key);
-            self.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
+            self.say_incomplete(key, job, missing);
         }
     }
 
@@ -364,6 +378,7 @@ impl Core {
         for key in stuck_keys {
             if let Some(work) = self.works.all.get_mut(&key) {
                 work.asking = None;
+                work.page = 0;
             }
             self.advance_work(key);
         }

@@ -16,7 +16,10 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The log was written by another version of this program.
-    #[error("log segment {segment} has format version {found}; this program reads {supported}")]
+    #[error(
+        "log segment {segment} has format version {found}; this program reads {supported}: fetch the \
+         results with the version that wrote it, or start with an empty data folder"
+    )]
     Version {
         /// The segment's number.
         segment: u32,

@@ -69,7 +69,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
                 Ok(Err(Ended::Misbehaved(what))) => {
                     let refusals = shared.endpoint.refusals();
                     refusals.note(Refusal::Misbehaved, remote, &what);
-                    connection.close((Refusal::Misbehaved as u32).into(), what.as_bytes());
+                    connection.close(Refusal::Misbehaved.code(), what.as_bytes());
                     break;
                 }
                 Ok(_) => {}

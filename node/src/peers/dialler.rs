@@ -89,7 +89,7 @@ async fn greet(
 ) -> Result<Greeted, ConnectError> {
     let connection = shared.endpoint.dial(address, Some(peer)).await?;
     let refuse = |refusal: Refusal| {
-        connection.close((refusal as u32).into(), b"greeting refused");
+        connection.close(refusal.code(), b"greeting refused");
         ConnectError::Refused { refusal, side: Side::Us }
     };
     let greeting = async {
@@ -143,7 +143,9 @@ async fn run(
     lock(&shared.links).remove(&peer);
     tracing::info!(%peer, reason = reason.as_deref().unwrap_or("stopping"), "link down");
     reason?;
-    shared.report(PeerEvent::LinkDown { peer }).await
+    let by_them = ConnectError::Refused { refusal: Refusal::Misbehaved, side: Side::Them };
+    let refused = lost(&connection) == by_them;
+    shared.report(PeerEvent::LinkDown { peer, refused }).await
 }
 
 async fn write(
@@ -174,7 +176,7 @@ async fn read(
                 shared.report(PeerEvent::LinkAck { peer, next }).await?;
             }
             Ok(Some(_)) | Err(ReadError::Frame(_)) => {
-                connection.close((Refusal::Misbehaved as u32).into(), b"not an acknowledgement");
+                connection.close(Refusal::Misbehaved.code(), b"not an acknowledgement");
                 return Ok("what came back was no acknowledgement".into());
             }
             Ok(None) | Err(ReadError::Lost(_)) => return Ok(lost(connection).to_string()),

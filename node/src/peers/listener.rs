@@ -37,7 +37,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
         Err(error) => {
             let kind = error.refusal().unwrap_or(Refusal::Closed);
             shared.endpoint.refusals().note(kind, remote, &format_args!("{node}: {error}"));
-            connection.close((kind as u32).into(), b"greeting refused");
+            connection.close(kind.code(), b"greeting refused");
             return;
         }
     };
@@ -46,6 +46,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
     let conn = shared.next_conn.fetch_add(1, Ordering::Relaxed);
     let (answer, answers) = watch::channel(Answer::default());
     lock(&shared.inbound).insert(conn, answer);
+    let mut code = 0u32.into();
     let report = async {
         shared.report(PeerEvent::Inbound { conn, hello }).await?;
         let reason = tokio::select! {
@@ -54,15 +55,19 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
             reason = acknowledge(&shared, writer, answers, &connection) => reason,
             reason = read(&shared, conn, node, reader, &connection) => reason?,
         };
-        if let Some(kind @ Refusal::Misbehaved) = reason.refusal() {
+        if let ConnectError::Refused { refusal: kind @ Refusal::Misbehaved, side: Side::Us } =
+            reason
+        {
             shared.endpoint.refusals().note(kind, remote, &format_args!("{node}: {reason}"));
+            // The other side will not send it for ever.
+            code = kind.code();
         }
         tracing::info!(%node, %remote, conn, %reason, "inbound link closed");
         Ok::<(), Stopped>(())
     };
     let alive = report.await.is_ok();
     lock(&shared.inbound).remove(&conn);
-    connection.close(0u32.into(), b"closed");
+    connection.close(code, b"closed");
     if alive {
         // Without a core there is nobody to tell.
         let _ = shared.report(PeerEvent::InboundClosed { conn }).await;

@@ -218,6 +218,27 @@ async fn a_second_link_of_the_same_node_replaces_the_first() {
 }
 
 #[tokio::test]
+async fn a_peer_that_calls_something_misbehaviour_is_told_from_a_broken_link() {
+    let certificates = Certificates::new();
+    let mut a = Node::start(&certificates, 1, 1);
+    let mut b = Node::start(&certificates, 2, 1);
+    a.peers.set_targets(vec![(node(2), b.address())]);
+    let serving = tokio::spawn(async move {
+        loop {
+            b.step().await;
+        }
+    });
+    a.until(|event| matches!(event, PeerEvent::LinkUp { .. })).await;
+    a.peers.send(node(2), Bytes::from_static(&[8, 0, 0, 0, 4, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]));
+    let down = a.until(|event| matches!(event, PeerEvent::LinkDown { .. })).await;
+    assert!(matches!(down, PeerEvent::LinkDown { refused: true, .. }), "{down:?}");
+    a.until(|event| matches!(event, PeerEvent::LinkUp { .. })).await;
+    serving.abort();
+    let down = a.until(|event| matches!(event, PeerEvent::LinkDown { .. })).await;
+    assert!(matches!(down, PeerEvent::LinkDown { refused: false, .. }), "{down:?}");
+}
+
+#[tokio::test]
 async fn a_gap_is_not_sent() {
     let certificates = Certificates::new();
     let mut a = Node::start(&certificates, 1, 1);

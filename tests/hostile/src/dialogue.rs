@@ -222,7 +222,10 @@ impl Bench {
                     self.greet(peer, hello);
                 }
             }
-            13 => self.input(Input::LinkDown(sample::node(["b", "c"][peer]))),
+            13 => {
+                let refused = kind >> 5 & 1 == 1;
+                self.input(Input::LinkDown { peer: sample::node(["b", "c"][peer]), refused });
+            }
             14 => {
                 let refused: Vec<_> = self.unsynced.drain(..).map(|(ticket, _)| ticket).collect();
                 refused.into_iter().for_each(|ticket| self.input(Input::AppendRefused(ticket)));

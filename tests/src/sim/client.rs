@@ -28,7 +28,10 @@ pub(crate) enum Sent {
 enum Step {
     Submit,
     /// Somebody had begun: what is there already?
-    Compare,
+    Compare {
+        table: u16,
+        from: u64,
+    },
     Upload,
     Wait,
     Fetch {
@@ -140,7 +143,7 @@ impl SimClient {
     pub(crate) fn describe(&self) -> String {
         let step = match &self.step {
             Step::Submit => "submitting",
-            Step::Compare => "comparing",
+            Step::Compare { .. } => "comparing",
             Step::Upload => "uploading",
             Step::Wait => "waiting",
             Step::Fetch { .. } => "fetching",
@@ -174,7 +177,7 @@ impl SimClient {
         }
         if !matches!(
             self.step,
-            Step::Submit | Step::Compare | Step::Cancel | Step::Cancelled | Step::Expired
+            Step::Submit | Step::Compare { .. } | Step::Cancel | Step::Cancelled | Step::Expired
         ) {
             while self.in_flight.len() < WINDOW && now >= self.next_at {
                 let Some((table, number)) = self.todo.pop_first() else { break };
@@ -202,7 +205,9 @@ impl SimClient {
         let job = self.data.spec.job;
         match &self.step {
             Step::Submit => Some(ClientRequest::Submit(self.data.spec.clone())),
-            Step::Compare => Some(ClientRequest::Coverage(job)),
+            Step::Compare { table, from } => {
+                Some(ClientRequest::Coverage { job, table: *table, from: *from })
+            }
             Step::Upload => {
                 let table = (0..self.data.tables.len()).find(|t| !self.ends.contains(t))?;
                 let batches = self.data.tables[table].len() as u64;
@@ -283,15 +288,21 @@ impl SimClient {
                     self.step = Step::Failed(format!("cancelled, and told it is {other:?}"));
                 }
             },
-            (Step::Submit, ClientResponse::Status(_)) if self.resumed => self.step = Step::Compare,
+            (Step::Submit, ClientResponse::Status(_)) if self.resumed => {
+                self.step = Step::Compare { table: 0, from: 0 };
+            }
             (Step::Submit, ClientResponse::Status(_)) => self.step = Step::Upload,
-            (Step::Compare, ClientResponse::Coverage(there)) => {
-                for (table, there) in there.iter().enumerate() {
-                    for (number, _) in &there.batches {
-                        self.todo.remove(&(table, *number));
-                    }
+            (Step::Compare { table, from }, ClientResponse::Coverage(there)) => {
+                for (number, _) in &there.batches {
+                    self.todo.remove(&(usize::from(*table), *number));
                 }
-                self.step = Step::Upload;
+                match there.next {
+                    Some(next) => *from = next,
+                    None => (*table, *from) = (*table + 1, 0),
+                }
+                if usize::from(*table) == self.data.tables.len() {
+                    self.step = Step::Upload;
+                }
             }
             (Step::Upload, ClientResponse::Status(status)) => {
                 for (table, told) in status.tables.iter().enumerate() {

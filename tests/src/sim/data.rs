@@ -61,7 +61,7 @@ impl Dataset {
             let mut specs = Vec::new();
             for (file, text) in files.iter().enumerate() {
                 let header = cut(job, table as u16, file as u32, text, target, &mut batches);
-                let bytes = text.len() as u64;
+                let (bytes, header) = (text.len() as u64, header.into());
                 specs.push(FileSpec { name: format!("{name}/{file}.csv"), bytes, header });
             }
             spec.tables.push(TableFiles { name, files: specs });

@@ -234,7 +234,7 @@ impl World {
             Event::Broken { from, to, boot } if self.runs(from, boot) => {
                 self.net.unnoticed.remove(&(from, to));
                 let peer = self.nodes[to].id;
-                self.input(from, Input::LinkDown(peer));
+                self.input(from, Input::LinkDown { peer, refused: false });
                 let delay = self.delay(50_000, 300_000);
                 self.plan(delay, Event::Dial { from, to, boot });
             }

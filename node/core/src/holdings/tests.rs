@@ -148,10 +148,10 @@ fn the_oldest_tombstones_are_let_go() {
 fn sources_are_told_of_the_meta_slot_only() {
     let mut edge = EdgeHolding::default();
     take(&mut edge, &entry(1, 0b1), Place::Durable(record(0)));
-    assert_eq!(edge.sources().count(), 0);
+    assert_eq!(edge.sources(0).count(), 0);
     let key = EntryKey { job: JobId(1), edge: EDGE, number: 2 };
     let source = Source { content: 5, bytes: 6, rows: 7 };
     let meta = Entry::new(key, source, SlotSet::META, &[(META_SLOT, Bytes::from_static(b"m"))]);
     take(&mut edge, &meta, Place::Durable(record(1)));
-    assert_eq!(edge.sources().collect::<Vec<_>>(), vec![(2, source)]);
+    assert_eq!(edge.sources(0).collect::<Vec<_>>(), vec![(2, source)]);
 }

@@ -12,7 +12,7 @@ use cortado_engine::LookupRequest;
 use cortado_engine::largest_query;
 use cortado_protocol::client::ErrorKind;
 use cortado_protocol::job::Manifest;
-use cortado_protocol::peer::{EdgeCoverage, PeerMessage, Work};
+use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage, Work};
 use cortado_protocol::{JobId, META_SLOT, NodeId, Slot, SlotSet, frame};
 
 use super::{Home, Phase, RETRY_AFTER, Then};
@@ -361,6 +361,8 @@ impl Core {
         home.retry_at = now + RETRY_AFTER;
         home.missing.retain(|before| missing.iter().all(|gap| gap.edge != before.edge));
         home.missing.extend_from_slice(missing);
+        // The client is asked for no more at a time than a message holds.
+        home.missing = peer::first_page(std::mem::take(&mut home.missing));
         self.answer_waiting(job);
     }
 

@@ -85,7 +85,7 @@ impl Core {
         };
         let edge = Edge::table(table);
         let end = status.declared.unwrap_or(limits::NUMBERS);
-        let sources = self.holdings.edge(job, edge).into_iter().flat_map(|held| held.sources());
+        let sources = self.holdings.edge(job, edge).into_iter().flat_map(|held| held.sources(0));
         for (_, source) in sources.take_while(|(number, _)| *number < end) {
             status.batches += 1;
             status.rows += u64::from(source.rows);
@@ -177,16 +177,15 @@ impl Core {
         }
     }
 
-    /// What has arrived at this home, for a client that resumes.
-    pub(crate) fn coverage(&self, job: JobId) -> Vec<TableCoverage> {
-        let Some(log) = self.jobs.get(&job) else { return Vec::new() };
-        let table = |(table, declared): (usize, &Option<u64>)| {
-            let held = self.holdings.edge(job, Edge::table(table));
-            let sources = held.iter().flat_map(|held| held.sources());
-            let batches = sources.map(|(number, source)| (number, source.content)).collect();
-            TableCoverage { batches, declared: *declared }
-        };
-        log.ends.iter().enumerate().map(table).collect()
+    /// What has arrived of a table at this home, for a client that resumes.
+    pub(crate) fn coverage(&self, job: JobId, table: usize, from: u64) -> TableCoverage {
+        let declared = self.jobs.get(&job).and_then(|log| *log.ends.get(table)?);
+        let held = self.holdings.edge(job, Edge::table(table));
+        let sources = held.iter().flat_map(|held| held.sources(from));
+        let mut sources = sources.map(|(number, source)| (number, source.content));
+        let batches = sources.by_ref().take(limits::BATCHES_PER_ANSWER).collect();
+        let next = sources.next().map(|(number, _)| number);
+        TableCoverage { batches, declared, next }
     }
 
     pub(crate) fn answer_status(&mut self, origin: Origin, job: JobId) {

@@ -92,7 +92,7 @@ fn a_job_is_dropped_when_a_majority_has_written_down_that_it_is_over() {
     // Who has not heard asks, by agreeing again or by offering what it has.
     bench.sent.clear();
     bench.hear("c", 0, PeerMessage::Expiring { job, number, answer: accepted(&[]) });
-    bench.hear("b", 3, PeerMessage::Offer { job, held: Vec::new() });
+    bench.hear("b", 3, PeerMessage::Offer { job, round: 1, held: Vec::new() });
     assert!(bench.gone("b").is_some() && bench.gone("c").is_some());
 }
 

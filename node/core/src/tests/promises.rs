@@ -1,7 +1,6 @@
 //! Single lines of the core that must not be lost: which confirmations count, what has to be offered,
 //! which answers have to wait.
 
-use cortado_protocol::peer::EdgeCoverage;
 use cortado_protocol::{Edge, EntryKey, META_SLOT};
 
 use super::*;
@@ -50,7 +49,8 @@ impl Foreign {
         }];
         let (job, from, seq) = (self.key.job, self.owners[owner], self.seq[owner]);
         self.seq[owner] += 1;
-        self.bench.hear(from.as_str(), seq, PeerMessage::Have { job, log: LogId(log), held });
+        wait(&mut self.bench, 4);
+        self.bench.has(from.as_str(), seq, job, log, held);
     }
 }
 
@@ -123,9 +123,10 @@ fn a_draining_node_leaves_after_every_owner_confirmed() {
     bench.input(Input::Members(members));
     let held = bench.core.held(job);
     assert!(!held.is_empty());
-    bench.hear("b", 1, PeerMessage::Have { job, log: LogId(1), held: held.clone() });
+    wait(&mut bench, 1);
+    bench.has("b", 1, job, 1, held.clone());
     assert!(!bench.drained, "one owner is not all");
-    bench.hear("c", 0, PeerMessage::Have { job, log: LogId(1), held });
+    bench.has("c", 0, job, 1, held);
     // The others are told that it has left, and are given a moment to hear that.
     let told = |to: &str| {
         let departed = |m: &PeerMessage| matches!(m, PeerMessage::Departed { members, .. } if members[0].0 == node("a"));
