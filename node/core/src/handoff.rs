@@ -41,7 +41,8 @@ struct Offered {
 /// A fetch of what is missing of one page of an offer.
 struct Fetching {
     from: NodeId,
-    round: u64,
+    /// None once all that is sent has come, until it is durable: the network is no faster than the disk.
+    round: Option<u64>,
     since: Duration,
     /// Numbers missing, for all slots together, when it was sent.
     missing: u64,
@@ -247,6 +248,11 @@ impl Core {
         let jobs: Vec<_> = self.holdings.jobs().map(|(job, _)| job).collect();
         for job in jobs {
             let slots = self.placement(job).slots_of(peer);
+            let confirmed = self.handoff.confirmed.get(&(job, peer));
+            if confirmed.is_some_and(|confirmed| confirmed.open.is_some()) {
+                // Its answer shows whether there is more to offer.
+                continue;
+            }
             let Some(held) = self.holdings.job(job) else { continue };
             let held = held.coverage(slots, true);
             if held.is_empty() {
@@ -254,10 +260,6 @@ impl Core {
             }
             let (round, since) = (self.fresh_id(), self.now);
             let confirmed = self.handoff.confirmed.entry((job, peer)).or_default();
-            if confirmed.open.is_some() {
-                // Its answer shows whether there is more to offer.
-                continue;
-            }
             let pages = peer::pages(held);
             let open = OpenOffer { round, pages: pages.len(), since, held: Vec::new() };
             confirmed.open = Some(open);
@@ -354,7 +356,8 @@ impl Core {
         }
         let (missing, since, round) = (numbers(&wanted), self.now, self.fresh_id());
         if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
-            incoming.active = Some(Fetching { from, round, since, missing, offer, page });
+            incoming.active =
+                Some(Fetching { from, round: Some(round), since, missing, offer, page });
         }
         let wanted = peer::first_page(wanted);
         self.send(from, PeerMessage::Fetch { job, round, wanted });
@@ -434,16 +437,30 @@ impl Core {
             return;
         }
         let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
-        let Some(Fetching { missing, offer, page, .. }) =
-            incoming.active.take_if(|active| active.round == round)
-        else {
-            return;
+        if let Some(active) = incoming.active.as_mut().filter(|active| active.round == Some(round))
+        {
+            (active.round, active.since) = (None, self.now);
+            self.go_on_fetching(job);
+        }
+    }
+
+    /// Goes on with a fetch of which everything has come, if all of that is durable.
+    pub(crate) fn go_on_fetching(&mut self, job: JobId) {
+        let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
+        let pending = |part: &EdgeCoverage| {
+            let held = self.holdings.edge(job, part.edge);
+            let count = |durable| held.map_or(0, |held| numbers(&held.held_of(part, durable)));
+            count(false) > count(true)
         };
+        let ready =
+            |active: &mut Fetching| active.round.is_none() && !active.page.iter().any(pending);
+        let Some(active) = incoming.active.take_if(ready) else { return };
+        let Fetching { from, missing, offer, page, .. } = active;
         // As long as something comes, there may be more than fits one fetch.
         let left = numbers(&self.missing_of(job, &page));
         let goes_on = left < missing && self.fetch_page(job, from, offer, page.clone());
         if !goes_on {
-            // It wants to hear what is durable now. The rest is confirmed by its next offer.
+            // It wants to hear what is durable now.
             self.say_have(from, job, offer, &page, false);
             self.fetch_offered(job);
         }

@@ -1,6 +1,6 @@
 //! Storing entries: into the log, into the index, and only after the fsync the answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_protocol::entry::{Entry, EntryHead};
@@ -200,9 +200,13 @@ impl Core {
         for (to, entries) in stored {
             self.send(to, PeerMessage::Stored { log, entries });
         }
+        let jobs: BTreeSet<_> = touched.iter().map(|key| key.job).collect();
         for key in touched {
             self.works_after_append(key.job);
             self.home_after_append(key);
+        }
+        for job in jobs {
+            self.go_on_fetching(job);
         }
     }
 
@@ -217,6 +221,7 @@ impl Core {
         self.works_without_room(key.job);
         // Work that only waited for it to become durable may be complete without it.
         self.works_after_append(key.job);
+        self.go_on_fetching(key.job);
     }
 
     /// A record of this node's log can't be read any more: it counts as missing from now on.

@@ -35,6 +35,10 @@ fn sent<T>(bench: &Bench, to: &str, what: impl Fn(&PeerMessage) -> Option<T>) ->
     to_peer.filter_map(|(_, message, _)| what(message)).collect()
 }
 
+fn conn_of(peer: &str) -> u64 {
+    u64::from(peer.as_bytes()[0])
+}
+
 fn union(parts: &[EdgeCoverage]) -> Coverage {
     let mut all = Coverage::default();
     parts.iter().for_each(|part| all.union(&part.coverage));
@@ -99,16 +103,22 @@ fn each_page_of_an_offer_is_fetched_and_confirmed() {
     let lasts: Coverage = (first..NUMBERS).map(|n| 2 * n).collect();
     let [(wanted, round)] = &fetches[..] else { panic!("{} fetches", fetches.len()) };
     assert_eq!(*wanted, lasts);
-    // Half of it came. As long as something comes, the same page is asked for.
-    let half = lasts.iter().take(500);
-    hold(&mut bench.core, half);
-    let idle_ms = None;
-    bench.hear("b", 2, PeerMessage::Fetched { job: JOB, round: *round, idle_ms });
+    // Half of it came. As long as something comes, the same page is asked for, once it is durable.
+    let (conn, idle_ms) = (conn_of("b"), None);
+    for (seq, number) in (2..).zip(lasts.iter().take(500)) {
+        let key = EntryKey { job: JOB, edge: edge(), number };
+        let tail = Entry::new(key, Source::default(), SlotSet::ALL, &[]).encode();
+        let message = PeerMessage::Moved;
+        bench.input(Input::Message { conn, from: node("b"), seq, message, tail });
+    }
+    bench.hear("b", 502, PeerMessage::Fetched { job: JOB, round: *round, idle_ms });
+    assert_eq!(sent(&bench, "b", fetched).len(), 1, "the disk is behind");
+    bench.sync();
     let fetches = sent(&bench, "b", fetched);
     let [_, (wanted, round)] = &fetches[..] else { panic!("{} fetches", fetches.len()) };
     assert_eq!(wanted.count(), 500);
     // No more comes: what is there is confirmed.
-    bench.hear("b", 3, PeerMessage::Fetched { job: JOB, round: *round, idle_ms });
+    bench.hear("b", 503, PeerMessage::Fetched { job: JOB, round: *round, idle_ms });
     assert_eq!(sent(&bench, "b", fetched).len(), 2);
     let confirmed = sent(&bench, "b", have);
     let (last, done) = confirmed.last().unwrap();
