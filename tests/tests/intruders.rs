@@ -120,7 +120,7 @@ async fn misbehave(target: &Target) {
     for length in [u32::MAX, 16 << 20] {
         let frame = Bytes::copy_from_slice(&length.to_le_bytes());
         let answer = peer.say(target.peer_port, frame).await;
-        assert_eq!(answer.refusal(), Some(Refusal::Closed), "{answer}");
+        assert_eq!(answer.refusal(), Some(Refusal::Misbehaved), "{answer}");
     }
     let hello = |node: &str| {
         let hello = Hello {
@@ -140,10 +140,10 @@ async fn misbehave(target: &Target) {
     let mut greeted = hello("node-9").to_vec();
     greeted.extend_from_slice(&u32::MAX.to_le_bytes());
     let answer = peer.say(target.peer_port, greeted.into()).await;
-    assert_eq!(answer.refusal(), Some(Refusal::Closed), "{answer}");
+    assert_eq!(answer.refusal(), Some(Refusal::Misbehaved), "{answer}");
     let oversized = Bytes::copy_from_slice(&u32::MAX.to_le_bytes());
     let answer = client.say(target.client_port, oversized).await;
-    assert_eq!(answer.refusal(), Some(Refusal::Closed), "{answer}");
+    assert_eq!(answer.refusal(), Some(Refusal::Misbehaved), "{answer}");
     // Membership that is noise: dropped one by one.
     let noise: Vec<_> = (0..1_000u32).map(|n| Bytes::from(vec![n as u8; 1_000])).collect();
     assert!(gossip.throw(target.gossip_port, &noise).await);
