@@ -4,15 +4,17 @@
 //! misses and says what it *has*. A holder that is no owner any more forgets its copy only when all
 //! owners confirmed theirs, and a draining node leaves when everything it holds is confirmed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
 use cortado_protocol::{Coverage, EntryKey, JobId, LogId, NodeId, SlotSet};
 
-use crate::holdings::numbers;
+use self::incoming::Incoming;
 use crate::task::{Purpose, Task, TaskOutput};
 use crate::{Core, Effect, PlantedBug};
+
+mod incoming;
 
 /// Pause between two rounds of offers.
 const OFFER_EVERY: Duration = Duration::from_millis(250);
@@ -25,38 +27,10 @@ const SETTLED_AFTER: Duration = Duration::from_secs(3);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 /// So often it is doubled.
 const PATIENCE_DOUBLINGS: u32 = 2;
-/// How long a fetch may stay unanswered.
-const FETCH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a member that leaves waits for its last words to be heard.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes sent for one fetch; the asker asks again for the rest.
 const FETCH_BYTES: u64 = 24 << 20;
-
-/// What a peer offers of one job, as far as it was not looked at yet.
-struct Offered {
-    round: u64,
-    pages: VecDeque<Vec<EdgeCoverage>>,
-}
-
-/// A fetch of what is missing of one page of an offer.
-struct Fetching {
-    from: NodeId,
-    /// None once all that is sent has come, until it is durable: the network is no faster than the disk.
-    round: Option<u64>,
-    since: Duration,
-    /// Numbers missing, for all slots together, when it was sent.
-    missing: u64,
-    /// Of the offer.
-    offer: u64,
-    page: Vec<EdgeCoverage>,
-}
-
-/// Entries coming in for one job.
-#[derive(Default)]
-struct Incoming {
-    active: Option<Fetching>,
-    offers: BTreeMap<NodeId, Offered>,
-}
 
 /// What a peer is known to hold of one job, by its last answer to an offer.
 #[derive(Default)]
@@ -96,9 +70,8 @@ pub(crate) struct Handoff {
 
 impl Handoff {
     pub(crate) fn is_busy(&self) -> bool {
-        let fetching = |incoming: &Incoming| incoming.active.is_some();
         let settling = !self.is_settled() || self.unsettled_since.is_some();
-        self.draining || settling || self.incoming.values().any(fetching)
+        self.draining || settling || self.incoming.values().any(Incoming::is_fetching)
     }
 
     /// Everybody has been offered all they own of what is held here, and lacks none of it.
@@ -168,8 +141,7 @@ impl Core {
         self.handoff.dirty = live.filter(|node| *node != me).collect();
         let reachable = &self.members.reachable;
         for incoming in self.handoff.incoming.values_mut() {
-            incoming.offers.retain(|node, _| reachable.binary_search(node).is_ok());
-            incoming.active.take_if(|active| reachable.binary_search(&active.from).is_err());
+            incoming.give_up(|node| reachable.binary_search(&node).is_err());
         }
         // What was offered by the view before is offered by this one.
         self.handoff.confirmed.values_mut().for_each(|confirmed| confirmed.open = None);
@@ -207,19 +179,7 @@ impl Core {
             let reachable = &self.members.reachable;
             self.handoff.dirty.retain(|peer| reachable.binary_search(peer).is_ok());
         }
-        let late: Vec<_> = self
-            .handoff
-            .incoming
-            .iter()
-            .filter(|(_, i)| i.active.as_ref().is_some_and(|a| now >= a.since + FETCH_PATIENCE))
-            .map(|(job, _)| *job)
-            .collect();
-        for job in late {
-            if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
-                incoming.active = None;
-            }
-            self.fetch_offered(job);
-        }
+        self.tick_incoming();
         if self.handoff.is_settled()
             && let Some(since) = self.handoff.unsettled_since.take()
         {
@@ -284,13 +244,7 @@ impl Core {
             return;
         }
         self.say_have(from, job, round, &held, true);
-        let incoming = self.handoff.incoming.entry(job).or_default();
-        let offered = incoming.offers.entry(from);
-        let offered = offered.or_insert(Offered { round, pages: VecDeque::new() });
-        if offered.round != round {
-            *offered = Offered { round, pages: VecDeque::new() };
-        }
-        offered.pages.push_back(held);
+        self.handoff.incoming.entry(job).or_default().take(from, round, held);
         self.fetch_offered(job);
     }
 
@@ -316,65 +270,6 @@ impl Core {
         let last = pages.pop().unwrap_or_default();
         for (held, done) in pages.into_iter().map(|page| (page, false)).chain([(last, first)]) {
             self.send(to, PeerMessage::Have { job, round, done, log, held });
-        }
-    }
-
-    /// Fetches from the next offer what is still missing; one fetch per job at a time, so that
-    /// several holders do not send the same.
-    fn fetch_offered(&mut self, job: JobId) {
-        loop {
-            let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
-            if incoming.active.is_some() {
-                return;
-            }
-            let Some(mut offered) = incoming.offers.first_entry() else {
-                self.handoff.incoming.remove(&job);
-                return;
-            };
-            let (source, offer) = (*offered.key(), offered.get().round);
-            let Some(page) = offered.get_mut().pages.pop_front() else {
-                offered.remove();
-                continue;
-            };
-            if self.fetch_page(job, source, offer, page) {
-                return;
-            }
-        }
-    }
-
-    /// Fetches what is missing of a page of an offer; returns whether anything is.
-    fn fetch_page(
-        &mut self,
-        job: JobId,
-        from: NodeId,
-        offer: u64,
-        page: Vec<EdgeCoverage>,
-    ) -> bool {
-        let wanted = self.missing_of(job, &page);
-        if wanted.is_empty() {
-            return false;
-        }
-        let (missing, since, round) = (numbers(&wanted), self.now, self.fresh_id());
-        if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
-            incoming.active =
-                Some(Fetching { from, round: Some(round), since, missing, offer, page });
-        }
-        let wanted = peer::first_page(wanted);
-        self.send(from, PeerMessage::Fetch { job, round, wanted });
-        true
-    }
-
-    /// What this node owns of an offer and does not hold.
-    fn missing_of(&mut self, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
-        let mine = self.placement(job).slots_of(self.config.node);
-        let wanted: Vec<_> = offered
-            .iter()
-            .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
-            .filter(|offer| !offer.slots.is_empty())
-            .collect();
-        match self.holdings.job(job) {
-            Some(held) => held.missing(&wanted),
-            None => wanted,
         }
     }
 
@@ -430,40 +325,6 @@ impl Core {
 
     fn idle_ms(&self, job: JobId) -> Option<u64> {
         self.idle(job).map(|idle| idle.as_millis() as u64)
-    }
-
-    pub(crate) fn on_fetched(&mut self, from: NodeId, job: JobId, round: u64) {
-        if self.work_fetched(from, round) || self.search_fetched(from, job, round) {
-            return;
-        }
-        let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
-        if let Some(active) = incoming.active.as_mut().filter(|active| active.round == Some(round))
-        {
-            (active.round, active.since) = (None, self.now);
-            self.go_on_fetching(job);
-        }
-    }
-
-    /// Goes on with a fetch of which everything has come, if all of that is durable.
-    pub(crate) fn go_on_fetching(&mut self, job: JobId) {
-        let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
-        let pending = |part: &EdgeCoverage| {
-            let held = self.holdings.edge(job, part.edge);
-            let count = |durable| held.map_or(0, |held| numbers(&held.held_of(part, durable)));
-            count(false) > count(true)
-        };
-        let ready =
-            |active: &mut Fetching| active.round.is_none() && !active.page.iter().any(pending);
-        let Some(active) = incoming.active.take_if(ready) else { return };
-        let Fetching { from, missing, offer, page, .. } = active;
-        // As long as something comes, there may be more than fits one fetch.
-        let left = numbers(&self.missing_of(job, &page));
-        let goes_on = left < missing && self.fetch_page(job, from, offer, page.clone());
-        if !goes_on {
-            // It wants to hear what is durable now.
-            self.say_have(from, job, offer, &page, false);
-            self.fetch_offered(job);
-        }
     }
 
     /// An owner says what it has.

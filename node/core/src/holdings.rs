@@ -232,12 +232,25 @@ impl EdgeHolding {
 
     /// Durable records of the wanted numbers, and for which of the wanted slots they speak.
     pub fn wanted(&self, wanted: &EdgeCoverage) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> {
-        let intervals = wanted.coverage.intervals().iter();
+        self.records_of(wanted).filter_map(|(number, holding, slots)| {
+            holding.durable().map(|record| (number, record, slots))
+        })
+    }
+
+    /// Whether a record of these numbers and slots is on its way into the log.
+    #[must_use]
+    pub fn awaits(&self, part: &EdgeCoverage) -> bool {
+        self.records_of(part).any(|(_, holding, _)| holding.durable().is_none())
+    }
+
+    /// Records of some numbers, and for which of some slots they speak.
+    fn records_of(&self, part: &EdgeCoverage) -> impl Iterator<Item = (u64, &Holding, SlotSet)> {
+        let intervals = part.coverage.intervals().iter();
         let numbered = intervals.flat_map(|&(start, end)| self.entries.range(start..end));
         let holdings = numbered.flat_map(|(number, n)| n.holdings.iter().map(|h| (*number, h)));
         holdings.filter_map(|(number, holding)| {
-            let slots = holding.slots.and(wanted.slots);
-            holding.durable().filter(|_| !slots.is_empty()).map(|record| (number, record, slots))
+            let slots = holding.slots.and(part.slots);
+            (!slots.is_empty()).then_some((number, holding, slots))
         })
     }
 

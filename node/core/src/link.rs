@@ -243,6 +243,14 @@ pub enum IdentityChange {
     OtherLog,
 }
 
+/// The message of a frame that waits, and its tail.
+fn queued(frame: &Bytes) -> Option<(PeerMessage, Bytes)> {
+    match frame::decode(&frame.slice(frame::PREFIX_BYTES..)) {
+        Ok((LinkFrame::Message { message, .. }, tail)) => Some((message, tail)),
+        _ => None,
+    }
+}
+
 impl Outbound {
     fn acked(&mut self, next: u64) {
         while let Some((seq, bytes)) = self.unacked.front() {
@@ -270,12 +278,7 @@ impl Outbound {
         let (_, bytes) = self.unacked.pop_front()?;
         self.bytes -= bytes.len();
         self.losses += 1;
-        let framed: Result<(LinkFrame, Bytes), _> =
-            frame::decode(&bytes.slice(frame::PREFIX_BYTES..));
-        match framed {
-            Ok((LinkFrame::Message { message, .. }, _)) => Some(message),
-            _ => None,
-        }
+        queued(&bytes).map(|(message, _)| message)
     }
 
     /// Closes the gap that a cleared queue left. The peer never handled a number from `expected` on
@@ -288,9 +291,7 @@ impl Outbound {
         self.next = expected;
         self.bytes = 0;
         for (seq, bytes) in &mut self.unacked {
-            let framed: Result<(LinkFrame, Bytes), _> =
-                frame::decode(&bytes.slice(frame::PREFIX_BYTES..));
-            let Ok((LinkFrame::Message { message, .. }, tail)) = framed else { continue };
+            let Some((message, tail)) = queued(bytes) else { continue };
             *seq = self.next;
             *bytes = frame::encode(&LinkFrame::Message { seq: self.next, message }, &tail);
             self.next += 1;

@@ -21,6 +21,11 @@ fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
+/// The connection on which a peer speaks.
+fn conn_of(peer: &str) -> u64 {
+    u64::from(peer.as_bytes()[0])
+}
+
 /// A core among `a`, `b` and `c` with R = 3, W = 2, and what it sent.
 struct Bench {
     core: Core,
@@ -85,7 +90,7 @@ impl Bench {
     /// Links to and from a peer are made.
     fn meets(&mut self, peer: &str) {
         self.input(Input::LinkUp(hello(peer, 1)));
-        self.input(Input::Inbound(u64::from(peer.as_bytes()[0]), hello(peer, 1)));
+        self.input(Input::Inbound(conn_of(peer), hello(peer, 1)));
     }
 
     fn input(&mut self, input: Input) {
@@ -114,18 +119,36 @@ impl Bench {
 
     /// A message of a peer; `seq` counts per peer.
     fn hear(&mut self, from: &str, seq: u64, message: PeerMessage) {
-        let conn = u64::from(from.as_bytes()[0]);
-        self.input(Input::Message { conn, from: node(from), seq, message, tail: Bytes::new() });
+        self.hear_with(from, seq, message, Bytes::new());
+    }
+
+    /// The same with a tail.
+    fn hear_with(&mut self, from: &str, seq: u64, message: PeerMessage, tail: Bytes) {
+        let (conn, from) = (conn_of(from), node(from));
+        self.input(Input::Message { conn, from, seq, message, tail });
+    }
+
+    /// Time passes, in quarters of a second.
+    fn wait(&mut self, quarters: u32) {
+        for _ in 0..quarters {
+            self.now += Duration::from_millis(250);
+            self.input(Input::Tick);
+        }
+    }
+
+    /// Of what was sent to a peer, what `what` picks.
+    fn sent_to<T>(&self, to: &str, what: impl Fn(&PeerMessage) -> Option<T>) -> Vec<T> {
+        let to_peer = self.sent.iter().filter(|(peer, ..)| *peer == node(to));
+        to_peer.filter_map(|(_, message, _)| what(message)).collect()
     }
 
     /// An owner answers the newest offer it was made: this is in its log.
     fn has(&mut self, owner: &str, seq: u64, job: JobId, log: u128, held: Vec<EdgeCoverage>) {
-        let to_owner = self.sent.iter().rev().filter(|(peer, ..)| *peer == node(owner));
-        let offered = to_owner.filter_map(|(_, message, _)| match message {
+        let rounds = self.sent_to(owner, |message| match message {
             PeerMessage::Offer { job: of, round, .. } if *of == job => Some(*round),
             _ => None,
         });
-        let round = offered.into_iter().next().expect("it was offered something");
+        let round = *rounds.last().expect("it was offered something");
         let log = LogId(log);
         self.hear(owner, seq, PeerMessage::Have { job, round, done: true, log, held });
     }
@@ -277,26 +300,18 @@ fn an_offer_is_made_again_until_it_is_answered() {
     bench.sync();
     bench.input(Input::LinkUp(hello("b", 1)));
     let offered = |bench: &Bench| -> Vec<_> {
-        let to_b = bench.sent.iter().filter(|(peer, ..)| *peer == node("b"));
-        let offers = to_b.filter_map(|(_, message, _)| match message {
+        bench.sent_to("b", |message| match message {
             PeerMessage::Offer { held, .. } => Some(held.clone()),
             _ => None,
-        });
-        offers.collect()
-    };
-    let wait = |bench: &mut Bench, seconds: u64| {
-        for _ in 0..seconds * 4 {
-            bench.now += Duration::from_millis(250);
-            bench.input(Input::Tick);
-        }
+        })
     };
     // It believes this node to be down, and says nothing to it.
-    wait(&mut bench, 10);
+    bench.wait(40);
     let unanswered = offered(&bench);
     assert!(unanswered.len() >= 4, "{unanswered:?}");
     bench.has("b", 0, job, 1, unanswered[0].clone());
     let before = offered(&bench).len();
-    wait(&mut bench, 10);
+    bench.wait(40);
     assert_eq!(offered(&bench).len(), before, "it has all");
 }
 

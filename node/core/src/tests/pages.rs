@@ -30,15 +30,6 @@ fn hold(core: &mut Core, numbers: impl Iterator<Item = u64>) {
     }
 }
 
-fn sent<T>(bench: &Bench, to: &str, what: impl Fn(&PeerMessage) -> Option<T>) -> Vec<T> {
-    let to_peer = bench.sent.iter().filter(|(peer, ..)| *peer == node(to));
-    to_peer.filter_map(|(_, message, _)| what(message)).collect()
-}
-
-fn conn_of(peer: &str) -> u64 {
-    u64::from(peer.as_bytes()[0])
-}
-
 fn union(parts: &[EdgeCoverage]) -> Coverage {
     let mut all = Coverage::default();
     parts.iter().for_each(|part| all.union(&part.coverage));
@@ -56,7 +47,7 @@ fn a_long_offer_is_settled_when_all_its_pages_are_answered() {
     bench.now += Duration::from_millis(250);
     bench.input(Input::LinkUp(hello("b", 1)));
     bench.input(Input::Tick);
-    let pages = sent(&bench, "b", offered);
+    let pages = bench.sent_to("b", offered);
     let [(round, first), (same, second)] = &pages[..] else { panic!("{} pages", pages.len()) };
     assert_eq!(round, same);
     assert_eq!(union(&[&first[..], second].concat()), second_numbers());
@@ -92,35 +83,34 @@ fn each_page_of_an_offer_is_fetched_and_confirmed() {
         PeerMessage::Have { held, done, round: 9, .. } => Some((union(held), *done)),
         _ => None,
     };
-    let confirmed = sent(&bench, "b", have);
+    let confirmed = bench.sent_to("b", have);
     let firsts: Coverage = (0..first).map(|n| 2 * n).collect();
     assert_eq!(confirmed, [(firsts, true), (Coverage::default(), true)]);
     let fetched = |message: &PeerMessage| match message {
         PeerMessage::Fetch { wanted, round, .. } => Some((union(wanted), *round)),
         _ => None,
     };
-    let fetches = sent(&bench, "b", fetched);
+    let fetches = bench.sent_to("b", fetched);
     let lasts: Coverage = (first..NUMBERS).map(|n| 2 * n).collect();
     let [(wanted, round)] = &fetches[..] else { panic!("{} fetches", fetches.len()) };
     assert_eq!(*wanted, lasts);
     // Half of it came. As long as something comes, the same page is asked for, once it is durable.
-    let (conn, idle_ms) = (conn_of("b"), None);
+    let idle_ms = None;
     for (seq, number) in (2..).zip(lasts.iter().take(500)) {
         let key = EntryKey { job: JOB, edge: edge(), number };
         let tail = Entry::new(key, Source::default(), SlotSet::ALL, &[]).encode();
-        let message = PeerMessage::Moved;
-        bench.input(Input::Message { conn, from: node("b"), seq, message, tail });
+        bench.hear_with("b", seq, PeerMessage::Moved, tail);
     }
     bench.hear("b", 502, PeerMessage::Fetched { job: JOB, round: *round, idle_ms });
-    assert_eq!(sent(&bench, "b", fetched).len(), 1, "the disk is behind");
+    assert_eq!(bench.sent_to("b", fetched).len(), 1, "the disk is behind");
     bench.sync();
-    let fetches = sent(&bench, "b", fetched);
+    let fetches = bench.sent_to("b", fetched);
     let [_, (wanted, round)] = &fetches[..] else { panic!("{} fetches", fetches.len()) };
     assert_eq!(wanted.count(), 500);
     // No more comes: what is there is confirmed.
     bench.hear("b", 503, PeerMessage::Fetched { job: JOB, round: *round, idle_ms });
-    assert_eq!(sent(&bench, "b", fetched).len(), 2);
-    let confirmed = sent(&bench, "b", have);
+    assert_eq!(bench.sent_to("b", fetched).len(), 2);
+    let confirmed = bench.sent_to("b", have);
     let (last, done) = confirmed.last().unwrap();
     assert_eq!((last.count(), *done), (500, false));
 }
@@ -158,7 +148,7 @@ fn what_is_missing_is_asked_for_page_by_page_before_another_source_is() {
         PeerMessage::Incomplete { missing, .. } => Some(union(missing)),
         _ => None,
     };
-    let missing = sent(&bench, "b", incomplete);
+    let missing = bench.sent_to("b", incomplete);
     assert_eq!(missing.len(), 1);
     assert_eq!(missing[0].intervals().len(), PAGE_INTERVALS);
 }

@@ -23,14 +23,13 @@ impl Foreign {
         bench.sees(&["a", "b", "c", "d", "e"]);
         OTHERS.iter().for_each(|peer| bench.meets(peer));
         // The first offers, of nothing, are over.
-        wait(&mut bench, 4);
+        bench.wait(4);
         let mut owners_of = |job| bench.core.placement(job).owners(META_SLOT).to_vec();
         let job = (1..).map(JobId).find(|job| !owners_of(*job).contains(&node("a"))).unwrap();
         let owners = owners_of(job);
         let key = EntryKey { job, edge: Edge::table(0), number: 0 };
         let tail = Entry::meta(key, Bytes::from_static(b"delta")).encode();
-        let (from, conn) = (owners[0], conn_of(owners[0]));
-        bench.input(Input::Message { conn, from, seq: 0, message: PeerMessage::Store, tail });
+        bench.hear_with(owners[0].as_str(), 0, PeerMessage::Store, tail);
         bench.sync();
         bench.sent.clear();
         Self { bench, key, owners, seq: [1, 0, 0] }
@@ -49,26 +48,15 @@ impl Foreign {
         }];
         let (job, from, seq) = (self.key.job, self.owners[owner], self.seq[owner]);
         self.seq[owner] += 1;
-        wait(&mut self.bench, 4);
+        self.bench.wait(4);
         self.bench.has(from.as_str(), seq, job, log, held);
-    }
-}
-
-fn conn_of(peer: NodeId) -> u64 {
-    u64::from(peer.as_str().as_bytes()[0])
-}
-
-fn wait(bench: &mut Bench, quarters: u32) {
-    for _ in 0..quarters {
-        bench.now += Duration::from_millis(250);
-        bench.input(Input::Tick);
     }
 }
 
 #[test]
 fn a_foreign_entry_is_offered_to_its_owners_within_a_second() {
     let mut foreign = Foreign::new();
-    wait(&mut foreign.bench, 4);
+    foreign.bench.wait(4);
     let offered = |owner: &NodeId| {
         let mut sent = foreign.bench.sent.iter();
         sent.any(|(to, message, _)| to == owner && matches!(message, PeerMessage::Offer { .. }))
@@ -99,8 +87,9 @@ fn a_confirmation_that_names_another_log_does_not_count() {
 fn a_confirmation_of_a_lost_disk_counts_no_more() {
     let mut foreign = Foreign::new();
     foreign.confirm(0, 1);
-    let (conn, blank) = (conn_of(foreign.owners[0]), hello(foreign.owners[0].as_str(), 2));
-    foreign.bench.input(Input::Inbound(conn, blank));
+    let owner = foreign.owners[0];
+    let owner = owner.as_str();
+    foreign.bench.input(Input::Inbound(conn_of(owner), hello(owner, 2)));
     foreign.confirm(1, 1);
     foreign.confirm(2, 1);
     assert!(!foreign.held().is_empty(), "one of the three disks is blank");
@@ -123,7 +112,7 @@ fn a_draining_node_leaves_after_every_owner_confirmed() {
     bench.input(Input::Members(members));
     let held = bench.core.held(job);
     assert!(!held.is_empty());
-    wait(&mut bench, 1);
+    bench.wait(1);
     bench.has("b", 1, job, 1, held.clone());
     assert!(!bench.drained, "one owner is not all");
     bench.has("c", 0, job, 1, held);

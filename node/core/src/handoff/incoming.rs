@@ -1,0 +1,169 @@
+//! What is offered to this node and fetched by it: one page of one peer at a time, for each job.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
+use cortado_protocol::{JobId, NodeId};
+
+use crate::Core;
+use crate::holdings::numbers;
+
+/// How long a fetch may stay unanswered.
+const FETCH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a peer offers of one job, as far as it was not looked at yet.
+#[derive(Default)]
+struct Offered {
+    round: u64,
+    pages: VecDeque<Vec<EdgeCoverage>>,
+}
+
+/// A fetch of what is missing of one page of an offer.
+struct Fetching {
+    from: NodeId,
+    /// None once all that is sent has come, until it is durable: the network is no faster than the disk.
+    round: Option<u64>,
+    since: Duration,
+    /// Numbers missing, for all slots together, when it was sent.
+    missing: u64,
+    /// Of the offer.
+    offer: u64,
+    page: Vec<EdgeCoverage>,
+}
+
+/// Entries coming in for one job.
+#[derive(Default)]
+pub(super) struct Incoming {
+    active: Option<Fetching>,
+    offers: BTreeMap<NodeId, Offered>,
+}
+
+impl Incoming {
+    pub(super) fn is_fetching(&self) -> bool {
+        self.active.is_some()
+    }
+
+    /// A page of an offer. A newer offer takes the place of an older one.
+    pub(super) fn take(&mut self, from: NodeId, round: u64, page: Vec<EdgeCoverage>) {
+        let offered = self.offers.entry(from).or_default();
+        if offered.round != round {
+            *offered = Offered { round, ..Offered::default() };
+        }
+        offered.pages.push_back(page);
+    }
+
+    /// Nothing comes from these nodes.
+    pub(super) fn give_up(&mut self, gone: impl Fn(NodeId) -> bool) {
+        self.offers.retain(|node, _| !gone(*node));
+        self.active.take_if(|active| gone(active.from));
+    }
+}
+
+impl Core {
+    /// Gives up fetches that nobody answers.
+    pub(super) fn tick_incoming(&mut self) {
+        let now = self.now;
+        let late: Vec<_> = self
+            .handoff
+            .incoming
+            .iter()
+            .filter(|(_, i)| i.active.as_ref().is_some_and(|a| now >= a.since + FETCH_PATIENCE))
+            .map(|(job, _)| *job)
+            .collect();
+        for job in late {
+            if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
+                incoming.active = None;
+            }
+            self.fetch_offered(job);
+        }
+    }
+
+    /// Fetches from the next offer what is still missing; one fetch per job at a time, so that
+    /// several holders do not send the same.
+    pub(super) fn fetch_offered(&mut self, job: JobId) {
+        loop {
+            let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
+            if incoming.active.is_some() {
+                return;
+            }
+            let Some(mut offered) = incoming.offers.first_entry() else {
+                self.handoff.incoming.remove(&job);
+                return;
+            };
+            let (source, offer) = (*offered.key(), offered.get().round);
+            let Some(page) = offered.get_mut().pages.pop_front() else {
+                offered.remove();
+                continue;
+            };
+            let wanted = self.missing_of(job, &page);
+            if !wanted.is_empty() {
+                return self.fetch_page(job, source, offer, page, wanted);
+            }
+        }
+    }
+
+    /// Fetches what is missing of a page of an offer.
+    fn fetch_page(
+        &mut self,
+        job: JobId,
+        from: NodeId,
+        offer: u64,
+        page: Vec<EdgeCoverage>,
+        wanted: Vec<EdgeCoverage>,
+    ) {
+        let (missing, since, round) = (numbers(&wanted), self.now, self.fresh_id());
+        if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
+            incoming.active =
+                Some(Fetching { from, round: Some(round), since, missing, offer, page });
+        }
+        let wanted = peer::first_page(wanted);
+        self.send(from, PeerMessage::Fetch { job, round, wanted });
+    }
+
+    /// What this node owns of an offer and does not hold.
+    fn missing_of(&mut self, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
+        let mine = self.placement(job).slots_of(self.config.node);
+        let wanted: Vec<_> = offered
+            .iter()
+            .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
+            .filter(|offer| !offer.slots.is_empty())
+            .collect();
+        match self.holdings.job(job) {
+            Some(held) => held.missing(&wanted),
+            None => wanted,
+        }
+    }
+
+    pub(crate) fn on_fetched(&mut self, from: NodeId, job: JobId, round: u64) {
+        if self.work_fetched(from, round) || self.search_fetched(from, job, round) {
+            return;
+        }
+        let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
+        if let Some(active) = incoming.active.as_mut().filter(|active| active.round == Some(round))
+        {
+            (active.round, active.since) = (None, self.now);
+            self.go_on_fetching(job);
+        }
+    }
+
+    /// Goes on with a fetch of which everything has come, if all of that is durable.
+    pub(crate) fn go_on_fetching(&mut self, job: JobId) {
+        let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
+        let awaits = |part: &EdgeCoverage| {
+            self.holdings.edge(job, part.edge).is_some_and(|held| held.awaits(part))
+        };
+        let ready =
+            |active: &mut Fetching| active.round.is_none() && !active.page.iter().any(awaits);
+        let Some(active) = incoming.active.take_if(ready) else { return };
+        let Fetching { from, missing, offer, page, .. } = active;
+        let wanted = self.missing_of(job, &page);
+        if !wanted.is_empty() && numbers(&wanted) < missing {
+            // As long as something comes, there may be more than fits one fetch.
+            return self.fetch_page(job, from, offer, page, wanted);
+        }
+        // It wants to hear what is durable now.
+        self.say_have(from, job, offer, &page, false);
+        self.fetch_offered(job);
+    }
+}
