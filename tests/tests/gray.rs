@@ -1,86 +1,218 @@
 //! Gray failures: nodes that are alive by their membership and of no use otherwise.
+//!
+//! Each kind meets another node; `CORTADO_GRAY=all` has each kind meet each node of a cluster, which
+//! takes some ten minutes. Among five nodes each role is held by one: each is a worker, and the home of
+//! a job that is made for it.
 
+use std::cell::Cell;
+use std::env;
 use std::time::Instant;
 
+use cortado::local::NodeFolder;
+use cortado_membership::ring;
+use cortado_protocol::{JobId, META_SLOT, NodeId};
 use serde_json::Value;
 use tests::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
+use tests::kernel::{Crowded, Filter, Frozen, Way, in_own_network};
 
 /// Seconds until everybody knows; it should be three. Small machines get more.
 const KNOWN: u64 = 20;
 /// Longer than the test: trouble ends because it is healed.
 const LONG: &str = "10m";
 
-/// Waits until a node sees this one member in this state, with this in the reason, and all others alive.
-fn await_state(cluster: &Cluster, seen_by: &str, node: &str, (state, says): (&str, &str)) {
-    wait_for(&format!("{seen_by} to see {node} {state} and the others alive"), KNOWN, || {
-        let address = cluster.address(seen_by);
-        let run = cluster.cortado(&["nodes", "--json", "--connect", &address]).run();
-        let view: Value = serde_json::from_str(&run.stdout).ok()?;
-        let right = |member: &Value| {
-            let reason = member["reason"].as_str().unwrap_or_default();
-            if member["id"] == node {
-                member["state"] == state && reason.contains(says)
-            } else {
-                member["state"] == "alive"
-            }
-        };
-        view["members"].as_array()?.iter().all(right).then_some(())
-    });
+/// What may be wrong with a node, and what others then say of it.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// By `cortado chaos`, with these arguments.
+    Told(&'static [&'static str]),
+    DataPort(Way),
+    ClientPort,
+    Disk,
+    Core,
 }
 
-/// One node of five is disturbed: it is called ill with the reason, jobs end exactly, and it is well
-/// again when it is healed. Prints how long things took. Nothing is said of restarts: a supervisor
-/// restarts a node that is ill for half a minute, and a slow machine may take that long.
-fn is_passed_over(
-    cluster: &Cluster,
-    data: &Coffee,
-    number: u64,
-    node: &str,
-    fault: &[&str],
-    says: &str,
-) {
-    let what = fault.join(" ");
-    let witness = if node == "node-1" { "node-3" } else { "node-1" };
-    let mut arguments = fault.to_vec();
-    arguments.extend([node, "--for", LONG]);
-    cluster.chaos(&arguments);
-    let began = Instant::now();
-    if fault[0] == "disk-hang" {
-        // A disk that has nothing to write is not seen to hang: the first job does that.
-        let _ = cluster.run_coffee(data.dir(), &job_id(number), &what).within(60).run().ok();
+impl Kind {
+    /// What the reason says of a node that is ill by it; nothing if nobody should notice.
+    fn says(self) -> Option<&'static str> {
+        match self {
+            Self::Told(["loop-stall"]) => Some("its loop has stood still for"),
+            Self::Told(["disk-hang"]) | Self::Disk => Some("its disk has not answered for"),
+            Self::Told(_) | Self::DataPort(_) => Some("data port"),
+            Self::ClientPort | Self::Core => None,
+        }
     }
-    await_state(cluster, witness, node, ("ill", says));
-    let known = began.elapsed();
-    let mut slowest = 0.0_f32;
-    for job in number + 1..number + 4 {
+
+    /// A disk that has nothing to write is not seen to hang.
+    fn needs_a_job(self) -> bool {
+        matches!(self, Self::Told(["disk-hang"]) | Self::Disk)
+    }
+}
+
+/// A fault that is there until this is dropped.
+#[expect(dead_code, reason = "kept for what dropping them does")]
+enum Trouble<'a> {
+    Told(&'a Cluster),
+    Filter(Filter),
+    Frozen(Frozen),
+    Crowded(Crowded),
+}
+
+impl<'a> Trouble<'a> {
+    fn make(kind: Kind, cluster: &'a Cluster, node: &str) -> Self {
+        let [_, data, client] = cluster.ports(node);
+        match kind {
+            Kind::Told(fault) => {
+                let mut arguments = fault.to_vec();
+                arguments.extend([node, "--for", LONG]);
+                cluster.chaos(&arguments);
+                Self::Told(cluster)
+            }
+            Kind::DataPort(way) => Self::Filter(Filter::port(data.port(), way)),
+            Kind::ClientPort => Self::Filter(Filter::port(client.port(), Way::Both)),
+            Kind::Disk => Self::Frozen(Frozen::disk(cluster, node)),
+            Kind::Core => Self::Crowded(Crowded::core(cluster, node, 3)),
+        }
+    }
+}
+
+impl Drop for Trouble<'_> {
+    fn drop(&mut self) {
+        if let Self::Told(cluster) = self {
+            cluster.chaos(&["heal"]);
+        }
+    }
+}
+
+/// A cluster, and what is done with it.
+struct Ward {
+    cluster: Cluster,
+    data: Coffee,
+    last_job: Cell<u64>,
+}
+
+impl Ward {
+    fn open(cluster: Cluster) -> Self {
+        let data = Coffee::new(Shape::TINY);
+        Self { cluster, data, last_job: Cell::new(0) }
+    }
+
+    /// Waits until a node sees this one member in this state, with this in the reason, and all others
+    /// alive.
+    fn await_state(&self, node: &str, state: &str, says: &str) {
+        let seen_by = self.witness(node);
+        wait_for(&format!("{seen_by} to see {node} {state} and the others alive"), KNOWN, || {
+            let view = self.view(seen_by)?;
+            let right = |member: &Value| {
+                let reason = member["reason"].as_str().unwrap_or_default();
+                if member["id"] == node {
+                    member["state"] == state && reason.contains(says)
+                } else {
+                    member["state"] == "alive"
+                }
+            };
+            view["members"].as_array()?.iter().all(right).then_some(())
+        });
+    }
+
+    fn view(&self, seen_by: &str) -> Option<Value> {
+        let address = self.cluster.address(seen_by);
+        let run = self.cluster.cortado(&["nodes", "--json", "--connect", &address]).run();
+        serde_json::from_str(&run.stdout).ok()
+    }
+
+    fn witness(&self, node: &str) -> &'static str {
+        if node == "node-1" { "node-3" } else { "node-1" }
+    }
+
+    /// Runs a job that this node would drive if it were well, and looks at its reports; returns how long
+    /// it took, in seconds.
+    fn run_job(&self, home: &str) -> f32 {
+        let nodes = self.cluster.nodes().into_iter().map(|node| node.name());
+        let nodes: Vec<NodeId> = nodes.collect();
+        let is_home = |job: &u64| {
+            let job: JobId = job_id(*job).parse().expect("it is an id");
+            let owners = ring::owners(ring::slot_key(job, META_SLOT), &nodes);
+            owners[0].to_string() == home
+        };
+        let job = (self.last_job.get() + 1..).find(is_home).expect("there is no end of jobs");
+        self.last_job.set(job);
+        let (id, out) = (job_id(job), format!("job-{job}"));
         let began = Instant::now();
-        let out = format!("{node}-{job}");
-        let _ = cluster.run_coffee(data.dir(), &job_id(job), &out).within(60).run().ok();
-        slowest = slowest.max(began.elapsed().as_secs_f32());
-        data.check(cluster, &job_id(job), &out);
+        let _ = self.cluster.run_coffee(self.data.dir(), &id, &out).within(60).run().ok();
+        let took = began.elapsed().as_secs_f32();
+        self.data.check(&self.cluster, &id, &out);
+        took
     }
-    println!("{what} {node}: ill after {:.2} s, slowest job {slowest:.2} s", known.as_secs_f32());
-    cluster.chaos(&["heal"]);
-    await_state(cluster, witness, node, ("alive", ""));
+
+    /// One node is disturbed: it is called ill with the reason, or not if it is well enough, and nobody
+    /// else is; jobs end exactly; and it is well again when it is healed. Prints how long things took.
+    /// Nothing is said of restarts: a supervisor restarts a node that is ill for half a minute, and a
+    /// slow machine may take that long.
+    fn is_passed_over(&self, node: &str, kind: Kind) {
+        let usual = self.run_job(node);
+        let trouble = Trouble::make(kind, &self.cluster, node);
+        let began = Instant::now();
+        if kind.needs_a_job() {
+            let _ = self.run_job(self.witness(node));
+        }
+        let known = kind.says().map(|says| {
+            self.await_state(node, "ill", says);
+            began.elapsed().as_secs_f32()
+        });
+        let homes = [node, self.witness(node), node];
+        let took = homes.map(|home| self.run_job(home));
+        if kind.says().is_none() {
+            self.await_state(node, "alive", "");
+        }
+        let known =
+            known.map_or("not called ill".to_owned(), |known| format!("ill after {known:.2} s"));
+        println!("{kind:?} {node}: {known}, jobs {took:.2?} s, before {usual:.2} s");
+        drop(trouble);
+        self.await_state(node, "alive", "");
+    }
+
+    /// Each kind meets another node, or all.
+    fn round(&self, kinds: &[Kind]) {
+        let all = env::var("CORTADO_GRAY").is_ok_and(|which| which == "all");
+        // The highest name supervises: it is first, and the lead goes to another one and comes back.
+        // Whoever keeps the queue is second.
+        let supervisor = self.cluster.supervisor(20);
+        let mut nodes: Vec<NodeId> = self.cluster.nodes().iter().map(NodeFolder::name).collect();
+        let keeper = ring::first_owner(ring::ADMISSION_KEY, &nodes);
+        nodes.sort_by_key(|node| (node.to_string() != supervisor, Some(*node) != keeper));
+        let nodes: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+        for (number, kind) in kinds.iter().enumerate() {
+            for (at, node) in nodes.iter().enumerate() {
+                if all || at == number % nodes.len() {
+                    self.is_passed_over(node, *kind);
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn a_node_that_is_half_dead_is_called_ill_and_stops_no_job() {
-    let cluster = Cluster::up_for_trouble(5);
-    let data = Coffee::new(Shape::TINY);
-    // By its own word, or by that of the others.
-    let links = "data port";
-    is_passed_over(&cluster, &data, 100, "node-2", &["data-cut"], links);
-    is_passed_over(&cluster, &data, 200, "node-3", &["data-cut", "--oneway", "in"], links);
-    is_passed_over(&cluster, &data, 300, "node-1", &["loop-stall"], "its loop has stood still for");
-    // The highest name supervises: the lead goes to another one and comes back.
-    let supervisor = cluster.supervisor(20);
-    is_passed_over(
-        &cluster,
-        &data,
-        400,
-        &supervisor,
-        &["disk-hang"],
-        "its disk has not answered for",
-    );
+    Ward::open(Cluster::up_for_trouble(5)).round(&[
+        // By its own word, or by that of the others.
+        Kind::Told(&["disk-hang"]),
+        Kind::Told(&["data-cut"]),
+        Kind::Told(&["data-cut", "--oneway", "in"]),
+        Kind::Told(&["loop-stall"]),
+    ]);
+}
+
+#[test]
+fn what_the_kernel_does_to_a_node_stops_no_job() {
+    in_own_network("what_the_kernel_does_to_a_node_stops_no_job", || {
+        let cluster = Cluster::up_reviving(5);
+        cluster.move_to_own_disks();
+        Ward::open(cluster).round(&[
+            Kind::DataPort(Way::Both),
+            Kind::DataPort(Way::In),
+            Kind::ClientPort,
+            Kind::Disk,
+            Kind::Core,
+        ]);
+    });
 }
