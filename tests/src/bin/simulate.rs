@@ -2,6 +2,7 @@
 //! which of its faults are needed.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     }
     let limit = Duration::from_secs(flags.limit_seconds);
     let (mut seen, mut virtual_time) = (BTreeMap::<_, u32>::new(), Duration::ZERO);
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut traces) = (0, DefaultHasher::new());
     for seed in flags.seeds.clone() {
         let mut dials = Dials { planted: flags.plant, ..Dials::drawn(seed) };
         if let Some(Places(keep)) = &flags.keep {
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
                 for (fault, count) in outcome.seen {
                     *seen.entry(fault).or_default() += count;
                 }
+                outcome.trace.hash(&mut traces);
                 virtual_time += outcome.took;
                 acknowledged += outcome.acknowledged;
             }
@@ -90,7 +92,8 @@ fn main() -> ExitCode {
     let count = flags.seeds.end - flags.seeds.start;
     println!(
         "{count} seeds passed in {virtual_time:.0?} of virtual time, {acknowledged} batches \
-         acknowledged; faults: {seen:?}"
+         acknowledged; all that happened hashes to {:016x}; faults: {seen:?}",
+        traces.finish()
     );
     ExitCode::SUCCESS
 }

@@ -65,6 +65,8 @@ pub(crate) struct SimClient {
     /// Jobs live for so short a time that this one may be gone before it is done.
     may_expire: bool,
     resumed: bool,
+    /// Stops when it has so many acknowledgements, for so long.
+    stop: Option<(usize, Duration)>,
     /// Pause after each batch that is sent.
     pace: Duration,
     next_at: Duration,
@@ -93,6 +95,7 @@ impl SimClient {
             cancels,
             may_expire,
             resumed: false,
+            stop: None,
             pace: Duration::ZERO,
             next_at: Duration::ZERO,
             life: 0,
@@ -104,6 +107,11 @@ impl SimClient {
     pub(crate) fn lasting(self, upload: Duration) -> Self {
         let pace = upload / self.todo.len().max(1) as u32;
         Self { pace, ..self }
+    }
+
+    /// Stops in the middle and goes on, as somebody does who closes a laptop.
+    pub(crate) fn stopping(self, stop: Option<(usize, Duration)>) -> Self {
+        Self { stop, ..self }
     }
 
     /// Whether it wants nothing more.
@@ -159,6 +167,12 @@ impl SimClient {
     /// What to send now, and to whom (`None`: any node).
     pub(crate) fn poll(&mut self, now: Duration, live: &[NodeId]) -> Vec<(Option<NodeId>, Sent)> {
         let mut out = Vec::new();
+        if let Some((after, pause)) = self.stop
+            && self.acknowledged.len() >= after
+        {
+            self.stop = None;
+            self.rest_until = now + pause;
+        }
         if now < self.rest_until {
             return out;
         }

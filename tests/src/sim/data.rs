@@ -31,12 +31,12 @@ impl Dataset {
         })
     }
 
-    /// A coffee dataset drawn from a seed: a few hundred transactions in small batches, with ties,
-    /// anonymous users and rows that can't be read.
+    /// A coffee dataset drawn from a seed: fewer than so many transactions in small batches, with
+    /// ties, anonymous users and rows that can't be read.
     #[must_use]
-    pub fn coffee(job: JobId, seed: u64, slots: u8) -> Self {
+    pub fn coffee(job: JobId, seed: u64, slots: u8, rows: usize) -> Self {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let count = rng.random_range(0..400);
+        let count = rng.random_range(0..rows);
         let target = rng.random_range(200..2_000);
         let text = cortado_engine::COFFEE;
         let plan = Plan::parse(text).expect("the coffee plan is valid");

@@ -101,6 +101,13 @@ pub struct Dials {
     pub job_ttl: Option<Duration>,
     /// How long a client takes for its upload, at least.
     pub upload: Duration,
+    /// When the first client stops, by its acknowledgements, and for how long; then it goes on.
+    pub stop: Option<(usize, Duration)>,
+    /// Rows of a table at most.
+    pub rows: usize,
+    /// Longest time that a task takes one of a node's two workers, in virtual milliseconds; without
+    /// it all tasks run side by side.
+    pub task_ms: Option<u64>,
     /// Bytes of memory for slots' outputs at each home.
     pub outputs: usize,
     /// A fault of the program itself, to see whether it is found.
@@ -123,6 +130,9 @@ impl Dials {
             beyond_end: 0.0,
             job_ttl: None,
             upload: Duration::ZERO,
+            stop: None,
+            rows: 400,
+            task_ms: None,
             outputs: 1 << 26,
             planted: None,
         }
@@ -164,7 +174,7 @@ impl Dials {
         let datagram_loss = [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)];
         let repeats = [0.0, 0.0, 0.05, 0.5][rng.random_range(0..4)];
         let travel_us = [3_000, 3_000, 20_000, 100_000][rng.random_range(0..4)];
-        let clients = rng.random_range(1..=3);
+        let (clients, rows) = many(seed).unwrap_or((rng.random_range(1..=3), 400));
         let cancels = usize::from(rng.random_bool(0.2));
         let sync_ms = [5, 15, 60, 300][rng.random_range(0..4)];
         let beyond_end = beyond_end(seed);
@@ -179,6 +189,9 @@ impl Dials {
             beyond_end,
             job_ttl,
             outputs,
+            rows,
+            stop: stop(seed),
+            task_ms: (seed % 4 == 2).then_some([5, 50, 300][(seed / 4 % 3) as usize]),
             upload,
             datagram_loss,
             repeats,
@@ -215,6 +228,21 @@ fn job_ttl(seed: u64) -> Option<Duration> {
     let rng = &mut StdRng::seed_from_u64(seed ^ 0x7_71fe);
     let longest = [6_000, 30_000][rng.random_range(0..2)];
     rng.random_bool(0.25).then(|| Duration::from_millis(rng.random_range(3_000..longest)))
+}
+
+/// A stream of its own, too: a client that stops in the middle, often for longer than an upload may
+/// keep its place.
+fn stop(seed: u64) -> Option<(usize, Duration)> {
+    let rng = &mut StdRng::seed_from_u64(seed ^ 0x57_0b5e);
+    let stop = (rng.random_range(0..12), Duration::from_millis(rng.random_range(500..40_000)));
+    rng.random_bool(0.125).then_some(stop)
+}
+
+/// A stream of its own, too: now and then many small jobs at once.
+fn many(seed: u64) -> Option<(usize, usize)> {
+    let rng = &mut StdRng::seed_from_u64(seed ^ 0x3a_17);
+    let many = (rng.random_range(10..=100), rng.random_range(1..12));
+    rng.random_bool(0.01).then_some(many)
 }
 
 /// How a run ended.

@@ -78,6 +78,7 @@ impl World {
                     self.nodes[node].generation = Some(generation);
                 }
                 Output::Known(known) => self.nodes[node].known = known,
+                Output::Twin(at) => panic!("each process has a name of its own, not that of {at}"),
             }
         }
         let boot = self.nodes[node].boot;

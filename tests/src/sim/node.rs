@@ -51,6 +51,8 @@ pub(crate) struct SimNode {
     pub(crate) log_id: Option<LogId>,
     /// How far its wall clock is off, in milliseconds.
     pub(crate) clock_ms: i64,
+    /// When each of its two workers is free.
+    pub(crate) workers: [Duration; 2],
 }
 
 /// Reads a simulated log for tasks.
@@ -96,6 +98,7 @@ impl SimNode {
             files: BTreeMap::new(),
             log_id: None,
             clock_ms: 0,
+            workers: [Duration::ZERO; 2],
         }
     }
 
@@ -111,6 +114,7 @@ impl SimNode {
         rng: &mut StdRng,
     ) -> Option<Vec<Copy>> {
         self.boot += 1;
+        self.workers = [Duration::ZERO; 2];
         let generation = next_generation(self.generation, unix_ms);
         self.generation = Some(generation);
         let config = Config { node: self.id, boot: generation, ..config.clone() };
@@ -160,6 +164,14 @@ impl SimNode {
             live: Vec::new(),
         });
         Some(copies)
+    }
+
+    /// When a task is done that takes the first free worker for so long.
+    pub(crate) fn work(&mut self, now: Duration, took: Duration) -> Duration {
+        let [first, second] = &mut self.workers;
+        let worker = if *first <= *second { first } else { second };
+        *worker = now.max(*worker) + took;
+        *worker
     }
 
     /// Ends the process at once; its machine goes on, with all that was written.

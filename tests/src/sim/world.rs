@@ -1,6 +1,7 @@
 //! The world: one heap of events over all nodes, links, disks and clients.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash};
 use std::time::Duration;
 
@@ -73,9 +74,10 @@ impl World {
         };
         let job = |client: usize| JobId::v7(START_MS, client as u32);
         let client = |client| {
-            let data = Dataset::coffee(job(client), rng.random(), 8);
+            let data = Dataset::coffee(job(client), rng.random(), 8, dials.rows);
+            let stop = dials.stop.filter(|_| client == 0);
             let client = SimClient::new(data, client < dials.cancels, dials.job_ttl.is_some());
-            client.lasting(dials.upload)
+            client.lasting(dials.upload).stopping(stop)
         };
         let clients = (0..dials.clients).map(client).collect();
         Self {
@@ -296,9 +298,35 @@ impl World {
         let mut effects = Vec::new();
         process.core.handle(now, unix_ms, input, &mut effects);
         for effect in effects {
+            self.note(node, &effect);
             self.carry_out(node, effect);
         }
         self.plan_tick(node, false);
+    }
+
+    /// The trace covers what nodes say and do, too: frames, records, answers and tasks.
+    fn note(&mut self, node: usize, effect: &Effect) {
+        node.hash(&mut self.trace);
+        match effect {
+            Effect::Send(to, bytes) => (to, bytes).hash(&mut self.trace),
+            Effect::Append { ticket, job, reserved, bytes } => {
+                (ticket, job, reserved, bytes).hash(&mut self.trace);
+            }
+            Effect::Save { ticket, file, bytes } => {
+                (ticket, bytes).hash(&mut self.trace);
+                std::mem::discriminant(file).hash(&mut self.trace);
+            }
+            Effect::Reply(ticket, response, tail) => {
+                (ticket, tail).hash(&mut self.trace);
+                let _ = write!(HashText(&mut self.trace), "{response:?}");
+            }
+            Effect::Run(id, task) => {
+                (id, std::mem::discriminant(&**task)).hash(&mut self.trace);
+            }
+            other => {
+                let _ = write!(HashText(&mut self.trace), "{other:?}");
+            }
+        }
     }
 
     fn carry_out(&mut self, node: usize, effect: Effect) {
@@ -328,8 +356,13 @@ impl World {
             Effect::Run(id, task) => {
                 let Some(process) = &self.nodes[node].process else { return };
                 let output = execute(*task, &SimRecords(process.reader.clone()));
-                let delay = self.delay(100, 20_000);
-                self.plan(delay, Event::Task { node, boot, id, output });
+                let longest = self.dials.task_ms.unwrap_or(20);
+                let took = self.delay(100, 1_000 * longest);
+                let done = match self.dials.task_ms {
+                    Some(_) => self.nodes[node].work(self.now, took),
+                    None => self.now + took,
+                };
+                self.plan_at(done, Event::Task { node, boot, id, output });
             }
             Effect::Reply(ticket, response, tail) => {
                 if let Some(client) = self.tickets.remove(&ticket) {
@@ -367,5 +400,15 @@ impl World {
 
     fn lives(&self, client: usize, life: u64) -> bool {
         self.clients[client].life == life
+    }
+}
+
+/// Text that is hashed, not kept.
+struct HashText<'a>(&'a mut DefaultHasher);
+
+impl fmt::Write for HashText<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.hash(self.0);
+        Ok(())
     }
 }
