@@ -2,6 +2,7 @@
 //! connection to each, and requests that go on to the next node when one does not answer.
 
 mod address;
+mod causes;
 mod connections;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +23,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::Error;
+use causes::Causes;
 use connections::Connections;
 pub(crate) use connections::NoAnswer;
 
@@ -31,6 +33,8 @@ const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
 const HEAD_START: Duration = Duration::from_millis(300);
 /// Pause after all nodes were asked in vain, or said "not now".
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
+/// How long a client is refused before it gives up: certificates may be changing just now.
+const REFUSED_FOR: Duration = Duration::from_secs(3);
 /// How long a cluster may be silent before it counts as unreachable.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -202,13 +206,13 @@ impl Cluster {
     pub async fn request(&self, request: &ClientRequest) -> Result<(ClientResponse, Bytes), Error> {
         let deadline = Instant::now() + self.patience;
         let timeout = answer_timeout(request);
-        let mut silence = String::from("no address to try");
+        let mut silence = Causes::default();
         // What a node said tells more than that another one, or the same later, said nothing.
         let mut said = None;
         loop {
             // A node that is gone leaves a dial without an answer: first those that take a connection
             // at once. Only if none of them says anything are the others given more time.
-            let candidates = self.candidates().await;
+            let candidates = self.candidates(&mut silence).await;
             let mut turns: VecDeque<_> = candidates.into_iter().map(|addr| (addr, true)).collect();
             let mut heard = false;
             while let Some((addr, at_once)) = turns.pop_front() {
@@ -234,11 +238,20 @@ impl Cluster {
                         self.known().last = Some(addr);
                         return Ok(answer);
                     }
-                    Err(error) => silence = format!("{addr}: {error}"),
+                    Err(error) => silence.add(addr, &error),
                 }
             }
+            if heard {
+                silence = Causes::default();
+            }
+            if let Some(refusal) = silence.refused_for(REFUSED_FOR) {
+                return Err(Error::Unreachable(format!(
+                    "cluster '{}' refuses this client, or this client it: {refusal}",
+                    self.name
+                )));
+            }
             if Instant::now() + ROUND_PAUSE >= deadline {
-                return Err(self.unreachable(&said.unwrap_or(silence)));
+                return Err(self.unreachable(&said.unwrap_or_else(|| silence.to_string())));
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }
@@ -271,7 +284,7 @@ impl Cluster {
             }
             Err(_) => {
                 self.connections.drop(addr);
-                Err(NoAnswer::new(format!("no answer within {:.1} s", timeout.as_secs_f32())))
+                Err(NoAnswer::silence(format!("no answer within {:.1} s", timeout.as_secs_f32())))
             }
         }
     }
@@ -306,15 +319,15 @@ impl Cluster {
     /// What to say when the cluster was silent for too long.
     pub(crate) fn unreachable(&self, reason: &str) -> Error {
         Error::Unreachable(format!(
-            "cluster '{}' can't be reached ({} s without success); last: {reason}. It is safe to \
-             try again",
+            "cluster '{}' can't be reached ({} s without success): {reason}. It is safe to try \
+             again",
             self.name,
             self.patience.as_secs()
         ))
     }
 
     /// Whom to ask, in order: who answered last, live members, the others, the addresses given.
-    async fn candidates(&self) -> Vec<SocketAddr> {
+    async fn candidates(&self, causes: &mut Causes) -> Vec<SocketAddr> {
         let mut candidates: Vec<SocketAddr> = Vec::new();
         {
             let known = self.known();
@@ -328,7 +341,10 @@ impl Cluster {
             candidates.extend(members.into_iter().map(|member| member.client_addr));
         }
         for seed in &self.seeds {
-            candidates.extend(address::resolve(seed).await);
+            match address::resolve(seed).await {
+                Ok(found) => candidates.extend(found),
+                Err(error) => causes.add(seed, &NoAnswer::new(error)),
+            }
         }
         let mut seen = std::collections::HashSet::new();
         candidates.retain(|addr| seen.insert(*addr));

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::ProcessId;
+use crate::process::Record;
 
 /// A node's configuration.
 const CONFIG: &str = "node.toml";
@@ -81,10 +83,19 @@ impl Place {
         self.path.join(LOG)
     }
 
-    /// Its process, if it runs or is paused.
+    /// Its process, if it runs or is paused. A copied folder has none: what it says is about the
+    /// process of the folder that it was copied from.
     #[must_use]
     pub fn process(&self) -> Option<ProcessId> {
-        ProcessId::load(&self.path.join(PID)).filter(ProcessId::is_running)
+        let record = Record::load(&self.path.join(PID))?;
+        let here = record.folder.is_none_or(|folder| Some(folder) == folder_id(&self.path));
+        here.then_some(record.process()).filter(ProcessId::is_running)
+    }
+
+    fn save(&self, process: ProcessId) -> io::Result<()> {
+        let file = self.path.join(PID);
+        let record = Record::new(process, folder_id(&self.path));
+        record.save(&file).map_err(|error| about(&file, &error))
     }
 
     /// Whether the operator wants the node to stay down.
@@ -99,7 +110,9 @@ impl Place {
     /// If the folder can't be written to.
     pub fn retire(&self) -> io::Result<()> {
         let _lock = self.lock()?;
-        fs::write(self.path.join(RETIRED), "stopped on purpose; `cortado local start` ends this\n")
+        let file = self.path.join(RETIRED);
+        fs::write(&file, "stopped on purpose; `cortado local start` ends this\n")
+            .map_err(|error| about(&file, &error))
     }
 
     /// Starts the node's process, in a process group of its own so that no terminal's signals reach
@@ -111,7 +124,9 @@ impl Place {
         let _lock = self.lock()?;
         match by {
             By::Operator => match fs::remove_file(self.path.join(RETIRED)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(about(&self.path.join(RETIRED), &error));
+                }
                 _ => {}
             },
             By::Peer if self.is_retired() => return Ok(Start::Retired),
@@ -120,7 +135,8 @@ impl Place {
         if self.process().is_some() {
             return Ok(Start::Running);
         }
-        let log = File::options().append(true).create(true).open(self.log())?;
+        let log = File::options().append(true).create(true).open(self.log());
+        let log = log.map_err(|error| about(&self.log(), &error))?;
         let mut child = Command::new(daemon)
             .arg("--config")
             .arg(self.config())
@@ -128,12 +144,14 @@ impl Place {
             .stdout(Stdio::null())
             .stderr(log)
             .process_group(0)
-            .spawn()?;
-        match ProcessId::of(child.id()) {
-            Some(process) => process.save(&self.path.join(PID))?,
-            None => {
-                let _ = child.wait();
-            }
+            .spawn()
+            .map_err(|error| about(daemon, &error))?;
+        if let Some(process) = ProcessId::of(child.id())
+            && let Err(error) = self.save(process)
+        {
+            // Nobody would find it.
+            let _ = child.kill().and_then(|()| child.wait());
+            return Err(error);
         }
         // Reaps it should it end before its parent does.
         std::thread::spawn(move || child.wait());
@@ -148,7 +166,7 @@ impl Place {
     /// If the folder can't be written to.
     pub fn claim(&self) -> io::Result<()> {
         match ProcessId::of(std::process::id()) {
-            Some(process) if self.path.join(LOCK).exists() => process.save(&self.path.join(PID)),
+            Some(process) if self.path.join(LOCK).exists() => self.save(process),
             _ => Ok(()),
         }
     }
@@ -169,10 +187,21 @@ impl Place {
     }
 
     fn lock(&self) -> io::Result<File> {
-        let lock = File::create(self.path.join(LOCK))?;
-        lock.lock()?;
-        Ok(lock)
+        let file = self.path.join(LOCK);
+        let lock = File::create(&file).and_then(|lock| lock.lock().map(|()| lock));
+        lock.map_err(|error| about(&file, &error))
     }
+}
+
+/// Device and number of a folder, which a copy does not share and a new name does not change.
+fn folder_id(path: &Path) -> Option<(u64, u64)> {
+    let folder = fs::metadata(path).ok()?;
+    Some((folder.dev(), folder.ino()))
+}
+
+/// The error, with the file that it is about.
+fn about(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
 
 #[cfg(test)]
@@ -232,6 +261,32 @@ mod tests {
         drop(place.lock().unwrap());
         place.claim().unwrap();
         assert_eq!(place.process(), ProcessId::of(std::process::id()));
+    }
+
+    #[test]
+    fn a_copied_folder_has_no_process_and_a_renamed_one_has() {
+        let sleeper = Sleeper::new();
+        sleeper.start(By::Operator);
+        let copy = sleeper.root.path().join("copy");
+        let copied = Command::new("cp").arg("-a").args([sleeper.place.path(), &copy]).status();
+        assert!(copied.unwrap().success());
+        assert_eq!(Place::new(&copy).process(), None);
+        let renamed = sleeper.root.path().join("renamed");
+        fs::rename(sleeper.place.path(), &renamed).unwrap();
+        assert!(Place::new(&renamed).process().is_some());
+        fs::rename(renamed, sleeper.place.path()).unwrap();
+        sleeper.kill();
+    }
+
+    #[test]
+    fn a_start_that_fails_names_the_file_and_leaves_no_process() {
+        let sleeper = Sleeper::new();
+        fs::create_dir_all(sleeper.place.path().join(PID).join("in the way")).unwrap();
+        let error = sleeper.place.start(&sleeper.daemon(), By::Peer).unwrap_err();
+        assert!(error.to_string().contains("node-1/pid: "), "{error}");
+        let missing = sleeper.root.path().join("no such daemon");
+        let error = sleeper.place.start(&missing, By::Peer).unwrap_err();
+        assert!(error.to_string().contains("no such daemon: "), "{error}");
     }
 
     #[test]

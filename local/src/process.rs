@@ -13,13 +13,46 @@ use serde::{Deserialize, Serialize};
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A process, for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessId {
     /// The process id.
     pub pid: i32,
     /// When it started, in clock ticks since the machine did.
     pub start: u64,
+}
+
+/// What is written down of a process: which one it is, and for which folder it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    pid: i32,
+    start: u64,
+    /// Device and number of the folder; files of earlier versions name none.
+    pub(crate) folder: Option<(u64, u64)>,
+}
+
+impl Record {
+    pub(crate) const fn new(process: ProcessId, folder: Option<(u64, u64)>) -> Self {
+        Self { pid: process.pid, start: process.start, folder }
+    }
+
+    pub(crate) const fn process(&self) -> ProcessId {
+        ProcessId { pid: self.pid, start: self.start }
+    }
+
+    /// Reads a file that [`Self::save`] wrote.
+    pub(crate) fn load(path: &Path) -> Option<Self> {
+        toml::from_str(&fs::read_to_string(path).ok()?).ok()
+    }
+
+    /// Writes it to a file, in place of what is there.
+    pub(crate) fn save(&self, path: &Path) -> std::io::Result<()> {
+        let text = toml::to_string(self).map_err(std::io::Error::other)?;
+        // Of each writer's own: the process and who started it may write at the same moment.
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        fs::write(&temporary, text)?;
+        fs::rename(&temporary, path)
+    }
 }
 
 /// What `/proc/PID/stat` says.
@@ -46,23 +79,6 @@ impl ProcessId {
         let pid = i32::try_from(pid).ok()?;
         let stat = stat(pid)?;
         Some(Self { pid, start: stat.start })
-    }
-
-    /// Reads a file that [`Self::save`] wrote.
-    #[must_use]
-    pub fn load(path: &Path) -> Option<Self> {
-        toml::from_str(&fs::read_to_string(path).ok()?).ok()
-    }
-
-    /// Writes it to a file, in place of what is there.
-    ///
-    /// # Errors
-    /// If the file can't be written.
-    pub fn save(&self, path: &Path) -> std::io::Result<()> {
-        // Of each writer's own: the process and who started it may write at the same moment.
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&temporary, format!("pid = {}\nstart = {}\n", self.pid, self.start))?;
-        fs::rename(&temporary, path)
     }
 
     /// Whether it runs (or is stopped). A process that has ended and waits for its parent does not.
@@ -155,10 +171,12 @@ mod tests {
     fn a_pid_file_round_trips_and_a_broken_one_names_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
-        let process = ProcessId { pid: 7, start: 99 };
-        process.save(&path).unwrap();
-        assert_eq!(ProcessId::load(&path), Some(process));
+        let record = Record::new(ProcessId { pid: 7, start: 99 }, Some((1, 2)));
+        record.save(&path).unwrap();
+        assert_eq!(Record::load(&path), Some(record));
+        fs::write(&path, "pid = 7\nstart = 99\n").unwrap();
+        assert_eq!(Record::load(&path), Some(Record { folder: None, ..record }));
         fs::write(&path, "12345\n").unwrap();
-        assert_eq!(ProcessId::load(&path), None);
+        assert_eq!(Record::load(&path), None);
     }
 }

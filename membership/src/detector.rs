@@ -25,6 +25,7 @@ mod screen;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod twin;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +44,7 @@ pub use config::{DetectorConfig, Profile};
 use packet::{ANYONE, Packet, Refusal};
 use rumour::Rumours;
 use timers::Timers;
+use twin::Twins;
 
 type Swim = Foca<Identity, PostcardCodec, StdRng, foca::NoCustomBroadcast>;
 type Runtime = AccumulatingRuntime<Identity>;
@@ -79,6 +81,8 @@ pub enum Output {
     },
     /// All nodes ever seen that did not leave: keep them, for the next start.
     Known(Vec<KnownPeer>),
+    /// Another process runs in this node's name, there.
+    Twin(SocketAddr),
 }
 
 /// What went wrong, since the start.
@@ -113,6 +117,7 @@ pub struct Detector {
     timers: Timers,
     announcer: Announcer,
     rumours: Rumours,
+    twins: Twins,
     rng: StdRng,
     outbox: VecDeque<Output>,
     view: View,
@@ -164,6 +169,7 @@ impl Detector {
             timers: Timers::default(),
             announcer,
             rumours: Rumours::default(),
+            twins: Twins::default(),
             rng,
             outbox: VecDeque::new(),
             view: View::default(),
@@ -207,6 +213,9 @@ impl Detector {
         let own = packet.named().filter(|identity| identity.id == me.id);
         let own = own.map(|identity| identity.generation).max();
         self.own_generation_seen = self.own_generation_seen.max(own.unwrap_or(0));
+        if let Some(twin) = self.twins.look(now, &me, packet.named()) {
+            self.outbox.push_back(Output::Twin(twin));
+        }
 
         self.remind(&packet);
         changed |= packet.readdress(&me);

@@ -28,6 +28,10 @@ pub use decision::{Allowance, Decision, Evidence, Facts, Reason, decide};
 const UNHEARD: Duration = Duration::from_secs(3);
 /// How long a node that was started has to join before it is looked at again.
 const JOIN: Duration = Duration::from_secs(3);
+/// Pause after the first start that failed; doubled with each further one, up to [`START_AGAIN_MOST`].
+const START_AGAIN: Duration = Duration::from_secs(1);
+/// Longest pause between attempts to start a node.
+const START_AGAIN_MOST: Duration = Duration::from_secs(30);
 /// How often a node that is left alone is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a health check must fail before its node is called hung.
@@ -76,6 +80,8 @@ struct Target {
     given_up: bool,
     /// What was said last about leaving it alone.
     told: Option<Reason>,
+    /// Attempts in a row that did not even start it: a full disk, a missing program.
+    failed_starts: u32,
 }
 
 /// One node's supervisor.
@@ -226,14 +232,27 @@ impl Supervisor {
     }
 
     /// The reviver has started a node, or could not.
+    ///
+    /// A node that could not be started has not crashed: the attempt does not count, and there are
+    /// more, further and further apart.
     pub fn revived(&mut self, now: Duration, node: NodeId, result: Result<(), String>) {
+        let started = result.is_ok();
         let what = match result {
             Ok(()) => Happening::Revived(node),
             Err(reason) => Happening::ReviveFailed { node, reason },
         };
         self.outbox.push_back(Step::Record(what));
         if let Some(target) = self.targets.get_mut(&node) {
-            target.phase = if target.down { Phase::Due(now + JOIN) } else { Phase::Idle };
+            let pause = if started {
+                target.failed_starts = 0;
+                JOIN
+            } else {
+                target.budget.refund(now);
+                let doubled = 1 << target.failed_starts.min(8);
+                target.failed_starts += 1;
+                (START_AGAIN * doubled).min(START_AGAIN_MOST)
+            };
+            target.phase = if target.down { Phase::Due(now + pause) } else { Phase::Idle };
         }
         self.settle(now);
     }
@@ -302,6 +321,7 @@ impl Target {
             budget: Budget::default(),
             given_up: false,
             told: None,
+            failed_starts: 0,
         }
     }
 
@@ -312,5 +332,6 @@ impl Target {
             self.phase = Phase::Idle;
         }
         (self.given_up, self.ill_since, self.told) = (false, None, None);
+        self.failed_starts = 0;
     }
 }

@@ -1,6 +1,6 @@
 //! Configuration: flag over environment over file over default. Unknown keys are errors.
 
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -203,6 +203,8 @@ fn lan() -> String {
 const MEMORY_MIB: std::ops::RangeInclusive<u64> = 32..=(1 << 30);
 /// Memory for jobs where the system does not say how much it has.
 const FALLBACK: u64 = 1 << 30;
+/// Pause before the host's own name is looked up again.
+const NAME_PAUSE: Duration = Duration::from_secs(1);
 
 impl Settings {
     /// Reads the file and lays flags and environment over it.
@@ -230,10 +232,7 @@ impl Settings {
         }
         settings.allow_chaos |= flags.allow_chaos;
         settings.advertise = flags.advertise.or(settings.advertise);
-        if settings.advertise.is_none() && settings.bind.is_unspecified() {
-            settings.follow_own_name = true;
-            settings.advertise = own_addresses(settings.bind).first().copied();
-        }
+        settings.follow_own_name = settings.advertise.is_none() && settings.bind.is_unspecified();
         settings.check().with_context(|| format!("{} is wrong", path.display()))?;
         Ok(settings)
     }
@@ -268,8 +267,8 @@ impl Settings {
         if self.max_running_jobs == 0 {
             bail!("max_running_jobs = 0: expected at least 1");
         }
-        if self.advertised().is_unspecified() {
-            bail!("bind = \"{}\" needs advertise = \"IP the others reach\"", self.bind);
+        if self.advertise.is_some_and(|address| address.is_unspecified()) {
+            bail!("advertise = \"{}\": expected the IP the others reach", self.advertised());
         }
         crate::revive::from_settings(self)?;
         self.detector_profile().map(|_| ())
@@ -285,6 +284,34 @@ impl Settings {
             "shared" => Ok(Profile::Shared),
             other => bail!("profile = \"{other}\": expected \"lan\" or \"shared\""),
         }
+    }
+
+    /// Looks the address up that the others reach this node at, where it has to follow the host's name.
+    /// What may heal is waited for: a name service that does not answer yet, or names another host.
+    ///
+    /// # Errors
+    /// If the name stands for this host alone, which is for somebody to change.
+    pub fn find_own_address(&mut self) -> anyhow::Result<()> {
+        let mut told = String::new();
+        while self.follow_own_name && self.advertise.is_none() {
+            let why = match own_addresses(self.bind) {
+                Ok(addresses) => {
+                    self.advertise = addresses.first().copied();
+                    continue;
+                }
+                Err(OwnName::Loopback(name)) => bail!(
+                    "others can't reach this node by this host's name, {name}: it stands for a \
+                     loopback address; give advertise = \"IP the others reach\""
+                ),
+                Err(why) => why.to_string(),
+            };
+            if told != why {
+                tracing::warn!("waiting for an address to be reached at: {why}");
+                told = why;
+            }
+            std::thread::sleep(NAME_PAUSE);
+        }
+        Ok(())
     }
 
     /// The address the others reach this node at.
@@ -326,13 +353,47 @@ impl Settings {
     }
 }
 
-/// The addresses this machine's name stands for, of the same family as `bind`: containers know theirs
-/// so. Empty if it can't be looked up. May block.
-pub(crate) fn own_addresses(bind: IpAddr) -> Vec<IpAddr> {
+/// Why a host's own name is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OwnName {
+    #[error("this host's name, {0}, can't be looked up: {1}")]
+    Unknown(String, std::io::Error),
+    #[error("this host's name, {0}, stands for a loopback address")]
+    Loopback(String),
+    #[error("this host's name, {0}, stands for {1}, which is not an address of this host")]
+    Elsewhere(String, IpAddr),
+}
+
+/// The addresses this machine's name stands for and this machine has, of the same family as `bind`:
+/// containers know theirs so. May block.
+pub(crate) fn own_addresses(bind: IpAddr) -> Result<Vec<IpAddr>, OwnName> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let found = (name.trim(), 0).to_socket_addrs().into_iter().flatten();
-    let addresses = found.map(|address| address.ip());
-    addresses.filter(|ip| !ip.is_loopback() && ip.is_ipv4() == bind.is_ipv4()).collect()
+    let name = name.trim();
+    let found = (name, 0).to_socket_addrs().map_err(|why| OwnName::Unknown(name.into(), why))?;
+    usable(name, found.map(|address| address.ip()).filter(|ip| ip.is_ipv4() == bind.is_ipv4()))
+}
+
+/// Whether an address is one of this host's: only what is sent to these goes out from the same one.
+/// Connecting a datagram socket chooses a route and sends nothing. (Whether one can listen there says
+/// nothing where `net.ipv4.ip_nonlocal_bind` is set.)
+fn is_of_this_host(ip: IpAddr) -> bool {
+    let any: IpAddr =
+        if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == ip)
+}
+
+/// Those of the addresses of a name at which others may reach this machine.
+fn usable(name: &str, found: impl Iterator<Item = IpAddr>) -> Result<Vec<IpAddr>, OwnName> {
+    let found: Vec<_> = found.filter(|ip| !ip.is_loopback()).collect();
+    let Some(first) = found.first().copied() else {
+        return Err(OwnName::Loopback(name.to_owned()));
+    };
+    let here: Vec<_> = found.into_iter().filter(|ip| is_of_this_host(*ip)).collect();
+    if here.is_empty() { Err(OwnName::Elsewhere(name.to_owned(), first)) } else { Ok(here) }
 }
 
 #[cfg(test)]
@@ -372,6 +433,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn only_an_address_of_this_host_is_told_to_others() {
+        let ips =
+            |list: &[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        // Addresses for documentation (RFC 5737), which nobody has.
+        let elsewhere =
+            usable("h", ips(&["127.0.1.1", "198.51.100.1", "198.51.100.2"]).into_iter());
+        assert!(
+            elsewhere.unwrap_err().to_string().contains("198.51.100.1, which is not an address")
+        );
+        assert!(is_of_this_host(loopback()) && !is_of_this_host("198.51.100.1".parse().unwrap()));
+        let alone = usable("h", ips(&["127.0.1.1"]).into_iter());
+        assert!(matches!(alone, Err(OwnName::Loopback(_))));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (line, told) in [
             ("replica = 3", "replica"),
@@ -380,7 +456,7 @@ pub(crate) mod tests {
             ("reviver = \"magic\"", "magic"),
             ("reviver = \"docker\"\ndocker_host = \"npipe://x\"", "npipe"),
             ("profile = \"wan\"", "profile = \"wan\""),
-            ("bind = \"0.0.0.0\"", "advertise"),
+            ("advertise = \"0.0.0.0\"", "the IP the others reach"),
             ("max_running_jobs = 0", "max_running_jobs"),
         ] {
             let error = load(&format!("{line}\n{GOOD}")).expect_err(line);

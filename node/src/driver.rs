@@ -22,6 +22,7 @@ use crate::health::Ping;
 use crate::keeper::Keeper;
 use crate::peers::{PeerEvent, Peers};
 use crate::refused::{self, Refused};
+use crate::seldom::Seldom;
 use crate::watch::Beat;
 use crate::workers::{Done, Workers};
 
@@ -93,6 +94,8 @@ pub struct Driver {
     pub stall: Option<Switch>,
     /// Appends that found the log's queue full.
     pub refused: Vec<u64>,
+    /// Records that the log refused.
+    pub full: Seldom,
     /// Jobs whose records may go, as soon as the log's queue has room.
     pub forgotten: VecDeque<JobId>,
 }
@@ -134,7 +137,7 @@ impl Driver {
                     next.push(from_peer(event));
                 }
                 _ = inputs.log.recv_many(&mut committed, BATCH) => {
-                    next = from_log(&mut committed);
+                    next = from_log(&mut committed, &mut self.full);
                 }
                 Some(ticket) = inputs.saved.recv() => next.push(Input::Saved(ticket)),
                 Some((id, output)) = inputs.tasks.recv() => next.push(Input::TaskDone(id, output)),
@@ -293,7 +296,7 @@ fn from_client(event: ClientEvent) -> Input {
 }
 
 /// Durable appends of one group become one input.
-fn from_log(committed: &mut Vec<Committed<u64>>) -> Vec<Input> {
+fn from_log(committed: &mut Vec<Committed<u64>>, full: &mut Seldom) -> Vec<Input> {
     let mut appended = Vec::with_capacity(committed.len());
     let mut inputs = Vec::new();
     for done in committed.drain(..) {
@@ -304,7 +307,9 @@ fn from_log(committed: &mut Vec<Committed<u64>>) -> Vec<Input> {
             }
             Committed::Refused { tag, error } => match error {
                 AppendError::Full | AppendError::TooLarge { .. } => {
-                    tracing::warn!(%error, "the log refused a record");
+                    if let Some(records) = full.one_more(Instant::now()) {
+                        tracing::warn!(%error, records, "the log refused records");
+                    }
                     inputs.push(Input::AppendRefused(tag));
                 }
                 AppendError::Io(_) | AppendError::Poisoned => fail_stop(&error),

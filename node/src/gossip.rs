@@ -4,12 +4,14 @@
 
 mod driver;
 mod links;
+mod saving;
 mod seeds;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use cortado_membership::{Counters, Identity, KnownPeer, Lead, Profile, Trouble, View};
@@ -50,15 +52,15 @@ pub struct GossipConfig {
 }
 
 /// Keeps what the detector must find again after a restart. Called on the detector's thread.
-pub trait Memory: Send + 'static {
-    /// Writes and syncs the generation. It is used only after this returns.
+pub trait Memory: Send + Sync + 'static {
+    /// Writes and syncs the generation; may block. It is used only after this returns.
     ///
     /// # Errors
     /// If it is not on disk; the detector then stops, for it may not go on.
-    fn persist(&mut self, generation: u64) -> io::Result<()>;
+    fn persist(&self, generation: u64) -> io::Result<()>;
 
     /// Writes the nodes seen so far; losing this costs time, nothing else.
-    fn known(&mut self, peers: Vec<KnownPeer>);
+    fn known(&self, peers: Vec<KnownPeer>);
 }
 
 /// Why the detector ended.
@@ -138,7 +140,7 @@ impl Gossip {
                 let ended = runtime.block_on(async {
                     let driver = driver::Driver::bind(
                         config,
-                        Box::new(memory),
+                        Arc::new(memory),
                         driver::News { views: showing, leaders: electing, refused: counting },
                     )?;
                     // The one who started us waits for this.

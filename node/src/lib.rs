@@ -17,6 +17,7 @@ pub mod machine;
 pub mod peers;
 mod refused;
 pub mod revive;
+pub mod seldom;
 pub mod start;
 pub mod supervision;
 pub mod watch;

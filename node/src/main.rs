@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     if let (Some(Command::Health { ready }), Some(data)) = (flags.command, &flags.data) {
         return health(data, ready);
     }
-    let settings = match Settings::load(&flags) {
+    let mut settings = match Settings::load(&flags) {
         Ok(settings) => settings,
         Err(error) => {
             complain(&error);
@@ -45,6 +45,10 @@ fn main() -> ExitCode {
     log.follow(&settings.log);
     if let Some(Command::Health { ready }) = flags.command {
         return health(&settings.data, ready);
+    }
+    if let Err(error) = settings.find_own_address() {
+        complain(&error);
+        return ExitCode::from(2);
     }
     match run(&flags, settings, &log) {
         Ok(()) => ExitCode::SUCCESS,

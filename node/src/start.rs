@@ -27,6 +27,7 @@ use crate::history::History;
 use crate::keeper::Keeper;
 use crate::peers::{self, Peers, PeersConfig};
 use crate::revive;
+use crate::seldom::Seldom;
 use crate::supervision::{Supervision, Surroundings};
 use crate::watch::{Beat, Watch};
 use crate::words::sentence;
@@ -39,11 +40,11 @@ const LOG_QUEUE: usize = 4096;
 struct OnDisk(NodeState, Keeper);
 
 impl Memory for OnDisk {
-    fn persist(&mut self, generation: u64) -> io::Result<()> {
+    fn persist(&self, generation: u64) -> io::Result<()> {
         self.0.save_generation(generation).map_err(io::Error::other)
     }
 
-    fn known(&mut self, peers: Vec<KnownPeer>) {
+    fn known(&self, peers: Vec<KnownPeer>) {
         let bytes = cortado_protocol::frame::to_postcard(&peers);
         self.1.write(crate::disk::PEERS, None, bytes);
     }
@@ -99,7 +100,9 @@ pub async fn run(
     let (to_peers, peer_events) = mpsc::channel(peers::EVENTS);
     let resume = {
         let core = Arc::clone(&core);
-        Arc::new(move |peer| core.lock().unwrap_or_else(PoisonError::into_inner).resume(peer))
+        let ask = move |peer| core.lock().unwrap_or_else(PoisonError::into_inner).resume(peer);
+        // The core may be busy for a while: whatever else this thread has to do goes to another one.
+        Arc::new(move |peer| tokio::task::block_in_place(|| ask(peer)))
     };
     let config = PeersConfig {
         bind: bind(settings.peer_port),
@@ -180,6 +183,7 @@ pub async fn run(
         beat,
         stall,
         refused: Vec::new(),
+        full: Seldom::default(),
         forgotten: VecDeque::new(),
     };
     let ended = run_bounded(&mut driver, inputs, stop, &settings).await;

@@ -22,7 +22,7 @@ fn full_disks_hold_back_clients_and_nothing_else() {
     for run in runs.collect::<Vec<_>>() {
         run.wait().ok();
     }
-    cluster.await_line("node-1", "the log refused a record");
+    cluster.await_line("node-1", "the log refused records");
     for job in &jobs[..2] {
         data.check(&cluster, job, job);
     }

@@ -66,6 +66,12 @@ const KINDS: [Refusal; 14] = [
 ];
 
 impl Refusal {
+    /// Whether it may pass by itself: nobody has to change a certificate, a clock or an address.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::Busy | Self::Timeout | Self::Misbehaved | Self::Closed)
+    }
+
     /// The application error code (RFC 9000 §20.2) with which a connection is closed for it.
     #[must_use]
     pub fn code(self) -> quinn::VarInt {

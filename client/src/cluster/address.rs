@@ -1,6 +1,7 @@
 //! `host:port`: syntax and resolution. Names are resolved each time, so that a node that moved is
 //! found again.
 
+use std::io;
 use std::net::SocketAddr;
 
 /// Whether the text has the form `host:port`.
@@ -9,12 +10,12 @@ pub(super) fn is_address(text: &str) -> bool {
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
-/// All addresses of a `host:port`; empty if the name is unknown now.
-pub(super) async fn resolve(text: &str) -> Vec<SocketAddr> {
+/// All addresses of a `host:port`.
+pub(super) async fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     if let Ok(addr) = text.parse() {
-        return vec![addr];
+        return Ok(vec![addr]);
     }
-    tokio::net::lookup_host(text).await.map(Iterator::collect).unwrap_or_default()
+    tokio::net::lookup_host(text).await.map(Iterator::collect)
 }
 
 #[cfg(test)]

@@ -10,17 +10,51 @@ use quinn::Connection;
 
 /// Why a node did not answer. Nothing is known about what it did with the request.
 #[derive(Clone, Debug)]
-pub(crate) struct NoAnswer(String);
+pub(crate) struct NoAnswer {
+    reason: String,
+    tells: Tells,
+}
+
+/// How much a reason tells whoever has to mend something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tells {
+    /// A node may be down, or slow.
+    Silence,
+    /// Something went wrong with this request.
+    Failure,
+    /// Nothing gets better until somebody mends it.
+    Refusal,
+}
 
 impl NoAnswer {
     pub(super) fn new(reason: impl ToString) -> Self {
-        Self(reason.to_string())
+        Self { reason: reason.to_string(), tells: Tells::Failure }
+    }
+
+    pub(super) fn silence(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), tells: Tells::Silence }
+    }
+
+    /// How much it tells.
+    pub(super) const fn tells(&self) -> Tells {
+        self.tells
+    }
+}
+
+impl From<ConnectError> for NoAnswer {
+    fn from(error: ConnectError) -> Self {
+        let tells = match error.refusal() {
+            Some(refusal) if refusal.may_pass() => Tells::Silence,
+            Some(_) => Tells::Refusal,
+            None => Tells::Failure,
+        };
+        Self { reason: error.to_string(), tells }
     }
 }
 
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
@@ -62,7 +96,7 @@ impl Connections {
                 }
             }
         };
-        let connection = endpoint.dial(addr, None).await.map_err(NoAnswer::new)?;
+        let connection = endpoint.dial(addr, None).await?;
         // Two tasks may have dialled at once: both connections work, the later one is kept.
         self.open().connections.insert(addr, connection.clone());
         Ok(connection)
@@ -72,7 +106,7 @@ impl Connections {
     /// the client's certificate says so only after the handshake (RFC 8446 §4.4).
     pub(super) fn refusal(&self, addr: SocketAddr) -> Option<NoAnswer> {
         let reason = self.open().connections.get(&addr)?.close_reason()?;
-        Some(NoAnswer::new(ConnectError::from(reason)))
+        Some(ConnectError::from(reason).into())
     }
 
     /// Closes the connection to a node, if there is one.

@@ -1,6 +1,6 @@
 //! A host's name or address, as it is given to `cortado init`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::Error;
 
@@ -74,8 +74,10 @@ pub(super) fn check_different(hosts: &[Host]) -> Result<(), Error> {
                  on one machine see `cortado local up`"
             )));
         }
-        if matches!(host, Host::Address(IpAddr::V6(Ipv6Addr::UNSPECIFIED))) {
-            return Err(Error::BadInput("'::' is no address of a host".into()));
+        if let Host::Address(address) = host
+            && address.is_unspecified()
+        {
+            return Err(Error::BadInput(format!("'{address}' is no address of a host")));
         }
     }
     Ok(())
@@ -111,5 +113,9 @@ mod tests {
         }
         let twice = [Host::parse("a").unwrap(), Host::parse(" a").unwrap()];
         assert!(check_different(&twice).unwrap_err().to_string().contains("named twice"));
+        for any in ["0.0.0.0", "[::]"] {
+            let error = check_different(&[Host::parse(any).unwrap()]).unwrap_err();
+            assert!(error.to_string().contains("no address of a host"), "{error}");
+        }
     }
 }

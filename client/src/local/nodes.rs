@@ -155,7 +155,7 @@ impl NodeFolder {
     pub fn start(&self) -> Result<bool, Error> {
         let daemon = daemon()?;
         let started = self.place.start(&daemon, By::Operator);
-        let started = started.map_err(|source| Error::io("start", &daemon, source))?;
+        let started = started.map_err(|source| Error::io("start", self.path(), source))?;
         Ok(started == Start::Started)
     }
 
@@ -213,9 +213,9 @@ impl NodeFolder {
             )));
         }
         let data = self.path().join(&self.config.data);
-        match fs::remove_dir_all(&data) {
+        match empty(&data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("delete", &data, error))
+                Err(Error::io("empty", &data, error))
             }
             _ => Ok(()),
         }
@@ -224,6 +224,19 @@ impl NodeFolder {
 
 /// Loopback, where local nodes live.
 pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Deletes what is in a folder, which may be a link or a file system of its own and stays.
+fn empty(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
 
 /// The daemon: `$CORTADO_NODE`, or the one beside this program.
 fn daemon() -> Result<PathBuf, Error> {

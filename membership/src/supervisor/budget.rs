@@ -37,6 +37,12 @@ impl Budget {
         self.0.len()
     }
 
+    /// Takes the last revival back: it started nothing.
+    pub(super) fn refund(&mut self, now: Duration) {
+        self.forget(now);
+        self.0.pop_back();
+    }
+
     /// Takes over what another supervisor has counted, if that is more.
     pub(super) fn adopt(&mut self, now: Duration, spent: usize, counts_for: Duration) {
         self.forget(now);

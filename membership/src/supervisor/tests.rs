@@ -271,3 +271,25 @@ fn a_node_that_answers_but_is_ill_for_half_a_minute_is_restarted_once() {
     supervisor.set_view(s(81), &view(5, &[]));
     assert_eq!(supervisor.next_deadline(), None);
 }
+
+#[test]
+fn starts_that_fail_are_no_crashes_and_are_tried_further_and_further_apart() {
+    let mut supervisor = leading();
+    supervisor.set_view(s(1), &view(5, &[2]));
+    let mut now = s(1);
+    for pause in [1, 2, 4, 8, 16, 30, 30] {
+        assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(2))]);
+        supervisor.inspected(now, id(2), Evidence::Exited);
+        assert_eq!(deeds(&mut supervisor), [start(id(2))]);
+        supervisor.revived(now, id(2), Err("no space left".into()));
+        assert_eq!(supervisor.next_deadline(), Some(now + s(pause)));
+        now += s(pause);
+        supervisor.tick(now);
+    }
+    assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(2))]);
+    supervisor.inspected(now, id(2), Evidence::Exited);
+    assert_eq!(deeds(&mut supervisor), [start(id(2))]);
+    supervisor.revived(now, id(2), Ok(()));
+    let troubles = supervisor.troubles(now);
+    assert_eq!(troubles, [trouble(2, 1, 300, false)], "the one that started it counts");
+}

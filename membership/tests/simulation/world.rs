@@ -283,6 +283,7 @@ impl World {
             match output {
                 Output::View(_) => self.view_changed = true,
                 Output::Known(known) => self.nodes[from].known = known,
+                Output::Twin(at) => panic!("nobody has the name of another, as {at} seems to"),
                 Output::Persist { generation } => {
                     assert!(self.nodes[from].generation < Some(generation));
                     self.nodes[from].generation = Some(generation);

@@ -1,6 +1,7 @@
 //! The loop of detector and election: datagrams in, timers, effects out.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cortado_membership::{DetectorConfig, Effect, Lead, Membership, Output, View};
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::links::{Arrival, Links};
+use super::saving::Saving;
 use super::{Command, GossipConfig, GossipError, Memory, Refused, seeds};
 use crate::history::History;
 
@@ -34,7 +36,8 @@ pub(super) struct Driver {
     arriving: mpsc::Receiver<Arrival>,
     seeds: watch::Receiver<Vec<SocketAddr>>,
     address: watch::Receiver<IpAddr>,
-    memory: Box<dyn Memory>,
+    memory: Arc<dyn Memory>,
+    saving: Saving,
     news: News,
     history: History,
     started: Instant,
@@ -45,7 +48,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn bind(
         config: GossipConfig,
-        memory: Box<dyn Memory>,
+        memory: Arc<dyn Memory>,
         news: News,
     ) -> Result<Self, GossipError> {
         let endpoint =
@@ -83,6 +86,7 @@ impl Driver {
             arriving,
             seeds,
             address,
+            saving: Saving::new(Arc::clone(&memory)),
             memory,
             news,
             history: config.history,
@@ -100,7 +104,7 @@ impl Driver {
         mut commands: mpsc::UnboundedReceiver<Command>,
     ) -> Result<(), GossipError> {
         let (mut looking_up, mut following) = (true, true);
-        self.carry_out()?;
+        self.carry_out();
         loop {
             let deadline = self.membership.next_deadline().map(|at| self.started + at);
             let due = async {
@@ -134,7 +138,7 @@ impl Driver {
                     }
                     Some(Command::Leave(said)) => {
                         self.membership.leave(self.now());
-                        self.carry_out()?;
+                        self.carry_out();
                         self.say_goodbye().await;
                         // Nobody may wait for it any more.
                         let _ = said.send(());
@@ -153,12 +157,16 @@ impl Driver {
                     let address = *self.address.borrow_and_update();
                     self.move_to(address);
                 }
+                written = self.saving.written() => {
+                    written.map_err(GossipError::Persist)?;
+                    self.send_held();
+                }
                 () = due => self.tick().await,
             }
             while let Ok(arrival) = self.arriving.try_recv() {
                 self.take(arrival);
             }
-            self.carry_out()?;
+            self.carry_out();
         }
     }
 
@@ -199,7 +207,7 @@ impl Driver {
     }
 
     /// Carries the effects out, in order.
-    fn carry_out(&mut self) -> Result<(), GossipError> {
+    fn carry_out(&mut self) {
         while let Some(effect) = self.membership.poll_effect() {
             let output = match effect {
                 Effect::Membership(output) => output,
@@ -215,23 +223,39 @@ impl Driver {
                 }
             };
             match output {
+                Output::Send { to, node, data } if self.saving.is_busy() => {
+                    self.saving.hold((to, node, data));
+                }
                 Output::Send { to, node, data } => self.links.send(to, node, data),
                 Output::View(view) => {
                     let changes = view.changes_since(&self.news.views.borrow());
                     self.news.views.send_replace(view);
                     changes.into_iter().for_each(|change| self.history.record(change));
                 }
-                Output::Persist { generation } => {
-                    self.memory.persist(generation).map_err(GossipError::Persist)?;
-                }
+                Output::Persist { generation } => self.saving.save(generation),
                 Output::Known(peers) => self.memory.known(peers),
+                Output::Twin(at) => tracing::error!(
+                    "another process runs with this node's name and certificate, at {at}: end one of \
+                     the two, or give it a name and a certificate of its own; until then neither is \
+                     of use"
+                ),
             }
         }
-        Ok(())
+    }
+
+    fn send_held(&mut self) {
+        for (to, node, data) in self.saving.released() {
+            self.links.send(to, node, data);
+        }
     }
 
     async fn say_goodbye(&mut self) {
         let until = Instant::now() + GOODBYE;
+        while self.saving.is_busy()
+            && let Ok(Ok(())) = tokio::time::timeout_at(until.into(), self.saving.written()).await
+        {
+        }
+        self.send_held();
         while self.links.busy() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

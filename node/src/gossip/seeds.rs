@@ -49,7 +49,7 @@ pub(super) async fn look_up(seeds: Vec<String>, found: watch::Sender<Vec<SocketA
 pub(super) async fn follow_own_name(bind: IpAddr, mine: watch::Sender<IpAddr>) {
     while !mine.is_closed() {
         tokio::time::sleep(ROUND).await;
-        let looking = tokio::task::spawn_blocking(move || own_addresses(bind));
+        let looking = tokio::task::spawn_blocking(move || own_addresses(bind).unwrap_or_default());
         // Empty while the host is cut off: it may get the same address again.
         let found = looking.await.unwrap_or_default();
         mine.send_if_modified(|mine| move_to(mine, &found));

@@ -15,21 +15,25 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct Disk(Arc<Mutex<(Option<u64>, Vec<KnownPeer>)>>);
 
 impl Memory for Disk {
-    fn persist(&mut self, generation: u64) -> io::Result<()> {
+    fn persist(&self, generation: u64) -> io::Result<()> {
         let mut disk = self.0.lock().unwrap();
         assert!(disk.0 < Some(generation), "generations only grow");
         disk.0 = Some(generation);
         Ok(())
     }
 
-    fn known(&mut self, peers: Vec<KnownPeer>) {
+    fn known(&self, peers: Vec<KnownPeer>) {
         self.0.lock().unwrap().1 = peers;
     }
 }
 
-fn start(certificates: &Certificates, number: usize, seeds: Vec<String>, disk: &Disk) -> Gossip {
-    let known = disk.0.lock().unwrap().1.clone();
-    let config = GossipConfig {
+fn configured(
+    certificates: &Certificates,
+    number: usize,
+    seeds: Vec<String>,
+    known: Vec<KnownPeer>,
+) -> GossipConfig {
+    GossipConfig {
         bind: (Ipv4Addr::LOCALHOST, 0).into(),
         tls: certificates.node(node(number)),
         profile: Profile::Shared,
@@ -49,8 +53,12 @@ fn start(certificates: &Certificates, number: usize, seeds: Vec<String>, disk: &
         seed: number as u64,
         history: History::new(1),
         faults: None,
-    };
-    Gossip::start(config, disk.clone()).unwrap()
+    }
+}
+
+fn start(certificates: &Certificates, number: usize, seeds: Vec<String>, disk: &Disk) -> Gossip {
+    let known = disk.0.lock().unwrap().1.clone();
+    Gossip::start(configured(certificates, number, seeds, known), disk.clone()).unwrap()
 }
 
 /// Waits until the node's view is as wanted.
@@ -138,10 +146,10 @@ async fn a_node_of_another_authority_stays_out() {
 async fn a_generation_that_is_not_on_disk_ends_the_detector() {
     struct Broken;
     impl Memory for Broken {
-        fn persist(&mut self, _: u64) -> io::Result<()> {
+        fn persist(&self, _: u64) -> io::Result<()> {
             Err(io::Error::other("no space"))
         }
-        fn known(&mut self, _: Vec<KnownPeer>) {}
+        fn known(&self, _: Vec<KnownPeer>) {}
     }
     let certificates = Certificates::new();
     let gossip = start(&certificates, 1, Vec::new(), &Disk::default());
@@ -170,4 +178,34 @@ async fn a_generation_that_is_not_on_disk_ends_the_detector() {
     let closed = async { while views.changed().await.is_ok() {} };
     tokio::time::timeout(DEADLINE, closed).await.unwrap();
     assert!(matches!(broken.stop(), Err(GossipError::Persist(_))));
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_makes_the_detector_silent_not_deaf() {
+    /// Writes when it is told to.
+    struct Hanging(Mutex<std::sync::mpsc::Receiver<()>>);
+    impl Memory for Hanging {
+        fn persist(&self, _: u64) -> io::Result<()> {
+            self.0.lock().unwrap().recv().map_err(io::Error::other)
+        }
+        fn known(&self, _: Vec<KnownPeer>) {}
+    }
+    let certificates = Certificates::new();
+    let first = start(&certificates, 1, Vec::new(), &Disk::default());
+    let seeds = vec![first.local_addr().to_string()];
+    let (go_on, words) = std::sync::mpsc::channel();
+    let config = configured(&certificates, 2, seeds.clone(), Vec::new());
+    let hanging = Gossip::start(config, Hanging(Mutex::new(words))).unwrap();
+    until(&first, sees(&[node(1), node(2)])).await;
+    // Draining needs a new generation.
+    hanging.set_draining(true);
+    let third = start(&certificates, 3, seeds, &Disk::default());
+    until(&hanging, |view| view.get(node(3)).is_some()).await;
+    let drains =
+        |view: &View| view.get(node(2)).is_some_and(|member| member.state == MemberState::Draining);
+    assert!(!drains(&first.views().borrow()), "nothing of it is said before it is on disk");
+    // As often as it asks: it may have been declared down meanwhile.
+    let _ = (0..100).try_for_each(|_| go_on.send(()));
+    until(&first, drains).await;
+    third.stop().unwrap();
 }

@@ -71,7 +71,7 @@ impl ProcessReviver {
             match act(&place, &daemon) {
                 Ok(Start::Started | Start::Running) => Ok(()),
                 Ok(Start::Retired) => Err("it was stopped on purpose".to_owned()),
-                Err(error) => Err(format!("{}: {error}", place.path().display())),
+                Err(error) => Err(error.to_string()),
             }
         };
         self.with(node, acted, || Err("the attempt failed".into()))

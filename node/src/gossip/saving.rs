@@ -1,0 +1,75 @@
+//! Generations on their way to the disk. No datagram goes out before the generation that it may speak
+//! of is durable; all else goes on meanwhile, so that a disk that hangs makes nobody deaf.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cortado_protocol::NodeId;
+use tokio::task::JoinHandle;
+
+use super::Memory;
+
+/// Datagrams held back at most; the oldest ones are dropped first, as a network does.
+const HELD: usize = 256;
+
+/// A datagram: where to, who must be there, what.
+pub(super) type Datagram = (SocketAddr, Option<NodeId>, Bytes);
+
+/// See the module's description.
+pub(super) struct Saving {
+    memory: Arc<dyn Memory>,
+    /// Writes one generation.
+    task: Option<JoinHandle<io::Result<()>>>,
+    /// The one to be written after that.
+    next: Option<u64>,
+    held: VecDeque<Datagram>,
+}
+
+impl Saving {
+    pub(super) fn new(memory: Arc<dyn Memory>) -> Self {
+        Self { memory, task: None, next: None, held: VecDeque::new() }
+    }
+
+    /// Writes a generation. Of several that wait, the newest is enough.
+    pub(super) fn save(&mut self, generation: u64) {
+        if self.task.is_some() {
+            self.next = Some(generation);
+            return;
+        }
+        let memory = Arc::clone(&self.memory);
+        self.task = Some(tokio::task::spawn_blocking(move || memory.persist(generation)));
+    }
+
+    /// Whether datagrams are held back.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// Holds a datagram back until all is written.
+    pub(super) fn hold(&mut self, datagram: Datagram) {
+        if self.held.len() == HELD {
+            self.held.pop_front();
+        }
+        self.held.push_back(datagram);
+    }
+
+    /// Waits until a generation is written, for ever if there is none. Nothing is lost if this is
+    /// dropped.
+    pub(super) async fn written(&mut self) -> io::Result<()> {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let written = task.await.map_err(io::Error::other).flatten();
+        self.task = None;
+        if let Some(next) = self.next.take() {
+            self.save(next);
+        }
+        written
+    }
+
+    /// What may go out now.
+    pub(super) fn released(&mut self) -> VecDeque<Datagram> {
+        if self.is_busy() { VecDeque::new() } else { std::mem::take(&mut self.held) }
+    }
+}
