@@ -153,14 +153,15 @@ pub(crate) struct Reports {
 
 impl Core {
     fn queue_keeper(&self) -> NodeId {
-        ring::first_owner(ring::ADMISSION_KEY, &self.members.live).unwrap_or(self.config.node)
+        ring::first_owner(ring::ADMISSION_KEY, &self.facts.members.live)
+            .unwrap_or(self.facts.config.node)
     }
 
     /// Reports this node's jobs now.
     pub(crate) fn report_jobs(&mut self) {
-        let (now, idle) = (self.now, self.config.upload_idle);
+        let (now, idle) = (self.facts.now, self.facts.config.upload_idle);
         let wish = |(job, home): (&JobId, &crate::home::Home)| {
-            let log = self.jobs.get(job)?;
+            let log = self.facts.jobs.get(job)?;
             let wants = log.ended().is_none() && !home.is_idle(now, idle, log);
             wants.then(|| PlaceWish {
                 job: *job,
@@ -174,15 +175,15 @@ impl Core {
             return;
         }
         self.reports.reported_any = !jobs.is_empty();
-        self.reports.reported_at = self.now;
+        self.reports.reported_at = self.facts.now;
         self.send(self.queue_keeper(), PeerMessage::Admit { jobs });
     }
 
     pub(crate) fn tick_admission(&mut self) {
-        if self.now >= self.reports.reported_at + REPORT_EVERY {
+        if self.facts.now >= self.reports.reported_at + REPORT_EVERY {
             self.report_jobs();
         }
-        if self.queue.listens_until.is_some_and(|until| self.now >= until) {
+        if self.queue.listens_until.is_some_and(|until| self.facts.now >= until) {
             self.send_places();
         }
     }
@@ -191,8 +192,9 @@ impl Core {
         let keeper = self.queue_keeper();
         if self.reports.keeper.replace(keeper) != Some(keeper) {
             // Where no job was ever heard of, none can be running.
-            let listen = keeper == self.config.node && self.holdings.jobs().next().is_some();
-            self.queue.keeper_changed(self.now, listen);
+            let listen =
+                keeper == self.facts.config.node && self.facts.holdings.jobs().next().is_some();
+            self.queue.keeper_changed(self.facts.now, listen);
             // The new keeper waits for the report of every member, also for an empty one.
             self.reports.reported_any = true;
         }
@@ -200,13 +202,15 @@ impl Core {
     }
 
     pub(crate) fn on_admit(&mut self, from: NodeId, jobs: &[PlaceWish]) {
-        self.queue.report(self.now, from, jobs);
+        self.queue.report(self.facts.now, from, jobs);
         self.send_places();
     }
 
     fn send_places(&mut self) {
-        let limit = self.config.max_running_jobs as usize;
-        for (coordinator, jobs) in self.queue.assign(self.now, &self.members.live, limit) {
+        let limit = self.facts.config.max_running_jobs as usize;
+        for (coordinator, jobs) in
+            self.queue.assign(self.facts.now, &self.facts.members.live, limit)
+        {
             self.send(coordinator, PeerMessage::Admitted { jobs });
         }
     }

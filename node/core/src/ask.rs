@@ -123,8 +123,8 @@ impl Core {
             }
             request => {
                 let id = self.fresh_id();
-                let until = self.now + PATIENCE + wanted_wait(&request);
-                let (ask_at, lost_at) = (self.now, self.now);
+                let until = self.facts.now + PATIENCE + wanted_wait(&request);
+                let (ask_at, lost_at) = (self.facts.now, self.facts.now);
                 let (target, last_error) = (None, None);
                 let question =
                     Question { ticket, request, target, ask_at, lost_at, until, last_error };
@@ -137,16 +137,17 @@ impl Core {
     /// A client wants a dead member to be forgotten for good. A minority may not: the others may be well
     /// and on the other side of a cut.
     fn forget(&mut self, ticket: u64, node: NodeId) {
-        if self.roster.has_left(node) {
+        if self.facts.roster.has_left(node) {
             return self.reply(ticket, ClientResponse::Accepted, Bytes::new());
         }
-        let here = self.roster.known().filter(|n| self.members.is_reachable(*n)).count();
-        let known = self.roster.known().len();
-        let response = if !self.roster.is_known(node) {
-            let names: Vec<_> = self.roster.known().collect();
+        let here =
+            self.facts.roster.known().filter(|n| self.facts.members.is_reachable(*n)).count();
+        let known = self.facts.roster.known().len();
+        let response = if !self.facts.roster.is_known(node) {
+            let names: Vec<_> = self.facts.roster.known().collect();
             let names = names_of(&names);
             error(ErrorKind::NotFound, format!("there is no node '{node}'; there are {names}"))
-        } else if node == self.config.node || self.told.is_reachable(node) {
+        } else if node == self.facts.config.node || self.facts.told.is_reachable(node) {
             let message = format!(
                 "{node} lives, and only a dead node can be forgotten: `cortado drain {node}` moves \
                  everything off it and lets it leave"
@@ -160,7 +161,7 @@ impl Core {
             error(ErrorKind::BadInput, message)
         } else {
             tracing::warn!(%node, "forgotten: it counts no more, and its certificate opens nothing");
-            self.roster.forget(node);
+            self.facts.roster.forget(node);
             self.tell_departed();
             return self.save(StateFile::Members, Some(Then::TellDeparted { ticket }));
         };
@@ -183,15 +184,15 @@ impl Core {
         let Some(question) = self.asks.questions.get(&id) else { return };
         let request = question.request.clone();
         let target = match (&request, job_of(&request)) {
-            (ClientRequest::Drain(node), _) if self.members.is_reachable(*node) => *node,
+            (ClientRequest::Drain(node), _) if self.facts.members.is_reachable(*node) => *node,
             (ClientRequest::Drain(node), _) => {
                 let message = format!("there is no live node '{node}'; see `cortado nodes`");
                 return self.settle(id, error(ErrorKind::NotFound, message), Bytes::new());
             }
-            (_, Some(job)) => self.home(job),
-            (_, None) => self.config.node,
+            (_, Some(job)) => self.facts.home(job),
+            (_, None) => self.facts.config.node,
         };
-        let now = self.now;
+        let now = self.facts.now;
         if let Some(question) = self.asks.questions.get_mut(&id) {
             question.target = Some(target);
             question.lost_at = now + ANSWER_WITHIN + wanted_wait(&request);
@@ -228,7 +229,7 @@ impl Core {
             }
             return self.finish_listing(id, false);
         }
-        let now = self.now;
+        let now = self.facts.now;
         let Some(question) = self.asks.questions.get_mut(&id) else { return };
         if question.target != Some(from) {
             return;
@@ -255,14 +256,14 @@ impl Core {
             let Some(question) = self.asks.questions.get(&id) else { continue };
             let Some(target) = question.target else { continue };
             let moved = match job_of(&question.request) {
-                Some(job) => self.home(job) != target,
-                None => !self.members.is_reachable(target),
+                Some(job) => self.facts.home(job) != target,
+                None => !self.facts.members.is_reachable(target),
             };
             if moved {
                 self.ask(id);
             }
         }
-        let reachable = self.members.reachable.clone();
+        let reachable = self.facts.members.reachable.clone();
         let gone = |node: &NodeId| reachable.binary_search(node).is_err();
         let listings: Vec<_> = self.asks.listings.keys().copied().collect();
         for id in listings {
@@ -277,7 +278,7 @@ impl Core {
     }
 
     pub(crate) fn tick_asks(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         let ids: Vec<_> = self.asks.questions.keys().copied().collect();
         for id in ids {
             let Some(question) = self.asks.questions.get_mut(&id) else { continue };
@@ -307,8 +308,8 @@ impl Core {
             return self.reply(ticket, error(ErrorKind::Unavailable, message), Bytes::new());
         }
         let id = self.fresh_id();
-        let open: BTreeSet<_> = self.members.reachable.iter().copied().collect();
-        let until = self.now + ANSWER_WITHIN;
+        let open: BTreeSet<_> = self.facts.members.reachable.iter().copied().collect();
+        let until = self.facts.now + ANSWER_WITHIN;
         let listing = Listing { ticket, open: open.clone(), jobs: BTreeMap::new(), until };
         self.asks.listings.insert(id, listing);
         for node in open {
@@ -318,7 +319,7 @@ impl Core {
 
     fn finish_listing(&mut self, id: u64, tick: bool) {
         let Some(listing) = self.asks.listings.get(&id) else { return };
-        let over = listing.open.is_empty() || (tick && self.now >= listing.until);
+        let over = listing.open.is_empty() || (tick && self.facts.now >= listing.until);
         if over && let Some(listing) = self.asks.listings.remove(&id) {
             // Each member said its first ones, so these are the first of all.
             let jobs = listing.jobs.into_values().take(JOBS_PER_ANSWER).collect();
@@ -327,14 +328,14 @@ impl Core {
     }
 
     fn cluster_view(&self) -> ClusterView {
-        let config = &self.config;
-        let mut members = self.told.views.clone();
+        let config = &self.facts.config;
+        let mut members = self.facts.told.views.clone();
         for member in &mut members {
             if member.id == config.node {
-                member.jobs = Some(self.holdings.jobs().count() as u32);
+                member.jobs = Some(self.facts.holdings.jobs().count() as u32);
             }
-            let by = self.reach.unreached_by(config.node, &self.told, member.id);
-            let serves = self.members.live.contains(&member.id);
+            let by = self.facts.reach.unreached_by(config.node, &self.facts.told, member.id);
+            let serves = self.facts.members.live.contains(&member.id);
             if member.state == MemberState::Alive && !serves && !by.is_empty() {
                 member.state = MemberState::Ill;
                 member.reason = Some(format!("{} can not reach its data port", names_of(&by)));
@@ -350,7 +351,7 @@ impl Core {
             min_copies: config.min_copies,
             slots: config.slots,
             expected_nodes: self.expected_members() as u16,
-            formed: self.roster.known().len() >= self.expected_members(),
+            formed: self.facts.roster.known().len() >= self.expected_members(),
             members,
             supervisor: None,
             crash_looping: Vec::new(),
@@ -360,9 +361,9 @@ impl Core {
 
     fn ring_view(&mut self) -> RingView {
         // Owners depend on the job; the nil job stands for "jobs in general".
-        let placement = self.placement(JobId(0));
-        let slots = (0..self.config.slots).map(Slot).chain([META_SLOT]);
+        let placement = self.facts.placement(JobId(0));
+        let slots = (0..self.facts.config.slots).map(Slot).chain([META_SLOT]);
         let slots = slots.map(|slot| (slot, placement.owners(slot).to_vec())).collect();
-        RingView { version: self.members.version, slots, moves: self.moves() }
+        RingView { version: self.facts.members.version, slots, moves: self.moves() }
     }
 }

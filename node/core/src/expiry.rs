@@ -120,12 +120,12 @@ impl Expiry {
 impl Core {
     /// Something new of the job arrived; if it was only moved here, that is no sign of life.
     pub(crate) fn job_seen(&mut self, job: JobId, moved: bool) {
-        let now = self.now;
+        let now = self.facts.now;
         let guess = || crate::job::JobLog {
             life: Life { guessed: true, ..Life::now(now) },
             ..Default::default()
         };
-        let log = self.jobs.entry(job).or_insert_with(guess);
+        let log = self.facts.jobs.entry(job).or_insert_with(guess);
         if !moved {
             log.life = Life::now(now);
         }
@@ -134,21 +134,21 @@ impl Core {
     /// Who had the job before says for how long there was no sign of life.
     pub(crate) fn job_was_idle(&mut self, job: JobId, idle: Duration) {
         let Some(own) = self.idle(job) else { return };
-        let Some(log) = self.jobs.get_mut(&job) else { return };
+        let Some(log) = self.facts.jobs.get_mut(&job) else { return };
         if log.life.guessed || idle < own {
-            log.life = Life { before: idle, ..Life::now(self.now) };
+            log.life = Life { before: idle, ..Life::now(self.facts.now) };
         }
     }
 
     /// For how long this node has seen no sign of life of a job it knows. A job that its home works on is
     /// alive, however long that takes.
     pub(crate) fn idle(&self, job: JobId) -> Option<Duration> {
-        let life = self.jobs.get(&job)?.life;
+        let life = self.facts.jobs.get(&job)?.life;
         if self.homes.get(&job).is_some_and(crate::home::Home::works) {
             return Some(Duration::ZERO);
         }
-        let since = life.seen_at.or(self.began).unwrap_or(self.now);
-        Some(self.now.saturating_sub(since) + life.before)
+        let since = life.seen_at.or(self.facts.began).unwrap_or(self.facts.now);
+        Some(self.facts.now.saturating_sub(since) + life.before)
     }
 
     /// A record of an earlier process: it counts as a sign of life if it is newer than what was written
@@ -157,7 +157,7 @@ impl Core {
         let idle = self.restoring.idle.get(&job);
         let known = idle.filter(|idle| (record.segment, record.offset) <= idle.newest);
         let before = known.map_or(Duration::ZERO, |idle| Duration::from_millis(idle.idle_ms));
-        let log = self.jobs.entry(job).or_insert_with(|| crate::job::JobLog {
+        let log = self.facts.jobs.entry(job).or_insert_with(|| crate::job::JobLog {
             life: Life { before, ..Life::default() },
             ..Default::default()
         });
@@ -169,9 +169,9 @@ impl Core {
     pub(crate) fn idle_jobs(&self) -> Vec<IdleJob> {
         let idle = |job: &JobId| {
             let idle_ms = self.idle(*job).unwrap_or_default().as_millis() as u64;
-            IdleJob { job: *job, idle_ms, newest: self.jobs[job].newest }
+            IdleJob { job: *job, idle_ms, newest: self.facts.jobs[job].newest }
         };
-        self.jobs.keys().map(idle).collect()
+        self.facts.jobs.keys().map(idle).collect()
     }
 
     /// Why a job is still there, in a line for people who look for a fault.
@@ -179,7 +179,8 @@ impl Core {
     pub fn describe_expiry(&self, job: JobId) -> String {
         let (idle, closed) = (self.idle(job), self.expiry.closed_by(job));
         let proposed = self.expiry.proposals.get(&job).map(|proposal| proposal.accepted.len());
-        let rests = self.expiry.rest_until.get(&job).map(|until| until.saturating_sub(self.now));
+        let rests =
+            self.expiry.rest_until.get(&job).map(|until| until.saturating_sub(self.facts.now));
         let away = self.expiry_waits_for();
         format!(
             "idle {idle:?}, agreed with {closed:?}, proposed {proposed:?}, rests {rests:?}, away {away:?}"
@@ -187,16 +188,16 @@ impl Core {
     }
 
     fn is_over(&self, job: JobId) -> bool {
-        self.idle(job).is_some_and(|idle| idle >= self.config.job_ttl)
+        self.idle(job).is_some_and(|idle| idle >= self.facts.config.job_ttl)
     }
 
     pub(crate) fn tick_expiry(&mut self) {
-        let (now, ttl) = (self.now, self.config.job_ttl);
+        let (now, ttl) = (self.facts.now, self.facts.config.job_ttl);
         if now < self.expiry.look_at {
             return;
         }
         self.expiry.look_at = now + (ttl / 16).clamp(Duration::from_millis(250), PATIENCE);
-        if now >= self.expiry.save_at && !self.jobs.is_empty() {
+        if now >= self.expiry.save_at && !self.facts.jobs.is_empty() {
             self.expiry.save_at =
                 now + (ttl / 16).clamp(Duration::from_secs(1), Duration::from_secs(60));
             self.save(StateFile::Expiry, None);
@@ -207,27 +208,27 @@ impl Core {
     }
 
     fn give_up_proposals(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         let proposals = self.expiry.proposals.iter();
         let late: Vec<_> = proposals
             .filter(|(_, proposal)| now >= proposal.since + PATIENCE)
             .map(|(job, _)| *job)
             .collect();
         for job in late {
-            self.withdraw(job, (self.config.job_ttl / 4).max(2 * PATIENCE));
+            self.withdraw(job, (self.facts.config.job_ttl / 4).max(2 * PATIENCE));
         }
     }
 
     /// Asks those who proposed what this node agreed to for the outcome.
     fn repeat_answers(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         if now < self.expiry.repeat_at {
             return;
         }
         self.expiry.repeat_at = now + REPEAT_EVERY;
         for (job, by, number) in self.expiry.accepted() {
             // It handed everything over and left: what it had not told anyone is not so.
-            if self.roster.has_left(by) {
+            if self.facts.roster.has_left(by) {
                 self.expiry.reopen(job, by, number);
                 self.save(StateFile::Expiry, None);
             } else if self.expiry.accepted[&job][&by].1 {
@@ -237,33 +238,35 @@ impl Core {
     }
 
     fn say_accepted(&mut self, job: JobId, to: NodeId, number: u64) {
-        let (known, min_copies) = (self.roster.known().collect(), self.config.min_copies);
+        let (known, min_copies) =
+            (self.facts.roster.known().collect(), self.facts.config.min_copies);
         let answer = ExpireAnswer::Accepted { known, min_copies };
         self.send(to, PeerMessage::Expiring { job, number, answer });
     }
 
     /// Members that are away, if so many are that nothing can be in force without them.
     pub(crate) fn expiry_waits_for(&self) -> Option<Vec<NodeId>> {
-        let needed = needed(self.expected_members(), self.config.min_copies);
+        let needed = needed(self.expected_members(), self.facts.config.min_copies);
         let (here, away): (Vec<_>, Vec<_>) =
-            self.roster.known().partition(|node| self.members.is_reachable(*node));
+            self.facts.roster.known().partition(|node| self.facts.members.is_reachable(*node));
         (here.len() < needed).then_some(away)
     }
 
     /// Jobs here that would be gone if enough members were there.
     pub(crate) fn overdue(&self) -> u32 {
-        let jobs = self.jobs.keys().filter(|job| self.is_over(**job));
+        let jobs = self.facts.jobs.keys().filter(|job| self.is_over(**job));
         jobs.count() as u32
     }
 
     fn propose(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         self.expiry.rest_until.retain(|_, until| now < *until);
-        let over: Vec<_> = self.jobs.keys().copied().filter(|job| self.is_over(*job)).collect();
+        let over: Vec<_> =
+            self.facts.jobs.keys().copied().filter(|job| self.is_over(*job)).collect();
         if over.is_empty() || self.is_joining() {
             return;
         }
-        let alone = self.config.planted == Some(PlantedBug::ExpireAlone);
+        let alone = self.facts.config.planted == Some(PlantedBug::ExpireAlone);
         if self.expiry_waits_for().is_some() && !alone {
             return;
         }
@@ -271,7 +274,7 @@ impl Core {
             let asked = self.expiry.proposals.contains_key(&job)
                 || self.expiry.rest_until.contains_key(&job)
                 || self.saving.buries(job);
-            if asked || !self.is_home(job) {
+            if asked || !self.facts.is_home(job) {
                 continue;
             }
             if self.expiry.proposals.len() >= AT_ONCE {
@@ -282,8 +285,8 @@ impl Core {
                 number,
                 since: now,
                 accepted: BTreeSet::new(),
-                known: self.roster.known().collect(),
-                min_copies: self.config.min_copies,
+                known: self.facts.roster.known().collect(),
+                min_copies: self.facts.config.min_copies,
             };
             tracing::debug!(%job, number, "its time to live seems to be over: asking all members");
             self.expiry.proposals.insert(job, proposal);
@@ -294,7 +297,7 @@ impl Core {
     fn withdraw(&mut self, job: JobId, rest: Duration) {
         let Some(proposal) = self.expiry.proposals.remove(&job) else { return };
         let number = proposal.number;
-        self.expiry.rest_until.insert(job, self.now + rest);
+        self.expiry.rest_until.insert(job, self.facts.now + rest);
         self.send_to_members(&PeerMessage::Withdrawn { job, number });
     }
 
@@ -303,8 +306,8 @@ impl Core {
         if self.say_gone(from, job) {
             return;
         }
-        let idle = self.idle(job).filter(|idle| *idle < self.config.job_ttl);
-        let alone = self.config.planted == Some(PlantedBug::ExpireAlone);
+        let idle = self.idle(job).filter(|idle| *idle < self.facts.config.job_ttl);
+        let alone = self.facts.config.planted == Some(PlantedBug::ExpireAlone);
         if let Some(idle) = idle.filter(|_| !alone) {
             let answer = ExpireAnswer::Active { idle_ms: idle.as_millis() as u64 };
             return self.send(from, PeerMessage::Expiring { job, number, answer });
@@ -334,7 +337,7 @@ impl Core {
                 let idle = Duration::from_millis(idle_ms);
                 tracing::debug!(%job, %from, ?idle, "it is not over: a member has seen it");
                 self.job_was_idle(job, idle);
-                let rest = self.config.job_ttl.saturating_sub(idle);
+                let rest = self.facts.config.job_ttl.saturating_sub(idle);
                 self.withdraw(job, rest.max(Duration::from_secs(1)));
             }
             (Some(proposal), ExpireAnswer::Accepted { known, min_copies }) => {
@@ -348,9 +351,10 @@ impl Core {
 
     fn count_proposal(&mut self, job: JobId) {
         let Some(proposal) = self.expiry.proposals.get(&job) else { return };
-        let known = proposal.known.iter().filter(|node| !self.roster.has_left(**node)).count();
+        let known =
+            proposal.known.iter().filter(|node| !self.facts.roster.has_left(**node)).count();
         let known = known.max(self.expected_members());
-        let wanted = match self.config.planted {
+        let wanted = match self.facts.config.planted {
             Some(PlantedBug::ExpireAlone) => 1,
             _ => needed(known, proposal.min_copies),
         };
@@ -359,7 +363,7 @@ impl Core {
         }
         let Some(proposal) = self.expiry.proposals.remove(&job) else { return };
         let proof = Expired {
-            by: self.config.node,
+            by: self.facts.config.node,
             number: proposal.number,
             accepted: proposal.accepted.into_iter().collect(),
             known: known as u16,
@@ -371,7 +375,7 @@ impl Core {
 
     /// Tells of a job that is gone; returns whether it is.
     pub(crate) fn say_gone(&mut self, to: NodeId, job: JobId) -> bool {
-        let Some(proof) = self.holdings.proof(job).cloned() else { return false };
+        let Some(proof) = self.facts.holdings.proof(job).cloned() else { return false };
         self.send(to, PeerMessage::Gone { job, proof });
         true
     }
@@ -385,11 +389,11 @@ impl Core {
 
     /// A job is gone for good: drop every trace of it.
     pub(crate) fn on_gone(&mut self, from: NodeId, job: JobId, proof: Expired) {
-        if !proof.is_in_force() && self.config.planted != Some(PlantedBug::ExpireAlone) {
+        if !proof.is_in_force() && self.facts.config.planted != Some(PlantedBug::ExpireAlone) {
             tracing::warn!(%from, %job, ?proof, "too few agreed that the job is over: not believed");
             return;
         }
-        if !self.holdings.is_gone(job) {
+        if !self.facts.holdings.is_gone(job) {
             self.bury(job, proof);
             self.save(StateFile::Gone, Some(Then::Forget(job)));
         }
@@ -407,7 +411,7 @@ impl Core {
                 }
             }
             Then::Bury { job, proof } => {
-                if !self.holdings.is_gone(job) {
+                if !self.facts.holdings.is_gone(job) {
                     self.bury(job, proof.clone());
                     self.send_to_peers(&PeerMessage::Gone { job, proof });
                 }
@@ -419,8 +423,8 @@ impl Core {
     }
 
     fn bury(&mut self, job: JobId, proof: Expired) {
-        self.holdings.bury(job, proof);
-        self.jobs.remove(&job);
+        self.facts.holdings.bury(job, proof);
+        self.facts.jobs.remove(&job);
         self.homes.remove(&job);
         self.store_forget(job);
         self.works_forget(job);

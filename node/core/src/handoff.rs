@@ -114,16 +114,17 @@ fn covered(held: &[EdgeCoverage], mine: &EdgeCoverage) -> SlotSet {
 impl Core {
     /// The peer may miss something: offer it what it owns, soon.
     pub(crate) fn handoff_to(&mut self, peer: NodeId) {
-        if peer != self.config.node {
+        if peer != self.facts.config.node {
             self.handoff.dirty.insert(peer);
         }
     }
 
     /// An entry was sent here by someone with another view: its owners may miss it.
     pub(crate) fn offer_foreign(&mut self, key: EntryKey) {
-        let me = self.config.node;
-        let placement = self.placement(key.job);
-        let held = self.holdings.edge(key.job, key.edge).map(|edge| edge.slots(key.number, true));
+        let me = self.facts.config.node;
+        let placement = self.facts.placement(key.job);
+        let held =
+            self.facts.holdings.edge(key.job, key.edge).map(|edge| edge.slots(key.number, true));
         let foreign = held.unwrap_or_default().minus(placement.slots_of(me));
         if foreign.is_empty() {
             return;
@@ -136,10 +137,10 @@ impl Core {
     }
 
     pub(crate) fn handoff_after_change(&mut self) {
-        let me = self.config.node;
-        let live = self.members.live.iter().copied();
+        let me = self.facts.config.node;
+        let live = self.facts.members.live.iter().copied();
         self.handoff.dirty = live.filter(|node| *node != me).collect();
-        let reachable = &self.members.reachable;
+        let reachable = &self.facts.members.reachable;
         for incoming in self.handoff.incoming.values_mut() {
             incoming.give_up(|node| reachable.binary_search(&node).is_err());
         }
@@ -147,19 +148,19 @@ impl Core {
         self.handoff.confirmed.values_mut().for_each(|confirmed| confirmed.open = None);
         // Offers at once: a new owner should not wait for the next round.
         self.handoff.offered_at = Duration::ZERO;
-        self.handoff.sweep_at = self.handoff.sweep_at.min(self.now + SETTLED_AFTER);
-        self.handoff.unsettled_since = self.handoff.unsettled_since.or(Some(self.now));
+        self.handoff.sweep_at = self.handoff.sweep_at.min(self.facts.now + SETTLED_AFTER);
+        self.handoff.unsettled_since = self.handoff.unsettled_since.or(Some(self.facts.now));
     }
 
     pub(crate) fn tick_handoff(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         if self.handoff.drained.is_some() {
             return self.leave();
         }
         if now >= self.handoff.sweep_at || self.handoff.draining {
             self.handoff.sweep_at = now + SWEEP_EVERY;
-            let me = self.config.node;
-            let live = self.members.live.iter().copied();
+            let me = self.facts.config.node;
+            let live = self.facts.members.live.iter().copied();
             self.handoff.dirty.extend(live.filter(|node| *node != me));
         }
         if now >= self.handoff.offered_at + OFFER_EVERY {
@@ -170,13 +171,13 @@ impl Core {
                 .dirty
                 .iter()
                 .copied()
-                .filter(|peer| self.links.is_up(*peer) && self.members.is_reachable(*peer))
+                .filter(|peer| self.links.is_up(*peer) && self.facts.members.is_reachable(*peer))
                 .collect();
             for peer in ready {
                 self.handoff.dirty.remove(&peer);
                 self.offer_all(peer);
             }
-            let reachable = &self.members.reachable;
+            let reachable = &self.facts.members.reachable;
             self.handoff.dirty.retain(|peer| reachable.binary_search(peer).is_ok());
         }
         self.tick_incoming();
@@ -190,7 +191,7 @@ impl Core {
     }
 
     fn offer_unanswered_again(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         let Handoff { confirmed, dirty, .. } = &mut self.handoff;
         for ((_, peer), confirmed) in confirmed {
             let patience = ANSWER_PATIENCE * (1 << confirmed.late.min(PATIENCE_DOUBLINGS));
@@ -202,23 +203,23 @@ impl Core {
     }
 
     fn offer_all(&mut self, peer: NodeId) {
-        if self.config.planted == Some(PlantedBug::ForgetHandoff) {
+        if self.facts.config.planted == Some(PlantedBug::ForgetHandoff) {
             return;
         }
-        let jobs: Vec<_> = self.holdings.jobs().map(|(job, _)| job).collect();
+        let jobs: Vec<_> = self.facts.holdings.jobs().map(|(job, _)| job).collect();
         for job in jobs {
-            let slots = self.placement(job).slots_of(peer);
+            let slots = self.facts.placement(job).slots_of(peer);
             let confirmed = self.handoff.confirmed.get(&(job, peer));
             if confirmed.is_some_and(|confirmed| confirmed.open.is_some()) {
                 // Its answer shows whether there is more to offer.
                 continue;
             }
-            let Some(held) = self.holdings.job(job) else { continue };
+            let Some(held) = self.facts.holdings.job(job) else { continue };
             let held = held.coverage(slots, true);
             if held.is_empty() {
                 continue;
             }
-            let (round, since) = (self.fresh_id(), self.now);
+            let (round, since) = (self.fresh_id(), self.facts.now);
             let confirmed = self.handoff.confirmed.entry((job, peer)).or_default();
             let pages = peer::pages(held);
             let open = OpenOffer { round, pages: pages.len(), since, held: Vec::new() };
@@ -239,7 +240,7 @@ impl Core {
         if self.say_gone(from, job) {
             return;
         }
-        if !self.members.is_reachable(from) {
+        if !self.facts.members.is_reachable(from) {
             // Neither answer nor fetch would reach it; it offers again.
             return;
         }
@@ -258,14 +259,14 @@ impl Core {
         first: bool,
     ) {
         let mut have = Vec::new();
-        if let Some(held) = self.holdings.job(job) {
+        if let Some(held) = self.facts.holdings.job(job) {
             for offer in offered {
                 if let Some(edge) = held.edge(offer.edge) {
                     have.extend(edge.held_of(offer, true));
                 }
             }
         }
-        let log = self.config.log;
+        let log = self.facts.config.log;
         let mut pages = peer::pages(have);
         let last = pages.pop().unwrap_or_default();
         for (held, done) in pages.into_iter().map(|page| (page, false)).chain([(last, first)]) {
@@ -288,7 +289,7 @@ impl Core {
         // One record may be wanted for several groups of slots; it is sent once.
         let mut found: BTreeMap<_, (EntryKey, SlotSet)> = BTreeMap::new();
         'all: for part in wanted {
-            let Some(edge) = self.holdings.edge(job, part.edge) else { continue };
+            let Some(edge) = self.facts.holdings.edge(job, part.edge) else { continue };
             for (number, record, slots) in edge.wanted(part) {
                 let key = EntryKey { job, edge: part.edge, number };
                 let entry = found.entry(record).or_insert((key, SlotSet::EMPTY));
@@ -354,8 +355,8 @@ impl Core {
             _ if confirmed.round == round => add_page(&mut confirmed.held, held),
             _ => return,
         }
-        let slots = self.placement(job).slots_of(from);
-        if let Some(mine) = self.holdings.job(job) {
+        let slots = self.facts.placement(job).slots_of(from);
+        if let Some(mine) = self.facts.holdings.job(job) {
             let mine = mine.coverage(slots, true);
             let held = self.handoff.held_by(job, from);
             let lacks = mine.iter().any(|part| covered(held, part) != part.slots);
@@ -370,25 +371,25 @@ impl Core {
 
     /// Forgets copies this node does not own, once all owners have theirs.
     fn drop_confirmed(&mut self, job: JobId) {
-        let me = self.config.node;
-        let placement = self.placement(job);
-        let Some(held) = self.holdings.job(job) else { return };
+        let me = self.facts.config.node;
+        let placement = self.facts.placement(job);
+        let Some(held) = self.facts.holdings.job(job) else { return };
         let foreign = held.all_slots().minus(placement.slots_of(me));
         if foreign.is_empty() || self.handoff.draining {
             return;
         }
-        let enough = usize::from(self.config.replicas);
+        let enough = usize::from(self.facts.config.replicas);
         let safe = self.confirmed_slots(job, foreign, enough);
         if !safe.is_empty() {
-            self.holdings.job_mut(job).drop_slots(safe);
+            self.facts.holdings.job_mut(job).drop_slots(safe);
         }
     }
 
     /// Of `slots`, those whose every entry here is confirmed by at least `enough` owners.
     fn confirmed_slots(&mut self, job: JobId, slots: SlotSet, enough: usize) -> SlotSet {
-        let me = self.config.node;
-        let placement = self.placement(job);
-        let Some(held) = self.holdings.job(job) else { return slots };
+        let me = self.facts.config.node;
+        let placement = self.facts.placement(job);
+        let Some(held) = self.facts.holdings.job(job) else { return slots };
         let parts = held.coverage(slots, false);
         slots
             .iter()
@@ -414,30 +415,32 @@ impl Core {
     }
 
     fn check_drained(&mut self) {
-        let me = self.config.node;
+        let me = self.facts.config.node;
         if self.handoff.drained.is_some() {
             return self.leave();
         }
         if !self.handoff.draining {
             return;
         }
-        let others = self.members.live.iter().filter(|node| **node != me).count();
-        if others > 0 && (self.members.live.binary_search(&me).is_ok() || self.replicator.is_busy())
+        let others = self.facts.members.live.iter().filter(|node| **node != me).count();
+        if others > 0
+            && (self.facts.members.live.binary_search(&me).is_ok() || self.replicator.is_busy())
         {
             return;
         }
-        let enough = others.min(usize::from(self.config.replicas));
+        let enough = others.min(usize::from(self.facts.config.replicas));
         let jobs: Vec<_> =
-            self.holdings.jobs().map(|(job, held)| (job, held.all_slots())).collect();
+            self.facts.holdings.jobs().map(|(job, held)| (job, held.all_slots())).collect();
         let all =
             jobs.into_iter().all(|(job, slots)| self.confirmed_slots(job, slots, enough) == slots);
         if !all {
             return;
         }
-        self.handoff.drained = Some(self.now);
-        if others >= usize::from(self.config.min_copies) {
+        self.handoff.drained = Some(self.facts.now);
+        if others >= usize::from(self.facts.config.min_copies) {
             // The others have all that was acknowledged: this member is not waited for any more.
-            let generation = self.members.generation(me).unwrap_or_default().max(self.config.boot);
+            let generation =
+                self.facts.members.generation(me).unwrap_or_default().max(self.facts.config.boot);
             let (members, barred) = (vec![(me, generation)], Vec::new());
             self.send_to_peers(&PeerMessage::Departed { members, barred });
         }
@@ -447,9 +450,9 @@ impl Core {
     /// Leaves once the peers have heard all that was said to them.
     fn leave(&mut self) {
         let since = self.handoff.drained.unwrap_or_default();
-        let mut peers = self.members.reachable.iter();
+        let mut peers = self.facts.members.reachable.iter();
         let heard = peers.all(|peer| self.links.oldest_unacknowledged(*peer).is_none());
-        if !self.handoff.left && (heard || self.now >= since + FAREWELL) {
+        if !self.handoff.left && (heard || self.facts.now >= since + FAREWELL) {
             self.handoff.left = true;
             self.effects.push(Effect::Drained);
         }
@@ -474,12 +477,12 @@ impl Core {
 
     /// Entries still to move, per job and owner.
     pub(crate) fn moves(&mut self) -> Vec<(JobId, NodeId, u64)> {
-        let me = self.config.node;
-        let jobs: Vec<_> = self.holdings.jobs().map(|(job, _)| job).collect();
+        let me = self.facts.config.node;
+        let jobs: Vec<_> = self.facts.holdings.jobs().map(|(job, _)| job).collect();
         let mut moves = Vec::new();
         for job in jobs {
-            let placement = self.placement(job);
-            let Some(held) = self.holdings.job(job) else { continue };
+            let placement = self.facts.placement(job);
+            let Some(held) = self.facts.holdings.job(job) else { continue };
             for (owner, slots) in placement.by_owner.iter().filter(|(owner, _)| *owner != me) {
                 let foreign = slots.minus(placement.slots_of(me));
                 let confirmed = self.handoff.held_by(job, *owner);

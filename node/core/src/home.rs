@@ -156,17 +156,17 @@ impl Home {
 impl Core {
     /// The state of a job this node is the home of.
     pub(crate) fn home_state(&mut self, job: JobId) -> &mut Home {
-        let now = self.now;
+        let now = self.facts.now;
         self.homes.entry(job).or_insert_with(|| Home::new(now))
     }
 
     /// Moves a job on as far as it goes.
     pub(crate) fn drive(&mut self, job: JobId) {
-        if !self.is_home(job) {
+        if !self.facts.is_home(job) {
             self.resign(job);
             return;
         }
-        let Some(log) = self.jobs.get(&job) else { return };
+        let Some(log) = self.facts.jobs.get(&job) else { return };
         let Some(plan) = log.plan.clone() else { return };
         if log.ended().is_some() {
             // A manifest is not news before W nodes have it.
@@ -177,7 +177,7 @@ impl Core {
             return;
         }
         let ends = log.all_ends();
-        let (now, limit) = (self.now, self.config.upload_idle);
+        let (now, limit) = (self.facts.now, self.facts.config.upload_idle);
         let home = self.homes.entry(job).or_insert_with(|| Home::new(now));
         let idle = home.is_idle(now, limit, log);
         if home.runs() && idle && ends.is_none() {
@@ -215,6 +215,7 @@ impl Core {
         ends.iter().enumerate().all(|(table, end)| {
             *end == 0
                 || self
+                    .facts
                     .holdings
                     .edge(job, Edge::table(table))
                     .is_some_and(|edge| edge.slot_coverage(META_SLOT, true).is_complete(*end))
@@ -226,19 +227,19 @@ impl Core {
         let home = self.home_state(job);
         home.phase = Phase::Collect { gather: Some(attempt) };
         home.missing.clear();
-        self.start_work((self.config.node, attempt), job, SlotSet::META, ends, Kind::Gather);
+        self.start_work((self.facts.config.node, attempt), job, SlotSet::META, ends, Kind::Gather);
     }
 
     /// All slots have folded: put everything together.
     fn compute(&mut self, job: JobId, outputs: Vec<(Slot, Bytes)>) {
-        let Some(plan) = self.plan_of(job) else { return };
-        let Some(ends) = self.jobs.get(&job).and_then(JobLog::all_ends) else { return };
+        let Some(plan) = self.facts.plan_of(job) else { return };
+        let Some(ends) = self.facts.jobs.get(&job).and_then(JobLog::all_ends) else { return };
         if !self.meta_complete(job, &ends) {
             // A record was found damaged while the slots folded: it has to be fetched first.
             return self.start_over(job);
         }
         let summaries = self.located(job, 0..ends.len(), SlotSet::META, &ends);
-        let (replicas, min_copies) = (self.config.replicas, self.config.min_copies);
+        let (replicas, min_copies) = (self.facts.config.replicas, self.facts.config.min_copies);
         let durability = Durability { replicas, min_copies };
         self.home_state(job).phase = Phase::Compute;
         let task = Task::Finish { plan, ends, durability, outputs, summaries };
@@ -345,7 +346,7 @@ impl Core {
         for origin in home.entries.remove(&key.number).unwrap_or_default() {
             self.answer(origin, ClientResponse::Error(error.clone()), Bytes::new());
         }
-        let manifest = self.jobs.get(&job).and_then(|log| log.manifest.clone());
+        let manifest = self.facts.jobs.get(&job).and_then(|log| log.manifest.clone());
         if key.edge == Edge::JOB && key.number != MANIFEST_NUMBER {
             return;
         }
@@ -359,7 +360,7 @@ impl Core {
 
     /// Begins again from the ledgers, after a pause.
     pub(crate) fn start_over(&mut self, job: JobId) {
-        let now = self.now;
+        let now = self.facts.now;
         let home = self.home_state(job);
         home.phase = Phase::Collect { gather: None };
         home.retry_at = now + RETRY_AFTER;
@@ -394,7 +395,7 @@ impl Core {
 
     /// A mapper has batches of the job and asks for it.
     pub(crate) fn on_job_wanted(&mut self, from: NodeId, job: JobId, client: u64) {
-        let now = self.now;
+        let now = self.facts.now;
         if let Some(home) = self.homes.get_mut(&job) {
             (home.client, home.client_at) = (client, now);
         }
@@ -403,11 +404,11 @@ impl Core {
 
     /// Answers a mapper: what the job is, and whether it takes batches.
     fn tell_mapper(&mut self, to: NodeId, job: JobId) {
-        let ended = self.jobs.get(&job).and_then(JobLog::ended);
-        let plan = self.plan_of(job);
+        let ended = self.facts.jobs.get(&job).and_then(JobLog::ended);
+        let plan = self.facts.plan_of(job);
         let (admission, tail) = if let Some(error) = ended {
             (Admission::Ended(error), Bytes::new())
-        } else if let Some(plan) = plan.filter(|_| self.is_home(job)) {
+        } else if let Some(plan) = plan.filter(|_| self.facts.is_home(job)) {
             let home = self.home_state(job);
             match home.place {
                 Some(0) => (Admission::Running, cortado_protocol::frame::to_postcard(&plan.spec)),
@@ -437,7 +438,7 @@ impl Core {
     }
 
     pub(crate) fn home_after_append(&mut self, key: EntryKey) {
-        let now = self.now;
+        let now = self.facts.now;
         if let Some(home) = self.homes.get_mut(&key.job) {
             home.progress_at = now;
             // It has arrived; should other slots still miss it, whoever is asked next says so.
@@ -446,7 +447,7 @@ impl Core {
             }
             home.missing.retain(|gap| !gap.coverage.is_empty());
             self.drive(key.job);
-        } else if key.edge == Edge::JOB && self.is_home(key.job) {
+        } else if key.edge == Edge::JOB && self.facts.is_home(key.job) {
             self.home_state(key.job);
             self.drive(key.job);
         }
@@ -459,10 +460,11 @@ impl Core {
 
     pub(crate) fn homes_after_change(&mut self) {
         self.homes_not_fresh();
-        let jobs: Vec<_> = self.jobs.keys().copied().collect();
+        let jobs: Vec<_> = self.facts.jobs.keys().copied().collect();
         for job in jobs {
-            let open = self.jobs[&job].plan.is_some() && self.jobs[&job].ended().is_none();
-            if open && self.is_home(job) {
+            let open =
+                self.facts.jobs[&job].plan.is_some() && self.facts.jobs[&job].ended().is_none();
+            if open && self.facts.is_home(job) {
                 self.home_state(job);
             }
             if self.homes.contains_key(&job) {
@@ -478,7 +480,7 @@ impl Core {
             self.answer_overdue(job);
             self.drive(job);
         }
-        let jobs = &self.jobs;
+        let jobs = &self.facts.jobs;
         let known = |job: &JobId| jobs.get(job).is_some_and(|log: &JobLog| log.plan.is_some());
         self.homes.retain(|job, home| !home.is_over(known(job)));
     }

@@ -25,7 +25,6 @@
 //! | `state` | what is kept beside the log, and what waits for it |
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +36,7 @@ use cortado_protocol::{JobId, LogId, NodeId, SlotSet};
 mod admission;
 mod ask;
 mod expiry;
+mod facts;
 mod handoff;
 pub mod holdings;
 mod home;
@@ -269,21 +269,8 @@ pub enum Effect {
 
 /// The state machine. See the crate's documentation.
 pub struct Core {
-    config: Config,
-    now: Duration,
-    /// When the first input came: this process's start.
-    began: Option<Duration>,
-    wall_ms: u64,
-    /// The members as the membership sees them.
-    told: Members,
-    reach: reach::Reach,
-    /// The members without those that can't be reached with data.
-    members: Members,
-    roster: roster::Roster,
-    placement: placement::Placements,
+    facts: facts::Facts,
     links: link::Links,
-    holdings: holdings::Holdings,
-    jobs: BTreeMap<JobId, job::JobLog>,
     store: store::Store,
     replicator: replicate::Replicator,
     mapper: mapper::Mapper,
@@ -316,17 +303,7 @@ impl Core {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            now: Duration::ZERO,
-            began: None,
-            wall_ms: 0,
-            told: Members::alone(config.node),
-            reach: reach::Reach::default(),
-            members: Members::alone(config.node),
-            roster: roster::Roster::default(),
-            placement: placement::Placements::default(),
             links: link::Links::new(config.planted == Some(PlantedBug::ReuseNumbers)),
-            holdings: holdings::Holdings::default(),
-            jobs: BTreeMap::new(),
             store: store::Store::default(),
             replicator: replicate::Replicator::default(),
             mapper: mapper::Mapper::default(),
@@ -344,29 +321,29 @@ impl Core {
             next_id: config.boot << BOOT_SHIFT,
             local: VecDeque::new(),
             effects: Vec::new(),
-            config,
+            facts: facts::Facts::new(config),
         }
     }
 
     /// Names the log, which is known only once it was opened. To be called before the first input.
     pub fn set_log(&mut self, log: LogId) {
-        self.config.log = log;
+        self.facts.config.log = log;
     }
 
     /// Takes one input at a time `now` (since any fixed start, never going back) and a wall clock in
     /// milliseconds since the Unix epoch (which may jump), and appends what is to be done.
     pub fn handle(&mut self, now: Duration, wall_ms: u64, input: Input, out: &mut Vec<Effect>) {
-        if now > self.now + STALL {
+        if now > self.facts.now + STALL {
             // Paused, or starved: the others may have gone on without this node.
             self.homes_not_fresh();
-            self.reach.forgive(now);
+            self.facts.reach.forgive(now);
         }
-        self.now = self.now.max(now);
-        if self.began.is_none() {
-            self.began = Some(now);
+        self.facts.now = self.facts.now.max(now);
+        if self.facts.began.is_none() {
+            self.facts.began = Some(now);
             self.restoring = state::Restoring::default();
         }
-        self.wall_ms = wall_ms;
+        self.facts.wall_ms = wall_ms;
         match input {
             Input::Tick => self.tick(),
             Input::Members(members) => self.on_members(members),
@@ -390,7 +367,7 @@ impl Core {
             Input::Appended(records) => self.on_appended(&records),
             Input::AppendRefused(ticket) => self.on_append_refused(ticket),
             Input::Certified(node, certificates) => {
-                if self.roster.certified(node, certificates) {
+                if self.facts.roster.certified(node, certificates) {
                     self.save(StateFile::Members, None);
                 }
             }
@@ -428,13 +405,13 @@ impl Core {
     pub fn hello(&self, seq: u64) -> Hello {
         Hello {
             version: cortado_protocol::PROTOCOL_VERSION,
-            cluster: self.config.cluster.clone(),
-            node: self.config.node,
-            boot: match self.config.planted {
+            cluster: self.facts.config.cluster.clone(),
+            node: self.facts.config.node,
+            boot: match self.facts.config.planted {
                 Some(PlantedBug::ReuseNumbers) => 0,
-                _ => self.config.boot,
+                _ => self.facts.config.boot,
             },
-            log: self.config.log,
+            log: self.facts.config.log,
             seq,
         }
     }
@@ -452,19 +429,24 @@ impl Core {
     }
 
     fn on_members(&mut self, told: Members) {
-        self.told = told;
-        if self.roster.see(&self.told) {
+        self.facts.told = told;
+        if self.facts.roster.see(&self.facts.told) {
             self.save(StateFile::Members, None);
         }
         self.take_members();
-        for (conn, hello) in self.links.take_early(&self.told.reachable) {
+        for (conn, hello) in self.links.take_early(&self.facts.told.reachable) {
             self.welcome(conn, &hello);
         }
     }
 
     /// Tries idle links, and passes members over whose links do not work.
     fn look_at_links(&mut self) {
-        let looked = self.reach.look(self.now, self.config.node, &self.told, &self.links);
+        let looked = self.facts.reach.look(
+            self.facts.now,
+            self.facts.config.node,
+            &self.facts.told,
+            &self.links,
+        );
         for peer in looked.ping {
             let ping = self.links.push(peer, PeerMessage::Ping, &[], false);
             if let link::Pushed::Write(frame) = ping {
@@ -481,23 +463,24 @@ impl Core {
 
     /// The members changed, or what this node thinks of them.
     fn take_members(&mut self) {
-        let min_copies = usize::from(self.config.min_copies);
-        let members = self.reach.effective(self.config.node, &self.told, min_copies);
-        let before = std::mem::replace(&mut self.members, members);
-        self.placement.clear();
+        let min_copies = usize::from(self.facts.config.min_copies);
+        let members =
+            self.facts.reach.effective(self.facts.config.node, &self.facts.told, min_copies);
+        let before = self.facts.set_members(members);
         for peer in &before.reachable {
-            if !self.members.is_reachable(*peer) {
+            if !self.facts.members.is_reachable(*peer) {
                 self.links.give_up(*peer);
             }
         }
         // A new generation of its own: the others had given this node up for a while.
-        let renewed =
-            before.generation(self.config.node) != self.members.generation(self.config.node);
-        let same = before.live == self.members.live && before.reachable == self.members.reachable;
+        let renewed = before.generation(self.facts.config.node)
+            != self.facts.members.generation(self.facts.config.node);
+        let same = before.live == self.facts.members.live
+            && before.reachable == self.facts.members.reachable;
         if same && !renewed {
             return;
         }
-        tracing::info!(live = ?self.members.live, "the ring changed");
+        tracing::info!(live = ?self.facts.members.live, "the ring changed");
         self.replicate_after_change();
         self.reroute_asks();
         self.homes_after_change();
@@ -510,7 +493,7 @@ impl Core {
     /// be answered, so it is not let speak yet.
     fn on_inbound(&mut self, conn: u64, hello: Hello) {
         self.on_identity(&hello);
-        if self.told.is_reachable(hello.node) {
+        if self.facts.told.is_reachable(hello.node) {
             self.welcome(conn, &hello);
         } else {
             self.links.keep_early(conn, hello);
@@ -541,12 +524,12 @@ impl Core {
 
     /// Members handed everything over and left.
     fn on_departed(&mut self, members: Vec<(NodeId, u64)>, barred: &[u64]) {
-        let me = self.config.node;
+        let me = self.facts.config.node;
         let mut news = false;
         for (node, generation) in members.into_iter().filter(|(node, _)| *node != me) {
-            news |= self.roster.depart(node, generation);
+            news |= self.facts.roster.depart(node, generation);
         }
-        news |= self.roster.bar(barred);
+        news |= self.facts.roster.bar(barred);
         if news {
             self.save(StateFile::Members, None);
             self.tell_departed();
@@ -563,7 +546,7 @@ impl Core {
     /// begin with.
     #[must_use]
     pub fn departed(&self) -> (Vec<(NodeId, u64)>, Vec<u64>) {
-        (self.roster.departed(), self.roster.barred())
+        (self.facts.roster.departed(), self.facts.roster.barred())
     }
 
     fn on_identity(&mut self, hello: &Hello) {
@@ -655,25 +638,25 @@ impl Core {
 
     /// Sends a message to every other member that answers.
     fn send_to_peers(&mut self, message: &PeerMessage) {
-        let me = self.config.node;
-        for peer in self.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
+        let me = self.facts.config.node;
+        for peer in self.facts.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
             self.send(peer, message.clone());
         }
     }
 
     /// Sends a message to every member, this one included.
     fn send_to_members(&mut self, message: &PeerMessage) {
-        for node in self.roster.known().collect::<Vec<_>>() {
+        for node in self.facts.roster.known().collect::<Vec<_>>() {
             self.send(node, message.clone());
         }
     }
 
     fn send_with(&mut self, to: NodeId, message: PeerMessage, tail: Bytes) {
-        if to == self.config.node {
+        if to == self.facts.config.node {
             self.local.push_back((to, message, tail));
             return;
         }
-        if !self.members.is_reachable(to) {
+        if !self.facts.members.is_reachable(to) {
             return;
         }
         let bulk = matches!(message, PeerMessage::Store | PeerMessage::Moved);
@@ -734,26 +717,22 @@ impl Core {
     /// What this node holds durably of a job, for checks from outside.
     #[must_use]
     pub fn held(&self, job: JobId) -> Vec<cortado_protocol::peer::EdgeCoverage> {
-        let held = self.holdings.job(job);
+        let held = self.facts.holdings.job(job);
         held.map(|held| held.coverage(SlotSet::ALL, true)).unwrap_or_default()
     }
 
     /// Whether the job is gone for good, for checks from outside.
     #[must_use]
     pub fn is_gone(&self, job: JobId) -> bool {
-        self.holdings.is_gone(job)
+        self.facts.holdings.is_gone(job)
     }
 
     /// The log this node knows a member to write to, for checks from outside.
     #[must_use]
     pub fn log_of(&self, node: NodeId) -> Option<LogId> {
-        if node == self.config.node {
-            return Some(self.config.log);
+        if node == self.facts.config.node {
+            return Some(self.facts.config.log);
         }
         self.links.identity(node).map(|identity| identity.log)
-    }
-
-    fn plan_of(&self, job: JobId) -> Option<Arc<job::BoundPlan>> {
-        self.jobs.get(&job).and_then(|log| log.plan.clone())
     }
 }

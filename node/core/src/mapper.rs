@@ -74,7 +74,7 @@ impl Core {
         header: BatchHeader,
         payload: Bytes,
     ) {
-        if self.holdings.is_gone(job) {
+        if self.facts.holdings.is_gone(job) {
             let error =
                 ClientError::new(ErrorKind::NotFound, "the job is gone: its time to live is over");
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
@@ -82,13 +82,13 @@ impl Core {
         if let Err(reason) = self.replicas_suffice() {
             return self.reply_batch(ticket, &header, BatchOutcome::Retry { reason });
         }
-        let since = self.now;
+        let since = self.facts.now;
         let state = self.mapper.jobs.entry(job).or_default();
         state.client = client;
         if let Some(error) = state.ended.clone() {
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
         }
-        let stale = self.now >= state.told_at + TRUST_FOR;
+        let stale = self.facts.now >= state.told_at + TRUST_FOR;
         match &state.plan {
             Some(plan) if state.running => {
                 let plan = Arc::clone(plan);
@@ -102,21 +102,21 @@ impl Core {
     }
 
     fn ask_for_job(&mut self, job: JobId) {
-        let now = self.now;
+        let now = self.facts.now;
         let state = self.mapper.jobs.entry(job).or_default();
         if state.asked_at.is_some_and(|asked| now < asked + ASK_EVERY) {
             return;
         }
         state.asked_at = Some(now);
         let client = state.client;
-        let home = self.home(job);
+        let home = self.facts.home(job);
         self.send(home, PeerMessage::JobWanted { job, client });
     }
 
     /// The home's answer.
     pub(crate) fn on_job_is(&mut self, job: JobId, admission: Admission, tail: &Bytes) {
         // An owner of the job's log has compiled the plan already.
-        let compiled = self.plan_of(job);
+        let compiled = self.facts.plan_of(job);
         let Some(state) = self.mapper.jobs.get_mut(&job) else { return };
         state.asked_at = None;
         match admission {
@@ -143,7 +143,7 @@ impl Core {
                 state.queued = None;
             }
         }
-        state.told_at = self.now;
+        state.told_at = self.facts.now;
         self.drain_waiting(job);
     }
 
@@ -178,7 +178,7 @@ impl Core {
             let error = ClientError::new(ErrorKind::BadInput, message);
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
         }
-        let end = self.jobs.get(&plan.spec.job).and_then(|log| log.ends.get(table).copied());
+        let end = self.facts.jobs.get(&plan.spec.job).and_then(|log| log.ends.get(table).copied());
         if let Some(end) = end.flatten().filter(|end| header.number >= *end) {
             let number = header.number;
             let message =
@@ -218,7 +218,7 @@ impl Core {
         copies: u8,
         rejected: u32,
     ) {
-        let replicas = self.config.replicas;
+        let replicas = self.facts.config.replicas;
         for ticket in tickets {
             let outcome = BatchOutcome::Durable { copies, replicas, rejected };
             self.reply_numbered(*ticket, key, outcome);
@@ -246,7 +246,7 @@ impl Core {
     }
 
     pub(crate) fn tick_mapper(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         let mut late = Vec::new();
         let mut asking = Vec::new();
         for (job, state) in &mut self.mapper.jobs {

@@ -43,7 +43,7 @@ impl Budget {
 impl Core {
     /// Whether one more job can be kept, or what to say.
     pub(crate) fn room_for_a_job(&self, bytes: usize) -> Result<(), String> {
-        let kept = self.jobs.values().filter_map(|log| log.plan.as_ref());
+        let kept = self.facts.jobs.values().filter_map(|log| log.plan.as_ref());
         let (mut jobs, mut all) = (0, bytes);
         for plan in kept {
             jobs += 1;
@@ -54,7 +54,7 @@ impl Core {
                 "{jobs} jobs are kept, and no more can be: wait until some are past their time to live"
             ));
         }
-        let limit = self.config.memory.jobs;
+        let limit = self.facts.config.memory.jobs;
         if all > limit {
             return Err(format!(
                 "the plans and file lists of {jobs} jobs and of this one take {}, and {} are for them: \
@@ -70,7 +70,7 @@ impl Core {
     /// (the youngest) gives its own back and starts over when the others are done; one that is too
     /// large alone fails.
     pub(crate) fn check_outputs(&mut self, job: JobId) {
-        let limit = self.config.memory.outputs;
+        let limit = self.facts.config.memory.outputs;
         let mut all = 0;
         let mut youngest = job;
         for (other, home) in &self.homes {

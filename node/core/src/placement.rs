@@ -7,8 +7,6 @@ use cortado_membership::{MemberState, View, ring};
 use cortado_protocol::client::{MemberState as ShownState, MemberView};
 use cortado_protocol::{JobId, META_SLOT, NodeId, Slot, SlotSet};
 
-use crate::Core;
-
 /// The membership as the core needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Members {
@@ -135,32 +133,23 @@ pub(crate) struct Placements(BTreeMap<(JobId, u8), Arc<Placement>>);
 const KEPT: usize = 256;
 
 impl Placements {
+    /// Nothing computed before holds any more.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
-}
 
-impl Core {
-    /// The owners of a job's slots.
-    pub(crate) fn placement(&mut self, job: JobId) -> Arc<Placement> {
-        let slots = self.jobs.get(&job).map_or(self.config.slots, |log| log.slots(&self.config));
-        if self.placement.0.len() >= KEPT {
-            self.placement.0.clear();
+    /// The owners of the slots of a job that has so many.
+    pub(crate) fn of(
+        &mut self,
+        job: JobId,
+        slots: u8,
+        replicas: usize,
+        live: &[NodeId],
+    ) -> Arc<Placement> {
+        if self.0.len() >= KEPT {
+            self.0.clear();
         }
-        let (replicas, live) = (self.config.replicas as usize, &self.members.live);
         let make = || Arc::new(Placement::new(job, slots, replicas, live));
-        Arc::clone(self.placement.0.entry((job, slots)).or_insert_with(make))
-    }
-
-    /// The node that drives the job, by this node's view. A member that hands over drives nothing
-    /// any more, unless nobody else is there.
-    pub(crate) fn home(&mut self, job: JobId) -> NodeId {
-        let me = self.config.node;
-        self.placement(job).owners(META_SLOT).first().copied().unwrap_or(me)
-    }
-
-    /// Whether this node drives the job.
-    pub(crate) fn is_home(&mut self, job: JobId) -> bool {
-        self.home(job) == self.config.node
+        Arc::clone(self.0.entry((job, slots)).or_insert_with(make))
     }
 }

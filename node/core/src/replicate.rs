@@ -111,8 +111,8 @@ impl Core {
             copies: BTreeMap::new(),
             sent: BTreeMap::new(),
             asker,
-            since: self.now,
-            sent_at: self.now,
+            since: self.facts.now,
+            sent_at: self.facts.now,
             full: false,
             expiring: false,
         };
@@ -122,9 +122,9 @@ impl Core {
 
     /// Sends what the present owners were not sent yet.
     fn send_to_owners(&mut self, key: EntryKey) {
-        let placement = self.placement(key.job);
+        let placement = self.facts.placement(key.job);
         let Some(outstanding) = self.replicator.outstanding.get_mut(&key) else { return };
-        outstanding.sent_at = self.now;
+        outstanding.sent_at = self.facts.now;
         let mut messages: Vec<(NodeId, Bytes)> = Vec::new();
         for (owner, slots) in &placement.by_owner {
             let sent = outstanding.sent.entry(*owner).or_default();
@@ -141,7 +141,8 @@ impl Core {
 
     /// Whether enough owners answer for an acknowledgement; otherwise what to tell the client.
     pub(crate) fn replicas_suffice(&self) -> Result<(), String> {
-        let (live, needed) = (self.members.live.len(), usize::from(self.config.min_copies));
+        let (live, needed) =
+            (self.facts.members.live.len(), usize::from(self.facts.config.min_copies));
         if live >= needed {
             Ok(())
         } else {
@@ -150,8 +151,8 @@ impl Core {
     }
 
     pub(crate) fn on_stored(&mut self, from: NodeId, log: LogId, entries: &[(EntryKey, SlotSet)]) {
-        let current = if from == self.config.node {
-            Some(self.config.log)
+        let current = if from == self.facts.config.node {
+            Some(self.facts.config.log)
         } else {
             self.links.identity(from).map(|identity| identity.log)
         };
@@ -162,7 +163,7 @@ impl Core {
             let Some(outstanding) = self.replicator.outstanding.get_mut(key) else { continue };
             let copies = outstanding.copies.entry(from).or_insert((log, SlotSet::EMPTY));
             copies.1 = copies.1.or(*slots);
-            if outstanding.is_durable(self.config.min_copies) {
+            if outstanding.is_durable(self.facts.config.min_copies) {
                 let done = self.replicator.outstanding.remove(key).expect("looked up just now");
                 let copies = done.fewest_copies();
                 // Durable on W nodes, of which this one need not be the first.
@@ -212,7 +213,7 @@ impl Core {
     }
 
     pub(crate) fn tick_replicator(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         let mut late = Vec::new();
         let mut over = Vec::new();
         for (key, outstanding) in &mut self.replicator.outstanding {
@@ -229,7 +230,7 @@ impl Core {
         }
         for key in over {
             let Some(outstanding) = self.replicator.outstanding.get(&key) else { continue };
-            let needed = self.config.min_copies;
+            let needed = self.facts.config.min_copies;
             let reason = match self.replicas_suffice() {
                 Err(reason) => reason,
                 Ok(()) if outstanding.expiring => {
@@ -265,7 +266,7 @@ impl Core {
 
     /// The peer lost its disk: what it acknowledged counts no more.
     pub(crate) fn void_copies_of(&mut self, peer: NodeId) {
-        if self.config.planted == Some(PlantedBug::CountLostCopies) {
+        if self.facts.config.planted == Some(PlantedBug::CountLostCopies) {
             return;
         }
         for outstanding in self.replicator.outstanding.values_mut() {

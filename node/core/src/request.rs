@@ -34,7 +34,7 @@ impl Core {
         match (&request, job_of(&request)) {
             (ClientRequest::Jobs { after }, _) => {
                 let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-                let jobs = self.jobs.range((from, Bound::Unbounded));
+                let jobs = self.facts.jobs.range((from, Bound::Unbounded));
                 let jobs = jobs.filter(|(_, log)| log.plan.is_some()).take(JOBS_PER_ANSWER);
                 let jobs: Vec<_> = jobs.map(|(job, _)| *job).collect();
                 let mut jobs: Vec<_> =
@@ -45,11 +45,13 @@ impl Core {
                 }
                 self.answer(origin, ClientResponse::Jobs(jobs), Bytes::new());
             }
-            (ClientRequest::Drain(node), _) if *node == self.config.node => {
+            (ClientRequest::Drain(node), _) if *node == self.facts.config.node => {
                 self.start_draining();
                 self.answer(origin, ClientResponse::Accepted, Bytes::new());
             }
-            (_, Some(job)) if self.is_home(job) => self.on_job_request(origin, job, request, false),
+            (_, Some(job)) if self.facts.is_home(job) => {
+                self.on_job_request(origin, job, request, false)
+            }
             _ => {
                 let response = error(ErrorKind::Unavailable, "the job's home is moving");
                 self.answer(origin, response, Bytes::new());
@@ -65,7 +67,7 @@ impl Core {
         request: ClientRequest,
         searched: bool,
     ) {
-        if self.holdings.is_gone(job) {
+        if self.facts.holdings.is_gone(job) {
             let message = format!("job {job} is gone: its time to live is over");
             return self.answer(origin, error(ErrorKind::NotFound, message), Bytes::new());
         }
@@ -75,7 +77,7 @@ impl Core {
         if !searched && self.may_be_stale(job) {
             return self.search(job, origin, request);
         }
-        let Some(plan) = self.plan_of(job) else {
+        let Some(plan) = self.facts.plan_of(job) else {
             if searched {
                 let response = self.not_found(job);
                 return self.answer(origin, response, Bytes::new());
@@ -98,11 +100,11 @@ impl Core {
                 self.on_end_table(origin, job, table, batches);
             }
             ClientRequest::Cancel(_) => {
-                if self.config.planted == Some(PlantedBug::DropCancel) {
+                if self.facts.config.planted == Some(PlantedBug::DropCancel) {
                     return self.answer_status(origin, job);
                 }
                 // Too late once there is a manifest; how the job ended is said when that is durable.
-                let ended = self.jobs[&job].manifest.clone().map(JobEntry::Manifest);
+                let ended = self.facts.jobs[&job].manifest.clone().map(JobEntry::Manifest);
                 self.record(origin, job, &ended.unwrap_or(JobEntry::Cancel));
             }
             ClientRequest::Result { chunk, .. } => {
@@ -114,7 +116,7 @@ impl Core {
                     let response = error(ErrorKind::NotFound, "the plan has no such table");
                     return self.answer(origin, response, Bytes::new());
                 }
-                let ends = self.jobs[&job].known_ends();
+                let ends = self.facts.jobs[&job].known_ends();
                 let summaries = self.located(job, table..table + 1, SlotSet::META, &ends);
                 let task = Task::Rejects { plan, table, summaries };
                 self.run(task, Purpose::Rejects(origin));
@@ -133,7 +135,7 @@ impl Core {
 
     fn on_submit(&mut self, origin: Origin, spec: JobSpec) {
         let job = spec.job;
-        if let Some(plan) = self.plan_of(job) {
+        if let Some(plan) = self.facts.plan_of(job) {
             if plan.spec == spec {
                 // Known here does not mean durable on W nodes: the owners are asked again.
                 return self.record(origin, job, &JobEntry::Spec(spec));
@@ -145,7 +147,7 @@ impl Core {
             let message = format!("{job} is no UUIDv7, and a job's id must be one");
             return self.answer(origin, error(ErrorKind::BadInput, message), Bytes::new());
         }
-        let (seen, expected) = (self.roster.known().len(), self.expected_members());
+        let (seen, expected) = (self.facts.roster.known().len(), self.expected_members());
         if seen < expected {
             let message = format!("the cluster is forming: {seen} of {expected} nodes seen");
             return self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());
@@ -165,7 +167,7 @@ impl Core {
     }
 
     fn on_end_table(&mut self, origin: Origin, job: JobId, table: u16, batches: u64) {
-        let log = &self.jobs[&job];
+        let log = &self.facts.jobs[&job];
         let response = match log.ends.get(usize::from(table)) {
             None => error(ErrorKind::NotFound, "the plan has no such table"),
             Some(_) if batches > NUMBERS => {
@@ -193,13 +195,13 @@ impl Core {
     }
 
     fn on_result(&mut self, origin: Origin, job: JobId, chunk: u64, searched: bool) {
-        let chunks = match &self.jobs[&job].manifest {
+        let chunks = match &self.facts.jobs[&job].manifest {
             Some(Manifest::Done { chunks, .. }) => *chunks,
             Some(Manifest::Failed { message }) => {
                 let response = error(ErrorKind::Ended, message.clone());
                 return self.answer(origin, response, Bytes::new());
             }
-            None if self.jobs[&job].cancelled => {
+            None if self.facts.jobs[&job].cancelled => {
                 let response = error(ErrorKind::Ended, "the job was cancelled");
                 return self.answer(origin, response, Bytes::new());
             }
@@ -217,6 +219,7 @@ impl Core {
         let coverage = Coverage::range(chunk, chunk + 1);
         let wanted = EdgeCoverage { edge: Edge::RESULT, slots, coverage };
         let record = self
+            .facts
             .holdings
             .edge(job, Edge::RESULT)
             .and_then(|edge| edge.wanted(&wanted).next().map(|(_, record, _)| record));

@@ -43,7 +43,7 @@ impl Core {
     /// Whether others may know of entries of the job's log that this home does not have: it became
     /// the home, or stood still, and has asked nobody since. A manifest is the last word.
     pub(crate) fn may_be_stale(&self, job: JobId) -> bool {
-        let ended = self.jobs.get(&job).is_some_and(|log| log.manifest.is_some());
+        let ended = self.facts.jobs.get(&job).is_some_and(|log| log.manifest.is_some());
         !ended && !self.homes.get(&job).is_some_and(|home| home.fresh)
     }
 
@@ -54,11 +54,11 @@ impl Core {
             return;
         }
         let round = self.fresh_id();
-        let me = self.config.node;
+        let me = self.facts.config.node;
         let open: BTreeSet<_> =
-            self.members.reachable.iter().copied().filter(|node| *node != me).collect();
+            self.facts.members.reachable.iter().copied().filter(|node| *node != me).collect();
         tracing::debug!(%job, ?request, ?open, "asking all members for the job");
-        let until = self.now + SEARCH_FOR;
+        let until = self.facts.now + SEARCH_FOR;
         let parked = vec![(origin, request)];
         let asked = open.clone();
         let search = Search { round, asked, open: open.clone(), silent: false, until, parked };
@@ -69,7 +69,7 @@ impl Core {
             coverage: Coverage::range(0, end),
         };
         let offered = [whole(Edge::JOB, JOB_LOG_NUMBERS), whole(Edge::RESULT, u64::from(u32::MAX))];
-        let wanted = match self.holdings.job(job) {
+        let wanted = match self.facts.holdings.job(job) {
             Some(held) => held.missing(&offered),
             None => offered.to_vec(),
         };
@@ -95,9 +95,9 @@ impl Core {
 
     pub(crate) fn finish_search(&mut self, job: JobId) {
         let Some(search) = self.asks.searches.get_mut(&job) else { return };
-        let over = self.now >= search.until;
+        let over = self.facts.now >= search.until;
         search.silent |= over && !search.open.is_empty();
-        let edge = |edge| self.holdings.edge(job, edge);
+        let edge = |edge| self.facts.holdings.edge(job, edge);
         let pending = [Edge::JOB, Edge::RESULT]
             .into_iter()
             .filter_map(edge)
@@ -106,16 +106,16 @@ impl Core {
             return;
         }
         let Some(search) = self.asks.searches.remove(&job) else { return };
-        let me = self.config.node;
-        let mut members = self.members.reachable.iter();
+        let me = self.facts.config.node;
+        let mut members = self.facts.members.reachable.iter();
         let unasked = members.any(|node| *node != me && !search.asked.contains(node));
         let silent = search.silent || unasked || self.is_joining();
-        if self.plan_of(job).is_some() {
+        if self.facts.plan_of(job).is_some() {
             self.home_state(job).fresh = !silent;
         }
         for (origin, request) in search.parked {
             // A node this one does not see yet may know more, the asking one to begin with.
-            if silent || !self.members.is_reachable(origin.0) {
+            if silent || !self.facts.members.is_reachable(origin.0) {
                 let message = "some members did not say what they know of the job";
                 self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());
             } else {
@@ -126,31 +126,31 @@ impl Core {
 
     /// Members that there are, or should be.
     pub(crate) fn expected_members(&self) -> usize {
-        self.roster.expected(self.config.expected_nodes)
+        self.facts.roster.expected(self.facts.config.expected_nodes)
     }
 
     /// How many of them can't be reached.
     fn away(&self) -> usize {
-        self.expected_members().saturating_sub(self.members.reachable.len())
+        self.expected_members().saturating_sub(self.facts.members.reachable.len())
     }
 
     /// Whether so many members are away that all who hold an acknowledged entry may be among them.
     fn misses_too_many(&self) -> bool {
-        self.away() >= usize::from(self.config.min_copies)
+        self.away() >= usize::from(self.facts.config.min_copies)
     }
 
     /// Whether this node has just started and does not see enough of the others yet: what its log says
     /// of a job may be long out of date. If they don't come, it goes on with those it sees.
     pub(crate) fn is_joining(&self) -> bool {
-        self.began.is_none_or(|began| self.now < began + JOIN) && self.misses_too_many()
+        self.facts.began.is_none_or(|began| self.facts.now < began + JOIN) && self.misses_too_many()
     }
 
     /// Nobody who answers knows the job. It was acknowledged on W nodes, so it does not exist unless
     /// W of the members there are, or should be, are away. A node that sees no majority may have
     /// joined during a cut and not know how many there are.
     pub(crate) fn not_found(&self, job: JobId) -> ClientResponse {
-        let (here, away) = (self.members.reachable.len(), self.away());
-        tracing::debug!(%job, away, reachable = ?self.members.reachable, "nobody knows the job");
+        let (here, away) = (self.facts.members.reachable.len(), self.away());
+        tracing::debug!(%job, away, reachable = ?self.facts.members.reachable, "nobody knows the job");
         if !self.misses_too_many() && 2 * here > self.expected_members() {
             error(ErrorKind::NotFound, format!("there is no job {job}; see `cortado jobs`"))
         } else {

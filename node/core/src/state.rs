@@ -97,7 +97,7 @@ impl Core {
             StateFile::Gone => {
                 let gone: Vec<(JobId, Expired)> = frame::from_postcard(bytes)?;
                 gone.into_iter().for_each(|(job, proof)| {
-                    self.holdings.bury(job, proof);
+                    self.facts.holdings.bury(job, proof);
                 });
             }
             StateFile::Expiry => {
@@ -105,7 +105,7 @@ impl Core {
                 self.expiry.restore(&accepted);
                 self.restoring.idle = idle.into_iter().map(|idle| (idle.job, idle)).collect();
             }
-            StateFile::Members => self.roster = frame::from_postcard(bytes)?,
+            StateFile::Members => self.facts.roster = frame::from_postcard(bytes)?,
         }
         Ok(())
     }
@@ -130,14 +130,14 @@ impl Core {
     fn state_bytes(&self, file: StateFile) -> Bytes {
         match file {
             StateFile::Gone => {
-                let gone = self.holdings.tombstones().chain(self.saving.decided());
+                let gone = self.facts.holdings.tombstones().chain(self.saving.decided());
                 frame::to_postcard(&gone.collect::<Vec<_>>())
             }
             StateFile::Expiry => {
                 let (accepted, idle) = (self.expiry.accepted(), self.idle_jobs());
                 frame::to_postcard(&ExpiryFile { accepted, idle })
             }
-            StateFile::Members => frame::to_postcard(&self.roster),
+            StateFile::Members => frame::to_postcard(&self.facts.roster),
         }
     }
 

@@ -49,18 +49,18 @@ impl Core {
     ) -> Result<(), frame::FrameError> {
         let entry = Entry::decode(payload)?;
         let key = entry.head.key;
-        if self.holdings.is_gone(key.job) {
+        if self.facts.holdings.is_gone(key.job) {
             if self.restoring.gone.insert(key.job) {
                 self.effects.push(Effect::Forget(key.job));
             }
             return Ok(());
         }
-        let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
+        let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
         if let Admitted::New(fresh) = edge.compare(&entry.head) {
             edge.insert(&entry.restrict(fresh).head, Place::Durable(record));
         }
         self.restore_life(key.job, record);
-        let log = self.jobs.entry(key.job).or_default();
+        let log = self.facts.jobs.entry(key.job).or_default();
         if let Some(entry) = job_entry(&entry) {
             log.apply(key.job, entry, wall_ms);
         }
@@ -69,8 +69,8 @@ impl Core {
 
     fn apply_job_entry(&mut self, job: JobId, entry: JobEntry) {
         self.job_seen(job, true);
-        let log = self.jobs.entry(job).or_default();
-        log.apply(job, entry, self.wall_ms);
+        let log = self.facts.jobs.entry(job).or_default();
+        log.apply(job, entry, self.facts.wall_ms);
     }
 
     /// An entry of a job's log is durable on enough nodes: what it says holds from now on.
@@ -92,7 +92,7 @@ impl Core {
             }
         };
         let key = entry.head.key;
-        if self.holdings.is_gone(key.job) {
+        if self.facts.holdings.is_gone(key.job) {
             self.send(from, PeerMessage::NotStored { key, reason: NotStored::Gone });
             self.say_gone(from, key.job);
             return;
@@ -101,8 +101,8 @@ impl Core {
         if !moved && self.expiry.closed_by(key.job).is_some() {
             return self.send(from, PeerMessage::NotStored { key, reason: NotStored::Expiring });
         }
-        let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
-        let compared = match self.config.planted {
+        let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
+        let compared = match self.facts.config.planted {
             Some(PlantedBug::SkipDuplicateCheck) => Admitted::New(entry.head.slots),
             _ => edge.compare(&entry.head),
         };
@@ -137,7 +137,11 @@ impl Core {
         let ticket = self.fresh_id();
         let key = entry.head.key;
         let head: &EntryHead = &entry.head;
-        self.holdings.job_mut(key.job).edge_mut(key.edge).insert(head, Place::Pending(ticket));
+        self.facts
+            .holdings
+            .job_mut(key.job)
+            .edge_mut(key.edge)
+            .insert(head, Place::Pending(ticket));
         let job_entry = job_entry(entry);
         self.store.pending.insert(ticket, Pending { key, job_entry });
         // Small, and a home can't do without.
@@ -146,11 +150,11 @@ impl Core {
     }
 
     fn answer_when_durable(&mut self, to: NodeId, key: EntryKey, slots: SlotSet) {
-        let synced = self.config.planted != Some(PlantedBug::AcknowledgeBeforeFsync);
-        let held = self.holdings.edge(key.job, key.edge);
+        let synced = self.facts.config.planted != Some(PlantedBug::AcknowledgeBeforeFsync);
+        let held = self.facts.holdings.edge(key.job, key.edge);
         let durable = held.map(|edge| edge.slots(key.number, synced));
         if durable.is_some_and(|durable| durable.contains_all(slots)) {
-            let log = self.config.log;
+            let log = self.facts.config.log;
             self.send(to, PeerMessage::Stored { log, entries: vec![(key, slots)] });
         } else {
             self.store.waiting.entry(key).or_default().push((to, slots));
@@ -165,16 +169,16 @@ impl Core {
             let Some(Pending { key, job_entry }) = self.store.pending.remove(ticket) else {
                 continue;
             };
-            if self.holdings.is_gone(key.job) {
+            if self.facts.holdings.is_gone(key.job) {
                 continue;
             }
-            let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
+            let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
             edge.durable(key.number, *ticket, *record);
             let durable = edge.slots(key.number, true);
             if let Some(entry) = job_entry {
                 self.apply_job_entry(key.job, entry);
             }
-            if let Some(log) = self.jobs.get_mut(&key.job) {
+            if let Some(log) = self.facts.jobs.get_mut(&key.job) {
                 log.newest = log.newest.max((record.segment, record.offset));
             }
             if let Some(waiting) = self.store.waiting.get_mut(&key) {
@@ -196,7 +200,7 @@ impl Core {
         for key in &touched {
             self.offer_foreign(*key);
         }
-        let log = self.config.log;
+        let log = self.facts.config.log;
         for (to, entries) in stored {
             self.send(to, PeerMessage::Stored { log, entries });
         }
@@ -213,7 +217,7 @@ impl Core {
     /// The disk is at its reserve: nothing was written, and whoever asked is told so.
     pub(crate) fn on_append_refused(&mut self, ticket: u64) {
         let Some(Pending { key, .. }) = self.store.pending.remove(&ticket) else { return };
-        let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
+        let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
         edge.remove(key.number, Place::Pending(ticket));
         for (to, _) in self.store.waiting.remove(&key).unwrap_or_default() {
             self.send(to, PeerMessage::NotStored { key, reason: NotStored::Full });
@@ -227,7 +231,7 @@ impl Core {
     /// A record of this node's log can't be read any more: it counts as missing from now on.
     pub(crate) fn on_unreadable(&mut self, key: EntryKey, record: RecordRef) {
         tracing::error!(?key, ?record, "a record can't be read; peers will refill it");
-        let edge = self.holdings.job_mut(key.job).edge_mut(key.edge);
+        let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
         edge.remove(key.number, Place::Durable(record));
     }
 

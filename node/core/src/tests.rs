@@ -180,7 +180,7 @@ fn hello(peer: &str, log: u128) -> Hello {
 /// A job whose home is `a`.
 fn spec(core: &mut Core) -> JobSpec {
     let jobs = (1..).map(|last| JobId::v7(1_700_000_000_000, last));
-    let job = jobs.into_iter().find(|job| core.home(*job) == node("a")).unwrap();
+    let job = jobs.into_iter().find(|job| core.facts.home(*job) == node("a")).unwrap();
     let plan = cortado_engine::COFFEE;
     let names = ["transactions", "transaction_items", "users", "stores", "menu_items"];
     let tables = names.map(|name| TableFiles { name: name.to_owned(), files: Vec::new() });
@@ -208,7 +208,7 @@ fn home_of_a_job() -> (Bench, JobId) {
 #[test]
 fn a_job_whose_id_is_no_uuid_of_version_7_is_refused() {
     let mut bench = Bench::new(1);
-    let job = (0..).map(JobId).find(|job| bench.core.home(*job) == node("a")).unwrap();
+    let job = (0..).map(JobId).find(|job| bench.core.facts.home(*job) == node("a")).unwrap();
     let spec = JobSpec { job, ..spec(&mut bench.core) };
     bench.input(Input::Request(1, ClientRequest::Submit(spec)));
     let [(1, ClientResponse::Error(error))] = &bench.replies[..] else { panic!("no answer") };

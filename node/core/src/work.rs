@@ -130,15 +130,16 @@ impl Core {
 
     /// Everyone who may have what is missing: the other owners first.
     fn sources(&mut self, job: JobId, slots: SlotSet) -> VecDeque<NodeId> {
-        let placement = self.placement(job);
-        let me = self.config.node;
+        let placement = self.facts.placement(job);
+        let me = self.facts.config.node;
         let owners: Vec<_> = placement
             .by_owner
             .iter()
             .filter(|(owner, owned)| *owner != me && !owned.and(slots).is_empty())
             .map(|(owner, _)| *owner)
             .collect();
-        let others = self.members.reachable.iter().filter(|n| **n != me && !owners.contains(n));
+        let others =
+            self.facts.members.reachable.iter().filter(|n| **n != me && !owners.contains(n));
         owners.iter().chain(others).copied().collect()
     }
 
@@ -150,11 +151,12 @@ impl Core {
         let job = work.job;
         let gaps = self.work_gaps(work);
         if gaps.is_empty() {
-            let pending = self.holdings.job(job).is_some_and(|held| {
+            let pending = self.facts.holdings.job(job).is_some_and(|held| {
                 let tables = (0..work.ends.len()).filter_map(|table| held.edge(Edge::table(table)));
                 tables.into_iter().any(|edge| edge.has_pending(work.slots))
             });
-            let spec_pending = !matches!(work.kind, Kind::Gather) && self.plan_of(job).is_none();
+            let spec_pending =
+                !matches!(work.kind, Kind::Gather) && self.facts.plan_of(job).is_none();
             if !pending && !spec_pending {
                 self.run_work(key);
             }
@@ -162,7 +164,7 @@ impl Core {
         }
         let missing = numbers(&gaps);
         let round = self.fresh_id();
-        let now = self.now;
+        let now = self.facts.now;
         let work = self.works.all.get_mut(&key).expect("looked up above");
         let Some(source) = work.sources.pop_front() else {
             self.works.all.remove(&key);
@@ -183,9 +185,9 @@ impl Core {
 
     /// What is missing for some work, the specification included.
     fn work_gaps(&self, work: &SlotWork) -> Vec<EdgeCoverage> {
-        if self.config.planted == Some(PlantedBug::FinishWithGap)
+        if self.facts.config.planted == Some(PlantedBug::FinishWithGap)
             && work.slots != SlotSet::META
-            && self.plan_of(work.job).is_some()
+            && self.facts.plan_of(work.job).is_some()
         {
             return Vec::new();
         }
@@ -194,13 +196,16 @@ impl Core {
             let (edge, coverage) = (Edge::table(table), Coverage::range(0, *end));
             wanted.push(EdgeCoverage { edge, slots: work.slots, coverage });
         }
-        let mut gaps = match self.holdings.job(work.job) {
+        let mut gaps = match self.facts.holdings.job(work.job) {
             Some(held) => held.missing(&wanted),
             None => wanted.into_iter().filter(|gap| !gap.coverage.is_empty()).collect(),
         };
-        let spec = self.holdings.edge(work.job, Edge::JOB);
+        let spec = self.facts.holdings.edge(work.job, Edge::JOB);
         let spec_held = spec.is_some_and(|edge| edge.slots(0, false).contains(META_SLOT));
-        if !matches!(work.kind, Kind::Gather) && !spec_held && self.plan_of(work.job).is_none() {
+        if !matches!(work.kind, Kind::Gather)
+            && !spec_held
+            && self.facts.plan_of(work.job).is_none()
+        {
             let coverage = Coverage::range(0, JOB_LOG_NUMBERS);
             gaps.push(EdgeCoverage { edge: Edge::JOB, slots: SlotSet::META, coverage });
         }
@@ -212,7 +217,7 @@ impl Core {
         let (job, slots, kind) = (work.job, work.slots, work.kind.clone());
         let ends = work.ends.clone();
         work.running = true;
-        let plan = self.plan_of(job);
+        let plan = self.facts.plan_of(job);
         let task = match (kind, plan) {
             (Kind::Gather, _) => {
                 self.works.all.remove(&key);
@@ -223,13 +228,13 @@ impl Core {
             (_, None) => return,
             (Kind::Fold, Some(plan)) => {
                 let entries = self.located(job, 0..ends.len(), slots, &ends);
-                let float_sums = self.config.planted == Some(PlantedBug::FloatSums);
-                let memory = self.config.memory.fold;
+                let float_sums = self.facts.config.planted == Some(PlantedBug::FloatSums);
+                let memory = self.facts.config.memory.fold;
                 Task::Fold { plan, slots, entries, memory, float_sums }
             }
             (Kind::Lookup { table, keys }, Some(plan)) => {
                 let entries = self.located(job, table..table + 1, slots, &ends);
-                let memory = self.config.memory.fold;
+                let memory = self.facts.config.memory.fold;
                 Task::Lookup { plan, table, keys, entries, memory }
             }
         };
@@ -249,7 +254,7 @@ impl Core {
         for table in tables {
             let edge = Edge::table(table);
             let end = ends.get(table).copied().unwrap_or_default();
-            if let Some(held) = self.holdings.edge(job, edge) {
+            if let Some(held) = self.facts.holdings.edge(job, edge) {
                 let key = |number| EntryKey { job, edge, number };
                 let records = held.records(slots).take_while(|(number, ..)| *number < end);
                 all.extend(records.map(|(number, record, slots)| (key(number), record, slots)));
@@ -264,8 +269,8 @@ impl Core {
         match output {
             TaskOutput::Outputs(outputs) => {
                 self.works.all.remove(&key);
-                if key.0 == self.config.node || self.members.is_reachable(key.0) {
-                    let sent = Sent { at: self.now, losses: self.links.losses(key.0) };
+                if key.0 == self.facts.config.node || self.facts.members.is_reachable(key.0) {
+                    let sent = Sent { at: self.facts.now, losses: self.links.losses(key.0) };
                     self.works.sent.insert(key, sent);
                 }
                 for (slot, bytes) in outputs {
@@ -355,15 +360,15 @@ impl Core {
     }
 
     pub(crate) fn tick_works(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         self.works.sent.retain(|_, sent| now < sent.at + SENT_FOR);
         self.retry_works(|asking, _| now >= asking.since + SOURCE_PATIENCE);
     }
 
     pub(crate) fn works_after_change(&mut self) {
-        self.retry_works(|asking, core| !core.members.is_reachable(asking.source));
+        self.retry_works(|asking, core| !core.facts.members.is_reachable(asking.source));
         // A home that is down will ask again, or its successor will.
-        let reachable = self.members.reachable.clone();
+        let reachable = self.facts.members.reachable.clone();
         self.works.all.retain(|key, _| reachable.binary_search(&key.0).is_ok());
     }
 

@@ -63,7 +63,7 @@ impl Incoming {
 impl Core {
     /// Gives up fetches that nobody answers.
     pub(super) fn tick_incoming(&mut self) {
-        let now = self.now;
+        let now = self.facts.now;
         let late: Vec<_> = self
             .handoff
             .incoming
@@ -112,7 +112,7 @@ impl Core {
         page: Vec<EdgeCoverage>,
         wanted: Vec<EdgeCoverage>,
     ) {
-        let (missing, since, round) = (numbers(&wanted), self.now, self.fresh_id());
+        let (missing, since, round) = (numbers(&wanted), self.facts.now, self.fresh_id());
         if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
             incoming.active =
                 Some(Fetching { from, round: Some(round), since, missing, offer, page });
@@ -123,13 +123,13 @@ impl Core {
 
     /// What this node owns of an offer and does not hold.
     fn missing_of(&mut self, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
-        let mine = self.placement(job).slots_of(self.config.node);
+        let mine = self.facts.placement(job).slots_of(self.facts.config.node);
         let wanted: Vec<_> = offered
             .iter()
             .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
             .filter(|offer| !offer.slots.is_empty())
             .collect();
-        match self.holdings.job(job) {
+        match self.facts.holdings.job(job) {
             Some(held) => held.missing(&wanted),
             None => wanted,
         }
@@ -142,7 +142,7 @@ impl Core {
         let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
         if let Some(active) = incoming.active.as_mut().filter(|active| active.round == Some(round))
         {
-            (active.round, active.since) = (None, self.now);
+            (active.round, active.since) = (None, self.facts.now);
             self.go_on_fetching(job);
         }
     }
@@ -151,7 +151,7 @@ impl Core {
     pub(crate) fn go_on_fetching(&mut self, job: JobId) {
         let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
         let awaits = |part: &EdgeCoverage| {
-            self.holdings.edge(job, part.edge).is_some_and(|held| held.awaits(part))
+            self.facts.holdings.edge(job, part.edge).is_some_and(|held| held.awaits(part))
         };
         let ready =
             |active: &mut Fetching| active.round.is_none() && !active.page.iter().any(awaits);

@@ -197,7 +197,7 @@ impl Home {
 impl Core {
     /// The query with the largest outputs, of a job of which they are here.
     pub(crate) fn largest_output(&self, job: JobId) -> String {
-        let Some(plan) = self.plan_of(job) else { return String::new() };
+        let Some(plan) = self.facts.plan_of(job) else { return String::new() };
         let Some(Phase::Slots { rounds, .. }) = self.homes.get(&job).map(|home| &home.phase) else {
             return String::new();
         };
@@ -214,12 +214,12 @@ impl Core {
 
     /// Asks an owner of each open slot nobody works on, the first one first.
     pub(super) fn ask_slots(&mut self, job: JobId) {
-        let Some(ends) = self.jobs.get(&job).and_then(JobLog::all_ends) else { return };
-        let placement = self.placement(job);
-        let me = self.config.node;
+        let Some(ends) = self.facts.jobs.get(&job).and_then(JobLog::all_ends) else { return };
+        let placement = self.facts.placement(job);
+        let me = self.facts.config.node;
         let owner =
             |slot, turn| placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
-        let (now, mut next_id) = (self.now, self.next_id);
+        let (now, mut next_id) = (self.facts.now, self.next_id);
         let mut messages = Vec::new();
         let mut news = false;
         let Some(home) = self.homes.get_mut(&job) else { return };
@@ -333,8 +333,8 @@ impl Core {
     /// A worker can't complete its slots: nobody has what is missing, or its disk is full. What not
     /// one owner could get is missing indeed; before that is known, the next owners are asked.
     pub(crate) fn on_incomplete(&mut self, job: JobId, attempt: u64, missing: &[EdgeCoverage]) {
-        let now = self.now;
-        let placement = self.placement(job);
+        let now = self.facts.now;
+        let placement = self.facts.placement(job);
         let Some(home) = self.homes.get_mut(&job) else { return };
         let (asked, is_last) = match &mut home.phase {
             Phase::Collect { gather } if *gather == Some(attempt) => {
@@ -376,7 +376,7 @@ impl Core {
 
     /// Slots whose worker is gone are asked elsewhere.
     pub(super) fn slots_after_change(&mut self, job: JobId) {
-        let reachable = &self.members.reachable;
+        let reachable = &self.facts.members.reachable;
         let Some(home) = self.homes.get_mut(&job) else { return };
         for round in home.rounds() {
             let gone: Vec<_> = round

@@ -18,8 +18,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 impl Core {
     /// How a job stands, if it is known here.
     pub(crate) fn status(&mut self, job: JobId) -> Option<JobStatus> {
-        let home_node = self.home(job);
-        let log = self.jobs.get(&job)?;
+        let home_node = self.facts.home(job);
+        let log = self.facts.jobs.get(&job)?;
         let plan = log.plan.as_ref()?;
         let home = self.homes.get(&job);
         let closing = matches!(home.map(|home| &home.phase), Some(Phase::Close));
@@ -54,7 +54,7 @@ impl Core {
     /// Where a job stands at this node, in a line for people who look for a fault.
     #[must_use]
     pub fn describe(&mut self, job: JobId) -> String {
-        let home = self.home(job);
+        let home = self.facts.home(job);
         let phase = self.homes.get(&job).map(|state| match &state.phase {
             Phase::Collect { gather } => format!("collect, gather {gather:?}"),
             Phase::Slots { .. } => format!("slots {:?}", state.slots_done()),
@@ -64,7 +64,7 @@ impl Core {
             Phase::Ended => "ended".to_owned(),
         });
         let place = self.homes.get(&job).and_then(|state| state.place);
-        let ends = self.jobs.get(&job).map(|log| log.ends.clone());
+        let ends = self.facts.jobs.get(&job).map(|log| log.ends.clone());
         let waits = self.status(job).and_then(|status| status.waits_for);
         format!("home {home}, phase {phase:?}, place {place:?}, ends {ends:?}, waits {waits:?}")
     }
@@ -85,7 +85,8 @@ impl Core {
         };
         let edge = Edge::table(table);
         let end = status.declared.unwrap_or(limits::NUMBERS);
-        let sources = self.holdings.edge(job, edge).into_iter().flat_map(|held| held.sources(0));
+        let sources =
+            self.facts.holdings.edge(job, edge).into_iter().flat_map(|held| held.sources(0));
         for (_, source) in sources.take_while(|(number, _)| *number < end) {
             status.batches += 1;
             status.rows += u64::from(source.rows);
@@ -102,7 +103,7 @@ impl Core {
     }
 
     fn is_silent(&self, home: &Home, log: &JobLog) -> bool {
-        home.is_idle(self.now, self.config.upload_idle, log)
+        home.is_idle(self.facts.now, self.facts.config.upload_idle, log)
     }
 
     /// One sentence on what the job waits for.
@@ -118,8 +119,8 @@ impl Core {
             JobState::Uploading | JobState::Finishing => {}
         }
         if let Err(reason) = self.replicas_suffice() {
-            let live = &self.members.live;
-            let away = self.roster.known().filter(|node| live.binary_search(node).is_err());
+            let live = &self.facts.members.live;
+            let away = self.facts.roster.known().filter(|node| live.binary_search(node).is_err());
             let away: Vec<_> = away.collect();
             let who = match &away[..] {
                 [] => String::new(),
@@ -139,9 +140,9 @@ impl Core {
             let names = names.collect::<Vec<_>>().join(", ");
             return Some(format!("waits for batches that no live node has: {names}"));
         }
-        let silent = self.homes.get(&job).zip(self.jobs.get(&job));
+        let silent = self.homes.get(&job).zip(self.facts.jobs.get(&job));
         if let Some((home, _)) = silent.filter(|(home, log)| self.is_silent(home, log)) {
-            let seconds = self.now.saturating_sub(home.heard_at()).as_secs();
+            let seconds = self.facts.now.saturating_sub(home.heard_at()).as_secs();
             return Some(format!(
                 "its client has sent nothing for {seconds} s, so its place is free for other jobs; \
                  to go on: cortado resume {job} --data DIR"
@@ -179,8 +180,8 @@ impl Core {
 
     /// What has arrived of a table at this home, for a client that resumes.
     pub(crate) fn coverage(&self, job: JobId, table: usize, from: u64) -> TableCoverage {
-        let declared = self.jobs.get(&job).and_then(|log| *log.ends.get(table)?);
-        let held = self.holdings.edge(job, Edge::table(table));
+        let declared = self.facts.jobs.get(&job).and_then(|log| *log.ends.get(table)?);
+        let held = self.facts.holdings.edge(job, Edge::table(table));
         let sources = held.iter().flat_map(|held| held.sources(from));
         let mut sources = sources.map(|(number, source)| (number, source.content));
         let batches = sources.by_ref().take(limits::BATCHES_PER_ANSWER).collect();
@@ -197,8 +198,8 @@ impl Core {
     /// Answers now if there is news, otherwise when there is or when the time is over.
     pub(crate) fn wait_for_news(&mut self, origin: Origin, job: JobId, wait: Duration) {
         let wait = wait.min(LONGEST_WAIT);
-        let ended = self.jobs.get(&job).is_some_and(|log| log.ended().is_some());
-        let until = self.now + wait;
+        let ended = self.facts.jobs.get(&job).is_some_and(|log| log.ended().is_some());
+        let until = self.facts.now + wait;
         let home = self.home_state(job);
         if ended || wait.is_zero() || !home.missing.is_empty() {
             self.answer_status(origin, job);
@@ -214,7 +215,7 @@ impl Core {
     }
 
     pub(super) fn answer_overdue(&mut self, job: JobId) {
-        let now = self.now;
+        let now = self.facts.now;
         let Some(home) = self.homes.get_mut(&job) else { return };
         let overdue: Vec<_> = home.waiting.extract_if(.., |(_, until)| *until <= now).collect();
         for (origin, _) in overdue {

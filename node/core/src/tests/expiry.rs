@@ -228,7 +228,7 @@ fn a_restart_puts_nothing_off_and_forgets_nothing_that_came_after() {
     let idle = file(&first, StateFile::Expiry).unwrap();
     let key = EntryKey { job, edge: Edge::table(0), number: 0 };
     let payload = Entry::meta(key, Bytes::from_static(b"delta")).encode();
-    let newest = first.core.jobs[&job].newest;
+    let newest = first.core.facts.jobs[&job].newest;
     for (offset, over) in [(newest.1, true), (newest.1 + 1, false)] {
         let mut bench = Bench::alone(2);
         bench.core.restore_state(StateFile::Expiry, &idle).unwrap();
@@ -245,7 +245,7 @@ fn a_restart_puts_nothing_off_and_forgets_nothing_that_came_after() {
 #[test]
 fn a_job_that_its_home_works_on_is_alive_however_long_that_takes() {
     let (mut bench, job) = old_job();
-    bench.core.jobs.get_mut(&job).unwrap().ends = vec![Some(0); 5];
+    bench.core.facts.jobs.get_mut(&job).unwrap().ends = vec![Some(0); 5];
     bench.core.home_admitted(job, 0);
     bench.tick();
     assert!(bench.proposals("b").is_empty());

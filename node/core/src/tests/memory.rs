@@ -17,7 +17,7 @@ fn folding(bench: &mut Bench, count: usize) -> Vec<Folding> {
     let first = spec(&mut bench.core);
     let ids = (1..).map(|last| JobId::v7(1_700_000_000_000, last));
     let fits = |job: &JobId| {
-        let placement = bench.core.placement(*job);
+        let placement = bench.core.facts.placement(*job);
         let first = |slot: u8| placement.owners(Slot(slot))[0] == node("b");
         placement.owners(META_SLOT)[0] == node("a")
             && (0..4).filter(|slot| first(*slot)).count() >= 2
@@ -29,7 +29,7 @@ fn folding(bench: &mut Bench, count: usize) -> Vec<Folding> {
         let spec = JobSpec { job, ..first.clone() };
         bench.input(Input::Request(ticket, ClientRequest::Submit(spec)));
         bench.sync();
-        bench.core.jobs.get_mut(&job).unwrap().ends = vec![Some(0); 5];
+        bench.core.facts.jobs.get_mut(&job).unwrap().ends = vec![Some(0); 5];
         bench.core.home_admitted(job, 0);
         bench.input(Input::Tick);
         let asked = bench.sent.iter().find_map(|(to, message, _)| match message {
@@ -61,7 +61,7 @@ fn of_jobs_that_do_not_fit_together_the_youngest_starts_over_and_one_alone_fails
     let mut bench = Bench::new(1);
     let jobs = folding(&mut bench, 2);
     let [old, young] = &jobs[..] else { panic!("two jobs") };
-    bench.core.config.memory.outputs = 100;
+    bench.core.facts.config.memory.outputs = 100;
     bench.output(0, young, 0, 60);
     assert_eq!((bench.held(old), bench.held(young)), (0, 60));
     bench.output(1, old, 0, 60);
@@ -73,7 +73,7 @@ fn of_jobs_that_do_not_fit_together_the_youngest_starts_over_and_one_alone_fails
 
     bench.output(3, old, 1, 60);
     bench.sync();
-    let manifest = bench.core.jobs[&old.job].manifest.clone();
+    let manifest = bench.core.facts.jobs[&old.job].manifest.clone();
     let Some(Manifest::Failed { message }) = manifest else { panic!("{manifest:?}") };
     assert!(message.contains("more than 0.0 MiB"), "{message}");
 }
@@ -81,14 +81,15 @@ fn of_jobs_that_do_not_fit_together_the_youngest_starts_over_and_one_alone_fails
 #[test]
 fn a_job_that_does_not_fit_beside_the_others_is_refused_with_the_numbers() {
     let mut bench = Bench::new(1);
-    bench.core.config.memory.jobs = 30_000;
+    bench.core.facts.config.memory.jobs = 30_000;
     let mut spec = spec(&mut bench.core);
     bench.input(Input::Request(1, ClientRequest::Submit(spec.clone())));
     bench.sync();
     assert_eq!(bench.stores("b").len(), 1);
     let ids = (1..).map(|last| JobId::v7(1_700_000_000_001, last));
-    let mut mine =
-        ids.into_iter().filter(|job| bench.core.placement(*job).owners(META_SLOT)[0] == node("a"));
+    let mut mine = ids
+        .into_iter()
+        .filter(|job| bench.core.facts.placement(*job).owners(META_SLOT)[0] == node("a"));
     spec.job = mine.next().unwrap();
     let file = |n: usize| cortado_protocol::job::FileSpec {
         name: format!("{n}.csv"),

@@ -21,7 +21,7 @@ fn second_numbers() -> Coverage {
 }
 
 fn hold(core: &mut Core, numbers: impl Iterator<Item = u64>) {
-    let edge_held = core.holdings.job_mut(JOB).edge_mut(edge());
+    let edge_held = core.facts.holdings.job_mut(JOB).edge_mut(edge());
     for number in numbers {
         let key = EntryKey { job: JOB, edge: edge(), number };
         let entry = Entry::new(key, Source::default(), SlotSet::ALL, &[]);
@@ -161,7 +161,7 @@ fn a_client_that_resumes_is_told_of_many_batches_in_several_answers() {
     bench.input(Input::Request(1, ClientRequest::Submit(spec)));
     bench.sync();
     let total = cortado_protocol::limits::BATCHES_PER_ANSWER as u64 + 5;
-    let held = bench.core.holdings.job_mut(job).edge_mut(edge());
+    let held = bench.core.facts.holdings.job_mut(job).edge_mut(edge());
     for number in 0..total {
         let key = EntryKey { job, edge: edge(), number };
         let source = Source { content: u64::MAX - number, ..Source::default() };

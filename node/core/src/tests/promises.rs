@@ -24,7 +24,7 @@ impl Foreign {
         OTHERS.iter().for_each(|peer| bench.meets(peer));
         // The first offers, of nothing, are over.
         bench.wait(4);
-        let mut owners_of = |job| bench.core.placement(job).owners(META_SLOT).to_vec();
+        let owners_of = |job| bench.core.facts.placement(job).owners(META_SLOT).to_vec();
         let job = (1..).map(JobId).find(|job| !owners_of(*job).contains(&node("a"))).unwrap();
         let owners = owners_of(job);
         let key = EntryKey { job, edge: Edge::table(0), number: 0 };

@@ -1,0 +1,84 @@
+//! What every part of the core reads and only [`crate::Core`] changes: time, configuration, members,
+//! who owns what, what the log holds and what jobs' own entries say.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cortado_protocol::{JobId, META_SLOT, NodeId};
+
+use crate::Config;
+use crate::holdings::Holdings;
+use crate::job::{BoundPlan, JobLog};
+use crate::placement::{Members, Placement, Placements};
+use crate::reach::Reach;
+use crate::roster::Roster;
+
+/// See the module's description.
+pub(crate) struct Facts {
+    pub(crate) config: Config,
+    pub(crate) now: Duration,
+    /// When the first input came: this process's start.
+    pub(crate) began: Option<Duration>,
+    pub(crate) wall_ms: u64,
+    /// The members as the membership sees them.
+    pub(crate) told: Members,
+    pub(crate) reach: Reach,
+    /// The members without those that can't be reached with data.
+    pub(crate) members: Members,
+    pub(crate) roster: Roster,
+    /// Computed when it is asked for.
+    placements: RefCell<Placements>,
+    pub(crate) holdings: Holdings,
+    pub(crate) jobs: BTreeMap<JobId, JobLog>,
+}
+
+impl Facts {
+    /// A node that knows nobody and holds nothing.
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            now: Duration::ZERO,
+            began: None,
+            wall_ms: 0,
+            told: Members::alone(config.node),
+            reach: Reach::default(),
+            members: Members::alone(config.node),
+            roster: Roster::default(),
+            placements: RefCell::default(),
+            holdings: Holdings::default(),
+            jobs: BTreeMap::new(),
+            config,
+        }
+    }
+
+    /// Takes other members.
+    pub(crate) fn set_members(&mut self, members: Members) -> Members {
+        self.placements.get_mut().clear();
+        std::mem::replace(&mut self.members, members)
+    }
+
+    /// The owners of a job's slots.
+    pub(crate) fn placement(&self, job: JobId) -> Arc<Placement> {
+        let slots = self.jobs.get(&job).map_or(self.config.slots, |log| log.slots(&self.config));
+        let (replicas, live) = (self.config.replicas as usize, &self.members.live);
+        self.placements.borrow_mut().of(job, slots, replicas, live)
+    }
+
+    /// The node that drives the job, by this node's view. A member that hands over drives nothing
+    /// any more, unless nobody else is there.
+    pub(crate) fn home(&self, job: JobId) -> NodeId {
+        let me = self.config.node;
+        self.placement(job).owners(META_SLOT).first().copied().unwrap_or(me)
+    }
+
+    /// Whether this node drives the job.
+    pub(crate) fn is_home(&self, job: JobId) -> bool {
+        self.home(job) == self.config.node
+    }
+
+    /// The job's plan, once its specification is known.
+    pub(crate) fn plan_of(&self, job: JobId) -> Option<Arc<BoundPlan>> {
+        self.jobs.get(&job).and_then(|log| log.plan.clone())
+    }
+}
