@@ -176,7 +176,7 @@ impl Core {
         }
         self.reports.reported_any = !jobs.is_empty();
         self.reports.reported_at = self.facts.now;
-        self.send(self.queue_keeper(), PeerMessage::Admit { jobs });
+        self.out.send(self.queue_keeper(), PeerMessage::Admit { jobs });
     }
 
     pub(crate) fn tick_admission(&mut self) {
@@ -211,7 +211,7 @@ impl Core {
         for (coordinator, jobs) in
             self.queue.assign(self.facts.now, &self.facts.members.live, limit)
         {
-            self.send(coordinator, PeerMessage::Admitted { jobs });
+            self.out.send(coordinator, PeerMessage::Admitted { jobs });
         }
     }
 

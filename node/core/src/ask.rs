@@ -122,7 +122,7 @@ impl Core {
                 self.reply(ticket, response, Bytes::new());
             }
             request => {
-                let id = self.fresh_id();
+                let id = self.out.fresh_id();
                 let until = self.facts.now + PATIENCE + wanted_wait(&request);
                 let (ask_at, lost_at) = (self.facts.now, self.facts.now);
                 let (target, last_error) = (None, None);
@@ -171,12 +171,12 @@ impl Core {
     /// The roster without the forgotten member is on disk.
     pub(crate) fn forgotten(&mut self, ticket: u64) {
         let (members, barred) = self.departed();
-        self.send_to_peers(&PeerMessage::Departed { members, barred });
+        self.out.send_to_peers(&self.facts, &PeerMessage::Departed { members, barred });
         self.reply(ticket, ClientResponse::Accepted, Bytes::new());
     }
 
     fn reply(&mut self, ticket: u64, response: ClientResponse, tail: Bytes) {
-        self.effects.push(Effect::Reply(ticket, Box::new(response), tail));
+        self.out.effect(Effect::Reply(ticket, Box::new(response), tail));
     }
 
     /// Sends a question to whoever can answer it now.
@@ -197,7 +197,7 @@ impl Core {
             question.target = Some(target);
             question.lost_at = now + ANSWER_WITHIN + wanted_wait(&request);
         }
-        self.send(target, PeerMessage::Ask { id, request });
+        self.out.send(target, PeerMessage::Ask { id, request });
     }
 
     fn settle(&mut self, id: u64, response: ClientResponse, tail: Bytes) {
@@ -307,13 +307,13 @@ impl Core {
             let message = "this node has just started and does not see enough of the others yet";
             return self.reply(ticket, error(ErrorKind::Unavailable, message), Bytes::new());
         }
-        let id = self.fresh_id();
+        let id = self.out.fresh_id();
         let open: BTreeSet<_> = self.facts.members.reachable.iter().copied().collect();
         let until = self.facts.now + ANSWER_WITHIN;
         let listing = Listing { ticket, open: open.clone(), jobs: BTreeMap::new(), until };
         self.asks.listings.insert(id, listing);
         for node in open {
-            self.send(node, PeerMessage::Ask { id, request: ClientRequest::Jobs { after } });
+            self.out.send(node, PeerMessage::Ask { id, request: ClientRequest::Jobs { after } });
         }
     }
 

@@ -241,7 +241,7 @@ impl Core {
         let (known, min_copies) =
             (self.facts.roster.known().collect(), self.facts.config.min_copies);
         let answer = ExpireAnswer::Accepted { known, min_copies };
-        self.send(to, PeerMessage::Expiring { job, number, answer });
+        self.out.send(to, PeerMessage::Expiring { job, number, answer });
     }
 
     /// Members that are away, if so many are that nothing can be in force without them.
@@ -280,7 +280,7 @@ impl Core {
             if self.expiry.proposals.len() >= AT_ONCE {
                 return;
             }
-            let number = self.fresh_id();
+            let number = self.out.fresh_id();
             let proposal = Proposal {
                 number,
                 since: now,
@@ -290,7 +290,7 @@ impl Core {
             };
             tracing::debug!(%job, number, "its time to live seems to be over: asking all members");
             self.expiry.proposals.insert(job, proposal);
-            self.send_to_members(&PeerMessage::Expire { job, number });
+            self.out.send_to_members(&self.facts, &PeerMessage::Expire { job, number });
         }
     }
 
@@ -298,7 +298,7 @@ impl Core {
         let Some(proposal) = self.expiry.proposals.remove(&job) else { return };
         let number = proposal.number;
         self.expiry.rest_until.insert(job, self.facts.now + rest);
-        self.send_to_members(&PeerMessage::Withdrawn { job, number });
+        self.out.send_to_members(&self.facts, &PeerMessage::Withdrawn { job, number });
     }
 
     /// A home proposes that the job is over.
@@ -310,7 +310,7 @@ impl Core {
         let alone = self.facts.config.planted == Some(PlantedBug::ExpireAlone);
         if let Some(idle) = idle.filter(|_| !alone) {
             let answer = ExpireAnswer::Active { idle_ms: idle.as_millis() as u64 };
-            return self.send(from, PeerMessage::Expiring { job, number, answer });
+            return self.out.send(from, PeerMessage::Expiring { job, number, answer });
         }
         self.expiry.accepted.entry(job).or_default().insert(from, (number, false));
         self.save(StateFile::Expiry, Some(Then::Accept { job, to: from, number }));
@@ -330,7 +330,7 @@ impl Core {
         let proposal = self.expiry.proposals.get_mut(&job).filter(|p| p.number == number);
         match (proposal, answer) {
             (None, ExpireAnswer::Accepted { .. }) => {
-                self.send(from, PeerMessage::Withdrawn { job, number });
+                self.out.send(from, PeerMessage::Withdrawn { job, number });
             }
             (None, ExpireAnswer::Active { .. }) => {}
             (Some(_), ExpireAnswer::Active { idle_ms }) => {
@@ -376,7 +376,7 @@ impl Core {
     /// Tells of a job that is gone; returns whether it is.
     pub(crate) fn say_gone(&mut self, to: NodeId, job: JobId) -> bool {
         let Some(proof) = self.facts.holdings.proof(job).cloned() else { return false };
-        self.send(to, PeerMessage::Gone { job, proof });
+        self.out.send(to, PeerMessage::Gone { job, proof });
         true
     }
 
@@ -413,11 +413,11 @@ impl Core {
             Then::Bury { job, proof } => {
                 if !self.facts.holdings.is_gone(job) {
                     self.bury(job, proof.clone());
-                    self.send_to_peers(&PeerMessage::Gone { job, proof });
+                    self.out.send_to_peers(&self.facts, &PeerMessage::Gone { job, proof });
                 }
-                self.effects.push(Effect::Forget(job));
+                self.out.effect(Effect::Forget(job));
             }
-            Then::Forget(job) => self.effects.push(Effect::Forget(job)),
+            Then::Forget(job) => self.out.effect(Effect::Forget(job)),
             Then::TellDeparted { ticket } => self.forgotten(ticket),
         }
     }

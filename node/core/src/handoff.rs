@@ -219,13 +219,13 @@ impl Core {
             if held.is_empty() {
                 continue;
             }
-            let (round, since) = (self.fresh_id(), self.facts.now);
+            let (round, since) = (self.out.fresh_id(), self.facts.now);
             let confirmed = self.handoff.confirmed.entry((job, peer)).or_default();
             let pages = peer::pages(held);
             let open = OpenOffer { round, pages: pages.len(), since, held: Vec::new() };
             confirmed.open = Some(open);
             for held in pages {
-                self.send(peer, PeerMessage::Offer { job, round, held });
+                self.out.send(peer, PeerMessage::Offer { job, round, held });
             }
         }
     }
@@ -270,7 +270,7 @@ impl Core {
         let mut pages = peer::pages(have);
         let last = pages.pop().unwrap_or_default();
         for (held, done) in pages.into_iter().map(|page| (page, false)).chain([(last, first)]) {
-            self.send(to, PeerMessage::Have { job, round, done, log, held });
+            self.out.send(to, PeerMessage::Have { job, round, done, log, held });
         }
     }
 
@@ -283,7 +283,7 @@ impl Core {
         wanted: &[EdgeCoverage],
     ) {
         if self.say_gone(from, job) {
-            return self.send(from, PeerMessage::Fetched { job, round, idle_ms: None });
+            return self.out.send(from, PeerMessage::Fetched { job, round, idle_ms: None });
         }
         let mut bytes = 0;
         // One record may be wanted for several groups of slots; it is sent once.
@@ -304,24 +304,24 @@ impl Core {
         }
         if found.is_empty() {
             let idle_ms = self.idle_ms(job);
-            return self.send(from, PeerMessage::Fetched { job, round, idle_ms });
+            return self.out.send(from, PeerMessage::Fetched { job, round, idle_ms });
         }
         let read = found.into_iter().map(|(record, (key, slots))| (key, record, slots)).collect();
-        self.run(Task::Read(read), Purpose::Fetch { to: from, job, round });
+        self.out.run(Task::Read(read), Purpose::Fetch { to: from, job, round });
     }
 
     pub(crate) fn on_fetch_task(&mut self, to: NodeId, job: JobId, round: u64, output: TaskOutput) {
         match output {
             TaskOutput::Entries(entries) => {
                 for entry in entries {
-                    self.send_with(to, PeerMessage::Moved, entry.encode());
+                    self.out.send_with(to, PeerMessage::Moved, entry.encode());
                 }
             }
             TaskOutput::Unreadable(entries) => self.drop_unreadable(&entries),
             other => tracing::error!(?other, "reading entries gave something else"),
         }
         let idle_ms = self.idle_ms(job);
-        self.send(to, PeerMessage::Fetched { job, round, idle_ms });
+        self.out.send(to, PeerMessage::Fetched { job, round, idle_ms });
     }
 
     fn idle_ms(&self, job: JobId) -> Option<u64> {
@@ -409,7 +409,7 @@ impl Core {
         if !self.handoff.draining {
             tracing::info!("draining: everything moves to the other nodes");
             self.handoff.draining = true;
-            self.effects.push(Effect::Draining);
+            self.out.effect(Effect::Draining);
         }
         self.check_drained();
     }
@@ -442,19 +442,21 @@ impl Core {
             let generation =
                 self.facts.members.generation(me).unwrap_or_default().max(self.facts.config.boot);
             let (members, barred) = (vec![(me, generation)], Vec::new());
-            self.send_to_peers(&PeerMessage::Departed { members, barred });
+            self.out.send_to_peers(&self.facts, &PeerMessage::Departed { members, barred });
         }
         self.leave();
     }
 
     /// Leaves once the peers have heard all that was said to them.
     fn leave(&mut self) {
+        // What is said in the same breath has to be heard, too.
+        self.carry_out();
         let since = self.handoff.drained.unwrap_or_default();
         let mut peers = self.facts.members.reachable.iter();
         let heard = peers.all(|peer| self.links.oldest_unacknowledged(*peer).is_none());
         if !self.handoff.left && (heard || self.facts.now >= since + FAREWELL) {
             self.handoff.left = true;
-            self.effects.push(Effect::Drained);
+            self.out.effect(Effect::Drained);
         }
     }
 

@@ -223,7 +223,7 @@ impl Core {
     }
 
     fn gather(&mut self, job: JobId, ends: Vec<u64>) {
-        let attempt = self.fresh_id();
+        let attempt = self.out.fresh_id();
         let home = self.home_state(job);
         home.phase = Phase::Collect { gather: Some(attempt) };
         home.missing.clear();
@@ -243,7 +243,7 @@ impl Core {
         let durability = Durability { replicas, min_copies };
         self.home_state(job).phase = Phase::Compute;
         let task = Task::Finish { plan, ends, durability, outputs, summaries };
-        self.run(task, Purpose::Home(job));
+        self.out.run(task, Purpose::Home(job));
     }
 
     pub(crate) fn on_home_task(&mut self, job: JobId, output: TaskOutput) {
@@ -421,7 +421,7 @@ impl Core {
         } else {
             (Admission::Unknown, Bytes::new())
         };
-        self.send_with(to, PeerMessage::JobIs { job, admission }, tail);
+        self.out.send_with(to, PeerMessage::JobIs { job, admission }, tail);
     }
 
     /// The admission node's word on a job.

@@ -44,6 +44,7 @@ mod job;
 pub mod link;
 mod mapper;
 mod memory;
+mod outbox;
 mod placement;
 mod reach;
 mod replicate;
@@ -61,6 +62,8 @@ pub use job::BoundPlan;
 pub use memory::Budget;
 pub use placement::Members;
 pub use state::StateFile;
+
+use outbox::{Out, Outbox};
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -285,7 +288,7 @@ pub struct Core {
     /// What is needed until the log was read.
     restoring: state::Restoring,
     tasks: BTreeMap<u64, task::Purpose>,
-    next_id: u64,
+    out: Outbox,
     /// Messages to this node itself, or answers in place of a peer.
     local: VecDeque<(NodeId, PeerMessage, Bytes)>,
     effects: Vec<Effect>,
@@ -293,9 +296,6 @@ pub struct Core {
 
 /// Ticks come at least every half second; after this long without any input the node stood still.
 const STALL: Duration = Duration::from_millis(1500);
-/// Numbers given out in one boot: boots are at least a millisecond apart, and far more than that per
-/// number.
-const BOOT_SHIFT: u32 = 16;
 
 impl Core {
     /// A core that holds nothing yet. Give it the files with [`Core::restore_state`], and then the log's
@@ -317,8 +317,7 @@ impl Core {
             saving: state::Saving::default(),
             restoring: state::Restoring::default(),
             tasks: BTreeMap::new(),
-            // Numbers of an earlier boot may still come back in late answers.
-            next_id: config.boot << BOOT_SHIFT,
+            out: Outbox::new(config.boot),
             local: VecDeque::new(),
             effects: Vec::new(),
             facts: facts::Facts::new(config),
@@ -355,7 +354,7 @@ impl Core {
                 if self.links.expects(conn, from, seq) {
                     self.on_message(from, message, tail);
                 }
-                self.effects.push(Effect::Ack(conn, self.links.expected(from)));
+                self.out.effect(Effect::Ack(conn, self.links.expected(from)));
             }
             // Nothing else follows: the peer dials again, and its numbers go on.
             Input::InboundClosed(conn) => self.links.closed(conn),
@@ -375,10 +374,13 @@ impl Core {
             Input::TaskDone(id, output) => self.on_task_done(id, output),
             Input::Drain => self.start_draining(),
         }
+        self.carry_out();
         while let Some((from, message, tail)) = self.local.pop_front() {
             self.on_message(from, message, tail);
+            self.carry_out();
         }
         self.flush_state();
+        self.carry_out();
         out.append(&mut self.effects);
     }
 
@@ -450,13 +452,13 @@ impl Core {
         for peer in looked.ping {
             let ping = self.links.push(peer, PeerMessage::Ping, &[], false);
             if let link::Pushed::Write(frame) = ping {
-                self.effects.push(Effect::Send(peer, frame));
+                self.out.effect(Effect::Send(peer, frame));
             }
         }
         // A member that is down is judged no more, which may change the judgement, too.
         if let Some((nodes, cut_off)) = looked.news {
             tracing::info!(?nodes, cut_off, "other data links work or fail");
-            self.effects.push(Effect::Unreached { nodes, cut_off });
+            self.out.effect(Effect::Unreached { nodes, cut_off });
             self.take_members();
         }
     }
@@ -502,13 +504,13 @@ impl Core {
 
     fn welcome(&mut self, conn: u64, hello: &Hello) {
         let next = self.links.accept(conn, hello);
-        self.effects.push(Effect::Welcome(conn, next));
+        self.out.effect(Effect::Welcome(conn, next));
     }
 
     fn on_link_up(&mut self, hello: &Hello) {
         let (frames, refused) = self.links.up(hello.node, hello.seq);
         for frame in frames {
-            self.effects.push(Effect::Send(hello.node, frame));
+            self.out.effect(Effect::Send(hello.node, frame));
         }
         if let Some(message) = refused {
             let why = format!("was taken for misbehaviour by {} twice", hello.node);
@@ -518,7 +520,7 @@ impl Core {
         self.handoff_to(hello.node);
         let (members, barred) = self.departed();
         if !members.is_empty() {
-            self.send(hello.node, PeerMessage::Departed { members, barred });
+            self.out.send(hello.node, PeerMessage::Departed { members, barred });
         }
     }
 
@@ -539,7 +541,7 @@ impl Core {
     /// Tells the shell who is gone for good.
     fn tell_departed(&mut self) {
         let (members, barred) = self.departed();
-        self.effects.push(Effect::Departed { members, barred });
+        self.out.effect(Effect::Departed { members, barred });
     }
 
     /// Members that are gone for good, and the certificates that must not come back, for the shell to
@@ -631,27 +633,21 @@ impl Core {
         }
     }
 
-    /// Sends a message; one to this node itself is handled before [`Core::handle`] returns.
-    fn send(&mut self, to: NodeId, message: PeerMessage) {
-        self.send_with(to, message, Bytes::new());
-    }
-
-    /// Sends a message to every other member that answers.
-    fn send_to_peers(&mut self, message: &PeerMessage) {
-        let me = self.facts.config.node;
-        for peer in self.facts.members.reachable.clone().into_iter().filter(|peer| *peer != me) {
-            self.send(peer, message.clone());
+    /// Carries out what the components want done, in order.
+    fn carry_out(&mut self) {
+        while let Some(out) = self.out.next() {
+            match out {
+                Out::Send(to, message, tail) => self.post(to, message, tail),
+                Out::Run(id, task, purpose) => {
+                    self.tasks.insert(id, purpose);
+                    self.effects.push(Effect::Run(id, task));
+                }
+                Out::Effect(effect) => self.effects.push(effect),
+            }
         }
     }
 
-    /// Sends a message to every member, this one included.
-    fn send_to_members(&mut self, message: &PeerMessage) {
-        for node in self.facts.roster.known().collect::<Vec<_>>() {
-            self.send(node, message.clone());
-        }
-    }
-
-    fn send_with(&mut self, to: NodeId, message: PeerMessage, tail: Bytes) {
+    fn post(&mut self, to: NodeId, message: PeerMessage, tail: Bytes) {
         if to == self.facts.config.node {
             self.local.push_back((to, message, tail));
             return;
@@ -684,7 +680,7 @@ impl Core {
             }
             PeerMessage::Answer { id, .. } => {
                 let response = failed("the answer");
-                self.send(to, PeerMessage::Answer { id, response });
+                self.out.send(to, PeerMessage::Answer { id, response });
             }
             PeerMessage::Work { job, attempt, .. } => {
                 let message = format!("the work for one node {why}");
@@ -701,17 +697,6 @@ impl Core {
                 tracing::error!(peer = %to, kind, "a message {why}; it is not sent");
             }
         }
-    }
-
-    fn fresh_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    fn run(&mut self, task: task::Task, purpose: task::Purpose) {
-        let id = self.fresh_id();
-        self.tasks.insert(id, purpose);
-        self.effects.push(Effect::Run(id, Box::new(task)));
     }
 
     /// What this node holds durably of a job, for checks from outside.

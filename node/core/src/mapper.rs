@@ -110,7 +110,7 @@ impl Core {
         state.asked_at = Some(now);
         let client = state.client;
         let home = self.facts.home(job);
-        self.send(home, PeerMessage::JobWanted { job, client });
+        self.out.send(home, PeerMessage::JobWanted { job, client });
     }
 
     /// The home's answer.
@@ -192,7 +192,7 @@ impl Core {
         let source = Source { content: header.content, bytes: payload.len() as u32, rows: 0 };
         let mapping = Mapping { ticket, key, slots: plan.spec.slots, source };
         let task = Task::Map { plan: Arc::clone(plan), header, payload };
-        self.run(task, Purpose::Map(mapping));
+        self.out.run(task, Purpose::Map(mapping));
     }
 
     pub(crate) fn on_mapped(&mut self, mapping: Mapping, mapped: Result<Mapped, MapError>) {
@@ -237,12 +237,12 @@ impl Core {
 
     fn reply_numbered(&mut self, ticket: u64, key: EntryKey, outcome: BatchOutcome) {
         let reply = BatchReply { table: key.edge.0, number: key.number, outcome };
-        self.effects.push(Effect::BatchReply(ticket, reply));
+        self.out.effect(Effect::BatchReply(ticket, reply));
     }
 
     fn reply_batch(&mut self, ticket: u64, header: &BatchHeader, outcome: BatchOutcome) {
         let reply = BatchReply { table: header.table, number: header.number, outcome };
-        self.effects.push(Effect::BatchReply(ticket, reply));
+        self.out.effect(Effect::BatchReply(ticket, reply));
     }
 
     pub(crate) fn tick_mapper(&mut self) {

@@ -135,7 +135,7 @@ impl Core {
             }
         }
         for (owner, bytes) in messages {
-            self.send_with(owner, PeerMessage::Store, bytes);
+            self.out.send_with(owner, PeerMessage::Store, bytes);
         }
     }
 

@@ -25,7 +25,7 @@ const MISSING_IN_LISTS: usize = 10;
 impl Core {
     /// Answers a question of some node's client.
     pub(crate) fn answer(&mut self, origin: Origin, response: ClientResponse, tail: Bytes) {
-        self.send_with(origin.0, PeerMessage::Answer { id: origin.1, response }, tail);
+        self.out.send_with(origin.0, PeerMessage::Answer { id: origin.1, response }, tail);
     }
 
     /// Some node's client asks.
@@ -119,7 +119,7 @@ impl Core {
                 let ends = self.facts.jobs[&job].known_ends();
                 let summaries = self.located(job, table..table + 1, SlotSet::META, &ends);
                 let task = Task::Rejects { plan, table, summaries };
-                self.run(task, Purpose::Rejects(origin));
+                self.out.run(task, Purpose::Rejects(origin));
             }
             ClientRequest::Submit(_)
             | ClientRequest::Upload(_)
@@ -226,7 +226,7 @@ impl Core {
         match record {
             Some(record) => {
                 let key = EntryKey { job, edge: Edge::RESULT, number: chunk };
-                self.run(Task::Read(vec![(key, record, slots)]), Purpose::Chunk(origin));
+                self.out.run(Task::Read(vec![(key, record, slots)]), Purpose::Chunk(origin));
             }
             None if searched => {
                 let message = "no live node has this part of the result";

@@ -53,7 +53,7 @@ impl Core {
             search.parked.push((origin, request));
             return;
         }
-        let round = self.fresh_id();
+        let round = self.out.fresh_id();
         let me = self.facts.config.node;
         let open: BTreeSet<_> =
             self.facts.members.reachable.iter().copied().filter(|node| *node != me).collect();
@@ -77,7 +77,7 @@ impl Core {
         let wanted = peer::first_page(wanted);
         for node in open {
             let wanted = wanted.clone();
-            self.send(node, PeerMessage::Fetch { job, round, wanted });
+            self.out.send(node, PeerMessage::Fetch { job, round, wanted });
         }
         self.finish_search(job);
     }

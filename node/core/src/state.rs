@@ -120,10 +120,10 @@ impl Core {
     pub(crate) fn flush_state(&mut self) {
         for file in std::mem::take(&mut self.saving.dirty) {
             let bytes = self.state_bytes(file);
-            let ticket = self.fresh_id();
+            let ticket = self.out.fresh_id();
             let thens = self.saving.next.remove(&file).unwrap_or_default();
             self.saving.under_way.insert(ticket, (file, thens));
-            self.effects.push(Effect::Save { ticket, file, bytes });
+            self.out.effect(Effect::Save { ticket, file, bytes });
         }
     }
 

@@ -51,7 +51,7 @@ impl Core {
         let key = entry.head.key;
         if self.facts.holdings.is_gone(key.job) {
             if self.restoring.gone.insert(key.job) {
-                self.effects.push(Effect::Forget(key.job));
+                self.out.effect(Effect::Forget(key.job));
             }
             return Ok(());
         }
@@ -93,13 +93,15 @@ impl Core {
         };
         let key = entry.head.key;
         if self.facts.holdings.is_gone(key.job) {
-            self.send(from, PeerMessage::NotStored { key, reason: NotStored::Gone });
+            self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Gone });
             self.say_gone(from, key.job);
             return;
         }
         // What is new now would be lost if the job is over; what is only moved here is lost with it.
         if !moved && self.expiry.closed_by(key.job).is_some() {
-            return self.send(from, PeerMessage::NotStored { key, reason: NotStored::Expiring });
+            return self
+                .out
+                .send(from, PeerMessage::NotStored { key, reason: NotStored::Expiring });
         }
         let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
         let compared = match self.facts.config.planted {
@@ -111,10 +113,10 @@ impl Core {
                 self.store.conflicts += 1;
                 tracing::error!(?key, ?slot, %from, "two different entries under one number; both kept");
                 // Logged but not indexed: kept for inspection, counted never.
-                let ticket = self.fresh_id();
+                let ticket = self.out.fresh_id();
                 let (job, bytes) = (key.job, bytes.clone());
-                self.effects.push(Effect::Append { ticket, job, reserved: false, bytes });
-                self.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
+                self.out.effect(Effect::Append { ticket, job, reserved: false, bytes });
+                self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
             }
             Admitted::Known => self.answer_when_durable(from, key, entry.head.slots),
             Admitted::New(fresh) => {
@@ -134,7 +136,7 @@ impl Core {
     }
 
     fn append(&mut self, entry: &Entry, bytes: Bytes) {
-        let ticket = self.fresh_id();
+        let ticket = self.out.fresh_id();
         let key = entry.head.key;
         let head: &EntryHead = &entry.head;
         self.facts
@@ -146,7 +148,7 @@ impl Core {
         self.store.pending.insert(ticket, Pending { key, job_entry });
         // Small, and a home can't do without.
         let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
-        self.effects.push(Effect::Append { ticket, job: key.job, reserved, bytes });
+        self.out.effect(Effect::Append { ticket, job: key.job, reserved, bytes });
     }
 
     fn answer_when_durable(&mut self, to: NodeId, key: EntryKey, slots: SlotSet) {
@@ -155,7 +157,7 @@ impl Core {
         let durable = held.map(|edge| edge.slots(key.number, synced));
         if durable.is_some_and(|durable| durable.contains_all(slots)) {
             let log = self.facts.config.log;
-            self.send(to, PeerMessage::Stored { log, entries: vec![(key, slots)] });
+            self.out.send(to, PeerMessage::Stored { log, entries: vec![(key, slots)] });
         } else {
             self.store.waiting.entry(key).or_default().push((to, slots));
         }
@@ -202,7 +204,7 @@ impl Core {
         }
         let log = self.facts.config.log;
         for (to, entries) in stored {
-            self.send(to, PeerMessage::Stored { log, entries });
+            self.out.send(to, PeerMessage::Stored { log, entries });
         }
         let jobs: BTreeSet<_> = touched.iter().map(|key| key.job).collect();
         for key in touched {
@@ -220,7 +222,7 @@ impl Core {
         let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
         edge.remove(key.number, Place::Pending(ticket));
         for (to, _) in self.store.waiting.remove(&key).unwrap_or_default() {
-            self.send(to, PeerMessage::NotStored { key, reason: NotStored::Full });
+            self.out.send(to, PeerMessage::NotStored { key, reason: NotStored::Full });
         }
         self.works_without_room(key.job);
         // Work that only waited for it to become durable may be complete without it.

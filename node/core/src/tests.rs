@@ -287,8 +287,8 @@ fn an_acknowledgement_of_others_waits_for_the_fsync() {
 fn numbers_of_one_boot_never_come_back_in_the_next() {
     let mut first = Bench::new(1_700_000_000_000);
     let mut second = Bench::new(1_700_000_000_001);
-    let highest = (0..1000).map(|_| first.core.fresh_id()).max().unwrap();
-    assert!(second.core.fresh_id() > highest);
+    let highest = (0..1000).map(|_| first.core.out.fresh_id()).max().unwrap();
+    assert!(second.core.out.fresh_id() > highest);
 }
 
 #[test]

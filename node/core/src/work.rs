@@ -163,7 +163,7 @@ impl Core {
             return;
         }
         let missing = numbers(&gaps);
-        let round = self.fresh_id();
+        let round = self.out.fresh_id();
         let now = self.facts.now;
         let work = self.works.all.get_mut(&key).expect("looked up above");
         let Some(source) = work.sources.pop_front() else {
@@ -174,13 +174,13 @@ impl Core {
         let mut pages = peer::pages(gaps);
         let page = work.page.min(pages.len() - 1);
         let wanted = pages.swap_remove(page);
-        self.send(source, PeerMessage::Fetch { job, round, wanted });
+        self.out.send(source, PeerMessage::Fetch { job, round, wanted });
     }
 
     /// Says what is missing; of a long list its beginning, which is enough to go on with.
     fn say_incomplete(&mut self, key: WorkKey, job: JobId, gaps: Vec<EdgeCoverage>) {
         let missing = peer::first_page(gaps);
-        self.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
+        self.out.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
     }
 
     /// What is missing for some work, the specification included.
@@ -223,7 +223,7 @@ impl Core {
                 self.works.all.remove(&key);
                 let (attempt, slot) = (key.1, META_SLOT);
                 let done = PeerMessage::Output { job, attempt, slot, part: 0, parts: 1 };
-                return self.send(key.0, done);
+                return self.out.send(key.0, done);
             }
             (_, None) => return,
             (Kind::Fold, Some(plan)) => {
@@ -238,7 +238,7 @@ impl Core {
                 Task::Lookup { plan, table, keys, entries, memory }
             }
         };
-        self.run(task, Purpose::Work(key));
+        self.out.run(task, Purpose::Work(key));
     }
 
     /// The durable entries of some tables that speak for any of the slots. Batches beyond a table's
@@ -289,7 +289,7 @@ impl Core {
             }
             TaskOutput::Failed(message) => {
                 self.works.all.remove(&key);
-                self.send(key.0, PeerMessage::WorkFailed { job, attempt: key.1, message });
+                self.out.send(key.0, PeerMessage::WorkFailed { job, attempt: key.1, message });
             }
             other => tracing::error!(?other, "a task of slot work gave something else"),
         }
@@ -302,7 +302,7 @@ impl Core {
             let end = bytes.len().min(start + limits::CHUNK_BYTES);
             let (part, parts) = (part as u32, parts as u32);
             let message = PeerMessage::Output { job, attempt: key.1, slot, part, parts };
-            self.send_with(key.0, message, bytes.slice(start..end));
+            self.out.send_with(key.0, message, bytes.slice(start..end));
         }
     }
 

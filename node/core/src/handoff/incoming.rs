@@ -112,13 +112,13 @@ impl Core {
         page: Vec<EdgeCoverage>,
         wanted: Vec<EdgeCoverage>,
     ) {
-        let (missing, since, round) = (numbers(&wanted), self.facts.now, self.fresh_id());
+        let (missing, since, round) = (numbers(&wanted), self.facts.now, self.out.fresh_id());
         if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
             incoming.active =
                 Some(Fetching { from, round: Some(round), since, missing, offer, page });
         }
         let wanted = peer::first_page(wanted);
-        self.send(from, PeerMessage::Fetch { job, round, wanted });
+        self.out.send(from, PeerMessage::Fetch { job, round, wanted });
     }
 
     /// What this node owns of an offer and does not hold.

@@ -219,8 +219,7 @@ impl Core {
         let me = self.facts.config.node;
         let owner =
             |slot, turn| placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
-        let (now, mut next_id) = (self.facts.now, self.next_id);
-        let mut messages = Vec::new();
+        let now = self.facts.now;
         let mut news = false;
         let Some(home) = self.homes.get_mut(&job) else { return };
         if now < home.retry_at {
@@ -247,9 +246,9 @@ impl Core {
                 }
             }
             for ((backed_up, node), slots) in wanted {
-                next_id += 1;
                 // Due at once.
-                round.asked.insert(next_id, Asked { node, slots, at: Duration::ZERO, backed_up });
+                let attempt = self.out.fresh_id();
+                round.asked.insert(attempt, Asked { node, slots, at: Duration::ZERO, backed_up });
             }
             for (attempt, asked) in &mut round.asked {
                 if asked.at > Duration::ZERO && now < asked.at + ASK_AGAIN_AFTER {
@@ -266,16 +265,12 @@ impl Core {
                 };
                 let (attempt, ends, work) = (*attempt, ends.clone(), round.work.clone());
                 let message = PeerMessage::Work { job, attempt, slots, ends, work };
-                messages.push((asked.node, message, tail));
+                self.out.send_with(asked.node, message, tail);
             }
         }
         if news {
             // What is still missing is said again by whoever is asked now.
             home.missing.clear();
-        }
-        self.next_id = next_id;
-        for (node, message, tail) in messages {
-            self.send_with(node, message, tail);
         }
         self.slots_done(job);
     }
@@ -300,7 +295,7 @@ impl Core {
                         rows.extend(done.into_iter().map(|(slot, bytes)| (table, slot, bytes)));
                     }
                 }
-                self.run(Task::Join { state, rows }, Purpose::Home(job));
+                self.out.run(Task::Join { state, rows }, Purpose::Home(job));
             }
             other => home.phase = other,
         }

@@ -1,0 +1,87 @@
+//! The one way out of a component: messages, effects, tasks, and fresh numbers. [`crate::Core`] carries
+//! it out in order, after each call of a component.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use cortado_protocol::NodeId;
+use cortado_protocol::peer::PeerMessage;
+
+use crate::Effect;
+use crate::facts::Facts;
+use crate::task::{Purpose, Task};
+
+/// Numbers given out in one boot: boots are at least a millisecond apart, and far more than that per
+/// number.
+const BOOT_SHIFT: u32 = 16;
+
+/// One thing to be done.
+pub(crate) enum Out {
+    /// Send this. What is for this node itself is handled before the input ends.
+    Send(NodeId, PeerMessage, Bytes),
+    /// Run this, and give its output to whoever wants it.
+    Run(u64, Box<Task>, Purpose),
+    /// Anything else.
+    Effect(Effect),
+}
+
+/// See the module's description.
+pub(crate) struct Outbox {
+    next_id: u64,
+    items: VecDeque<Out>,
+}
+
+impl Outbox {
+    /// For one start of the process.
+    pub(crate) fn new(boot: u64) -> Self {
+        // Numbers of an earlier boot may still come back in late answers.
+        Self { next_id: boot << BOOT_SHIFT, items: VecDeque::new() }
+    }
+
+    /// A number that was never given out before.
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Sends a message.
+    pub(crate) fn send(&mut self, to: NodeId, message: PeerMessage) {
+        self.send_with(to, message, Bytes::new());
+    }
+
+    /// Sends a message with a tail.
+    pub(crate) fn send_with(&mut self, to: NodeId, message: PeerMessage, tail: Bytes) {
+        self.items.push_back(Out::Send(to, message, tail));
+    }
+
+    /// Sends a message to every other member that answers.
+    pub(crate) fn send_to_peers(&mut self, facts: &Facts, message: &PeerMessage) {
+        let me = facts.config.node;
+        for peer in facts.members.reachable.iter().filter(|peer| **peer != me) {
+            self.send(*peer, message.clone());
+        }
+    }
+
+    /// Sends a message to every member, this one included.
+    pub(crate) fn send_to_members(&mut self, facts: &Facts, message: &PeerMessage) {
+        for node in facts.roster.known() {
+            self.send(node, message.clone());
+        }
+    }
+
+    /// Runs a task.
+    pub(crate) fn run(&mut self, task: Task, purpose: Purpose) {
+        let id = self.fresh_id();
+        self.items.push_back(Out::Run(id, Box::new(task), purpose));
+    }
+
+    /// Has anything else done.
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.items.push_back(Out::Effect(effect));
+    }
+
+    /// The next thing to be done.
+    pub(crate) fn next(&mut self) -> Option<Out> {
+        self.items.pop_front()
+    }
+}
