@@ -364,6 +364,10 @@ impl Core {
         let placement = self.facts.placement(JobId(0));
         let slots = (0..self.facts.config.slots).map(Slot).chain([META_SLOT]);
         let slots = slots.map(|slot| (slot, placement.owners(slot).to_vec())).collect();
-        RingView { version: self.facts.members.version, slots, moves: self.moves() }
+        RingView {
+            version: self.facts.members.version,
+            slots,
+            moves: self.handoff.moves(&self.facts),
+        }
     }
 }

@@ -429,7 +429,7 @@ impl Core {
         self.store_forget(job);
         self.works_forget(job);
         self.mapper_forget(job);
-        self.handoff_forget(job);
+        self.handoff.forget(job);
         self.replicator_forget(job);
         if self.expiry.forget(job) {
             self.save(StateFile::Expiry, None);

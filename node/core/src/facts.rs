@@ -82,3 +82,19 @@ impl Facts {
         self.jobs.get(&job).and_then(|log| log.plan.clone())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::tests::config;
+
+    /// What the first of these nodes knows when all are there.
+    pub(crate) fn facts_of(names: &[&str]) -> Facts {
+        let nodes: Vec<NodeId> = names.iter().map(|name| name.parse().unwrap()).collect();
+        let mut facts = Facts::new(config(names[0], 1));
+        let (live, reachable, known) = (nodes.clone(), nodes.clone(), nodes);
+        let alone = Members::alone(facts.config.node);
+        facts.set_members(Members { live, reachable, known, ..alone });
+        facts
+    }
+}

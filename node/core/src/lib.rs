@@ -56,6 +56,7 @@ mod store;
 pub mod task;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod work;
 
 pub use job::BoundPlan;
@@ -63,6 +64,7 @@ pub use memory::Budget;
 pub use placement::Members;
 pub use state::StateFile;
 
+use handoff::Have;
 use outbox::{Out, Outbox};
 
 /// Where a record is in this node's log.
@@ -425,7 +427,8 @@ impl Core {
         self.tick_asks();
         self.tick_homes();
         self.tick_works();
-        self.tick_handoff();
+        self.handoff.tick(&self.facts, &self.links, &mut self.out);
+        self.check_drained();
         self.tick_admission();
         self.tick_expiry();
     }
@@ -487,7 +490,7 @@ impl Core {
         self.reroute_asks();
         self.homes_after_change();
         self.works_after_change();
-        self.handoff_after_change();
+        self.handoff.after_change(&self.facts);
         self.admission_after_change();
     }
 
@@ -517,7 +520,7 @@ impl Core {
             self.undeliverable(hello.node, message, &why);
         }
         self.on_identity(hello);
-        self.handoff_to(hello.node);
+        self.handoff.offer_to(&self.facts, hello.node);
         let (members, barred) = self.departed();
         if !members.is_empty() {
             self.out.send(hello.node, PeerMessage::Departed { members, barred });
@@ -558,14 +561,14 @@ impl Core {
             Restarted => {
                 self.slots_after_restart(hello.node);
                 self.resend_to(hello.node);
-                self.handoff_again(hello.node);
+                self.handoff.offer_again(&self.facts, hello.node);
             }
             OtherLog => {
                 tracing::warn!(peer = %hello.node, "returned with another log: its copies count no more");
                 self.slots_after_restart(hello.node);
                 self.void_copies_of(hello.node);
                 self.resend_to(hello.node);
-                self.handoff_again(hello.node);
+                self.handoff.offer_again(&self.facts, hello.node);
             }
         }
     }
@@ -576,16 +579,24 @@ impl Core {
             PeerMessage::Moved => self.on_store(from, &tail, true),
             PeerMessage::Stored { log, entries } => self.on_stored(from, log, &entries),
             PeerMessage::NotStored { key, reason } => self.on_not_stored(from, key, reason),
-            PeerMessage::Offer { job, round, held } => self.on_offer(from, job, round, held),
+            PeerMessage::Offer { job, round, held } => {
+                if !self.say_gone(from, job) {
+                    self.handoff.on_offer(&self.facts, &mut self.out, from, job, round, held);
+                }
+            }
             PeerMessage::Have { job, round, done, log, held } => {
-                self.on_have(from, job, (round, done), log, held);
+                let have = Have { job, round, done, log, held };
+                let released = self.handoff.on_have(&self.facts, &self.links, from, have);
+                self.release(job, released);
             }
             PeerMessage::Fetch { job, round, wanted } => self.on_fetch(from, job, round, &wanted),
             PeerMessage::Fetched { job, round, idle_ms } => {
                 if let Some(idle_ms) = idle_ms {
                     self.job_was_idle(job, Duration::from_millis(idle_ms));
                 }
-                self.on_fetched(from, job, round);
+                if !self.work_fetched(from, round) && !self.search_fetched(from, job, round) {
+                    self.handoff.on_fetched(&self.facts, &mut self.out, job, round);
+                }
             }
             PeerMessage::Expire { job, number } => self.on_expire(from, job, number),
             PeerMessage::Expiring { job, number, answer } => {
@@ -614,6 +625,28 @@ impl Core {
             PeerMessage::Admitted { jobs } => self.on_admitted(&jobs),
             // Its acknowledgement is the answer.
             PeerMessage::Ping => {}
+        }
+    }
+
+    /// Owners confirmed what they hold: copies of others go, or this node does.
+    fn release(&mut self, job: JobId, released: Option<SlotSet>) {
+        let Some(slots) = released else { return };
+        if !slots.is_empty() {
+            self.facts.holdings.job_mut(job).drop_slots(slots);
+        }
+        self.check_drained();
+    }
+
+    fn start_draining(&mut self) {
+        self.handoff.drain(&mut self.out);
+        self.check_drained();
+    }
+
+    fn check_drained(&mut self) {
+        let replicating = self.replicator.is_busy();
+        if self.handoff.is_drained(&self.facts, replicating, &mut self.out) {
+            self.carry_out();
+            self.handoff.leave(&self.facts, &self.links, &mut self.out);
         }
     }
 
@@ -659,7 +692,7 @@ impl Core {
         match self.links.push(to, message, &tail, bulk) {
             link::Pushed::Write(frame) => self.effects.push(Effect::Send(to, frame)),
             link::Pushed::Waits => {}
-            link::Pushed::Dropped => self.handoff_to(to),
+            link::Pushed::Dropped => self.handoff.offer_to(&self.facts, to),
             link::Pushed::TooLarge(message) => {
                 let why = "is too large for one message between nodes (2 MiB, or 16 MiB with data)";
                 self.undeliverable(to, *message, why);

@@ -272,7 +272,7 @@ impl Core {
         for outstanding in self.replicator.outstanding.values_mut() {
             outstanding.copies.remove(&peer);
         }
-        self.handoff_void(peer);
+        self.handoff.void(peer);
     }
 
     pub(crate) fn replicator_forget(&mut self, job: JobId) {

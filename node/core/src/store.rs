@@ -200,7 +200,7 @@ impl Core {
             }
         }
         for key in &touched {
-            self.offer_foreign(*key);
+            self.handoff.offer_foreign(&self.facts, *key);
         }
         let log = self.facts.config.log;
         for (to, entries) in stored {
@@ -212,7 +212,7 @@ impl Core {
             self.home_after_append(key);
         }
         for job in jobs {
-            self.go_on_fetching(job);
+            self.handoff.go_on_fetching(&self.facts, &mut self.out, job);
         }
     }
 
@@ -227,7 +227,7 @@ impl Core {
         self.works_without_room(key.job);
         // Work that only waited for it to become durable may be complete without it.
         self.works_after_append(key.job);
-        self.go_on_fetching(key.job);
+        self.handoff.go_on_fetching(&self.facts, &mut self.out, key.job);
     }
 
     /// A record of this node's log can't be read any more: it counts as missing from now on.

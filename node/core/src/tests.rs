@@ -21,6 +21,25 @@ fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
+/// A node with R = 3, W = 2 and few slots.
+pub(crate) fn config(name: &str, boot: u64) -> Config {
+    Config {
+        node: node(name),
+        cluster: "c".to_owned(),
+        boot,
+        log: LogId(1),
+        replicas: 3,
+        min_copies: 2,
+        slots: 4,
+        expected_nodes: 3,
+        max_running_jobs: 4,
+        upload_idle: Duration::from_secs(30),
+        memory: Budget::of(1 << 30, 1),
+        job_ttl: Duration::from_secs(3600),
+        planted: None,
+    }
+}
+
 /// The connection on which a peer speaks.
 fn conn_of(peer: &str) -> u64 {
     u64::from(peer.as_bytes()[0])
@@ -47,22 +66,7 @@ struct Bench {
 impl Bench {
     /// It has not heard of the others yet.
     fn alone(boot: u64) -> Self {
-        let config = Config {
-            node: node("a"),
-            cluster: "c".to_owned(),
-            boot,
-            log: LogId(1),
-            replicas: 3,
-            min_copies: 2,
-            slots: 4,
-            expected_nodes: 3,
-            max_running_jobs: 4,
-            upload_idle: Duration::from_secs(30),
-            memory: Budget::of(1 << 30, 1),
-            job_ttl: Duration::from_secs(3600),
-            planted: None,
-        };
-        let core = Core::new(config);
+        let core = Core::new(config("a", boot));
         let (sent, appends, replies) = (Vec::new(), Vec::new(), Vec::new());
         let (now, welcomes) = (Duration::from_secs(1), Vec::new());
         let (acks, tasks, drained) = (Vec::new(), Vec::new(), false);

@@ -6,8 +6,10 @@ use std::time::Duration;
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
 use cortado_protocol::{JobId, NodeId};
 
-use crate::Core;
+use super::{Handoff, say_have};
+use crate::facts::Facts;
 use crate::holdings::numbers;
+use crate::outbox::Outbox;
 
 /// How long a fetch may stay unanswered.
 const FETCH_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,35 +62,34 @@ impl Incoming {
     }
 }
 
-impl Core {
+impl Handoff {
     /// Gives up fetches that nobody answers.
-    pub(super) fn tick_incoming(&mut self) {
-        let now = self.facts.now;
+    pub(super) fn tick_incoming(&mut self, facts: &Facts, out: &mut Outbox) {
+        let now = facts.now;
         let late: Vec<_> = self
-            .handoff
             .incoming
             .iter()
             .filter(|(_, i)| i.active.as_ref().is_some_and(|a| now >= a.since + FETCH_PATIENCE))
             .map(|(job, _)| *job)
             .collect();
         for job in late {
-            if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
+            if let Some(incoming) = self.incoming.get_mut(&job) {
                 incoming.active = None;
             }
-            self.fetch_offered(job);
+            self.fetch_offered(facts, out, job);
         }
     }
 
     /// Fetches from the next offer what is still missing; one fetch per job at a time, so that
     /// several holders do not send the same.
-    pub(super) fn fetch_offered(&mut self, job: JobId) {
+    pub(super) fn fetch_offered(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         loop {
-            let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
+            let Some(incoming) = self.incoming.get_mut(&job) else { return };
             if incoming.active.is_some() {
                 return;
             }
             let Some(mut offered) = incoming.offers.first_entry() else {
-                self.handoff.incoming.remove(&job);
+                self.incoming.remove(&job);
                 return;
             };
             let (source, offer) = (*offered.key(), offered.get().round);
@@ -96,9 +97,9 @@ impl Core {
                 offered.remove();
                 continue;
             };
-            let wanted = self.missing_of(job, &page);
+            let wanted = missing_of(facts, job, &page);
             if !wanted.is_empty() {
-                return self.fetch_page(job, source, offer, page, wanted);
+                return self.fetch_page(facts, out, job, source, (offer, page), wanted);
             }
         }
     }
@@ -106,64 +107,63 @@ impl Core {
     /// Fetches what is missing of a page of an offer.
     fn fetch_page(
         &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
         job: JobId,
         from: NodeId,
-        offer: u64,
-        page: Vec<EdgeCoverage>,
+        (offer, page): (u64, Vec<EdgeCoverage>),
         wanted: Vec<EdgeCoverage>,
     ) {
-        let (missing, since, round) = (numbers(&wanted), self.facts.now, self.out.fresh_id());
-        if let Some(incoming) = self.handoff.incoming.get_mut(&job) {
+        let (missing, since, round) = (numbers(&wanted), facts.now, out.fresh_id());
+        if let Some(incoming) = self.incoming.get_mut(&job) {
             incoming.active =
                 Some(Fetching { from, round: Some(round), since, missing, offer, page });
         }
         let wanted = peer::first_page(wanted);
-        self.out.send(from, PeerMessage::Fetch { job, round, wanted });
+        out.send(from, PeerMessage::Fetch { job, round, wanted });
     }
 
-    /// What this node owns of an offer and does not hold.
-    fn missing_of(&mut self, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
-        let mine = self.facts.placement(job).slots_of(self.facts.config.node);
-        let wanted: Vec<_> = offered
-            .iter()
-            .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
-            .filter(|offer| !offer.slots.is_empty())
-            .collect();
-        match self.facts.holdings.job(job) {
-            Some(held) => held.missing(&wanted),
-            None => wanted,
-        }
-    }
-
-    pub(crate) fn on_fetched(&mut self, from: NodeId, job: JobId, round: u64) {
-        if self.work_fetched(from, round) || self.search_fetched(from, job, round) {
-            return;
-        }
-        let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
+    /// All that comes for a fetch has come.
+    pub(crate) fn on_fetched(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, round: u64) {
+        let Some(incoming) = self.incoming.get_mut(&job) else { return };
         if let Some(active) = incoming.active.as_mut().filter(|active| active.round == Some(round))
         {
-            (active.round, active.since) = (None, self.facts.now);
-            self.go_on_fetching(job);
+            (active.round, active.since) = (None, facts.now);
+            self.go_on_fetching(facts, out, job);
         }
     }
 
     /// Goes on with a fetch of which everything has come, if all of that is durable.
-    pub(crate) fn go_on_fetching(&mut self, job: JobId) {
-        let Some(incoming) = self.handoff.incoming.get_mut(&job) else { return };
+    pub(crate) fn go_on_fetching(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let Some(incoming) = self.incoming.get_mut(&job) else { return };
         let awaits = |part: &EdgeCoverage| {
-            self.facts.holdings.edge(job, part.edge).is_some_and(|held| held.awaits(part))
+            facts.holdings.edge(job, part.edge).is_some_and(|held| held.awaits(part))
         };
         let ready =
             |active: &mut Fetching| active.round.is_none() && !active.page.iter().any(awaits);
         let Some(active) = incoming.active.take_if(ready) else { return };
         let Fetching { from, missing, offer, page, .. } = active;
-        let wanted = self.missing_of(job, &page);
+        let wanted = missing_of(facts, job, &page);
         if !wanted.is_empty() && numbers(&wanted) < missing {
             // As long as something comes, there may be more than fits one fetch.
-            return self.fetch_page(job, from, offer, page, wanted);
+            return self.fetch_page(facts, out, job, from, (offer, page), wanted);
         }
         // It wants to hear what is durable now.
-        self.say_have(from, job, offer, &page, false);
-        self.fetch_offered(job);
+        say_have(facts, out, from, job, offer, &page, false);
+        self.fetch_offered(facts, out, job);
+    }
+}
+
+/// What this node owns of an offer and does not hold.
+fn missing_of(facts: &Facts, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
+    let mine = facts.placement(job).slots_of(facts.config.node);
+    let wanted: Vec<_> = offered
+        .iter()
+        .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
+        .filter(|offer| !offer.slots.is_empty())
+        .collect();
+    match facts.holdings.job(job) {
+        Some(held) => held.missing(&wanted),
+        None => wanted,
     }
 }
