@@ -11,14 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cortado_membership::ring;
 use cortado_protocol::peer::{PeerMessage, PlaceWish};
 use cortado_protocol::{JobId, NodeId};
 
-use crate::Core;
+use crate::facts::Facts;
+use crate::outbox::Outbox;
 
-/// How often coordinators report.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Time without a report after which a job is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(4);
 /// How long a new keeper waits for the reports of all members before it gives places away.
@@ -41,6 +39,8 @@ struct Entry {
 /// The queue, on the node that keeps it.
 #[derive(Default)]
 pub(crate) struct Queue {
+    /// Who keeps it.
+    keeper: Option<NodeId>,
     entries: BTreeMap<JobId, Entry>,
     arrivals: u64,
     /// Set while this node, new to the queue, gives no places away.
@@ -50,6 +50,43 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// The members changed. Tells whether another node keeps the queue now.
+    pub(crate) fn after_change(&mut self, facts: &Facts) -> bool {
+        let keeper = facts.queue_keeper();
+        if self.keeper.replace(keeper) == Some(keeper) {
+            return false;
+        }
+        // Where no job was ever heard of, none can be running.
+        let listen = keeper == facts.config.node && facts.holdings.jobs().next().is_some();
+        self.keeper_changed(facts.now, listen);
+        true
+    }
+
+    /// A coordinator reports its jobs.
+    pub(crate) fn on_admit(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        from: NodeId,
+        jobs: &[PlaceWish],
+    ) {
+        self.report(facts.now, from, jobs);
+        self.send_places(facts, out);
+    }
+
+    pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
+        if self.listens_until.is_some_and(|until| facts.now >= until) {
+            self.send_places(facts, out);
+        }
+    }
+
+    fn send_places(&mut self, facts: &Facts, out: &mut Outbox) {
+        let limit = facts.config.max_running_jobs as usize;
+        for (coordinator, jobs) in self.assign(facts.now, &facts.members.live, limit) {
+            out.send(coordinator, PeerMessage::Admitted { jobs });
+        }
+    }
+
     /// This node begins to keep the queue, or stops: what was reported a moment ago is from
     /// coordinators that saw the change earlier.
     fn keeper_changed(&mut self, now: Duration, listen: bool) {
@@ -140,85 +177,6 @@ impl Queue {
         let all = live.iter().all(recent);
         self.listens_until = self.listens_until.filter(|until| now < *until && !all);
         self.listens_until.is_some()
-    }
-}
-
-/// When this node reported its jobs, and to whom.
-#[derive(Default)]
-pub(crate) struct Reports {
-    keeper: Option<NodeId>,
-    reported_at: Duration,
-    reported_any: bool,
-}
-
-impl Core {
-    fn queue_keeper(&self) -> NodeId {
-        ring::first_owner(ring::ADMISSION_KEY, &self.facts.members.live)
-            .unwrap_or(self.facts.config.node)
-    }
-
-    /// Reports this node's jobs now.
-    pub(crate) fn report_jobs(&mut self) {
-        let (now, idle) = (self.facts.now, self.facts.config.upload_idle);
-        let wish = |(job, home): (&JobId, &crate::home::Home)| {
-            let log = self.facts.jobs.get(job)?;
-            let wants = log.ended().is_none() && !home.is_idle(now, idle, log);
-            wants.then(|| PlaceWish {
-                job: *job,
-                client: home.client,
-                submitted_ms: log.submitted_ms,
-                running: home.runs(),
-            })
-        };
-        let jobs: Vec<_> = self.homes.iter().filter_map(wish).collect();
-        if jobs.is_empty() && !self.reports.reported_any {
-            return;
-        }
-        self.reports.reported_any = !jobs.is_empty();
-        self.reports.reported_at = self.facts.now;
-        self.out.send(self.queue_keeper(), PeerMessage::Admit { jobs });
-    }
-
-    pub(crate) fn tick_admission(&mut self) {
-        if self.facts.now >= self.reports.reported_at + REPORT_EVERY {
-            self.report_jobs();
-        }
-        if self.queue.listens_until.is_some_and(|until| self.facts.now >= until) {
-            self.send_places();
-        }
-    }
-
-    pub(crate) fn admission_after_change(&mut self) {
-        let keeper = self.queue_keeper();
-        if self.reports.keeper.replace(keeper) != Some(keeper) {
-            // Where no job was ever heard of, none can be running.
-            let listen =
-                keeper == self.facts.config.node && self.facts.holdings.jobs().next().is_some();
-            self.queue.keeper_changed(self.facts.now, listen);
-            // The new keeper waits for the report of every member, also for an empty one.
-            self.reports.reported_any = true;
-        }
-        self.report_jobs();
-    }
-
-    pub(crate) fn on_admit(&mut self, from: NodeId, jobs: &[PlaceWish]) {
-        self.queue.report(self.facts.now, from, jobs);
-        self.send_places();
-    }
-
-    fn send_places(&mut self) {
-        let limit = self.facts.config.max_running_jobs as usize;
-        for (coordinator, jobs) in
-            self.queue.assign(self.facts.now, &self.facts.members.live, limit)
-        {
-            self.out.send(coordinator, PeerMessage::Admitted { jobs });
-        }
-    }
-
-    pub(crate) fn on_admitted(&mut self, jobs: &[(JobId, u32)]) {
-        for (job, place) in jobs {
-            self.home_admitted(*job, *place);
-        }
     }
 }
 

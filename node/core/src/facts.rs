@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cortado_membership::ring;
 use cortado_protocol::{JobId, META_SLOT, NodeId};
 
 use crate::Config;
@@ -75,6 +76,11 @@ impl Facts {
     /// Whether this node drives the job.
     pub(crate) fn is_home(&self, job: JobId) -> bool {
         self.home(job) == self.config.node
+    }
+
+    /// The node that keeps the queue of jobs.
+    pub(crate) fn queue_keeper(&self) -> NodeId {
+        ring::first_owner(ring::ADMISSION_KEY, &self.members.live).unwrap_or(self.config.node)
     }
 
     /// The job's plan, once its specification is known.

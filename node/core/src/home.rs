@@ -13,6 +13,7 @@
 //!                                    ended ◀── manifest ◀── write chunks ◀──┘
 //! ```
 
+mod queue;
 mod slots;
 mod status;
 
@@ -33,6 +34,7 @@ use crate::job::JobLog;
 use crate::replicate::Asker;
 use crate::task::{Finishing, Purpose, Task, TaskOutput};
 use crate::work::Kind;
+pub(crate) use queue::Reports;
 use slots::SlotRound;
 
 /// Pause before something that failed is tried again.

@@ -284,7 +284,7 @@ pub struct Core {
     works: work::Works,
     handoff: handoff::Handoff,
     queue: admission::Queue,
-    reports: admission::Reports,
+    reports: home::Reports,
     expiry: expiry::Expiry,
     saving: state::Saving,
     /// What is needed until the log was read.
@@ -314,7 +314,7 @@ impl Core {
             works: work::Works::default(),
             handoff: handoff::Handoff::default(),
             queue: admission::Queue::default(),
-            reports: admission::Reports::default(),
+            reports: home::Reports::default(),
             expiry: expiry::Expiry::default(),
             saving: state::Saving::default(),
             restoring: state::Restoring::default(),
@@ -429,7 +429,8 @@ impl Core {
         self.tick_works();
         self.handoff.tick(&self.facts, &self.links, &mut self.out);
         self.check_drained();
-        self.tick_admission();
+        self.tick_reports();
+        self.queue.tick(&self.facts, &mut self.out);
         self.tick_expiry();
     }
 
@@ -491,7 +492,8 @@ impl Core {
         self.homes_after_change();
         self.works_after_change();
         self.handoff.after_change(&self.facts);
-        self.admission_after_change();
+        let new_keeper = self.queue.after_change(&self.facts);
+        self.reports_after_change(new_keeper);
     }
 
     /// A peer may hear of this node before this node hears of it. What it said until then could not
@@ -621,8 +623,14 @@ impl Core {
             PeerMessage::Answer { id, response } => self.on_answer(from, id, response, tail),
             PeerMessage::JobWanted { job, client } => self.on_job_wanted(from, job, client),
             PeerMessage::JobIs { job, admission } => self.on_job_is(job, admission, &tail),
-            PeerMessage::Admit { jobs } => self.on_admit(from, &jobs),
-            PeerMessage::Admitted { jobs } => self.on_admitted(&jobs),
+            PeerMessage::Admit { jobs } => {
+                self.queue.on_admit(&self.facts, &mut self.out, from, &jobs);
+            }
+            PeerMessage::Admitted { jobs } => {
+                for (job, place) in jobs {
+                    self.home_admitted(job, place);
+                }
+            }
             // Its acknowledgement is the answer.
             PeerMessage::Ping => {}
         }
