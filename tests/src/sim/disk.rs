@@ -87,7 +87,6 @@ impl Copies {
             nodes.remove(&node);
         }
         self.promised.retain(|key| key.job != job);
-        self.since.retain(|key, _| key.job != job);
         self.lost.retain(|key, _| key.job != job);
     }
 
@@ -306,11 +305,18 @@ impl World {
     }
 
     /// What is wrong with acknowledging this batch now, if anything is: fewer disks have it than an
-    /// acknowledgement needs. Disks lost since are excused while the acknowledging node can't know.
+    /// acknowledgement needs. Disks lost since are excused while the acknowledging node can't know, and
+    /// so are all of them when the job's time is over and the node, which stood still, has not heard it:
+    /// its word might as well have been on its way.
     fn false_acknowledgement(&self, node: usize, key: EntryKey) -> Option<String> {
         let needed = usize::from(self.config.min_copies);
         let copies = self.copies.count(key, |_, _| true);
         let core = self.nodes[node].process.as_ref().map(|process| &process.core);
+        if self.copies.gone_at.contains_key(&key.job)
+            && core.is_some_and(|core| !core.is_gone(key.job))
+        {
+            return None;
+        }
         let excused = |(disk, copy): (&usize, &Lost)| {
             let told = core.and_then(|core| core.log_of(self.nodes[*disk].id));
             !copy.with_disk || told.is_none() || told != self.nodes[*disk].log_id
