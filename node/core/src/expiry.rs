@@ -246,7 +246,7 @@ impl Core {
 
     /// Members that are away, if so many are that nothing can be in force without them.
     pub(crate) fn expiry_waits_for(&self) -> Option<Vec<NodeId>> {
-        let needed = needed(self.expected_members(), self.facts.config.min_copies);
+        let needed = needed(self.facts.expected_members(), self.facts.config.min_copies);
         let (here, away): (Vec<_>, Vec<_>) =
             self.facts.roster.known().partition(|node| self.facts.members.is_reachable(*node));
         (here.len() < needed).then_some(away)
@@ -263,7 +263,7 @@ impl Core {
         self.expiry.rest_until.retain(|_, until| now < *until);
         let over: Vec<_> =
             self.facts.jobs.keys().copied().filter(|job| self.is_over(*job)).collect();
-        if over.is_empty() || self.is_joining() {
+        if over.is_empty() || self.facts.is_joining() {
             return;
         }
         let alone = self.facts.config.planted == Some(PlantedBug::ExpireAlone);
@@ -353,7 +353,7 @@ impl Core {
         let Some(proposal) = self.expiry.proposals.get(&job) else { return };
         let known =
             proposal.known.iter().filter(|node| !self.facts.roster.has_left(**node)).count();
-        let known = known.max(self.expected_members());
+        let known = known.max(self.facts.expected_members());
         let wanted = match self.facts.config.planted {
             Some(PlantedBug::ExpireAlone) => 1,
             _ => needed(known, proposal.min_copies),

@@ -16,6 +16,10 @@ use crate::placement::{Members, Placement, Placements};
 use crate::reach::Reach;
 use crate::roster::Roster;
 
+/// All live nodes come to the same view within so long: a node that runs for less than that may see
+/// fewer than there are.
+const JOIN: Duration = Duration::from_secs(5);
+
 /// See the module's description.
 pub(crate) struct Facts {
     pub(crate) config: Config,
@@ -81,6 +85,40 @@ impl Facts {
     /// The node that keeps the queue of jobs.
     pub(crate) fn queue_keeper(&self) -> NodeId {
         ring::first_owner(ring::ADMISSION_KEY, &self.members.live).unwrap_or(self.config.node)
+    }
+
+    /// Members that there are, or should be.
+    pub(crate) fn expected_members(&self) -> usize {
+        self.roster.expected(self.config.expected_nodes)
+    }
+
+    /// How many of them can't be reached.
+    pub(crate) fn away(&self) -> usize {
+        self.expected_members().saturating_sub(self.members.reachable.len())
+    }
+
+    /// Whether so many members are away that all who hold an acknowledged entry may be among them.
+    pub(crate) fn misses_too_many(&self) -> bool {
+        self.away() >= usize::from(self.config.min_copies)
+    }
+
+    /// Whether this node has just started and does not see enough of the others yet: what its log says
+    /// of a job may be long out of date. If they don't come, it goes on with those it sees.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.began.is_none_or(|began| self.now < began + JOIN) && self.misses_too_many()
+    }
+
+    /// Whether as many members live as an acknowledgement needs.
+    ///
+    /// # Errors
+    /// A sentence that says how many are missing.
+    pub(crate) fn replicas_suffice(&self) -> Result<(), String> {
+        let (live, needed) = (self.members.live.len(), usize::from(self.config.min_copies));
+        if live >= needed {
+            Ok(())
+        } else {
+            Err(format!("waiting for replicas: {live} of {needed}"))
+        }
     }
 
     /// The job's plan, once its specification is known.

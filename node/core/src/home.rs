@@ -29,7 +29,7 @@ use cortado_protocol::peer::{Admission, EdgeCoverage, PeerMessage};
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet};
 
 use crate::Core;
-use crate::ask::Origin;
+use crate::forwarding::Origin;
 use crate::job::JobLog;
 use crate::replicate::Asker;
 use crate::task::{Finishing, Purpose, Task, TaskOutput};

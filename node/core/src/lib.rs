@@ -11,7 +11,8 @@
 //! | `store` | when an entry is durable here, and who is told |
 //! | `replicate` | when an entry is durable on W nodes |
 //! | `mapper` | what becomes of a client's batch |
-//! | `ask` | where a client's request goes |
+//! | `forwarding` | where a client's request goes |
+//! | `views` | what a node tells its clients by itself |
 //! | `request` | what a job's home answers |
 //! | `search` | whether a home knows enough to answer |
 //! | `home` | what a job needs next |
@@ -34,9 +35,9 @@ use cortado_protocol::peer::{Hello, PeerMessage};
 use cortado_protocol::{JobId, LogId, NodeId, SlotSet};
 
 mod admission;
-mod ask;
 mod expiry;
 mod facts;
+mod forwarding;
 mod handoff;
 pub mod holdings;
 mod home;
@@ -57,6 +58,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod views;
 mod work;
 
 pub use job::BoundPlan;
@@ -279,7 +281,8 @@ pub struct Core {
     store: store::Store,
     replicator: replicate::Replicator,
     mapper: mapper::Mapper,
-    asks: ask::Asks,
+    forwarding: forwarding::Forwarding,
+    searches: search::Searches,
     homes: BTreeMap<JobId, home::Home>,
     works: work::Works,
     handoff: handoff::Handoff,
@@ -309,7 +312,8 @@ impl Core {
             store: store::Store::default(),
             replicator: replicate::Replicator::default(),
             mapper: mapper::Mapper::default(),
-            asks: ask::Asks::default(),
+            forwarding: forwarding::Forwarding::default(),
+            searches: search::Searches::default(),
             homes: BTreeMap::new(),
             works: work::Works::default(),
             handoff: handoff::Handoff::default(),
@@ -364,7 +368,7 @@ impl Core {
             Input::Batch { ticket, job, client, header, payload } => {
                 self.on_batch(ticket, job, client, header, payload);
             }
-            Input::Gone(ticket) => self.on_client_gone(ticket),
+            Input::Gone(ticket) => self.forwarding.gone(ticket),
             Input::Appended(records) => self.on_appended(&records),
             Input::AppendRefused(ticket) => self.on_append_refused(ticket),
             Input::Certified(node, certificates) => {
@@ -390,7 +394,8 @@ impl Core {
     /// follows from events.
     #[must_use]
     pub fn tick_interval(&self) -> Duration {
-        let busy = self.replicator.is_busy() || self.asks.is_busy() || self.works.is_busy();
+        let asked = self.forwarding.is_busy() || self.searches.is_busy();
+        let busy = self.replicator.is_busy() || asked || self.works.is_busy();
         if busy || self.handoff.is_busy() || !self.homes.is_empty() || self.mapper.is_waiting() {
             Duration::from_millis(50)
         } else {
@@ -424,7 +429,8 @@ impl Core {
         self.look_at_links();
         self.tick_replicator();
         self.tick_mapper();
-        self.tick_asks();
+        self.forwarding.tick(&self.facts, &mut self.out);
+        self.tick_searches();
         self.tick_homes();
         self.tick_works();
         self.handoff.tick(&self.facts, &self.links, &mut self.out);
@@ -488,7 +494,8 @@ impl Core {
         }
         tracing::info!(live = ?self.facts.members.live, "the ring changed");
         self.replicate_after_change();
-        self.reroute_asks();
+        self.forwarding.after_change(&self.facts, &mut self.out);
+        self.searches.after_change(&self.facts);
         self.homes_after_change();
         self.works_after_change();
         self.handoff.after_change(&self.facts);
@@ -620,7 +627,10 @@ impl Core {
                 self.on_work_failed(job, attempt, message);
             }
             PeerMessage::Ask { id, request } => self.on_ask(from, id, request),
-            PeerMessage::Answer { id, response } => self.on_answer(from, id, response, tail),
+            PeerMessage::Answer { id, response } => {
+                let answer = (id, response, tail);
+                self.forwarding.on_answer(&self.facts, &mut self.out, from, answer);
+            }
             PeerMessage::JobWanted { job, client } => self.on_job_wanted(from, job, client),
             PeerMessage::JobIs { job, admission } => self.on_job_is(job, admission, &tail),
             PeerMessage::Admit { jobs } => {

@@ -79,7 +79,7 @@ impl Core {
                 ClientError::new(ErrorKind::NotFound, "the job is gone: its time to live is over");
             return self.reply_batch(ticket, &header, BatchOutcome::Refused(error));
         }
-        if let Err(reason) = self.replicas_suffice() {
+        if let Err(reason) = self.facts.replicas_suffice() {
             return self.reply_batch(ticket, &header, BatchOutcome::Retry { reason });
         }
         let since = self.facts.now;

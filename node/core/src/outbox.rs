@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use cortado_protocol::NodeId;
+use cortado_protocol::client::ClientResponse;
 use cortado_protocol::peer::PeerMessage;
 
 use crate::Effect;
@@ -67,6 +68,11 @@ impl Outbox {
         for node in facts.roster.known() {
             self.send(node, message.clone());
         }
+    }
+
+    /// Answers a client of this node; the tail belongs to the answer.
+    pub(crate) fn reply(&mut self, ticket: u64, response: ClientResponse, tail: Bytes) {
+        self.effect(Effect::Reply(ticket, Box::new(response), tail));
     }
 
     /// Runs a task.

@@ -153,3 +153,13 @@ impl Placements {
         Arc::clone(self.0.entry((job, slots)).or_insert_with(make))
     }
 }
+
+/// `a`, `a and b`, `a, b and c`.
+pub(crate) fn names_of(nodes: &[NodeId]) -> String {
+    match nodes.split_last() {
+        Some((last, rest)) if !rest.is_empty() => {
+            format!("{} and {last}", NodeId::join(rest, ", "))
+        }
+        _ => NodeId::join(nodes, ""),
+    }
+}

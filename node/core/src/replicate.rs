@@ -139,17 +139,6 @@ impl Core {
         }
     }
 
-    /// Whether enough owners answer for an acknowledgement; otherwise what to tell the client.
-    pub(crate) fn replicas_suffice(&self) -> Result<(), String> {
-        let (live, needed) =
-            (self.facts.members.live.len(), usize::from(self.facts.config.min_copies));
-        if live >= needed {
-            Ok(())
-        } else {
-            Err(format!("waiting for replicas: {live} of {needed}"))
-        }
-    }
-
     pub(crate) fn on_stored(&mut self, from: NodeId, log: LogId, entries: &[(EntryKey, SlotSet)]) {
         let current = if from == self.facts.config.node {
             Some(self.facts.config.log)
@@ -231,7 +220,7 @@ impl Core {
         for key in over {
             let Some(outstanding) = self.replicator.outstanding.get(&key) else { continue };
             let needed = self.facts.config.min_copies;
-            let reason = match self.replicas_suffice() {
+            let reason = match self.facts.replicas_suffice() {
                 Err(reason) => reason,
                 Ok(()) if outstanding.expiring => {
                     "the job's time to live was over at some members; \

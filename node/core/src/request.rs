@@ -10,8 +10,9 @@ use cortado_protocol::limits::{JOBS_PER_ANSWER, NUMBERS};
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{Coverage, Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
-use crate::ask::{Origin, job_of};
+use crate::forwarding::{Origin, job_of};
 use crate::job::BoundPlan;
+use crate::search::not_found;
 use crate::task::{Purpose, Task, TaskOutput};
 use crate::{Core, PlantedBug};
 
@@ -79,7 +80,7 @@ impl Core {
         }
         let Some(plan) = self.facts.plan_of(job) else {
             if searched {
-                let response = self.not_found(job);
+                let response = not_found(&self.facts, job);
                 return self.answer(origin, response, Bytes::new());
             }
             return self.search(job, origin, request);
@@ -147,12 +148,12 @@ impl Core {
             let message = format!("{job} is no UUIDv7, and a job's id must be one");
             return self.answer(origin, error(ErrorKind::BadInput, message), Bytes::new());
         }
-        let (seen, expected) = (self.facts.roster.known().len(), self.expected_members());
+        let (seen, expected) = (self.facts.roster.known().len(), self.facts.expected_members());
         if seen < expected {
             let message = format!("the cluster is forming: {seen} of {expected} nodes seen");
             return self.answer(origin, error(ErrorKind::Unavailable, message), Bytes::new());
         }
-        if let Err(reason) = self.replicas_suffice() {
+        if let Err(reason) = self.facts.replicas_suffice() {
             return self.answer(origin, error(ErrorKind::Unavailable, reason), Bytes::new());
         }
         match BoundPlan::new(spec.clone()) {

@@ -1,6 +1,6 @@
 //! A look for a job: a home that may not know everything asks all members before it answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,19 +9,16 @@ use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
 use cortado_protocol::{Coverage, Edge, JobId, NodeId, SlotSet};
 
 use crate::Core;
-use crate::ask::Origin;
+use crate::facts::Facts;
+use crate::forwarding::Origin;
 use crate::request::error;
 use crate::work::JOB_LOG_NUMBERS;
 
 /// How long all members are given to say what they know of a job.
 const SEARCH_FOR: Duration = Duration::from_millis(1500);
 
-/// All live nodes come to the same view within so long: a node that runs for less than that may see
-/// fewer than there are.
-const JOIN: Duration = Duration::from_secs(5);
-
 /// A look for a job this home knows nothing of.
-pub(crate) struct Search {
+struct Search {
     round: u64,
     asked: BTreeSet<NodeId>,
     open: BTreeSet<NodeId>,
@@ -30,9 +27,31 @@ pub(crate) struct Search {
     parked: Vec<(Origin, ClientRequest)>,
 }
 
+/// Looks under way at this node.
+#[derive(Default)]
+pub(crate) struct Searches(BTreeMap<JobId, Search>);
+
+impl Searches {
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Jobs that are looked for.
+    pub(crate) fn jobs(&self) -> Vec<JobId> {
+        self.0.keys().copied().collect()
+    }
+
+    /// The members changed.
+    pub(crate) fn after_change(&mut self, facts: &Facts) {
+        for search in self.0.values_mut() {
+            search.give_up(|node| !facts.members.is_reachable(*node));
+        }
+    }
+}
+
 impl Search {
     /// These members will not answer any more.
-    pub(crate) fn give_up(&mut self, gone: impl Fn(&NodeId) -> bool) {
+    fn give_up(&mut self, gone: impl Fn(&NodeId) -> bool) {
         let before = self.open.len();
         self.open.retain(|node| !gone(node));
         self.silent |= self.open.len() < before;
@@ -40,6 +59,12 @@ impl Search {
 }
 
 impl Core {
+    pub(crate) fn tick_searches(&mut self) {
+        for job in self.searches.jobs() {
+            self.finish_search(job);
+        }
+    }
+
     /// Whether others may know of entries of the job's log that this home does not have: it became
     /// the home, or stood still, and has asked nobody since. A manifest is the last word.
     pub(crate) fn may_be_stale(&self, job: JobId) -> bool {
@@ -49,7 +74,7 @@ impl Core {
 
     /// Asks every member what it has of a job's log and result.
     pub(crate) fn search(&mut self, job: JobId, origin: Origin, request: ClientRequest) {
-        if let Some(search) = self.asks.searches.get_mut(&job) {
+        if let Some(search) = self.searches.0.get_mut(&job) {
             search.parked.push((origin, request));
             return;
         }
@@ -62,7 +87,7 @@ impl Core {
         let parked = vec![(origin, request)];
         let asked = open.clone();
         let search = Search { round, asked, open: open.clone(), silent: false, until, parked };
-        self.asks.searches.insert(job, search);
+        self.searches.0.insert(job, search);
         let whole = |edge, end| EdgeCoverage {
             edge,
             slots: SlotSet::META,
@@ -83,7 +108,7 @@ impl Core {
     }
 
     pub(crate) fn search_fetched(&mut self, from: NodeId, job: JobId, round: u64) -> bool {
-        match self.asks.searches.get_mut(&job) {
+        match self.searches.0.get_mut(&job) {
             Some(search) if search.round == round => {
                 search.open.remove(&from);
                 self.finish_search(job);
@@ -94,7 +119,7 @@ impl Core {
     }
 
     pub(crate) fn finish_search(&mut self, job: JobId) {
-        let Some(search) = self.asks.searches.get_mut(&job) else { return };
+        let Some(search) = self.searches.0.get_mut(&job) else { return };
         let over = self.facts.now >= search.until;
         search.silent |= over && !search.open.is_empty();
         let edge = |edge| self.facts.holdings.edge(job, edge);
@@ -105,11 +130,11 @@ impl Core {
         if !over && (pending || !search.open.is_empty()) {
             return;
         }
-        let Some(search) = self.asks.searches.remove(&job) else { return };
+        let Some(search) = self.searches.0.remove(&job) else { return };
         let me = self.facts.config.node;
         let mut members = self.facts.members.reachable.iter();
         let unasked = members.any(|node| *node != me && !search.asked.contains(node));
-        let silent = search.silent || unasked || self.is_joining();
+        let silent = search.silent || unasked || self.facts.is_joining();
         if self.facts.plan_of(job).is_some() {
             self.home_state(job).fresh = !silent;
         }
@@ -123,39 +148,18 @@ impl Core {
             }
         }
     }
+}
 
-    /// Members that there are, or should be.
-    pub(crate) fn expected_members(&self) -> usize {
-        self.facts.roster.expected(self.facts.config.expected_nodes)
-    }
-
-    /// How many of them can't be reached.
-    fn away(&self) -> usize {
-        self.expected_members().saturating_sub(self.facts.members.reachable.len())
-    }
-
-    /// Whether so many members are away that all who hold an acknowledged entry may be among them.
-    fn misses_too_many(&self) -> bool {
-        self.away() >= usize::from(self.facts.config.min_copies)
-    }
-
-    /// Whether this node has just started and does not see enough of the others yet: what its log says
-    /// of a job may be long out of date. If they don't come, it goes on with those it sees.
-    pub(crate) fn is_joining(&self) -> bool {
-        self.facts.began.is_none_or(|began| self.facts.now < began + JOIN) && self.misses_too_many()
-    }
-
-    /// Nobody who answers knows the job. It was acknowledged on W nodes, so it does not exist unless
-    /// W of the members there are, or should be, are away. A node that sees no majority may have
-    /// joined during a cut and not know how many there are.
-    pub(crate) fn not_found(&self, job: JobId) -> ClientResponse {
-        let (here, away) = (self.facts.members.reachable.len(), self.away());
-        tracing::debug!(%job, away, reachable = ?self.facts.members.reachable, "nobody knows the job");
-        if !self.misses_too_many() && 2 * here > self.expected_members() {
-            error(ErrorKind::NotFound, format!("there is no job {job}; see `cortado jobs`"))
-        } else {
-            let message = format!("no live node knows job {job}, and {away} nodes are away");
-            error(ErrorKind::Unavailable, message)
-        }
+/// Nobody who answers knows the job. It was acknowledged on W nodes, so it does not exist unless
+/// W of the members there are, or should be, are away. A node that sees no majority may have
+/// joined during a cut and not know how many there are.
+pub(crate) fn not_found(facts: &Facts, job: JobId) -> ClientResponse {
+    let (here, away) = (facts.members.reachable.len(), facts.away());
+    tracing::debug!(%job, away, reachable = ?facts.members.reachable, "nobody knows the job");
+    if !facts.misses_too_many() && 2 * here > facts.expected_members() {
+        error(ErrorKind::NotFound, format!("there is no job {job}; see `cortado jobs`"))
+    } else {
+        let message = format!("no live node knows job {job}, and {away} nodes are away");
+        error(ErrorKind::Unavailable, message)
     }
 }

@@ -16,7 +16,7 @@ use cortado_protocol::job::{BatchHeader, Manifest, ResultFile};
 use cortado_protocol::{EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet, content_hash, limits};
 
 use crate::RecordRef;
-use crate::ask::Origin;
+use crate::forwarding::Origin;
 use crate::job::BoundPlan;
 use crate::mapper::Mapping;
 use crate::work::WorkKey;

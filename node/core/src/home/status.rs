@@ -9,8 +9,9 @@ use cortado_protocol::{Coverage, Edge, JobId, limits};
 
 use super::{Home, Phase};
 use crate::Core;
-use crate::ask::{Origin, names_of};
+use crate::forwarding::Origin;
 use crate::job::{BoundPlan, JobLog};
+use crate::placement::names_of;
 
 /// Longest time a client may wait for news.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -118,7 +119,7 @@ impl Core {
             }
             JobState::Uploading | JobState::Finishing => {}
         }
-        if let Err(reason) = self.replicas_suffice() {
+        if let Err(reason) = self.facts.replicas_suffice() {
             let live = &self.facts.members.live;
             let away = self.facts.roster.known().filter(|node| live.binary_search(node).is_err());
             let away: Vec<_> = away.collect();

@@ -1,0 +1,257 @@
+//! Clients' requests: any node takes them, the job's home answers them.
+//!
+//! The node a client is connected to keeps the request until it has an answer, and asks again when
+//! the home changes, is unreachable or says "not now".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::{
+    ANSWER_TIMEOUT, ClientError, ClientRequest, ClientResponse, ErrorKind,
+};
+use cortado_protocol::job::JobStatus;
+use cortado_protocol::limits::JOBS_PER_ANSWER;
+use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::{JobId, NodeId};
+
+use crate::facts::Facts;
+use crate::outbox::Outbox;
+use crate::request::error;
+
+/// Who asked: the node a client is connected to, and the number of its question.
+pub(crate) type Origin = (NodeId, u64);
+
+/// How long a request is tried before its client is told to come back, and why.
+const PATIENCE: Duration = Duration::from_secs(ANSWER_TIMEOUT.as_secs() - 1);
+/// How long one node is given to answer, a wanted wait not counted.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Pause after "not now".
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// A client's request under way.
+struct Question {
+    ticket: u64,
+    request: ClientRequest,
+    target: Option<NodeId>,
+    ask_at: Duration,
+    lost_at: Duration,
+    until: Duration,
+    last_error: Option<ClientError>,
+}
+
+/// A listing under way.
+struct Listing {
+    ticket: u64,
+    open: BTreeSet<NodeId>,
+    jobs: BTreeMap<JobId, JobStatus>,
+    until: Duration,
+}
+
+/// Requests under way at this node.
+#[derive(Default)]
+pub(crate) struct Forwarding {
+    questions: BTreeMap<u64, Question>,
+    listings: BTreeMap<u64, Listing>,
+}
+
+impl Forwarding {
+    pub(crate) fn is_busy(&self) -> bool {
+        !(self.questions.is_empty() && self.listings.is_empty())
+    }
+}
+
+/// The job a request is about.
+pub(crate) fn job_of(request: &ClientRequest) -> Option<JobId> {
+    match request {
+        ClientRequest::Submit(spec) => Some(spec.job),
+        ClientRequest::Spec(job)
+        | ClientRequest::Coverage { job, .. }
+        | ClientRequest::Upload(job)
+        | ClientRequest::Cancel(job)
+        | ClientRequest::EndTable { job, .. }
+        | ClientRequest::Status { job, .. }
+        | ClientRequest::Result { job, .. }
+        | ClientRequest::Rejects { job, .. } => Some(*job),
+        ClientRequest::Cluster
+        | ClientRequest::Jobs { .. }
+        | ClientRequest::Ring
+        | ClientRequest::Log { .. }
+        | ClientRequest::Chaos(_)
+        | ClientRequest::Forget(_)
+        | ClientRequest::Drain(_) => None,
+    }
+}
+
+fn wanted_wait(request: &ClientRequest) -> Duration {
+    match request {
+        ClientRequest::Status { wait_ms, .. } => Duration::from_millis(u64::from(*wait_ms)),
+        _ => Duration::ZERO,
+    }
+}
+
+impl Forwarding {
+    /// A client of this node asks something that a node of the cluster has to answer.
+    pub(crate) fn request(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        ticket: u64,
+        request: ClientRequest,
+    ) {
+        let id = out.fresh_id();
+        let until = facts.now + PATIENCE + wanted_wait(&request);
+        let (ask_at, lost_at) = (facts.now, facts.now);
+        let (target, last_error) = (None, None);
+        let question = Question { ticket, request, target, ask_at, lost_at, until, last_error };
+        self.questions.insert(id, question);
+        self.ask(facts, out, id);
+    }
+
+    /// Sends a question to whoever can answer it now.
+    fn ask(&mut self, facts: &Facts, out: &mut Outbox, id: u64) {
+        let Some(question) = self.questions.get(&id) else { return };
+        let request = question.request.clone();
+        let target = match (&request, job_of(&request)) {
+            (ClientRequest::Drain(node), _) if facts.members.is_reachable(*node) => *node,
+            (ClientRequest::Drain(node), _) => {
+                let message = format!("there is no live node '{node}'; see `cortado nodes`");
+                return self.settle(out, id, error(ErrorKind::NotFound, message), Bytes::new());
+            }
+            (_, Some(job)) => facts.home(job),
+            (_, None) => facts.config.node,
+        };
+        let now = facts.now;
+        if let Some(question) = self.questions.get_mut(&id) {
+            question.target = Some(target);
+            question.lost_at = now + ANSWER_WITHIN + wanted_wait(&request);
+        }
+        out.send(target, PeerMessage::Ask { id, request });
+    }
+
+    fn settle(&mut self, out: &mut Outbox, id: u64, response: ClientResponse, tail: Bytes) {
+        if let Some(question) = self.questions.remove(&id) {
+            out.reply(question.ticket, response, tail);
+        }
+    }
+
+    /// A node answers.
+    pub(crate) fn on_answer(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        from: NodeId,
+        (id, response, tail): (u64, ClientResponse, Bytes),
+    ) {
+        if let Some(listing) = self.listings.get_mut(&id) {
+            listing.open.remove(&from);
+            if let ClientResponse::Jobs(jobs) = response {
+                for status in jobs {
+                    // What has ended stays so. Else the home's word counts more than that of a node
+                    // that only has copies.
+                    let listed = listing.jobs.get(&status.job);
+                    let ended = listed.is_some_and(|listed| listed.state.is_final());
+                    let counts = status.state.is_final() || status.home == from;
+                    if listed.is_none() || (counts && !ended) {
+                        listing.jobs.insert(status.job, status);
+                    }
+                }
+            }
+            return self.finish_listing(facts, out, id, false);
+        }
+        let now = facts.now;
+        let Some(question) = self.questions.get_mut(&id) else { return };
+        if question.target != Some(from) {
+            return;
+        }
+        match response {
+            ClientResponse::Error(error) if error.kind == ErrorKind::Unavailable => {
+                question.target = None;
+                question.ask_at = now + ASK_AGAIN_AFTER;
+                question.last_error = Some(error);
+            }
+            response => self.settle(out, id, response, tail),
+        }
+    }
+
+    /// The client is gone.
+    pub(crate) fn gone(&mut self, ticket: u64) {
+        self.questions.retain(|_, question| question.ticket != ticket);
+        self.listings.retain(|_, listing| listing.ticket != ticket);
+    }
+
+    /// The ring changed: questions whose home moved are asked again.
+    pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox) {
+        let ids: Vec<_> = self.questions.keys().copied().collect();
+        for id in ids {
+            let Some(question) = self.questions.get(&id) else { continue };
+            let Some(target) = question.target else { continue };
+            let moved = match job_of(&question.request) {
+                Some(job) => facts.home(job) != target,
+                None => !facts.members.is_reachable(target),
+            };
+            if moved {
+                self.ask(facts, out, id);
+            }
+        }
+        let listings: Vec<_> = self.listings.keys().copied().collect();
+        for id in listings {
+            if let Some(listing) = self.listings.get_mut(&id) {
+                listing.open.retain(|node| facts.members.is_reachable(*node));
+            }
+            self.finish_listing(facts, out, id, false);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
+        let now = facts.now;
+        let ids: Vec<_> = self.questions.keys().copied().collect();
+        for id in ids {
+            let Some(question) = self.questions.get_mut(&id) else { continue };
+            if now >= question.until {
+                let lost = || ClientError::new(ErrorKind::Unavailable, "the job's home is silent");
+                let last = question.last_error.take().unwrap_or_else(lost);
+                self.settle(out, id, ClientResponse::Error(last), Bytes::new());
+            } else if (question.target.is_none() && now >= question.ask_at)
+                || (question.target.is_some() && now >= question.lost_at)
+            {
+                self.ask(facts, out, id);
+            }
+        }
+        let listings: Vec<_> = self.listings.keys().copied().collect();
+        for id in listings {
+            self.finish_listing(facts, out, id, true);
+        }
+    }
+
+    /// A client of this node wants a listing.
+    pub(crate) fn list(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        ticket: u64,
+        after: Option<JobId>,
+    ) {
+        if facts.is_joining() {
+            let message = "this node has just started and does not see enough of the others yet";
+            return out.reply(ticket, error(ErrorKind::Unavailable, message), Bytes::new());
+        }
+        let id = out.fresh_id();
+        let open: BTreeSet<_> = facts.members.reachable.iter().copied().collect();
+        let until = facts.now + ANSWER_WITHIN;
+        let listing = Listing { ticket, open: open.clone(), jobs: BTreeMap::new(), until };
+        self.listings.insert(id, listing);
+        for node in open {
+            out.send(node, PeerMessage::Ask { id, request: ClientRequest::Jobs { after } });
+        }
+    }
+
+    fn finish_listing(&mut self, facts: &Facts, out: &mut Outbox, id: u64, tick: bool) {
+        let Some(listing) = self.listings.get(&id) else { return };
+        let over = listing.open.is_empty() || (tick && facts.now >= listing.until);
+        if over && let Some(listing) = self.listings.remove(&id) {
+            // Each member said its first ones, so these are the first of all.
+            let jobs = listing.jobs.into_values().take(JOBS_PER_ANSWER).collect();
+            out.reply(listing.ticket, ClientResponse::Jobs(jobs), Bytes::new());
+        }
+    }
+}
