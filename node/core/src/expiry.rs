@@ -428,9 +428,12 @@ impl Core {
         self.homes.remove(&job);
         self.store_forget(job);
         self.works_forget(job);
-        self.mapper_forget(job);
+        self.mapper.forget(&self.facts, &mut self.out, job);
         self.handoff.forget(job);
-        self.replicator_forget(job);
+        for key in self.replicator.of_job(job) {
+            let failed = self.replicator.fail_gone(&mut self.out, key);
+            self.entry_failed(failed);
+        }
         if self.expiry.forget(job) {
             self.save(StateFile::Expiry, None);
         }

@@ -29,10 +29,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cortado_engine::{MapError, Mapped};
 use cortado_protocol::client::{BatchReply, ClientError, ClientRequest, ClientResponse, ErrorKind};
+use cortado_protocol::entry::Entry;
 use cortado_protocol::job::BatchHeader;
 use cortado_protocol::peer::{Hello, PeerMessage};
-use cortado_protocol::{JobId, LogId, NodeId, SlotSet};
+use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
 mod admission;
 mod expiry;
@@ -68,6 +70,7 @@ pub use state::StateFile;
 
 use handoff::Have;
 use outbox::{Out, Outbox};
+use replicate::{Asker, Failed};
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -366,7 +369,8 @@ impl Core {
             Input::InboundClosed(conn) => self.links.closed(conn),
             Input::Request(ticket, request) => self.on_request(ticket, request),
             Input::Batch { ticket, job, client, header, payload } => {
-                self.on_batch(ticket, job, client, header, payload);
+                let (of, batch) = ((job, client), (header, payload));
+                self.mapper.on_batch(&self.facts, &mut self.out, ticket, of, batch);
             }
             Input::Gone(ticket) => self.forwarding.gone(ticket),
             Input::Appended(records) => self.on_appended(&records),
@@ -428,7 +432,7 @@ impl Core {
     fn tick(&mut self) {
         self.look_at_links();
         self.tick_replicator();
-        self.tick_mapper();
+        self.mapper.tick(&self.facts, &mut self.out);
         self.forwarding.tick(&self.facts, &mut self.out);
         self.tick_searches();
         self.tick_homes();
@@ -493,7 +497,7 @@ impl Core {
             return;
         }
         tracing::info!(live = ?self.facts.members.live, "the ring changed");
-        self.replicate_after_change();
+        self.replicator.after_change(&self.facts, &mut self.out);
         self.forwarding.after_change(&self.facts, &mut self.out);
         self.searches.after_change(&self.facts);
         self.homes_after_change();
@@ -569,14 +573,15 @@ impl Core {
             Same | New => {}
             Restarted => {
                 self.slots_after_restart(hello.node);
-                self.resend_to(hello.node);
+                self.replicator.resend_to(&self.facts, &mut self.out, hello.node);
                 self.handoff.offer_again(&self.facts, hello.node);
             }
             OtherLog => {
                 tracing::warn!(peer = %hello.node, "returned with another log: its copies count no more");
                 self.slots_after_restart(hello.node);
-                self.void_copies_of(hello.node);
-                self.resend_to(hello.node);
+                self.replicator.void(&self.facts, hello.node);
+                self.handoff.void(hello.node);
+                self.replicator.resend_to(&self.facts, &mut self.out, hello.node);
                 self.handoff.offer_again(&self.facts, hello.node);
             }
         }
@@ -586,8 +591,11 @@ impl Core {
         match message {
             PeerMessage::Store => self.on_store(from, &tail, false),
             PeerMessage::Moved => self.on_store(from, &tail, true),
-            PeerMessage::Stored { log, entries } => self.on_stored(from, log, &entries),
-            PeerMessage::NotStored { key, reason } => self.on_not_stored(from, key, reason),
+            PeerMessage::Stored { log, entries } => self.on_stored(from, log, entries),
+            PeerMessage::NotStored { key, reason } => {
+                let failed = self.replicator.on_not_stored(&mut self.out, from, key, reason);
+                self.entry_failed(failed);
+            }
             PeerMessage::Offer { job, round, held } => {
                 if !self.say_gone(from, job) {
                     self.handoff.on_offer(&self.facts, &mut self.out, from, job, round, held);
@@ -632,7 +640,9 @@ impl Core {
                 self.forwarding.on_answer(&self.facts, &mut self.out, from, answer);
             }
             PeerMessage::JobWanted { job, client } => self.on_job_wanted(from, job, client),
-            PeerMessage::JobIs { job, admission } => self.on_job_is(job, admission, &tail),
+            PeerMessage::JobIs { job, admission } => {
+                self.mapper.on_job_is(&self.facts, &mut self.out, job, admission, &tail);
+            }
             PeerMessage::Admit { jobs } => {
                 self.queue.on_admit(&self.facts, &mut self.out, from, &jobs);
             }
@@ -643,6 +653,48 @@ impl Core {
             }
             // Its acknowledgement is the answer.
             PeerMessage::Ping => {}
+        }
+    }
+
+    /// A batch was mapped: its entry is stored.
+    fn on_mapped(&mut self, mapping: mapper::Mapping, mapped: Result<Mapped, MapError>) {
+        if let Some((entry, ticket, rejected)) = mapper::mapped(&mut self.out, mapping, mapped) {
+            self.replicate(entry, Asker::Batch { tickets: vec![ticket], rejected });
+        }
+    }
+
+    fn replicate(&mut self, entry: Entry, asker: Asker) {
+        let failed = self.replicator.replicate(&self.facts, &mut self.out, entry, asker);
+        self.entry_failed(failed);
+    }
+
+    /// A node has entries in this log. What W nodes have holds before anybody is told.
+    fn on_stored(&mut self, from: NodeId, log: LogId, entries: Vec<(EntryKey, SlotSet)>) {
+        if self.log_of(from) != Some(log) {
+            return;
+        }
+        for (key, slots) in entries {
+            let (node, of) = ((from, log), (key, slots));
+            let done = self.replicator.stored(&self.facts, &mut self.out, node, of);
+            let Some((entry, own)) = done else { continue };
+            self.job_log_durable(&entry);
+            if own {
+                self.home_entry_durable(key);
+            }
+        }
+    }
+
+    /// An entry of a home could not be stored.
+    fn entry_failed(&mut self, failed: Option<Failed>) {
+        if let Some((key, error)) = failed {
+            self.home_entry_failed(key, &error);
+        }
+    }
+
+    fn tick_replicator(&mut self) {
+        for key in self.replicator.tick(&self.facts, &mut self.out) {
+            let failed = self.replicator.give_up(&self.facts, &mut self.out, key);
+            self.entry_failed(failed);
         }
     }
 

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use cortado_protocol::NodeId;
-use cortado_protocol::client::ClientResponse;
+use cortado_protocol::client::{BatchOutcome, BatchReply, ClientError, ClientResponse, ErrorKind};
+use cortado_protocol::job::BatchHeader;
 use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::{EntryKey, NodeId};
 
 use crate::Effect;
 use crate::facts::Facts;
@@ -73,6 +74,40 @@ impl Outbox {
     /// Answers a client of this node; the tail belongs to the answer.
     pub(crate) fn reply(&mut self, ticket: u64, response: ClientResponse, tail: Bytes) {
         self.effect(Effect::Reply(ticket, Box::new(response), tail));
+    }
+
+    /// Answers a batch.
+    pub(crate) fn answer_batch(
+        &mut self,
+        ticket: u64,
+        header: &BatchHeader,
+        outcome: BatchOutcome,
+    ) {
+        let reply = BatchReply { table: header.table, number: header.number, outcome };
+        self.effect(Effect::BatchReply(ticket, reply));
+    }
+
+    /// Tells clients what became of their batch.
+    pub(crate) fn settle_batches(
+        &mut self,
+        key: EntryKey,
+        tickets: &[u64],
+        outcome: &BatchOutcome,
+    ) {
+        for ticket in tickets {
+            let outcome = outcome.clone();
+            let reply = BatchReply { table: key.edge.0, number: key.number, outcome };
+            self.effect(Effect::BatchReply(*ticket, reply));
+        }
+    }
+
+    /// Tells clients that their batch is not taken, or not now.
+    pub(crate) fn refuse_batches(&mut self, key: EntryKey, tickets: &[u64], error: &ClientError) {
+        let outcome = match error.kind {
+            ErrorKind::Unavailable => BatchOutcome::Retry { reason: error.message.clone() },
+            _ => BatchOutcome::Refused(error.clone()),
+        };
+        self.settle_batches(key, tickets, &outcome);
     }
 
     /// Runs a task.

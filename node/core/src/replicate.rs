@@ -7,15 +7,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cortado_engine::mebi;
-use cortado_protocol::client::{ClientError, ErrorKind};
+use cortado_protocol::client::{BatchOutcome, ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
-use crate::{Core, PlantedBug};
+use crate::PlantedBug;
+use crate::facts::Facts;
+use crate::outbox::Outbox;
 
 /// How long an entry is tried before its asker is told to come back.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(8);
@@ -30,6 +31,9 @@ pub(crate) enum Asker {
     /// The home, about its own entries.
     Home,
 }
+
+/// An entry of the home that could not be stored, and why.
+pub(crate) type Failed = (EntryKey, ClientError);
 
 struct Outstanding {
     entry: Entry,
@@ -83,96 +87,97 @@ fn conflict(key: EntryKey) -> ClientError {
     ClientError::new(ErrorKind::Conflict, message)
 }
 
-impl Core {
+impl Replicator {
     /// Sends an entry to the owners of its slots. A second call for the same entry joins the first.
-    pub(crate) fn replicate(&mut self, entry: Entry, asker: Asker) {
+    pub(crate) fn replicate(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        entry: Entry,
+        asker: Asker,
+    ) -> Option<Failed> {
         let key = entry.head.key;
         if let Err(error) = check_size(&entry) {
-            return match asker {
-                Asker::Batch { tickets, .. } => self.batch_refused(key, &tickets, &error),
-                Asker::Home => self.home_entry_failed(key, &error),
-            };
+            return failed(out, key, asker, error);
         }
-        if let Some(outstanding) = self.replicator.outstanding.get_mut(&key) {
+        if let Some(outstanding) = self.outstanding.get_mut(&key) {
             if outstanding.entry.head != entry.head {
                 let error = conflict(key);
                 if let Asker::Batch { tickets, .. } = &asker {
-                    self.batch_refused(key, tickets, &error);
+                    out.refuse_batches(key, tickets, &error);
                 }
             } else if let (Asker::Batch { tickets, .. }, Asker::Batch { tickets: more, .. }) =
                 (&mut outstanding.asker, asker)
             {
                 tickets.extend(more);
             }
-            return;
+            return None;
         }
         let outstanding = Outstanding {
             entry,
             copies: BTreeMap::new(),
             sent: BTreeMap::new(),
             asker,
-            since: self.facts.now,
-            sent_at: self.facts.now,
+            since: facts.now,
+            sent_at: facts.now,
             full: false,
             expiring: false,
         };
-        self.replicator.outstanding.insert(key, outstanding);
-        self.send_to_owners(key);
+        self.outstanding.insert(key, outstanding);
+        self.send_to_owners(facts, out, key);
+        None
     }
 
     /// Sends what the present owners were not sent yet.
-    fn send_to_owners(&mut self, key: EntryKey) {
-        let placement = self.facts.placement(key.job);
-        let Some(outstanding) = self.replicator.outstanding.get_mut(&key) else { return };
-        outstanding.sent_at = self.facts.now;
-        let mut messages: Vec<(NodeId, Bytes)> = Vec::new();
+    fn send_to_owners(&mut self, facts: &Facts, out: &mut Outbox, key: EntryKey) {
+        let placement = facts.placement(key.job);
+        let Some(outstanding) = self.outstanding.get_mut(&key) else { return };
+        outstanding.sent_at = facts.now;
         for (owner, slots) in &placement.by_owner {
             let sent = outstanding.sent.entry(*owner).or_default();
             let wanted = slots.and(outstanding.entry.head.slots).minus(*sent);
             if !wanted.is_empty() {
                 *sent = sent.or(wanted);
-                messages.push((*owner, outstanding.entry.restrict(wanted).encode()));
-            }
-        }
-        for (owner, bytes) in messages {
-            self.out.send_with(owner, PeerMessage::Store, bytes);
-        }
-    }
-
-    pub(crate) fn on_stored(&mut self, from: NodeId, log: LogId, entries: &[(EntryKey, SlotSet)]) {
-        let current = if from == self.facts.config.node {
-            Some(self.facts.config.log)
-        } else {
-            self.links.identity(from).map(|identity| identity.log)
-        };
-        if current != Some(log) {
-            return;
-        }
-        for (key, slots) in entries {
-            let Some(outstanding) = self.replicator.outstanding.get_mut(key) else { continue };
-            let copies = outstanding.copies.entry(from).or_insert((log, SlotSet::EMPTY));
-            copies.1 = copies.1.or(*slots);
-            if outstanding.is_durable(self.facts.config.min_copies) {
-                let done = self.replicator.outstanding.remove(key).expect("looked up just now");
-                let copies = done.fewest_copies();
-                // Durable on W nodes, of which this one need not be the first.
-                self.job_log_durable(&done.entry);
-                self.on_replicated(*key, done.asker, copies);
+                let bytes = outstanding.entry.restrict(wanted).encode();
+                out.send_with(*owner, PeerMessage::Store, bytes);
             }
         }
     }
 
-    fn on_replicated(&mut self, key: EntryKey, asker: Asker, copies: u8) {
-        match asker {
-            Asker::Batch { tickets, rejected } => {
-                self.batch_durable(key, &tickets, copies, rejected);
-            }
-            Asker::Home => self.home_entry_durable(key),
+    /// A node has an entry, for these slots, in this log. Returns the entry once W nodes have all of it,
+    /// and whether it is one of the home's own; a batch is answered.
+    pub(crate) fn stored(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (from, log): (NodeId, LogId),
+        (key, slots): (EntryKey, SlotSet),
+    ) -> Option<(Entry, bool)> {
+        let outstanding = self.outstanding.get_mut(&key)?;
+        let copies = outstanding.copies.entry(from).or_insert((log, SlotSet::EMPTY));
+        copies.1 = copies.1.or(slots);
+        if !outstanding.is_durable(facts.config.min_copies) {
+            return None;
         }
+        let done = self.outstanding.remove(&key).expect("looked up just now");
+        let copies = done.fewest_copies();
+        if let Asker::Batch { tickets, rejected } = &done.asker {
+            let (replicas, rejected) = (facts.config.replicas, *rejected);
+            let outcome = BatchOutcome::Durable { copies, replicas, rejected };
+            out.settle_batches(key, tickets, &outcome);
+        }
+        Some((done.entry, matches!(done.asker, Asker::Home)))
     }
 
-    pub(crate) fn on_not_stored(&mut self, from: NodeId, key: EntryKey, reason: NotStored) {
-        let Some(outstanding) = self.replicator.outstanding.get_mut(&key) else { return };
+    /// A node did not store an entry.
+    pub(crate) fn on_not_stored(
+        &mut self,
+        out: &mut Outbox,
+        from: NodeId,
+        key: EntryKey,
+        reason: NotStored,
+    ) -> Option<Failed> {
+        let outstanding = self.outstanding.get_mut(&key)?;
         match reason {
             NotStored::Full => {
                 outstanding.full = true;
@@ -185,27 +190,25 @@ impl Core {
             }
             NotStored::Gone => {
                 let message = "the job is gone: its time to live is over";
-                self.fail_outstanding(key, &ClientError::new(ErrorKind::NotFound, message));
+                return self.fail(out, key, ClientError::new(ErrorKind::NotFound, message));
             }
-            NotStored::Conflict => {
-                self.fail_outstanding(key, &conflict(key));
-            }
+            NotStored::Conflict => return self.fail(out, key, conflict(key)),
         }
+        None
     }
 
-    fn fail_outstanding(&mut self, key: EntryKey, error: &ClientError) {
-        let Some(outstanding) = self.replicator.outstanding.remove(&key) else { return };
-        match outstanding.asker {
-            Asker::Batch { tickets, .. } => self.batch_refused(key, &tickets, error),
-            Asker::Home => self.home_entry_failed(key, error),
-        }
+    fn fail(&mut self, out: &mut Outbox, key: EntryKey, error: ClientError) -> Option<Failed> {
+        let outstanding = self.outstanding.remove(&key)?;
+        failed(out, key, outstanding.asker, error)
     }
 
-    pub(crate) fn tick_replicator(&mut self) {
-        let now = self.facts.now;
+    /// Sends again what found no answer; returns the entries that were tried for long enough, to be given
+    /// up with [`Self::give_up`].
+    pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) -> Vec<EntryKey> {
+        let now = facts.now;
         let mut late = Vec::new();
         let mut over = Vec::new();
-        for (key, outstanding) in &mut self.replicator.outstanding {
+        for (key, outstanding) in &mut self.outstanding {
             if now >= outstanding.since + GIVE_UP_AFTER {
                 over.push(*key);
             } else if now >= outstanding.sent_at + RESEND_AFTER {
@@ -215,62 +218,82 @@ impl Core {
             }
         }
         for key in late {
-            self.send_to_owners(key);
+            self.send_to_owners(facts, out, key);
         }
-        for key in over {
-            let Some(outstanding) = self.replicator.outstanding.get(&key) else { continue };
-            let needed = self.facts.config.min_copies;
-            let reason = match self.facts.replicas_suffice() {
-                Err(reason) => reason,
-                Ok(()) if outstanding.expiring => {
-                    "the job's time to live was over at some members; \
-                                                   whether it is gone is being decided"
-                        .to_owned()
-                }
-                Ok(()) if outstanding.full => "disk full: free space on the nodes".to_owned(),
-                Ok(()) => {
-                    format!("waiting for replicas: {} of {needed}", outstanding.fewest_copies())
-                }
-            };
-            self.fail_outstanding(key, &ClientError::new(ErrorKind::Unavailable, reason));
-        }
+        over
     }
 
-    pub(crate) fn replicate_after_change(&mut self) {
-        let keys: Vec<_> = self.replicator.outstanding.keys().copied().collect();
+    /// Gives an entry up, with the reason.
+    pub(crate) fn give_up(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        key: EntryKey,
+    ) -> Option<Failed> {
+        let outstanding = self.outstanding.get(&key)?;
+        let needed = facts.config.min_copies;
+        let reason = match facts.replicas_suffice() {
+            Err(reason) => reason,
+            Ok(()) if outstanding.expiring => {
+                "the job's time to live was over at some members; whether it is gone is being \
+                     decided"
+                    .to_owned()
+            }
+            Ok(()) if outstanding.full => "disk full: free space on the nodes".to_owned(),
+            Ok(()) => {
+                format!("waiting for replicas: {} of {needed}", outstanding.fewest_copies())
+            }
+        };
+        self.fail(out, key, ClientError::new(ErrorKind::Unavailable, reason))
+    }
+
+    /// The owners may be others.
+    pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox) {
+        let keys: Vec<_> = self.outstanding.keys().copied().collect();
         for key in keys {
-            self.send_to_owners(key);
+            self.send_to_owners(facts, out, key);
         }
     }
 
     /// The peer was started again: what it was sent may be lost.
-    pub(crate) fn resend_to(&mut self, peer: NodeId) {
-        for outstanding in self.replicator.outstanding.values_mut() {
+    pub(crate) fn resend_to(&mut self, facts: &Facts, out: &mut Outbox, peer: NodeId) {
+        for outstanding in self.outstanding.values_mut() {
             if !outstanding.copies.contains_key(&peer) {
                 outstanding.sent.remove(&peer);
             }
         }
-        self.replicate_after_change();
+        self.after_change(facts, out);
     }
 
     /// The peer lost its disk: what it acknowledged counts no more.
-    pub(crate) fn void_copies_of(&mut self, peer: NodeId) {
-        if self.facts.config.planted == Some(PlantedBug::CountLostCopies) {
+    pub(crate) fn void(&mut self, facts: &Facts, peer: NodeId) {
+        if facts.config.planted == Some(PlantedBug::CountLostCopies) {
             return;
         }
-        for outstanding in self.replicator.outstanding.values_mut() {
+        for outstanding in self.outstanding.values_mut() {
             outstanding.copies.remove(&peer);
         }
-        self.handoff.void(peer);
     }
 
-    pub(crate) fn replicator_forget(&mut self, job: JobId) {
-        let keys: Vec<_> =
-            self.replicator.outstanding.keys().filter(|key| key.job == job).copied().collect();
-        let error = ClientError::new(ErrorKind::NotFound, "the job is gone");
-        for key in keys {
-            self.fail_outstanding(key, &error);
+    /// The entries of a job that is gone, to be failed with [`Self::fail_gone`].
+    pub(crate) fn of_job(&self, job: JobId) -> Vec<EntryKey> {
+        self.outstanding.keys().filter(|key| key.job == job).copied().collect()
+    }
+
+    /// Fails an entry whose job is gone.
+    pub(crate) fn fail_gone(&mut self, out: &mut Outbox, key: EntryKey) -> Option<Failed> {
+        self.fail(out, key, ClientError::new(ErrorKind::NotFound, "the job is gone"))
+    }
+}
+
+/// A batch is answered; an entry of the home is for the home.
+fn failed(out: &mut Outbox, key: EntryKey, asker: Asker, error: ClientError) -> Option<Failed> {
+    match asker {
+        Asker::Batch { tickets, .. } => {
+            out.refuse_batches(key, &tickets, &error);
+            None
         }
+        Asker::Home => Some((key, error)),
     }
 }
 
