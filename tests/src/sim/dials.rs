@@ -183,7 +183,7 @@ impl Dials {
         let longest = Duration::from_secs(20);
         let upload = job_ttl.map_or(Duration::ZERO, |ttl| (2 * ttl).min(longest));
         // One result of the simulated datasets, but not two.
-        let outputs = if seed % 4 == 1 { 3_700 } else { 1 << 26 };
+        let outputs = if seed % 4 == 1 { 4_800 } else { 1 << 26 };
         let calm = Self::calm(nodes, clients);
         Self {
             beyond_end,
