@@ -427,7 +427,7 @@ impl Core {
         self.facts.jobs.remove(&job);
         self.homes.remove(&job);
         self.store_forget(job);
-        self.works_forget(job);
+        self.slot_tasks.forget(job);
         self.mapper.forget(&self.facts, &mut self.out, job);
         self.handoff.forget(job);
         for key in self.replicator.of_job(job) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_membership::ring;
-use cortado_protocol::{JobId, META_SLOT, NodeId};
+use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
 use crate::Config;
 use crate::holdings::Holdings;
@@ -15,6 +15,7 @@ use crate::job::{BoundPlan, JobLog};
 use crate::placement::{Members, Placement, Placements};
 use crate::reach::Reach;
 use crate::roster::Roster;
+use crate::task::Located;
 
 /// All live nodes come to the same view within so long: a node that runs for less than that may see
 /// fewer than there are.
@@ -119,6 +120,28 @@ impl Facts {
         } else {
             Err(format!("waiting for replicas: {live} of {needed}"))
         }
+    }
+
+    /// The durable entries of some tables that speak for any of the slots. Batches beyond a table's
+    /// declared end belong to nothing: they are left out.
+    pub(crate) fn located(
+        &self,
+        job: JobId,
+        tables: impl Iterator<Item = usize>,
+        slots: SlotSet,
+        ends: &[u64],
+    ) -> Vec<Located> {
+        let mut all = Vec::new();
+        for table in tables {
+            let edge = Edge::table(table);
+            let end = ends.get(table).copied().unwrap_or_default();
+            if let Some(held) = self.holdings.edge(job, edge) {
+                let key = |number| EntryKey { job, edge, number };
+                let records = held.records(slots).take_while(|(number, ..)| *number < end);
+                all.extend(records.map(|(number, record, slots)| (key(number), record, slots)));
+            }
+        }
+        all
     }
 
     /// The job's plan, once its specification is known.

@@ -32,8 +32,8 @@ use crate::Core;
 use crate::forwarding::Origin;
 use crate::job::JobLog;
 use crate::replicate::Asker;
+use crate::slot_tasks::{Kind, Wanted};
 use crate::task::{Finishing, Purpose, Task, TaskOutput};
-use crate::work::Kind;
 pub(crate) use queue::Reports;
 use slots::SlotRound;
 
@@ -229,7 +229,8 @@ impl Core {
         let home = self.home_state(job);
         home.phase = Phase::Collect { gather: Some(attempt) };
         home.missing.clear();
-        self.start_work((self.facts.config.node, attempt), job, SlotSet::META, ends, Kind::Gather);
+        let wanted = Wanted { job, slots: SlotSet::META, ends, kind: Kind::Gather };
+        self.start_work((self.facts.config.node, attempt), wanted);
     }
 
     /// All slots have folded: put everything together.
@@ -240,7 +241,7 @@ impl Core {
             // A record was found damaged while the slots folded: it has to be fetched first.
             return self.start_over(job);
         }
-        let summaries = self.located(job, 0..ends.len(), SlotSet::META, &ends);
+        let summaries = self.facts.located(job, 0..ends.len(), SlotSet::META, &ends);
         let (replicas, min_copies) = (self.facts.config.replicas, self.facts.config.min_copies);
         let durability = Durability { replicas, min_copies };
         self.home_state(job).phase = Phase::Compute;

@@ -16,7 +16,7 @@
 //! | `request` | what a job's home answers |
 //! | `search` | whether a home knows enough to answer |
 //! | `home` | what a job needs next |
-//! | `work` | when slots are complete, and closing their gaps |
+//! | `slot_tasks` | when slots are complete, and closing their gaps |
 //! | `handoff` | what moves where after a change of view |
 //! | `admission` | which jobs may run |
 //! | `memory` | how much of it each thing may take |
@@ -54,6 +54,7 @@ mod replicate;
 mod request;
 mod roster;
 mod search;
+mod slot_tasks;
 mod state;
 mod store;
 pub mod task;
@@ -61,7 +62,6 @@ pub mod task;
 mod tests;
 mod transfer;
 mod views;
-mod work;
 
 pub use job::BoundPlan;
 pub use memory::Budget;
@@ -71,6 +71,7 @@ pub use state::StateFile;
 use handoff::Have;
 use outbox::{Out, Outbox};
 use replicate::{Asker, Failed};
+use slot_tasks::{Wanted, WorkKey};
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -287,7 +288,7 @@ pub struct Core {
     forwarding: forwarding::Forwarding,
     searches: search::Searches,
     homes: BTreeMap<JobId, home::Home>,
-    works: work::Works,
+    slot_tasks: slot_tasks::SlotTasks,
     handoff: handoff::Handoff,
     queue: admission::Queue,
     reports: home::Reports,
@@ -318,7 +319,7 @@ impl Core {
             forwarding: forwarding::Forwarding::default(),
             searches: search::Searches::default(),
             homes: BTreeMap::new(),
-            works: work::Works::default(),
+            slot_tasks: slot_tasks::SlotTasks::default(),
             handoff: handoff::Handoff::default(),
             queue: admission::Queue::default(),
             reports: home::Reports::default(),
@@ -399,7 +400,7 @@ impl Core {
     #[must_use]
     pub fn tick_interval(&self) -> Duration {
         let asked = self.forwarding.is_busy() || self.searches.is_busy();
-        let busy = self.replicator.is_busy() || asked || self.works.is_busy();
+        let busy = self.replicator.is_busy() || asked || self.slot_tasks.is_busy();
         if busy || self.handoff.is_busy() || !self.homes.is_empty() || self.mapper.is_waiting() {
             Duration::from_millis(50)
         } else {
@@ -436,7 +437,7 @@ impl Core {
         self.forwarding.tick(&self.facts, &mut self.out);
         self.tick_searches();
         self.tick_homes();
-        self.tick_works();
+        self.slot_tasks.tick(&self.facts, &mut self.out);
         self.handoff.tick(&self.facts, &self.links, &mut self.out);
         self.check_drained();
         self.tick_reports();
@@ -501,7 +502,7 @@ impl Core {
         self.forwarding.after_change(&self.facts, &mut self.out);
         self.searches.after_change(&self.facts);
         self.homes_after_change();
-        self.works_after_change();
+        self.slot_tasks.after_change(&self.facts, &mut self.out);
         self.handoff.after_change(&self.facts);
         let new_keeper = self.queue.after_change(&self.facts);
         self.reports_after_change(new_keeper);
@@ -611,7 +612,8 @@ impl Core {
                 if let Some(idle_ms) = idle_ms {
                     self.job_was_idle(job, Duration::from_millis(idle_ms));
                 }
-                if !self.work_fetched(from, round) && !self.search_fetched(from, job, round) {
+                let of_work = self.slot_tasks.fetched(&self.facts, &mut self.out, from, round);
+                if !of_work && !self.search_fetched(from, job, round) {
                     self.handoff.on_fetched(&self.facts, &mut self.out, job, round);
                 }
             }
@@ -623,7 +625,9 @@ impl Core {
             PeerMessage::Gone { job, proof } => self.on_gone(from, job, proof),
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
-                self.on_work(from, job, attempt, slots, ends, work, &tail);
+                if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {
+                    self.start_work((from, attempt), Wanted { job, slots, ends, kind });
+                }
             }
             PeerMessage::Output { job, attempt, slot, part, parts } => {
                 self.on_output(job, attempt, slot, (part, parts), tail);
@@ -653,6 +657,20 @@ impl Core {
             }
             // Its acknowledgement is the answer.
             PeerMessage::Ping => {}
+        }
+    }
+
+    fn start_work(&mut self, key: WorkKey, wanted: Wanted) {
+        let losses = self.links.losses(key.0);
+        self.slot_tasks.start(&self.facts, &mut self.out, key, wanted, losses);
+    }
+
+    fn on_work_task(&mut self, key: WorkKey, output: task::TaskOutput) {
+        let losses = self.links.losses(key.0);
+        let unreadable = self.slot_tasks.on_task(&self.facts, &mut self.out, key, losses, output);
+        if let Some(unreadable) = unreadable {
+            self.drop_unreadable(&unreadable);
+            self.slot_tasks.refill(&self.facts, &mut self.out, key);
         }
     }
 

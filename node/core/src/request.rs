@@ -118,7 +118,7 @@ impl Core {
                     return self.answer(origin, response, Bytes::new());
                 }
                 let ends = self.facts.jobs[&job].known_ends();
-                let summaries = self.located(job, table..table + 1, SlotSet::META, &ends);
+                let summaries = self.facts.located(job, table..table + 1, SlotSet::META, &ends);
                 let task = Task::Rejects { plan, table, summaries };
                 self.out.run(task, Purpose::Rejects(origin));
             }

@@ -12,7 +12,7 @@ use crate::Core;
 use crate::facts::Facts;
 use crate::forwarding::Origin;
 use crate::request::error;
-use crate::work::JOB_LOG_NUMBERS;
+use crate::slot_tasks::JOB_LOG_NUMBERS;
 
 /// How long all members are given to say what they know of a job.
 const SEARCH_FOR: Duration = Duration::from_millis(1500);

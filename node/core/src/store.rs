@@ -9,6 +9,7 @@ use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet, frame};
 
 use crate::holdings::{Admitted, Place};
+use crate::task::Located;
 use crate::{Core, Effect, PlantedBug, RecordRef};
 
 /// Appends under way and who waits for them.
@@ -208,7 +209,7 @@ impl Core {
         }
         let jobs: BTreeSet<_> = touched.iter().map(|key| key.job).collect();
         for key in touched {
-            self.works_after_append(key.job);
+            self.slot_tasks.after_append(&self.facts, &mut self.out, key.job);
             self.home_after_append(key);
         }
         for job in jobs {
@@ -224,9 +225,9 @@ impl Core {
         for (to, _) in self.store.waiting.remove(&key).unwrap_or_default() {
             self.out.send(to, PeerMessage::NotStored { key, reason: NotStored::Full });
         }
-        self.works_without_room(key.job);
+        self.slot_tasks.without_room(&self.facts, &mut self.out, key.job);
         // Work that only waited for it to become durable may be complete without it.
-        self.works_after_append(key.job);
+        self.slot_tasks.after_append(&self.facts, &mut self.out, key.job);
         self.handoff.go_on_fetching(&self.facts, &mut self.out, key.job);
     }
 
@@ -235,6 +236,13 @@ impl Core {
         tracing::error!(?key, ?record, "a record can't be read; peers will refill it");
         let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
         edge.remove(key.number, Place::Durable(record));
+    }
+
+    /// Records that a task could not read.
+    pub(crate) fn drop_unreadable(&mut self, entries: &[Located]) {
+        for (key, record, _) in entries {
+            self.on_unreadable(*key, *record);
+        }
     }
 
     pub(crate) fn store_forget(&mut self, job: JobId) {

@@ -19,7 +19,7 @@ use crate::RecordRef;
 use crate::forwarding::Origin;
 use crate::job::BoundPlan;
 use crate::mapper::Mapping;
-use crate::work::WorkKey;
+use crate::slot_tasks::WorkKey;
 
 /// Bytes of entries that are held until they are added.
 const FOLD_BYTES: usize = 16 << 20;

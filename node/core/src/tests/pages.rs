@@ -122,7 +122,9 @@ fn what_is_missing_is_asked_for_page_by_page_before_another_source_is() {
     let odd: Vec<_> = (0..NUMBERS).map(|n| 2 * n + 1).collect();
     hold(&mut bench.core, odd.iter().copied());
     let ends = vec![2 * NUMBERS];
-    bench.core.start_work((node("b"), 1), JOB, SlotSet::META, ends, crate::work::Kind::Gather);
+    let kind = crate::slot_tasks::Kind::Gather;
+    let wanted = crate::slot_tasks::Wanted { job: JOB, slots: SlotSet::META, ends, kind };
+    bench.core.start_work((node("b"), 1), wanted);
     bench.input(Input::Tick);
     let mut asked = Vec::new();
     let mut answered = [0, 0];

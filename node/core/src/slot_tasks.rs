@@ -1,0 +1,379 @@
+//! Work on slots: wait until they are complete, close their gaps, then fold or look up.
+//!
+//! Gaps are closed from the slots' other owners, then from anyone. What nobody has is reported to
+//! whoever asked for the work, and in the end the client is asked to send it again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage, Work};
+use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, NodeId, Slot, SlotSet, frame, limits};
+
+use crate::PlantedBug;
+use crate::facts::Facts;
+use crate::holdings::numbers;
+use crate::outbox::Outbox;
+use crate::task::{Located, Purpose, Task, TaskOutput};
+
+/// How long a source is given to answer before the next one is asked.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
+/// Numbers of the job log's edge that can exist.
+pub(crate) const JOB_LOG_NUMBERS: u64 = 16 + limits::TABLES as u64;
+
+/// Who asked, and the number of the request.
+pub(crate) type WorkKey = (NodeId, u64);
+
+/// What is to be done once the slots are complete.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Fold,
+    Lookup {
+        table: usize,
+        keys: Vec<(Slot, Vec<Vec<u8>>)>,
+    },
+    /// Only be complete.
+    Gather,
+}
+
+/// What a home wants: these slots, complete up to these ends.
+pub(crate) struct Wanted {
+    pub(crate) job: JobId,
+    pub(crate) slots: SlotSet,
+    pub(crate) ends: Vec<u64>,
+    pub(crate) kind: Kind,
+}
+
+struct Asking {
+    source: NodeId,
+    round: u64,
+    since: Duration,
+    missing: u64,
+}
+
+struct SlotWork {
+    job: JobId,
+    slots: SlotSet,
+    ends: Vec<u64>,
+    kind: Kind,
+    sources: VecDeque<NodeId>,
+    /// Which page of what is missing the next source is asked for.
+    page: usize,
+    asking: Option<Asking>,
+    running: bool,
+}
+
+/// How long it is remembered that the outputs of some work were sent.
+const SENT_FOR: Duration = Duration::from_secs(600);
+
+/// Outputs that were queued for a home.
+struct Sent {
+    at: Duration,
+    /// How often what was queued for the home had been lost at that moment.
+    losses: u64,
+}
+
+/// Work this node does for homes, its own included.
+#[derive(Default)]
+pub(crate) struct SlotTasks {
+    all: BTreeMap<WorkKey, SlotWork>,
+    /// Work that is done. A home that waits for its outputs asks again; as long as they are on their
+    /// way, nothing is computed twice.
+    sent: BTreeMap<WorkKey, Sent>,
+}
+
+impl SlotTasks {
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.all.is_empty()
+    }
+}
+
+impl SlotTasks {
+    /// A home asks for work; a request seen before is not started again. `losses` counts how often what
+    /// was queued for the home was lost ([`crate::link::Links::losses`]).
+    pub(crate) fn start(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        key: WorkKey,
+        wanted: Wanted,
+        losses: u64,
+    ) {
+        let Wanted { job, slots, ends, kind } = wanted;
+        if ends.len() > limits::TABLES || self.all.contains_key(&key) {
+            return;
+        }
+        if self.sent.get(&key).is_some_and(|sent| sent.losses == losses) {
+            return;
+        }
+        let sources = sources(facts, job, slots);
+        let work =
+            SlotWork { job, slots, ends, kind, sources, page: 0, asking: None, running: false };
+        self.all.insert(key, work);
+        self.advance(facts, out, key);
+    }
+
+    /// Goes on with some work as far as it goes.
+    fn advance(&mut self, facts: &Facts, out: &mut Outbox, key: WorkKey) {
+        let Some(work) = self.all.get(&key) else { return };
+        if work.running || work.asking.is_some() {
+            return;
+        }
+        let job = work.job;
+        let gaps = gaps_of(facts, work);
+        if gaps.is_empty() {
+            let pending = facts.holdings.job(job).is_some_and(|held| {
+                let tables = (0..work.ends.len()).filter_map(|table| held.edge(Edge::table(table)));
+                tables.into_iter().any(|edge| edge.has_pending(work.slots))
+            });
+            let spec_pending = !matches!(work.kind, Kind::Gather) && facts.plan_of(job).is_none();
+            if !pending && !spec_pending {
+                self.run(facts, out, key);
+            }
+            return;
+        }
+        let missing = numbers(&gaps);
+        let round = out.fresh_id();
+        let now = facts.now;
+        let work = self.all.get_mut(&key).expect("looked up above");
+        let Some(source) = work.sources.pop_front() else {
+            self.all.remove(&key);
+            return say_incomplete(out, key, job, gaps);
+        };
+        work.asking = Some(Asking { source, round, since: now, missing });
+        let mut pages = peer::pages(gaps);
+        let page = work.page.min(pages.len() - 1);
+        let wanted = pages.swap_remove(page);
+        out.send(source, PeerMessage::Fetch { job, round, wanted });
+    }
+
+    fn run(&mut self, facts: &Facts, out: &mut Outbox, key: WorkKey) {
+        let Some(work) = self.all.get_mut(&key) else { return };
+        let (job, slots, kind) = (work.job, work.slots, work.kind.clone());
+        let ends = work.ends.clone();
+        work.running = true;
+        let plan = facts.plan_of(job);
+        let task = match (kind, plan) {
+            (Kind::Gather, _) => {
+                self.all.remove(&key);
+                let (attempt, slot) = (key.1, META_SLOT);
+                let done = PeerMessage::Output { job, attempt, slot, part: 0, parts: 1 };
+                return out.send(key.0, done);
+            }
+            (_, None) => return,
+            (Kind::Fold, Some(plan)) => {
+                let entries = facts.located(job, 0..ends.len(), slots, &ends);
+                let float_sums = facts.config.planted == Some(PlantedBug::FloatSums);
+                let memory = facts.config.memory.fold;
+                Task::Fold { plan, slots, entries, memory, float_sums }
+            }
+            (Kind::Lookup { table, keys }, Some(plan)) => {
+                let entries = facts.located(job, table..table + 1, slots, &ends);
+                let memory = facts.config.memory.fold;
+                Task::Lookup { plan, table, keys, entries, memory }
+            }
+        };
+        out.run(task, Purpose::Work(key));
+    }
+
+    /// A task of some work has ended. Returns the records that it could not read: they are to be dropped,
+    /// and the work goes on with [`Self::refill`].
+    pub(crate) fn on_task(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        key: WorkKey,
+        losses: u64,
+        output: TaskOutput,
+    ) -> Option<Vec<Located>> {
+        let work = self.all.get_mut(&key)?;
+        let job = work.job;
+        match output {
+            TaskOutput::Outputs(outputs) => {
+                self.all.remove(&key);
+                if key.0 == facts.config.node || facts.members.is_reachable(key.0) {
+                    self.sent.insert(key, Sent { at: facts.now, losses });
+                }
+                for (slot, bytes) in outputs {
+                    send_output(out, key, job, slot, &bytes);
+                }
+            }
+            TaskOutput::Unreadable(entries) => {
+                work.running = false;
+                return Some(entries);
+            }
+            TaskOutput::Failed(message) => {
+                self.all.remove(&key);
+                out.send(key.0, PeerMessage::WorkFailed { job, attempt: key.1, message });
+            }
+            other => tracing::error!(?other, "a task of slot work gave something else"),
+        }
+        None
+    }
+
+    /// Closes gaps that came up while the work ran.
+    pub(crate) fn refill(&mut self, facts: &Facts, out: &mut Outbox, key: WorkKey) {
+        if let Some(work) = self.all.get_mut(&key) {
+            work.sources = sources(facts, work.job, work.slots);
+        }
+        self.advance(facts, out, key);
+    }
+
+    /// A fetch of some work ended; returns whether the round was one of them.
+    pub(crate) fn fetched(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        from: NodeId,
+        round: u64,
+    ) -> bool {
+        let waits = |work: &SlotWork| work.asking.as_ref().is_some_and(|a| a.round == round);
+        let Some(key) = self.all.iter().find(|(_, w)| waits(w)).map(|(key, _)| *key) else {
+            return false;
+        };
+        let missing = gaps_of(facts, &self.all[&key]);
+        let gaps = numbers(&missing);
+        let pages = peer::pages(missing).len();
+        let work = self.all.get_mut(&key).expect("found above");
+        let before = work.asking.take().map_or(0, |asking| asking.missing);
+        // If it had something, it may have more: a large fetch comes in several rounds. If it had
+        // nothing of this page, there is the next one.
+        work.page = if gaps < before { work.page } else { work.page + 1 };
+        if gaps > 0 && work.page < pages {
+            work.sources.push_front(from);
+        } else {
+            work.page = 0;
+        }
+        self.advance(facts, out, key);
+        true
+    }
+
+    /// Something of the job is durable here, or no longer on its way.
+    pub(crate) fn after_append(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let waits = |work: &SlotWork| work.job == job && !work.running && work.asking.is_none();
+        let keys: Vec<_> = self.all.iter().filter(|(_, w)| waits(w)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.advance(facts, out, key);
+        }
+    }
+
+    /// The disk refused something of a job: work that misses anything can't be done here, but
+    /// perhaps by an owner with room.
+    pub(crate) fn without_room(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let stuck = |work: &SlotWork| {
+            let gaps = if work.job == job && !work.running { gaps_of(facts, work) } else { vec![] };
+            (!gaps.is_empty()).then_some(gaps)
+        };
+        let works = self.all.iter();
+        let stuck: Vec<_> = works.filter_map(|(key, work)| Some((*key, stuck(work)?))).collect();
+        for (key, missing) in stuck {
+            self.all.remove(&key);
+            say_incomplete(out, key, job, missing);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
+        let now = facts.now;
+        self.sent.retain(|_, sent| now < sent.at + SENT_FOR);
+        self.retry(facts, out, |asking| now >= asking.since + SOURCE_PATIENCE);
+    }
+
+    /// The members changed.
+    pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox) {
+        self.retry(facts, out, |asking| !facts.members.is_reachable(asking.source));
+        // A home that is down will ask again, or its successor will.
+        self.all.retain(|key, _| facts.members.is_reachable(key.0));
+    }
+
+    fn retry(&mut self, facts: &Facts, out: &mut Outbox, stuck: impl Fn(&Asking) -> bool) {
+        let stuck_keys: Vec<_> = self
+            .all
+            .iter()
+            .filter(|(_, work)| work.asking.as_ref().is_some_and(&stuck))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in stuck_keys {
+            if let Some(work) = self.all.get_mut(&key) {
+                work.asking = None;
+                work.page = 0;
+            }
+            self.advance(facts, out, key);
+        }
+    }
+
+    /// The job is gone.
+    pub(crate) fn forget(&mut self, job: JobId) {
+        self.all.retain(|_, work| work.job != job);
+    }
+}
+
+/// What a message asks for; nothing if that can't be read.
+pub(crate) fn kind_of(from: NodeId, work: Work, tail: &Bytes) -> Option<Kind> {
+    match work {
+        Work::Fold => Some(Kind::Fold),
+        Work::Lookup { table } => match frame::from_postcard(tail) {
+            Ok(keys) => Some(Kind::Lookup { table: usize::from(table), keys }),
+            Err(error) => {
+                tracing::warn!(%from, %error, "refused a lookup that can't be read");
+                None
+            }
+        },
+    }
+}
+
+/// Everyone who may have what is missing: the other owners first.
+fn sources(facts: &Facts, job: JobId, slots: SlotSet) -> VecDeque<NodeId> {
+    let placement = facts.placement(job);
+    let me = facts.config.node;
+    let owners: Vec<_> = placement
+        .by_owner
+        .iter()
+        .filter(|(owner, owned)| *owner != me && !owned.and(slots).is_empty())
+        .map(|(owner, _)| *owner)
+        .collect();
+    let others = facts.members.reachable.iter().filter(|n| **n != me && !owners.contains(n));
+    owners.iter().chain(others).copied().collect()
+}
+
+/// Says what is missing; of a long list its beginning, which is enough to go on with.
+fn say_incomplete(out: &mut Outbox, key: WorkKey, job: JobId, gaps: Vec<EdgeCoverage>) {
+    let missing = peer::first_page(gaps);
+    out.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
+}
+
+/// What is missing for some work, the specification included.
+fn gaps_of(facts: &Facts, work: &SlotWork) -> Vec<EdgeCoverage> {
+    if facts.config.planted == Some(PlantedBug::FinishWithGap)
+        && work.slots != SlotSet::META
+        && facts.plan_of(work.job).is_some()
+    {
+        return Vec::new();
+    }
+    let mut wanted = Vec::new();
+    for (table, end) in work.ends.iter().enumerate() {
+        let (edge, coverage) = (Edge::table(table), Coverage::range(0, *end));
+        wanted.push(EdgeCoverage { edge, slots: work.slots, coverage });
+    }
+    let mut gaps = match facts.holdings.job(work.job) {
+        Some(held) => held.missing(&wanted),
+        None => wanted.into_iter().filter(|gap| !gap.coverage.is_empty()).collect(),
+    };
+    let spec = facts.holdings.edge(work.job, Edge::JOB);
+    let spec_held = spec.is_some_and(|edge| edge.slots(0, false).contains(META_SLOT));
+    if !matches!(work.kind, Kind::Gather) && !spec_held && facts.plan_of(work.job).is_none() {
+        let coverage = Coverage::range(0, JOB_LOG_NUMBERS);
+        gaps.push(EdgeCoverage { edge: Edge::JOB, slots: SlotSet::META, coverage });
+    }
+    gaps
+}
+
+fn send_output(out: &mut Outbox, key: WorkKey, job: JobId, slot: Slot, bytes: &Bytes) {
+    let parts = bytes.len().div_ceil(limits::CHUNK_BYTES).max(1);
+    for part in 0..parts {
+        let start = part * limits::CHUNK_BYTES;
+        let end = bytes.len().min(start + limits::CHUNK_BYTES);
+        let (part, parts) = (part as u32, parts as u32);
+        let message = PeerMessage::Output { job, attempt: key.1, slot, part, parts };
+        out.send_with(key.0, message, bytes.slice(start..end));
+    }
+}
