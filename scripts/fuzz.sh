@@ -38,17 +38,29 @@ if ! command -v c++ >/dev/null; then
     exit 0
 fi
 folder=$PWD/target/fuzz
-host=$(rustc -vV | sed -n 's/^host: //p')
 
 # The compiler pass that cargo-fuzz turns on, without the address sanitizer: there is no unsafe code
-# of ours, and only nightly toolchains have it. With a target named, build scripts are spared.
+# of ours, and only nightly toolchains have it. Our own crates get it, and what of others is compiled
+# into them; other crates are those that were built for the tests.
 flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1"
 # As part of the workspace: by itself it would have other features, and all would be built again.
 cargo build -q --workspace --bin seeds
-RUSTFLAGS=$flags cargo build -q --locked --manifest-path fuzz/Cargo.toml --bins \
-    --target "$host" --target-dir "$folder"
+mkdir -p "$folder"
+cat >"$folder/rustc" <<END
+#!/bin/sh
+rustc=\$1
+shift
+case "\$CARGO_MANIFEST_DIR/ \$*" in
+    *"build_script"* | *" proc-macro "*) ;;
+    "$PWD"/*) exec "\$rustc" "\$@" $flags ;;
+esac
+exec "\$rustc" "\$@"
+END
+chmod +x "$folder/rustc"
+RUSTC_WRAPPER=$folder/rustc cargo build -q --locked --manifest-path fuzz/Cargo.toml --bins \
+    --target-dir "${CARGO_TARGET_DIR:-target}"
 seeds=${CARGO_TARGET_DIR:-target}/debug/seeds
 "$seeds" "$folder/seeds"
 if [[ ${#targets[@]} -eq 0 ]]; then
@@ -59,7 +71,7 @@ fi
 # must not cost much; what it may cost exactly is checked by the crate's test of allocations.
 limits=(-max_len=16384 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256)
 for target in "${targets[@]}"; do
-    program=$folder/$host/debug/$target
+    program=${CARGO_TARGET_DIR:-target}/debug/$target
     if [[ ! -x $program ]]; then
         echo "there is no target $target; see --list" >&2
         exit 2

@@ -55,6 +55,22 @@ fn the_same_seed_is_the_same_run() {
     assert_ne!(run(7, dials(7)).trace, run(8, dials(8)).trace);
 }
 
+/// A seed that found each planted bug when it was last looked for: tried first, since some are found
+/// once in a thousand runs.
+fn found_at(bug: PlantedBug) -> u64 {
+    match bug {
+        PlantedBug::AcknowledgeBeforeFsync
+        | PlantedBug::SkipDuplicateCheck
+        | PlantedBug::FloatSums => 0,
+        PlantedBug::ForgetHandoff => 2,
+        PlantedBug::FinishWithGap => 23,
+        PlantedBug::DropCancel => 4,
+        PlantedBug::CountLostCopies => 1138,
+        PlantedBug::ReuseNumbers => 999,
+        PlantedBug::ExpireAlone => 76,
+    }
+}
+
 /// A simulator that finds nothing proves nothing.
 #[test]
 fn planted_bugs_are_found() {
@@ -65,7 +81,8 @@ fn planted_bugs_are_found() {
         let run = || World::new(seed, dials).run(LIMIT).is_ok();
         !std::panic::catch_unwind(run).unwrap_or(false)
     };
-    let first = |bug| (0..2_000).find(|seed| found(bug, *seed));
+    let seeds = |bug| std::iter::once(found_at(bug)).chain(0..2_000);
+    let first = |bug| seeds(bug).find(|seed| found(bug, *seed));
     let finds = PlantedBug::ALL.map(|bug| (bug, first(bug)));
     let _ = std::panic::take_hook();
     println!("first seeds: {finds:?}");

@@ -3,6 +3,13 @@
 //! A holder *offers* what it has (coverage, not data) to every owner; the owner fetches what it
 //! misses and says what it *has*. A holder that is no owner any more forgets its copy only when all
 //! owners confirmed theirs, and a draining node leaves when everything it holds is confirmed.
+//!
+//! Views may differ, so two rules keep holders from letting go of their copies in a circle, each
+//! because another one had it: a node confirms only slots that it owns by its own view, since it lets
+//! none of these go; and what was confirmed before the own view changed last does not count. (Say A
+//! let a slot go because of C, and C because of A. A confirmed it to C while it owned it, before A's
+//! view changed; C confirmed it to A after that and before C's view changed; and A's word, to count,
+//! came after that. So A's word is older than itself. The same holds for longer circles.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -134,11 +141,14 @@ fn say_have(
     offered: &[EdgeCoverage],
     first: bool,
 ) {
+    // Of what others own a copy may go at any time.
+    let mine = facts.placement(job).slots_of(facts.config.node);
     let mut have = Vec::new();
     if let Some(held) = facts.holdings.job(job) {
         for offer in offered {
+            let offer = EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() };
             if let Some(edge) = held.edge(offer.edge) {
-                have.extend(edge.held_of(offer, true));
+                have.extend(edge.held_of(&offer, true));
             }
         }
     }
@@ -182,8 +192,9 @@ impl Handoff {
         for incoming in self.incoming.values_mut() {
             incoming.give_up(|node| reachable.binary_search(&node).is_err());
         }
-        // What was offered by the view before is offered by this one.
-        self.confirmed.values_mut().for_each(|confirmed| confirmed.open = None);
+        // What was offered by the view before is offered by this one, and what was confirmed to it counts
+        // no more: see the module's description.
+        self.confirmed.clear();
         // Offers at once: a new owner should not wait for the next round.
         self.offered_at = Duration::ZERO;
         self.sweep_at = self.sweep_at.min(facts.now + SETTLED_AFTER);

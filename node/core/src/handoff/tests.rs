@@ -162,3 +162,28 @@ fn a_node_is_drained_when_all_it_holds_is_confirmed_and_says_so_before_it_leaves
     bench.handoff.leave(&bench.facts, &bench.links, &mut bench.out);
     assert!(matches!(bench.out.next(), Some(Out::Effect(Effect::Drained))));
 }
+
+#[test]
+fn what_was_confirmed_before_the_view_changed_does_not_count() {
+    let mut bench = Bench::new();
+    let offers = bench.offers();
+    let (last, others) = offers.split_last().unwrap();
+    bench.confirm(others, 1);
+    bench.handoff.after_change(&bench.facts);
+    assert_eq!(bench.confirm(std::slice::from_ref(last), 1), SlotSet::EMPTY);
+    let offers = bench.offers();
+    assert_eq!(bench.confirm(&offers, 1), bench.foreign(), "all of it was offered again");
+}
+
+#[test]
+fn a_node_confirms_only_what_it_owns_itself() {
+    let mut bench = Bench::new();
+    let all = bench.facts.holdings.job(JOB).unwrap().coverage(SlotSet::ALL, true);
+    let Bench { facts, out, handoff, .. } = &mut bench;
+    handoff.on_offer(facts, out, node("b"), JOB, 7, all);
+    let Some(Out::Send(_, PeerMessage::Have { held, .. }, _)) = out.next() else {
+        panic!("an offer is answered")
+    };
+    let said = held.iter().fold(SlotSet::EMPTY, |all, part| all.or(part.slots));
+    assert_eq!(said, facts.placement(JOB).slots_of(node("a")));
+}

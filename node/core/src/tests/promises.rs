@@ -48,6 +48,10 @@ impl Foreign {
         }];
         let (job, from, seq) = (self.key.job, self.owners[owner], self.seq[owner]);
         self.seq[owner] += 1;
+        // Its peers hear it: who is not reached is no owner, and a change of owners asks anew.
+        for peer in OTHERS {
+            self.bench.input(Input::LinkAck(node(peer), u64::MAX));
+        }
         self.bench.wait(4);
         self.bench.has(from.as_str(), seq, job, log, held);
     }
