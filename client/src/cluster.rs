@@ -305,15 +305,23 @@ impl Cluster {
     }
 
     /// Whether there is a connection to the node, or it takes one at once. A node that has not
-    /// answered before must also say what it sees: one whose loop stands still takes connections, too.
+    /// answered before must also say what it sees: one whose loop stands still takes connections, too,
+    /// and one that is ill would wait in vain for what others have to say.
     async fn is_awake(&self, addr: SocketAddr, left: Duration, asks_view: bool) -> bool {
         let dial = self.connections.get(addr);
         if !matches!(tokio::time::timeout(HEAD_START.min(left), dial).await, Ok(Ok(_))) {
             return false;
         }
-        asks_view
-            || self.known().last == Some(addr)
-            || self.ask(addr, &ClientRequest::Cluster, VIEW_TIMEOUT.min(left)).await.is_ok()
+        if asks_view || self.known().last == Some(addr) {
+            return true;
+        }
+        match self.ask(addr, &ClientRequest::Cluster, VIEW_TIMEOUT.min(left)).await {
+            Ok((ClientResponse::Cluster(view), _)) => !view
+                .members
+                .iter()
+                .any(|member| member.id == view.answered_by && member.state == MemberState::Ill),
+            answer => answer.is_ok(),
+        }
     }
 
     /// What to say when the cluster was silent for too long.
@@ -326,13 +334,18 @@ impl Cluster {
         ))
     }
 
-    /// Whom to ask, in order: who answered last, live members, the others, the addresses given.
+    /// Whom to ask, in order: who answered last unless it is ill, live members, the others, the addresses
+    /// given. A node that is ill may answer by itself and wait in vain for what others have to say.
     async fn candidates(&self, causes: &mut Causes) -> Vec<SocketAddr> {
         let mut candidates: Vec<SocketAddr> = Vec::new();
         {
             let known = self.known();
-            candidates.extend(known.last);
             let mut members: Vec<_> = known.view.iter().flat_map(|view| &view.members).collect();
+            let is_ill = |addr: &SocketAddr| {
+                let mut ill = members.iter().filter(|member| member.state == MemberState::Ill);
+                ill.any(|member| member.client_addr == *addr)
+            };
+            candidates.extend(known.last.filter(|last| !is_ill(last)));
             members.sort_by_key(|member| match member.state {
                 MemberState::Alive | MemberState::Draining => 0,
                 MemberState::Ill => 1,

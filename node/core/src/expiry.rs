@@ -141,10 +141,10 @@ impl Core {
     }
 
     /// For how long this node has seen no sign of life of a job it knows. A job that its home works on is
-    /// alive, however long that takes.
+    /// alive, however long that takes, and so is one of which something new is on its way to the disk.
     pub(crate) fn idle(&self, job: JobId) -> Option<Duration> {
         let life = self.facts.jobs.get(&job)?.life;
-        if self.homes.get(&job).is_some_and(crate::home::Home::works) {
+        if self.homes.get(&job).is_some_and(crate::home::Home::works) || self.store.awaits(job) {
             return Some(Duration::ZERO);
         }
         let since = life.seen_at.or(self.facts.began).unwrap_or(self.facts.now);

@@ -236,7 +236,10 @@ impl Forwarding {
             return out.reply(ticket, error(ErrorKind::Unavailable, message), Bytes::new());
         }
         let id = out.fresh_id();
-        let open: BTreeSet<_> = facts.members.reachable.iter().copied().collect();
+        // Who is ill would hold the list up, and others have the same jobs.
+        let me = facts.config.node;
+        let well = |node: &NodeId| *node == me || facts.members.ill.binary_search(node).is_err();
+        let open: BTreeSet<_> = facts.members.reachable.iter().copied().filter(well).collect();
         let until = facts.now + ANSWER_WITHIN;
         let listing = Listing { ticket, open: open.clone(), jobs: BTreeMap::new(), until };
         self.listings.insert(id, listing);

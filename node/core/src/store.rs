@@ -16,6 +16,8 @@ use crate::{Core, Effect, PlantedBug, RecordRef};
 #[derive(Default)]
 pub(crate) struct Store {
     pending: BTreeMap<u64, Pending>,
+    /// Appends under way of what is new in the cluster, by job.
+    fresh: BTreeMap<JobId, usize>,
     waiting: BTreeMap<EntryKey, Vec<(NodeId, SlotSet)>>,
     /// Entries that contradicted what was held: a bug, or a dataset that changed under its job.
     pub(crate) conflicts: u64,
@@ -23,8 +25,38 @@ pub(crate) struct Store {
 
 struct Pending {
     key: EntryKey,
+    /// Acknowledged before, or by others: no sign of life.
+    moved: bool,
     /// Decoded already, because the bytes are at hand here and nowhere else.
     job_entry: Option<JobEntry>,
+}
+
+impl Store {
+    /// Whether something new of the job is on its way to the disk: until then it is not acknowledged, and
+    /// it may be soon.
+    pub(crate) fn awaits(&self, job: JobId) -> bool {
+        self.fresh.contains_key(&job)
+    }
+
+    fn begin(&mut self, ticket: u64, pending: Pending) {
+        if !pending.moved {
+            *self.fresh.entry(pending.key.job).or_default() += 1;
+        }
+        self.pending.insert(ticket, pending);
+    }
+
+    fn end(&mut self, ticket: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&ticket)?;
+        if !pending.moved
+            && let Some(count) = self.fresh.get_mut(&pending.key.job)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.fresh.remove(&pending.key.job);
+            }
+        }
+        Some(pending)
+    }
 }
 
 /// The job log's entry inside an entry of that edge.
@@ -130,13 +162,13 @@ impl Core {
                     let bytes = entry.encode();
                     (entry, bytes)
                 };
-                self.append(&entry, bytes);
+                self.append(&entry, bytes, moved);
                 self.answer_when_durable(from, key, slots);
             }
         }
     }
 
-    fn append(&mut self, entry: &Entry, bytes: Bytes) {
+    fn append(&mut self, entry: &Entry, bytes: Bytes, moved: bool) {
         let ticket = self.out.fresh_id();
         let key = entry.head.key;
         let head: &EntryHead = &entry.head;
@@ -146,7 +178,7 @@ impl Core {
             .edge_mut(key.edge)
             .insert(head, Place::Pending(ticket));
         let job_entry = job_entry(entry);
-        self.store.pending.insert(ticket, Pending { key, job_entry });
+        self.store.begin(ticket, Pending { key, moved, job_entry });
         // Small, and a home can't do without.
         let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
         self.out.effect(Effect::Append { ticket, job: key.job, reserved, bytes });
@@ -169,11 +201,15 @@ impl Core {
         let mut stored: BTreeMap<NodeId, Vec<(EntryKey, SlotSet)>> = BTreeMap::new();
         let mut touched = Vec::new();
         for (ticket, record) in records {
-            let Some(Pending { key, job_entry }) = self.store.pending.remove(ticket) else {
+            let Some(Pending { key, moved, job_entry }) = self.store.end(*ticket) else {
                 continue;
             };
             if self.facts.holdings.is_gone(key.job) {
                 continue;
+            }
+            if !moved {
+                // Its client hears of it now, however long the disk took.
+                self.job_seen(key.job, false);
             }
             let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
             edge.durable(key.number, *ticket, *record);
@@ -219,7 +255,7 @@ impl Core {
 
     /// The disk is at its reserve: nothing was written, and whoever asked is told so.
     pub(crate) fn on_append_refused(&mut self, ticket: u64) {
-        let Some(Pending { key, .. }) = self.store.pending.remove(&ticket) else { return };
+        let Some(Pending { key, .. }) = self.store.end(ticket) else { return };
         let edge = self.facts.holdings.job_mut(key.job).edge_mut(key.edge);
         edge.remove(key.number, Place::Pending(ticket));
         for (to, _) in self.store.waiting.remove(&key).unwrap_or_default() {
