@@ -33,7 +33,7 @@ use cortado_engine::{MapError, Mapped};
 use cortado_protocol::client::{BatchReply, ClientError, ClientRequest, ClientResponse, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::BatchHeader;
-use cortado_protocol::peer::{Hello, PeerMessage};
+use cortado_protocol::peer::{EdgeCoverage, Hello, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
 mod admission;
@@ -72,6 +72,7 @@ use handoff::Have;
 use outbox::{Out, Outbox};
 use replicate::{Asker, Failed};
 use slot_tasks::{Wanted, WorkKey};
+use transfer::Fetch;
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -607,7 +608,9 @@ impl Core {
                 let released = self.handoff.on_have(&self.facts, &self.links, from, have);
                 self.release(job, released);
             }
-            PeerMessage::Fetch { job, round, wanted } => self.on_fetch(from, job, round, &wanted),
+            PeerMessage::Fetch { job, round, wanted } => {
+                self.on_fetch(Fetch { from, job, round }, &wanted);
+            }
             PeerMessage::Fetched { job, round, idle_ms } => {
                 if let Some(idle_ms) = idle_ms {
                     self.job_was_idle(job, Duration::from_millis(idle_ms));
@@ -672,6 +675,19 @@ impl Core {
             self.drop_unreadable(&unreadable);
             self.slot_tasks.refill(&self.facts, &mut self.out, key);
         }
+    }
+
+    /// A peer wants entries.
+    fn on_fetch(&mut self, fetch: Fetch, wanted: &[EdgeCoverage]) {
+        if self.say_gone(fetch.from, fetch.job) {
+            return fetch.end(&mut self.out, None);
+        }
+        let idle_ms = self.idle_ms(fetch.job);
+        fetch.read(&self.facts, &mut self.out, wanted, idle_ms);
+    }
+
+    fn idle_ms(&self, job: JobId) -> Option<u64> {
+        self.idle(job).map(|idle| idle.as_millis() as u64)
     }
 
     /// A batch was mapped: its entry is stored.
@@ -748,7 +764,11 @@ impl Core {
             },
             task::Purpose::Work(key) => self.on_work_task(key, output),
             task::Purpose::Home(job) => self.on_home_task(job, output),
-            task::Purpose::Fetch { to, job, round } => self.on_fetch_task(to, job, round, output),
+            task::Purpose::Fetch(fetch) => {
+                let idle_ms = self.idle_ms(fetch.job);
+                let unreadable = fetch.send(&mut self.out, output, idle_ms);
+                self.drop_unreadable(&unreadable);
+            }
             task::Purpose::Chunk(origin) => self.on_chunk_task(origin, output),
             task::Purpose::Rejects(origin) => self.on_rejects_task(origin, output),
         }

@@ -13,13 +13,14 @@ use cortado_engine::{
 use cortado_protocol::client::Reject;
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{BatchHeader, Manifest, ResultFile};
-use cortado_protocol::{EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet, content_hash, limits};
+use cortado_protocol::{EntryKey, JobId, META_SLOT, Slot, SlotSet, content_hash, limits};
 
 use crate::RecordRef;
 use crate::forwarding::Origin;
 use crate::job::BoundPlan;
 use crate::mapper::Mapping;
 use crate::slot_tasks::WorkKey;
+use crate::transfer::Fetch;
 
 /// Bytes of entries that are held until they are added.
 const FOLD_BYTES: usize = 16 << 20;
@@ -177,7 +178,7 @@ pub(crate) enum Purpose {
     Map(Mapping),
     Work(WorkKey),
     Home(JobId),
-    Fetch { to: NodeId, job: JobId, round: u64 },
+    Fetch(Fetch),
     Chunk(Origin),
     Rejects(Origin),
 }

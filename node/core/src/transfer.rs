@@ -5,31 +5,38 @@ use std::collections::BTreeMap;
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, NodeId, SlotSet};
 
-use crate::Core;
-use crate::task::{Purpose, Task, TaskOutput};
+use crate::facts::Facts;
+use crate::outbox::Outbox;
+use crate::task::{Located, Purpose, Task, TaskOutput};
 
 /// Bytes sent for one fetch; the asker asks again for the rest.
 const FETCH_BYTES: u64 = 24 << 20;
 
-impl Core {
-    /// A peer wants entries.
-    pub(crate) fn on_fetch(
-        &mut self,
-        from: NodeId,
-        job: JobId,
-        round: u64,
+/// A peer's request for entries: who asks, of which job, under which number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) from: NodeId,
+    pub(crate) job: JobId,
+    pub(crate) round: u64,
+}
+
+impl Fetch {
+    /// Reads what is wanted, as much as fits. The answer ends at once if none of it is here; `idle_ms`
+    /// says for how long there was no sign of life of the job.
+    pub(crate) fn read(
+        self,
+        facts: &Facts,
+        out: &mut Outbox,
         wanted: &[EdgeCoverage],
+        idle_ms: Option<u64>,
     ) {
-        if self.say_gone(from, job) {
-            return self.out.send(from, PeerMessage::Fetched { job, round, idle_ms: None });
-        }
         let mut bytes = 0;
         // One record may be wanted for several groups of slots; it is sent once.
         let mut found: BTreeMap<_, (EntryKey, SlotSet)> = BTreeMap::new();
         'all: for part in wanted {
-            let Some(edge) = self.facts.holdings.edge(job, part.edge) else { continue };
+            let Some(edge) = facts.holdings.edge(self.job, part.edge) else { continue };
             for (number, record, slots) in edge.wanted(part) {
-                let key = EntryKey { job, edge: part.edge, number };
+                let key = EntryKey { job: self.job, edge: part.edge, number };
                 let entry = found.entry(record).or_insert((key, SlotSet::EMPTY));
                 if entry.1.is_empty() {
                     bytes += u64::from(record.len);
@@ -41,28 +48,36 @@ impl Core {
             }
         }
         if found.is_empty() {
-            let idle_ms = self.idle_ms(job);
-            return self.out.send(from, PeerMessage::Fetched { job, round, idle_ms });
+            return self.end(out, idle_ms);
         }
         let read = found.into_iter().map(|(record, (key, slots))| (key, record, slots)).collect();
-        self.out.run(Task::Read(read), Purpose::Fetch { to: from, job, round });
+        out.run(Task::Read(read), Purpose::Fetch(self));
     }
 
-    pub(crate) fn on_fetch_task(&mut self, to: NodeId, job: JobId, round: u64, output: TaskOutput) {
+    /// Sends what was read. Returns the records that could not be.
+    pub(crate) fn send(
+        self,
+        out: &mut Outbox,
+        output: TaskOutput,
+        idle_ms: Option<u64>,
+    ) -> Vec<Located> {
+        let mut unreadable = Vec::new();
         match output {
             TaskOutput::Entries(entries) => {
                 for entry in entries {
-                    self.out.send_with(to, PeerMessage::Moved, entry.encode());
+                    out.send_with(self.from, PeerMessage::Moved, entry.encode());
                 }
             }
-            TaskOutput::Unreadable(entries) => self.drop_unreadable(&entries),
+            TaskOutput::Unreadable(entries) => unreadable = entries,
             other => tracing::error!(?other, "reading entries gave something else"),
         }
-        let idle_ms = self.idle_ms(job);
-        self.out.send(to, PeerMessage::Fetched { job, round, idle_ms });
+        self.end(out, idle_ms);
+        unreadable
     }
 
-    fn idle_ms(&self, job: JobId) -> Option<u64> {
-        self.idle(job).map(|idle| idle.as_millis() as u64)
+    /// Says that all that comes has come.
+    pub(crate) fn end(self, out: &mut Outbox, idle_ms: Option<u64>) {
+        let Self { from, job, round } = self;
+        out.send(from, PeerMessage::Fetched { job, round, idle_ms });
     }
 }
