@@ -136,7 +136,7 @@ impl Reach {
 }
 
 /// Whether most of the other members that take roles say that they do not reach the node.
-fn is_unreached_by_most(told: &Members, node: NodeId) -> bool {
+pub(crate) fn is_unreached_by_most(told: &Members, node: NodeId) -> bool {
     let Some(by) = told.unreached.get(&node) else { return false };
     let others = told.live.iter().filter(|other| **other != node);
     let (say, all) =

@@ -9,6 +9,7 @@ use cortado_protocol::{JobId, META_SLOT, NodeId, Slot};
 
 use crate::Core;
 use crate::placement::names_of;
+use crate::reach::is_unreached_by_most;
 use crate::request::error;
 use crate::state::{StateFile, Then};
 
@@ -86,7 +87,9 @@ impl Core {
                 member.jobs = Some(self.facts.holdings.jobs().count() as u32);
             }
             let by = self.facts.reach.unreached_by(config.node, &self.facts.told, member.id);
-            let serves = self.facts.members.live.contains(&member.id);
+            // Others do without this node before it knows better itself.
+            let serves = self.facts.members.live.contains(&member.id)
+                && !is_unreached_by_most(&self.facts.told, member.id);
             if member.state == MemberState::Alive && !serves && !by.is_empty() {
                 member.state = MemberState::Ill;
                 member.reason = Some(format!("{} can not reach its data port", names_of(&by)));
