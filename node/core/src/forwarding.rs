@@ -258,3 +258,98 @@ impl Forwarding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Effect;
+    use crate::facts::tests::facts_of;
+    use crate::outbox::Out;
+    use crate::placement::Members;
+
+    const JOB: JobId = JobId(1);
+    const TICKET: u64 = 7;
+
+    /// A request about a job, under way at node `a` of three.
+    struct Bench {
+        facts: Facts,
+        out: Outbox,
+        forwarding: Forwarding,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (facts, mut out) = (facts_of(&["a", "b", "c"]), Outbox::new(1));
+            let mut forwarding = Forwarding::default();
+            forwarding.request(&facts, &mut out, TICKET, ClientRequest::Cancel(JOB));
+            Self { facts, out, forwarding }
+        }
+
+        /// The node that was asked since the last call, and the number of the question.
+        fn asked(&mut self) -> Option<(NodeId, u64)> {
+            match self.out.next() {
+                None => None,
+                Some(Out::Send(to, PeerMessage::Ask { id, .. }, _)) => Some((to, id)),
+                Some(_) => panic!("nothing else is said"),
+            }
+        }
+
+        fn answer(&mut self, (from, id): (NodeId, u64), response: ClientResponse) {
+            let answer = (id, response, Bytes::new());
+            self.forwarding.on_answer(&self.facts, &mut self.out, from, answer);
+        }
+
+        fn reply(&mut self) -> Option<ClientResponse> {
+            match self.out.next() {
+                None => None,
+                Some(Out::Effect(Effect::Reply(TICKET, response, _))) => Some(*response),
+                Some(_) => panic!("nothing else is said"),
+            }
+        }
+
+        fn wait(&mut self, time: Duration) {
+            self.facts.now += time;
+            self.forwarding.tick(&self.facts, &mut self.out);
+        }
+    }
+
+    #[test]
+    fn the_home_is_asked_again_while_it_says_not_now_and_its_answer_is_the_clients() {
+        let mut bench = Bench::new();
+        let asked = bench.asked().unwrap();
+        assert_eq!(asked.0, bench.facts.home(JOB));
+        bench.answer(asked, error(ErrorKind::Unavailable, "not now"));
+        assert_eq!(bench.reply(), None);
+        bench.wait(ASK_AGAIN_AFTER);
+        assert_eq!(bench.asked(), Some(asked));
+        bench.answer(asked, ClientResponse::Accepted);
+        assert_eq!(bench.reply(), Some(ClientResponse::Accepted));
+        assert!(!bench.forwarding.is_busy());
+    }
+
+    #[test]
+    fn when_the_home_moves_the_new_one_is_asked_and_the_old_one_is_not_heard_any_more() {
+        let mut bench = Bench::new();
+        let old = bench.asked().unwrap();
+        let left = |nodes: &[NodeId]| nodes.iter().copied().filter(|node| *node != old.0).collect();
+        let members = bench.facts.members.clone();
+        let (live, reachable) = (left(&members.live), left(&members.reachable));
+        bench.facts.set_members(Members { live, reachable, ..members });
+        bench.forwarding.after_change(&bench.facts, &mut bench.out);
+        let new = bench.asked().unwrap();
+        assert!(new.0 != old.0 && new.0 == bench.facts.home(JOB));
+        bench.answer(old, ClientResponse::Accepted);
+        assert_eq!(bench.reply(), None);
+    }
+
+    #[test]
+    fn a_client_is_told_in_time_why_there_is_no_answer() {
+        let mut bench = Bench::new();
+        let asked = bench.asked().unwrap();
+        bench.answer(asked, error(ErrorKind::Unavailable, "waiting for replicas: 1 of 2"));
+        bench.wait(PATIENCE);
+        let Some(ClientResponse::Error(error)) = bench.reply() else { panic!("an answer is due") };
+        assert_eq!(error.message, "waiting for replicas: 1 of 2");
+        assert!(!bench.forwarding.is_busy());
+    }
+}

@@ -320,6 +320,100 @@ mod tests {
     use cortado_protocol::{Edge, Slot};
 
     use super::*;
+    use crate::Effect;
+    use crate::facts::tests::facts_of;
+    use crate::outbox::Out;
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    /// A batch of one slot on its way from node `a` of three, W = 2.
+    struct Bench {
+        facts: Facts,
+        out: Outbox,
+        replicator: Replicator,
+        key: EntryKey,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (facts, mut out) = (facts_of(&["a", "b", "c"]), Outbox::new(1));
+            let mut replicator = Replicator::default();
+            let key = EntryKey { job: JobId(1), edge: Edge::table(0), number: 0 };
+            let delta = (Slot(0), Bytes::from_static(b"delta"));
+            let entry = Entry::new(key, Source::default(), SlotSet::first(1), &[delta]);
+            let asker = Asker::Batch { tickets: vec![7], rejected: 0 };
+            assert!(replicator.replicate(&facts, &mut out, entry, asker).is_none());
+            Self { facts, out, replicator, key }
+        }
+
+        /// A node has it; tells whether it is durable now.
+        fn stored(&mut self, name: &str) -> bool {
+            let (of, slots) = ((node(name), LogId(1)), (self.key, SlotSet::first(1)));
+            self.replicator.stored(&self.facts, &mut self.out, of, slots).is_some()
+        }
+
+        /// To whom the entry was sent, and what the client heard, since the last call.
+        fn said(&mut self) -> (Vec<NodeId>, Vec<BatchOutcome>) {
+            let (mut sent, mut heard) = (Vec::new(), Vec::new());
+            while let Some(out) = self.out.next() {
+                match out {
+                    Out::Send(to, PeerMessage::Store, _) => sent.push(to),
+                    Out::Effect(Effect::BatchReply(7, reply)) => heard.push(reply.outcome),
+                    _ => panic!("nothing else is said"),
+                }
+            }
+            (sent, heard)
+        }
+    }
+
+    #[test]
+    fn a_batch_is_acknowledged_when_two_nodes_have_it() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.said(), (["a", "b", "c"].map(node).to_vec(), vec![]));
+        assert!(!bench.stored("b") && !bench.stored("b"), "the same node twice is one copy");
+        assert!(bench.stored("c"));
+        let durable = BatchOutcome::Durable { copies: 2, replicas: 3, rejected: 0 };
+        assert_eq!(bench.said(), (vec![], vec![durable]));
+        assert!(!bench.replicator.is_busy());
+    }
+
+    #[test]
+    fn what_a_node_had_before_it_lost_its_log_does_not_count() {
+        let mut bench = Bench::new();
+        assert!(!bench.stored("b"));
+        bench.replicator.void(&bench.facts, node("b"));
+        assert!(!bench.stored("c"));
+        assert!(bench.stored("a"));
+    }
+
+    #[test]
+    fn a_node_that_was_started_again_is_sent_what_it_did_not_confirm() {
+        let mut bench = Bench::new();
+        bench.stored("b");
+        bench.said();
+        for peer in ["b", "c"] {
+            bench.replicator.resend_to(&bench.facts, &mut bench.out, node(peer));
+        }
+        assert_eq!(bench.said().0, [node("c")]);
+    }
+
+    #[test]
+    fn a_batch_that_no_second_node_takes_is_given_back_with_the_reason() {
+        let mut bench = Bench::new();
+        bench.stored("a");
+        let full = NotStored::Full;
+        assert!(
+            bench.replicator.on_not_stored(&mut bench.out, node("b"), bench.key, full).is_none()
+        );
+        bench.facts.now += GIVE_UP_AFTER;
+        assert_eq!(bench.replicator.tick(&bench.facts, &mut bench.out), [bench.key]);
+        bench.said();
+        assert!(bench.replicator.give_up(&bench.facts, &mut bench.out, bench.key).is_none());
+        let reason = "disk full: free space on the nodes".to_owned();
+        assert_eq!(bench.said().1, [BatchOutcome::Retry { reason }]);
+    }
 
     #[test]
     fn an_entry_that_no_record_can_hold_is_refused_with_its_size() {
