@@ -70,14 +70,12 @@ fi
 # At most 16 KiB of input, 1 s per input, 1 GiB of memory in all and 256 MiB at once. A small input
 # must not cost much; what it may cost exactly is checked by the crate's test of allocations.
 limits=(-max_len=16384 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256)
-for target in "${targets[@]}"; do
-    program=${CARGO_TARGET_DIR:-target}/debug/$target
-    if [[ ! -x $program ]]; then
-        echo "there is no target $target; see --list" >&2
-        exit 2
-    fi
-    corpus=$folder/corpus/$target
-    log=$folder/$target.log
+
+# fuzz TARGET: runs one, and prints a line about it.
+fuzz() {
+    local target=$1 input
+    local program=${CARGO_TARGET_DIR:-target}/debug/$target corpus=$folder/corpus/$target
+    local log=$folder/$target.log
     mkdir -p "$corpus" "$folder/artifacts"
     if ! "$program" "${limits[@]}" -max_total_time="$seconds" -print_final_stats=1 \
         -artifact_prefix="$folder/artifacts/$target-" "$corpus" "$folder/seeds/$target" \
@@ -86,10 +84,32 @@ for target in "${targets[@]}"; do
         input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
         echo "$target FAILED with the input $input; the whole output is in $log" >&2
         echo "repeat it: $program $input" >&2
-        exit 1
+        return 1
     fi
     stat() { sed -n "s/^stat::$1: *//p" "$log"; }
     printf '%-14s %10s executions  %7s per second  %5s inputs kept  %5s MiB at most\n' "$target" \
         "$(stat number_of_executed_units)" "$(stat average_exec_per_sec)" \
         "$(find "$corpus" -type f | wc -l)" "$(stat peak_rss_mb)"
+}
+
+for target in "${targets[@]}"; do
+    if [[ ! -x ${CARGO_TARGET_DIR:-target}/debug/$target ]]; then
+        echo "there is no target $target; see --list" >&2
+        exit 2
+    fi
 done
+# One for each core at a time.
+running=0 failed=0
+for target in "${targets[@]}"; do
+    if ((running == $(nproc))); then
+        wait -n || failed=1
+        running=$((running - 1))
+    fi
+    fuzz "$target" &
+    running=$((running + 1))
+done
+while ((running > 0)); do
+    wait -n || failed=1
+    running=$((running - 1))
+done
+exit "$failed"
