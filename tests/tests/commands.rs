@@ -117,3 +117,16 @@ fn a_detached_job_finishes_by_itself() {
     cluster.cortado(&["result", &job, "--out", &out]).run().ok();
     data.check(&cluster, &job, "out");
 }
+
+#[test]
+fn a_copied_folder_neither_ends_nor_hides_the_cluster_it_was_copied_from() {
+    let cluster = Cluster::up(1);
+    let copy = cluster.path("copy");
+    let copied = Command::new("cp").arg("-r").args([cluster.dir(), copy.clone()]).status();
+    assert!(copied.unwrap().success());
+    let local = |verb: &str| Cortado::new(&["local", verb, "--dir", &path_text(&copy)]).run();
+    let _ = local("up").exits(2, &["node-1 is in use", "copied"]);
+    let _ = local("down").ok();
+    assert!(cluster.is_running("node-1"));
+    cluster.await_members();
+}

@@ -1,7 +1,7 @@
 //! One node's folder: configuration, certificate, data, log and process.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -151,12 +151,31 @@ impl NodeFolder {
     /// on.
     ///
     /// # Errors
-    /// If the daemon can't be found or started.
+    /// If the daemon can't be found or started, or somebody else has its ports.
     pub fn start(&self) -> Result<bool, Error> {
         let daemon = daemon()?;
+        self.check_ports()?;
         let started = self.place.start(&daemon, By::Operator);
         let started = started.map_err(|source| Error::io("start", self.path(), source))?;
         Ok(started == Start::Started)
+    }
+
+    /// Whoever has the node's ports would answer in its place.
+    fn check_ports(&self) -> Result<(), Error> {
+        let taken = |port: &u16| {
+            let bound = UdpSocket::bind((self.config.advertise, *port));
+            bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        };
+        match self.ports().iter().find(|port| taken(port)) {
+            // Looked at after the ports: a peer may just have started it.
+            Some(port) if self.process().is_none() => Err(Error::BadInput(format!(
+                "port {port} of {} is in use, perhaps by the node of a folder that this one was copied \
+                 from: end that one, or give this one other ports in {}",
+                self.name(),
+                self.place.config().display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Sends a signal to its process.
