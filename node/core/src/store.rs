@@ -130,8 +130,10 @@ impl Core {
             self.say_gone(from, key.job);
             return;
         }
-        // What is new now would be lost if the job is over; what is only moved here is lost with it.
-        if !moved && self.expiry.closed_by(key.job).is_some() {
+        // What is new now would be lost if the job is over; what is only moved here is lost with it, and
+        // kept without a word: whoever sent it may count the answer for a batch that is new.
+        let closed = self.expiry.closed_by(key.job).is_some();
+        if !moved && closed {
             return self
                 .out
                 .send(from, PeerMessage::NotStored { key, reason: NotStored::Expiring });
@@ -151,6 +153,7 @@ impl Core {
                 self.out.effect(Effect::Append { ticket, job, reserved: false, bytes });
                 self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
             }
+            Admitted::Known if closed => {}
             Admitted::Known => self.answer_when_durable(from, key, entry.head.slots),
             Admitted::New(fresh) => {
                 self.job_seen(key.job, moved);
@@ -163,7 +166,9 @@ impl Core {
                     (entry, bytes)
                 };
                 self.append(&entry, bytes, moved);
-                self.answer_when_durable(from, key, slots);
+                if !closed {
+                    self.answer_when_durable(from, key, slots);
+                }
             }
         }
     }

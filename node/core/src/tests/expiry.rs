@@ -172,6 +172,11 @@ fn a_member_agrees_once_it_is_written_down_and_takes_nothing_new_until_it_knows_
     store(&mut bench, job, 1, 3, true);
     assert_eq!(bench.appends.len(), 1);
     bench.sync();
+    let stored = |m: &PeerMessage| matches!(m, PeerMessage::Stored { .. });
+    assert!(
+        !bench.sent.iter().any(|(_, message, _)| stored(message)),
+        "its sender would count that for an acknowledgement"
+    );
     // It asks for the outcome until it hears it.
     bench.tick();
     bench.saved();
