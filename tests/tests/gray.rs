@@ -175,7 +175,7 @@ impl Ward {
     fn round(&self, kinds: &[Kind]) {
         let all = env::var("CORTADO_GRAY").is_ok_and(|which| which == "all");
         // The highest name supervises: it is first, and the lead goes to another one and comes back.
-        // Whoever keeps the queue is second.
+        // The keeper of the queue is second.
         let supervisor = self.cluster.supervisor(20);
         let mut nodes: Vec<NodeId> = self.cluster.nodes().iter().map(NodeFolder::name).collect();
         let keeper = ring::first_owner(ring::ADMISSION_KEY, &nodes);

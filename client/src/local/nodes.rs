@@ -160,7 +160,7 @@ impl NodeFolder {
         Ok(started == Start::Started)
     }
 
-    /// Whoever has the node's ports would answer in its place.
+    /// Refuses if another process has the node's ports: it would answer in the node's place.
     fn check_ports(&self) -> Result<(), Error> {
         let taken = |port: &u16| {
             let bound = UdpSocket::bind((self.config.advertise, *port));

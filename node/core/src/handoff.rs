@@ -131,6 +131,14 @@ fn covered(held: &[EdgeCoverage], mine: &EdgeCoverage) -> SlotSet {
     others.chain(at_once.iter()).collect()
 }
 
+/// What this node owns of a page of an offer.
+fn owned(facts: &Facts, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
+    let mine = facts.placement(job).slots_of(facts.config.node);
+    let parts = offered.iter().map(|offer| (offer.slots.and(mine), offer));
+    let parts = parts.filter(|(slots, _)| !slots.is_empty());
+    parts.map(|(slots, offer)| EdgeCoverage { slots, ..offer.clone() }).collect()
+}
+
 /// Says what is held durably of a page of an offer, for the first time or again.
 fn say_have(
     facts: &Facts,
@@ -142,11 +150,9 @@ fn say_have(
     first: bool,
 ) {
     // Of what others own a copy may go at any time.
-    let mine = facts.placement(job).slots_of(facts.config.node);
     let mut have = Vec::new();
     if let Some(held) = facts.holdings.job(job) {
-        for offer in offered {
-            let offer = EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() };
+        for offer in owned(facts, job, offered) {
             if let Some(edge) = held.edge(offer.edge) {
                 have.extend(edge.held_of(&offer, true));
             }

@@ -143,6 +143,7 @@ impl Core {
             Some(PlantedBug::SkipDuplicateCheck) => Admitted::New(entry.head.slots),
             _ => edge.compare(&entry.head),
         };
+        let slots = entry.head.slots;
         match compared {
             Admitted::Conflict(slot) => {
                 self.store.conflicts += 1;
@@ -151,14 +152,13 @@ impl Core {
                 let ticket = self.out.fresh_id();
                 let (job, bytes) = (key.job, bytes.clone());
                 self.out.effect(Effect::Append { ticket, job, reserved: false, bytes });
-                self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
+                let reason = NotStored::Conflict;
+                return self.out.send(from, PeerMessage::NotStored { key, reason });
             }
-            Admitted::Known if closed => {}
-            Admitted::Known => self.answer_when_durable(from, key, entry.head.slots),
+            Admitted::Known => {}
             Admitted::New(fresh) => {
                 self.job_seen(key.job, moved);
-                let (slots, all) = (entry.head.slots, fresh == entry.head.slots);
-                let (entry, bytes) = if all {
+                let (entry, bytes) = if fresh == slots {
                     (entry, bytes.clone())
                 } else {
                     let entry = entry.restrict(fresh);
@@ -166,10 +166,10 @@ impl Core {
                     (entry, bytes)
                 };
                 self.append(&entry, bytes, moved);
-                if !closed {
-                    self.answer_when_durable(from, key, slots);
-                }
             }
+        }
+        if !closed {
+            self.answer_when_durable(from, key, slots);
         }
     }
 

@@ -72,7 +72,7 @@ impl Listener {
                 }
                 Output::Persist { generation } => assert!(generation > WALL_MS),
                 Output::Known(known) => assert!(known.len() <= MEMBERS),
-                // Whoever is a member may say so; it is a line in a log.
+                // Any member can cause this; the node only logs it.
                 Output::Twin(_) => {}
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
 use cortado_protocol::{JobId, NodeId};
 
-use super::{Handoff, say_have};
+use super::{Handoff, owned, say_have};
 use crate::facts::Facts;
 use crate::holdings::numbers;
 use crate::outbox::Outbox;
@@ -156,12 +156,7 @@ impl Handoff {
 
 /// What this node owns of an offer and does not hold.
 fn missing_of(facts: &Facts, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
-    let mine = facts.placement(job).slots_of(facts.config.node);
-    let wanted: Vec<_> = offered
-        .iter()
-        .map(|offer| EdgeCoverage { slots: offer.slots.and(mine), ..offer.clone() })
-        .filter(|offer| !offer.slots.is_empty())
-        .collect();
+    let wanted = owned(facts, job, offered);
     match facts.holdings.job(job) {
         Some(held) => held.missing(&wanted),
         None => wanted,
