@@ -96,6 +96,31 @@ pub enum ClientRequest {
     Chaos(chaos::Order),
 }
 
+impl ClientRequest {
+    /// The job it is about.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Submit(spec) => Some(spec.job),
+            Self::Spec(job)
+            | Self::Coverage { job, .. }
+            | Self::Upload(job)
+            | Self::Cancel(job)
+            | Self::EndTable { job, .. }
+            | Self::Status { job, .. }
+            | Self::Result { job, .. }
+            | Self::Rejects { job, .. } => Some(*job),
+            Self::Cluster
+            | Self::Jobs { .. }
+            | Self::Ring
+            | Self::Log { .. }
+            | Self::Chaos(_)
+            | Self::Forget(_)
+            | Self::Drain(_) => None,
+        }
+    }
+}
+
 /// What a node answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientResponse {
@@ -142,6 +167,13 @@ pub enum ErrorKind {
     Conflict,
     /// The job failed or was cancelled (exit code 1).
     Ended,
+}
+
+impl ClientResponse {
+    /// An error of the given kind.
+    pub fn error(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::Error(ClientError::new(kind, message))
+    }
 }
 
 /// An error for a client.

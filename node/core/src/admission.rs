@@ -57,7 +57,7 @@ impl Queue {
             return false;
         }
         // Where no job was ever heard of, none can be running.
-        let listen = keeper == facts.config.node && facts.holdings.jobs().next().is_some();
+        let listen = keeper == facts.config.node && facts.ledger.jobs().next().is_some();
         self.keeper_changed(facts.now, listen);
         true
     }

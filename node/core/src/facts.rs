@@ -1,21 +1,22 @@
-//! What every part of the core reads and only [`crate::Core`] changes: time, configuration, members,
+//! What every part of the core reads and only the router changes: time, configuration, members,
 //! who owns what, what the log holds and what jobs' own entries say.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_membership::ring;
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
-use crate::Config;
-use crate::holdings::Holdings;
-use crate::job::{BoundPlan, JobLog};
+use crate::config::Config;
+use crate::job::BoundPlan;
+use crate::jobs::Jobs;
+use crate::ledger::Ledger;
+use crate::peers::Peers;
 use crate::placement::{Members, Placement, Placements};
 use crate::reach::Reach;
+use crate::record::Located;
 use crate::roster::Roster;
-use crate::task::Located;
 
 /// All live nodes come to the same view within so long: a node that runs for less than that may see
 /// fewer than there are.
@@ -36,8 +37,9 @@ pub(crate) struct Facts {
     pub(crate) roster: Roster,
     /// Computed when it is asked for.
     placements: RefCell<Placements>,
-    pub(crate) holdings: Holdings,
-    pub(crate) jobs: BTreeMap<JobId, JobLog>,
+    pub(crate) peers: Peers,
+    pub(crate) ledger: Ledger,
+    pub(crate) jobs: Jobs,
 }
 
 impl Facts {
@@ -52,8 +54,9 @@ impl Facts {
             members: Members::alone(config.node),
             roster: Roster::default(),
             placements: RefCell::default(),
-            holdings: Holdings::default(),
-            jobs: BTreeMap::new(),
+            peers: Peers::default(),
+            ledger: Ledger::default(),
+            jobs: Jobs::default(),
             config,
         }
     }
@@ -66,26 +69,44 @@ impl Facts {
 
     /// The owners of a job's slots.
     pub(crate) fn placement(&self, job: JobId) -> Arc<Placement> {
-        let slots = self.jobs.get(&job).map_or(self.config.slots, |log| log.slots(&self.config));
+        let slots = self.jobs.get(job).map_or(self.config.slots, |log| log.slots(&self.config));
         let (replicas, live) = (self.config.replicas as usize, &self.members.live);
         self.placements.borrow_mut().of(job, slots, replicas, live)
     }
 
     /// The node that drives the job, by this node's view. A member that hands over drives nothing
     /// any more, unless nobody else is there.
-    pub(crate) fn home(&self, job: JobId) -> NodeId {
+    pub(crate) fn coordinator(&self, job: JobId) -> NodeId {
         let me = self.config.node;
         self.placement(job).owners(META_SLOT).first().copied().unwrap_or(me)
     }
 
     /// Whether this node drives the job.
-    pub(crate) fn is_home(&self, job: JobId) -> bool {
-        self.home(job) == self.config.node
+    pub(crate) fn is_coordinator(&self, job: JobId) -> bool {
+        self.coordinator(job) == self.config.node
+    }
+
+    /// For how long this node has seen no sign of life of a job it knows. A job that its coordinator
+    /// `works` on is alive, however long that takes, and so is one of which something new is on its way
+    /// to the disk.
+    pub(crate) fn idle(&self, job: JobId, works: bool) -> Option<Duration> {
+        let life = self.jobs.get(job)?.life;
+        if works || self.ledger.awaits(job) {
+            return Some(Duration::ZERO);
+        }
+        let since = life.seen_at.or(self.began).unwrap_or(self.now);
+        Some(self.now.saturating_sub(since) + life.before)
     }
 
     /// The node that keeps the queue of jobs.
     pub(crate) fn queue_keeper(&self) -> NodeId {
         ring::first_owner(ring::ADMISSION_KEY, &self.members.live).unwrap_or(self.config.node)
+    }
+
+    /// The other members that answer.
+    pub(crate) fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let me = self.config.node;
+        self.members.reachable.iter().copied().filter(move |node| *node != me)
     }
 
     /// Members that there are, or should be.
@@ -135,7 +156,7 @@ impl Facts {
         for table in tables {
             let edge = Edge::table(table);
             let end = ends.get(table).copied().unwrap_or_default();
-            if let Some(held) = self.holdings.edge(job, edge) {
+            if let Some(held) = self.ledger.edge(job, edge) {
                 let key = |number| EntryKey { job, edge, number };
                 let records = held.records(slots).take_while(|(number, ..)| *number < end);
                 all.extend(records.map(|(number, record, slots)| (key(number), record, slots)));
@@ -146,14 +167,14 @@ impl Facts {
 
     /// The job's plan, once its specification is known.
     pub(crate) fn plan_of(&self, job: JobId) -> Option<Arc<BoundPlan>> {
-        self.jobs.get(&job).and_then(|log| log.plan.clone())
+        self.jobs.get(job).and_then(|log| log.plan.clone())
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::tests::config;
+    use crate::config::tests::config;
 
     /// What the first of these nodes knows when all are there.
     pub(crate) fn facts_of(names: &[&str]) -> Facts {

@@ -17,10 +17,6 @@ use cortado_protocol::{JobId, NodeId};
 
 use crate::facts::Facts;
 use crate::outbox::Outbox;
-use crate::request::error;
-
-/// Who asked: the node a client is connected to, and the number of its question.
-pub(crate) type Origin = (NodeId, u64);
 
 /// How long a request is tried before its client is told to come back, and why.
 const PATIENCE: Duration = Duration::from_secs(ANSWER_TIMEOUT.as_secs() - 1);
@@ -60,28 +56,6 @@ impl Forwarding {
     }
 }
 
-/// The job a request is about.
-pub(crate) fn job_of(request: &ClientRequest) -> Option<JobId> {
-    match request {
-        ClientRequest::Submit(spec) => Some(spec.job),
-        ClientRequest::Spec(job)
-        | ClientRequest::Coverage { job, .. }
-        | ClientRequest::Upload(job)
-        | ClientRequest::Cancel(job)
-        | ClientRequest::EndTable { job, .. }
-        | ClientRequest::Status { job, .. }
-        | ClientRequest::Result { job, .. }
-        | ClientRequest::Rejects { job, .. } => Some(*job),
-        ClientRequest::Cluster
-        | ClientRequest::Jobs { .. }
-        | ClientRequest::Ring
-        | ClientRequest::Log { .. }
-        | ClientRequest::Chaos(_)
-        | ClientRequest::Forget(_)
-        | ClientRequest::Drain(_) => None,
-    }
-}
-
 fn wanted_wait(request: &ClientRequest) -> Duration {
     match request {
         ClientRequest::Status { wait_ms, .. } => Duration::from_millis(u64::from(*wait_ms)),
@@ -111,13 +85,18 @@ impl Forwarding {
     fn ask(&mut self, facts: &Facts, out: &mut Outbox, id: u64) {
         let Some(question) = self.questions.get(&id) else { return };
         let request = question.request.clone();
-        let target = match (&request, job_of(&request)) {
+        let target = match (&request, request.job()) {
             (ClientRequest::Drain(node), _) if facts.members.is_reachable(*node) => *node,
             (ClientRequest::Drain(node), _) => {
                 let message = format!("there is no live node '{node}'; see `cortado nodes`");
-                return self.settle(out, id, error(ErrorKind::NotFound, message), Bytes::new());
+                return self.settle(
+                    out,
+                    id,
+                    ClientResponse::error(ErrorKind::NotFound, message),
+                    Bytes::new(),
+                );
             }
-            (_, Some(job)) => facts.home(job),
+            (_, Some(job)) => facts.coordinator(job),
             (_, None) => facts.config.node,
         };
         let now = facts.now;
@@ -185,8 +164,8 @@ impl Forwarding {
         for id in ids {
             let Some(question) = self.questions.get(&id) else { continue };
             let Some(target) = question.target else { continue };
-            let moved = match job_of(&question.request) {
-                Some(job) => facts.home(job) != target,
+            let moved = match question.request.job() {
+                Some(job) => facts.coordinator(job) != target,
                 None => !facts.members.is_reachable(target),
             };
             if moved {
@@ -233,7 +212,11 @@ impl Forwarding {
     ) {
         if facts.is_joining() {
             let message = "this node has just started and does not see enough of the others yet";
-            return out.reply(ticket, error(ErrorKind::Unavailable, message), Bytes::new());
+            return out.reply(
+                ticket,
+                ClientResponse::error(ErrorKind::Unavailable, message),
+                Bytes::new(),
+            );
         }
         let id = out.fresh_id();
         // Who is ill would hold the list up, and others have the same jobs.
@@ -262,7 +245,7 @@ impl Forwarding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Effect;
+    use crate::effect::Effect;
     use crate::facts::tests::facts_of;
     use crate::outbox::Out;
     use crate::placement::Members;
@@ -317,8 +300,8 @@ mod tests {
     fn the_home_is_asked_again_while_it_says_not_now_and_its_answer_is_the_clients() {
         let mut bench = Bench::new();
         let asked = bench.asked().unwrap();
-        assert_eq!(asked.0, bench.facts.home(JOB));
-        bench.answer(asked, error(ErrorKind::Unavailable, "not now"));
+        assert_eq!(asked.0, bench.facts.coordinator(JOB));
+        bench.answer(asked, ClientResponse::error(ErrorKind::Unavailable, "not now"));
         assert_eq!(bench.reply(), None);
         bench.wait(ASK_AGAIN_AFTER);
         assert_eq!(bench.asked(), Some(asked));
@@ -337,7 +320,7 @@ mod tests {
         bench.facts.set_members(Members { live, reachable, ..members });
         bench.forwarding.after_change(&bench.facts, &mut bench.out);
         let new = bench.asked().unwrap();
-        assert!(new.0 != old.0 && new.0 == bench.facts.home(JOB));
+        assert!(new.0 != old.0 && new.0 == bench.facts.coordinator(JOB));
         bench.answer(old, ClientResponse::Accepted);
         assert_eq!(bench.reply(), None);
     }
@@ -346,7 +329,10 @@ mod tests {
     fn a_client_is_told_in_time_why_there_is_no_answer() {
         let mut bench = Bench::new();
         let asked = bench.asked().unwrap();
-        bench.answer(asked, error(ErrorKind::Unavailable, "waiting for replicas: 1 of 2"));
+        bench.answer(
+            asked,
+            ClientResponse::error(ErrorKind::Unavailable, "waiting for replicas: 1 of 2"),
+        );
         bench.wait(PATIENCE);
         let Some(ClientResponse::Error(error)) = bench.reply() else { panic!("an answer is due") };
         assert_eq!(error.message, "waiting for replicas: 1 of 2");

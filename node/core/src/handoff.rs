@@ -17,15 +17,16 @@ use std::time::Duration;
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
 use cortado_protocol::{Coverage, EntryKey, JobId, LogId, NodeId, SlotSet};
 
-use self::incoming::Incoming;
+use crate::config::PlantedBug;
+use crate::effect::Effect;
 use crate::facts::Facts;
-use crate::link::Links;
 use crate::outbox::Outbox;
-use crate::{Effect, PlantedBug};
 
 mod incoming;
 #[cfg(test)]
 mod tests;
+
+use incoming::{Incoming, say_have};
 
 /// Pause between two rounds of offers.
 const OFFER_EVERY: Duration = Duration::from_millis(250);
@@ -79,7 +80,7 @@ pub(crate) struct Handoff {
     sweep_at: Duration,
     /// Since when not every copy is known to be where it belongs.
     unsettled_since: Option<Duration>,
-    incoming: BTreeMap<JobId, Incoming>,
+    incoming: Incoming,
     confirmed: BTreeMap<(JobId, NodeId), Confirmed>,
     draining: bool,
     /// Everything is elsewhere, since when.
@@ -91,7 +92,7 @@ pub(crate) struct Handoff {
 impl Handoff {
     pub(crate) fn is_busy(&self) -> bool {
         let settling = !self.is_settled() || self.unsettled_since.is_some();
-        self.draining || settling || self.incoming.values().any(Incoming::is_fetching)
+        self.draining || settling || self.incoming.is_fetching()
     }
 
     /// Everybody has been offered all they own of what is held here, and lacks none of it.
@@ -131,41 +132,6 @@ fn covered(held: &[EdgeCoverage], mine: &EdgeCoverage) -> SlotSet {
     others.chain(at_once.iter()).collect()
 }
 
-/// What this node owns of a page of an offer.
-fn owned(facts: &Facts, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
-    let mine = facts.placement(job).slots_of(facts.config.node);
-    let parts = offered.iter().map(|offer| (offer.slots.and(mine), offer));
-    let parts = parts.filter(|(slots, _)| !slots.is_empty());
-    parts.map(|(slots, offer)| EdgeCoverage { slots, ..offer.clone() }).collect()
-}
-
-/// Says what is held durably of a page of an offer, for the first time or again.
-fn say_have(
-    facts: &Facts,
-    out: &mut Outbox,
-    to: NodeId,
-    job: JobId,
-    round: u64,
-    offered: &[EdgeCoverage],
-    first: bool,
-) {
-    // Of what others own a copy may go at any time.
-    let mut have = Vec::new();
-    if let Some(held) = facts.holdings.job(job) {
-        for offer in owned(facts, job, offered) {
-            if let Some(edge) = held.edge(offer.edge) {
-                have.extend(edge.held_of(&offer, true));
-            }
-        }
-    }
-    let log = facts.config.log;
-    let mut pages = peer::pages(have);
-    let last = pages.pop().unwrap_or_default();
-    for (held, done) in pages.into_iter().map(|page| (page, false)).chain([(last, first)]) {
-        out.send(to, PeerMessage::Have { job, round, done, log, held });
-    }
-}
-
 impl Handoff {
     /// The peer may miss something: offer it what it owns, soon.
     pub(crate) fn offer_to(&mut self, facts: &Facts, peer: NodeId) {
@@ -178,7 +144,7 @@ impl Handoff {
     pub(crate) fn offer_foreign(&mut self, facts: &Facts, key: EntryKey) {
         let me = facts.config.node;
         let placement = facts.placement(key.job);
-        let held = facts.holdings.edge(key.job, key.edge).map(|edge| edge.slots(key.number, true));
+        let held = facts.ledger.edge(key.job, key.edge).map(|edge| edge.slots(key.number, true));
         let foreign = held.unwrap_or_default().minus(placement.slots_of(me));
         if foreign.is_empty() {
             return;
@@ -195,9 +161,7 @@ impl Handoff {
         let live = facts.members.live.iter().copied();
         self.dirty = live.filter(|node| *node != me).collect();
         let reachable = &facts.members.reachable;
-        for incoming in self.incoming.values_mut() {
-            incoming.give_up(|node| reachable.binary_search(&node).is_err());
-        }
+        self.incoming.give_up(|node| reachable.binary_search(&node).is_err());
         // What was offered by the view before is offered by this one, and what was confirmed to it counts
         // no more: see the module's description.
         self.confirmed.clear();
@@ -207,7 +171,7 @@ impl Handoff {
         self.unsettled_since = self.unsettled_since.or(Some(facts.now));
     }
 
-    pub(crate) fn tick(&mut self, facts: &Facts, links: &Links, out: &mut Outbox) {
+    pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
         let now = facts.now;
         if self.drained.is_some() {
             return;
@@ -225,7 +189,7 @@ impl Handoff {
                 .dirty
                 .iter()
                 .copied()
-                .filter(|peer| links.is_up(*peer) && facts.members.is_reachable(*peer))
+                .filter(|peer| facts.peers.is_linked(*peer) && facts.members.is_reachable(*peer))
                 .collect();
             for peer in ready {
                 self.dirty.remove(&peer);
@@ -234,7 +198,7 @@ impl Handoff {
             let reachable = &facts.members.reachable;
             self.dirty.retain(|peer| reachable.binary_search(peer).is_ok());
         }
-        self.tick_incoming(facts, out);
+        self.incoming.tick(facts, out);
         if self.is_settled()
             && let Some(since) = self.unsettled_since.take()
         {
@@ -258,7 +222,7 @@ impl Handoff {
         if facts.config.planted == Some(PlantedBug::ForgetHandoff) {
             return;
         }
-        for (job, held) in facts.holdings.jobs() {
+        for (job, held) in facts.ledger.jobs() {
             let slots = facts.placement(job).slots_of(peer);
             let confirmed = self.confirmed.get(&(job, peer));
             if confirmed.is_some_and(|confirmed| confirmed.open.is_some()) {
@@ -295,20 +259,23 @@ impl Handoff {
             return;
         }
         say_have(facts, out, from, job, round, &held, true);
-        self.incoming.entry(job).or_default().take(from, round, held);
-        self.fetch_offered(facts, out, job);
+        self.incoming.offered(facts, out, from, job, (round, held));
+    }
+
+    /// All that comes for a fetch has come.
+    pub(crate) fn on_fetched(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, round: u64) {
+        self.incoming.on_fetched(facts, out, job, round);
+    }
+
+    /// Goes on with a fetch of which everything has come, if all of that is durable.
+    pub(crate) fn go_on_fetching(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        self.incoming.go_on(facts, out, job);
     }
 
     /// An owner says what it has. Returns, if that is news, the slots whose copies here may go.
-    pub(crate) fn on_have(
-        &mut self,
-        facts: &Facts,
-        links: &Links,
-        from: NodeId,
-        have: Have,
-    ) -> Option<SlotSet> {
+    pub(crate) fn on_have(&mut self, facts: &Facts, from: NodeId, have: Have) -> Option<SlotSet> {
         let Have { job, round, done, log, held } = have;
-        if links.identity(from).is_none_or(|identity| identity.log != log) {
+        if facts.peers.log_of(from) != Some(log) {
             return None;
         }
         let confirmed = self.confirmed.get_mut(&(job, from))?;
@@ -327,7 +294,7 @@ impl Handoff {
             _ => return None,
         }
         let slots = facts.placement(job).slots_of(from);
-        if let Some(mine) = facts.holdings.job(job) {
+        if let Some(mine) = facts.ledger.job(job) {
             let mine = mine.coverage(slots, true);
             let held = self.held_by(job, from);
             let lacks = mine.iter().any(|part| covered(held, part) != part.slots);
@@ -341,7 +308,7 @@ impl Handoff {
 
     /// Slots that this node does not own and of which all owners have their copies.
     fn released(&self, facts: &Facts, job: JobId) -> SlotSet {
-        let Some(held) = facts.holdings.job(job) else { return SlotSet::EMPTY };
+        let Some(held) = facts.ledger.job(job) else { return SlotSet::EMPTY };
         let foreign = held.all_slots().minus(facts.placement(job).slots_of(facts.config.node));
         if foreign.is_empty() || self.draining {
             return SlotSet::EMPTY;
@@ -353,7 +320,7 @@ impl Handoff {
     fn confirmed_slots(&self, facts: &Facts, job: JobId, slots: SlotSet, enough: usize) -> SlotSet {
         let me = facts.config.node;
         let placement = facts.placement(job);
-        let Some(held) = facts.holdings.job(job) else { return slots };
+        let Some(held) = facts.ledger.job(job) else { return slots };
         let parts = held.coverage(slots, false);
         slots
             .iter()
@@ -395,7 +362,7 @@ impl Handoff {
             return false;
         }
         let enough = others.min(usize::from(facts.config.replicas));
-        let all = facts.holdings.jobs().all(|(job, held)| {
+        let all = facts.ledger.jobs().all(|(job, held)| {
             let slots = held.all_slots();
             self.confirmed_slots(facts, job, slots, enough) == slots
         });
@@ -408,17 +375,15 @@ impl Handoff {
             let generation =
                 facts.members.generation(me).unwrap_or_default().max(facts.config.boot);
             let (members, barred) = (vec![(me, generation)], Vec::new());
-            out.send_to_peers(facts, &PeerMessage::Departed { members, barred });
+            out.send_to_all(facts.others(), &PeerMessage::Departed { members, barred });
         }
         true
     }
 
-    /// Leaves once the peers have heard all that was said to them; what is said in this breath, too,
-    /// has to be carried out before.
-    pub(crate) fn leave(&mut self, facts: &Facts, links: &Links, out: &mut Outbox) {
+    /// Leaves once the peers have `heard` all that was said to them, what was said in this breath
+    /// included.
+    pub(crate) fn leave(&mut self, facts: &Facts, heard: bool, out: &mut Outbox) {
         let since = self.drained.unwrap_or_default();
-        let mut peers = facts.members.reachable.iter();
-        let heard = peers.all(|peer| links.oldest_unacknowledged(*peer).is_none());
         if !self.left && (heard || facts.now >= since + FAREWELL) {
             self.left = true;
             out.effect(Effect::Drained);
@@ -440,7 +405,7 @@ impl Handoff {
 
     /// The job is gone.
     pub(crate) fn forget(&mut self, job: JobId) {
-        self.incoming.remove(&job);
+        self.incoming.forget(job);
         self.confirmed.retain(|(other, _), _| *other != job);
     }
 
@@ -448,7 +413,7 @@ impl Handoff {
     pub(crate) fn moves(&self, facts: &Facts) -> Vec<(JobId, NodeId, u64)> {
         let me = facts.config.node;
         let mut moves = Vec::new();
-        for (job, held) in facts.holdings.jobs() {
+        for (job, held) in facts.ledger.jobs() {
             let placement = facts.placement(job);
             for (owner, slots) in placement.by_owner.iter().filter(|(owner, _)| *owner != me) {
                 let foreign = slots.minus(placement.slots_of(me));

@@ -1,16 +1,17 @@
-//! What the job log says, decoded: specification, ends, cancellation, manifest.
+//! One job, as far as this node has its log: specification, ends, cancellation, manifest, and when there
+//! was a sign of life of it last.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cortado_engine::{Layout, Plan};
-use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientError, ErrorKind};
+use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
-use cortado_protocol::limits;
+use cortado_protocol::{Edge, JobId, META_SLOT, frame, limits};
 
-use crate::Config;
-use crate::expiry::Life;
+use crate::config::Config;
 
 /// A specification with its plan compiled and its headers bound.
 #[derive(Debug)]
@@ -73,6 +74,33 @@ fn spec_bytes(spec: &JobSpec) -> usize {
     }
     // The compiled plan is of the order of its text.
     2 * spec.plan_toml.len() + bytes + 4096
+}
+
+/// The job log's entry inside an entry of that edge.
+pub(crate) fn job_entry(entry: &Entry) -> Option<JobEntry> {
+    if entry.head.key.edge != Edge::JOB {
+        return None;
+    }
+    let bytes = entry.delta(META_SLOT)?;
+    let decoded: JobEntry = frame::from_postcard(&bytes).ok()?;
+    (decoded.number() == entry.head.key.number).then_some(decoded)
+}
+
+/// A sign of life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Life {
+    /// When it was; the process's start if there was none in this process.
+    pub(crate) seen_at: Option<Duration>,
+    /// How long it was ago at that moment.
+    pub(crate) before: Duration,
+    /// Nobody has said yet when it was: an entry was moved here.
+    pub(crate) guessed: bool,
+}
+
+impl Life {
+    pub(crate) fn now(now: Duration) -> Self {
+        Self { seen_at: Some(now), ..Self::default() }
+    }
 }
 
 /// The job log of one job, as far as this node has it.

@@ -12,21 +12,12 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use cortado_protocol::limits::PEER_FRAME_BYTES;
 use cortado_protocol::peer::{Hello, LinkFrame, PeerMessage};
-use cortado_protocol::{LogId, NodeId, frame};
+use cortado_protocol::{NodeId, frame};
 
 /// Unacknowledged bytes to one peer beyond which entries are not queued any more.
 const WINDOW_BYTES: usize = 48 << 20;
 /// Unacknowledged bytes to one peer beyond which the queue is given up.
 const HARD_WINDOW_BYTES: usize = 96 << 20;
-
-/// A peer's process start and log, as its hello told them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerIdentity {
-    /// Number of its process start.
-    pub boot: u64,
-    /// The log it writes to.
-    pub log: LogId,
-}
 
 #[derive(Default)]
 struct Outbound {
@@ -50,10 +41,9 @@ struct Inbound {
 
 /// All links of a node.
 #[derive(Default)]
-pub struct Links {
+pub(crate) struct Links {
     outbound: BTreeMap<NodeId, Outbound>,
     inbound: BTreeMap<NodeId, Inbound>,
-    identities: BTreeMap<NodeId, PeerIdentity>,
     /// Connections of peers that are no members yet: the newest of each, not welcomed.
     early: BTreeMap<NodeId, (u64, Hello)>,
     /// A fault for the simulator to find: see [`crate::PlantedBug::ReuseNumbers`].
@@ -62,7 +52,7 @@ pub struct Links {
 
 /// What became of a message given to [`Links::push`].
 #[derive(Debug, PartialEq, Eq)]
-pub enum Pushed {
+pub(crate) enum Pushed {
     /// Queued; write this frame now.
     Write(Bytes),
     /// Queued; it is written when the link is up.
@@ -76,13 +66,18 @@ pub enum Pushed {
 impl Links {
     /// No links yet. With `reuse_numbers`, a planted fault, a restart counts from zero as if it was
     /// none.
-    #[must_use]
     pub(crate) fn new(reuse_numbers: bool) -> Self {
         Self { reuse_numbers, ..Self::default() }
     }
 
     /// Numbers and queues a message. `bulk` messages are dropped beyond the window.
-    pub fn push(&mut self, peer: NodeId, message: PeerMessage, tail: &[u8], bulk: bool) -> Pushed {
+    pub(crate) fn push(
+        &mut self,
+        peer: NodeId,
+        message: PeerMessage,
+        tail: &[u8],
+        bulk: bool,
+    ) -> Pushed {
         let link = self.outbound.entry(peer).or_default();
         if bulk && link.bytes + tail.len() > WINDOW_BYTES && link.bytes > 0 {
             return Pushed::Dropped;
@@ -104,14 +99,13 @@ impl Links {
     }
 
     /// The lowest number this node still has for the peer: what its hello says.
-    #[must_use]
-    pub fn resume(&self, peer: NodeId) -> u64 {
+    pub(crate) fn resume(&self, peer: NodeId) -> u64 {
         self.outbound.get(&peer).map_or(0, |l| l.unacked.front().map_or(l.next, |(seq, _)| *seq))
     }
 
     /// The dialled link is ready; returns the frames to write, oldest first, and a message that is sent
     /// no more: the peer called it misbehaviour twice.
-    pub fn up(&mut self, peer: NodeId, expected: u64) -> (Vec<Bytes>, Option<PeerMessage>) {
+    pub(crate) fn up(&mut self, peer: NodeId, expected: u64) -> (Vec<Bytes>, Option<PeerMessage>) {
         let link = self.outbound.entry(peer).or_default();
         link.up = true;
         link.acked(expected);
@@ -123,7 +117,7 @@ impl Links {
     }
 
     /// The dialled link broke, perhaps because the peer called something misbehaviour.
-    pub fn down(&mut self, peer: NodeId, refused: bool) {
+    pub(crate) fn down(&mut self, peer: NodeId, refused: bool) {
         if let Some(link) = self.outbound.get_mut(&peer) {
             link.up = false;
             link.refused |= refused;
@@ -131,14 +125,14 @@ impl Links {
     }
 
     /// The peer has handled everything below `next`.
-    pub fn acked(&mut self, peer: NodeId, next: u64) {
+    pub(crate) fn acked(&mut self, peer: NodeId, next: u64) {
         if let Some(link) = self.outbound.get_mut(&peer) {
             link.acked(next);
         }
     }
 
     /// The peer is believed down: what is queued for it would only grow old.
-    pub fn give_up(&mut self, peer: NodeId) {
+    pub(crate) fn give_up(&mut self, peer: NodeId) {
         if let Some(link) = self.outbound.get_mut(&peer) {
             link.clear();
         }
@@ -146,40 +140,32 @@ impl Links {
 
     /// How often messages that were queued for the peer were given up. While it is the same, what was
     /// queued arrives, or the peer's process is another one.
-    #[must_use]
-    pub fn losses(&self, peer: NodeId) -> u64 {
+    pub(crate) fn losses(&self, peer: NodeId) -> u64 {
         self.outbound.get(&peer).map_or(0, |link| link.losses)
     }
 
     /// Number of the first message that the peer has not acknowledged, if there is one.
-    #[must_use]
-    pub fn oldest_unacknowledged(&self, peer: NodeId) -> Option<u64> {
+    pub(crate) fn oldest_unacknowledged(&self, peer: NodeId) -> Option<u64> {
         self.outbound.get(&peer)?.unacked.front().map(|(seq, _)| *seq)
     }
 
-    /// Whether messages reach the peer right now.
-    #[must_use]
-    pub fn is_up(&self, peer: NodeId) -> bool {
-        self.outbound.get(&peer).is_some_and(|link| link.up)
-    }
-
     /// Keeps an inbound hello until its peer is a member.
-    pub fn keep_early(&mut self, conn: u64, hello: Hello) {
+    pub(crate) fn keep_early(&mut self, conn: u64, hello: Hello) {
         self.early.insert(hello.node, (conn, hello));
     }
 
     /// The hellos that were kept of these peers.
-    pub fn take_early(&mut self, members: &[NodeId]) -> Vec<(u64, Hello)> {
+    pub(crate) fn take_early(&mut self, members: &[NodeId]) -> Vec<(u64, Hello)> {
         members.iter().filter_map(|member| self.early.remove(member)).collect()
     }
 
     /// An inbound connection is gone.
-    pub fn closed(&mut self, conn: u64) {
+    pub(crate) fn closed(&mut self, conn: u64) {
         self.early.retain(|_, (early, _)| *early != conn);
     }
 
     /// Takes an inbound hello; returns the number expected next.
-    pub fn accept(&mut self, conn: u64, hello: &Hello) -> u64 {
+    pub(crate) fn accept(&mut self, conn: u64, hello: &Hello) -> u64 {
         let link = self.inbound.entry(hello.node).or_insert(Inbound {
             boot: hello.boot,
             expected: hello.seq,
@@ -196,7 +182,7 @@ impl Links {
 
     /// Whether a message with this number is to be handled; moves the expectation on. Numbers that
     /// were handled before, and messages of a connection that was replaced, are not.
-    pub fn expects(&mut self, conn: u64, from: NodeId, seq: u64) -> bool {
+    pub(crate) fn expects(&mut self, conn: u64, from: NodeId, seq: u64) -> bool {
         match self.inbound.get_mut(&from) {
             Some(link) if link.conn == Some(conn) && seq >= link.expected => {
                 link.expected = seq + 1;
@@ -207,40 +193,9 @@ impl Links {
     }
 
     /// The number expected next on a connection, for the acknowledgement.
-    #[must_use]
-    pub fn expected(&self, from: NodeId) -> u64 {
+    pub(crate) fn expected(&self, from: NodeId) -> u64 {
         self.inbound.get(&from).map_or(0, |link| link.expected)
     }
-
-    /// Takes note of who a peer is now; returns who it was when it is another one.
-    pub fn identify(&mut self, hello: &Hello) -> IdentityChange {
-        let now = PeerIdentity { boot: hello.boot, log: hello.log };
-        match self.identities.insert(hello.node, now) {
-            None => IdentityChange::New,
-            Some(before) if before == now => IdentityChange::Same,
-            Some(before) if before.log != now.log => IdentityChange::OtherLog,
-            Some(_) => IdentityChange::Restarted,
-        }
-    }
-
-    /// The peer's boot and log, once it said hello.
-    #[must_use]
-    pub fn identity(&self, peer: NodeId) -> Option<PeerIdentity> {
-        self.identities.get(&peer).copied()
-    }
-}
-
-/// How a hello differs from the peer's last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IdentityChange {
-    /// The first hello of this peer.
-    New,
-    /// Nothing changed.
-    Same,
-    /// The process was started again on its own disk.
-    Restarted,
-    /// The peer lost its disk: what it acknowledged counts no more.
-    OtherLog,
 }
 
 /// The message of a frame that waits, and its tail.
@@ -308,6 +263,8 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
+    use cortado_protocol::LogId;
+
     use super::*;
 
     fn node(name: &str) -> NodeId {
@@ -376,15 +333,6 @@ mod tests {
         links.keep_early(3, hello(2, 1, 0));
         links.closed(3);
         assert_eq!(links.take_early(&[node("b")]), []);
-    }
-
-    #[test]
-    fn a_lost_disk_is_told_from_a_restart() {
-        let mut links = Links::default();
-        assert_eq!(links.identify(&hello(1, 1, 0)), IdentityChange::New);
-        assert_eq!(links.identify(&hello(1, 1, 0)), IdentityChange::Same);
-        assert_eq!(links.identify(&hello(2, 1, 0)), IdentityChange::Restarted);
-        assert_eq!(links.identify(&hello(3, 2, 0)), IdentityChange::OtherLog);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, SlotSet, frame, limits}
 use crate::facts::Facts;
 use crate::job::BoundPlan;
 use crate::outbox::Outbox;
-use crate::task::{Purpose, Task};
+use crate::purpose::{Mapping, Purpose};
+use crate::task::Task;
 
 /// How long a batch waits for the job's home before its client is told to come back.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -56,15 +57,6 @@ impl Mapper {
     }
 }
 
-/// A batch in the mapper's hands.
-#[derive(Debug)]
-pub(crate) struct Mapping {
-    ticket: u64,
-    key: EntryKey,
-    slots: u8,
-    source: Source,
-}
-
 impl Mapper {
     /// A client sends a batch.
     pub(crate) fn on_batch(
@@ -75,7 +67,7 @@ impl Mapper {
         (job, client): (JobId, u64),
         (header, payload): (BatchHeader, Bytes),
     ) {
-        if facts.holdings.is_gone(job) {
+        if facts.ledger.is_forgotten(job) {
             let error =
                 ClientError::new(ErrorKind::NotFound, "the job is gone: its time to live is over");
             return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
@@ -110,7 +102,7 @@ impl Mapper {
         }
         state.asked_at = Some(now);
         let client = state.client;
-        let home = facts.home(job);
+        let home = facts.coordinator(job);
         out.send(home, PeerMessage::JobWanted { job, client });
     }
 
@@ -228,7 +220,7 @@ fn map(
         let error = ClientError::new(ErrorKind::BadInput, message);
         return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
     }
-    let end = facts.jobs.get(&plan.spec.job).and_then(|log| log.ends.get(table).copied());
+    let end = facts.jobs.get(plan.spec.job).and_then(|log| log.ends.get(table).copied());
     if let Some(end) = end.flatten().filter(|end| header.number >= *end) {
         let number = header.number;
         let message = format!("batch {number} is beyond the table's declared end, {end} batches");

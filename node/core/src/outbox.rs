@@ -1,4 +1,4 @@
-//! The one way out of a component: messages, effects, tasks, and fresh numbers. [`crate::Core`] carries
+//! The one way out of a component: messages, effects, tasks, and fresh numbers. The router carries
 //! it out in order, after each call of a component.
 
 use std::collections::VecDeque;
@@ -9,9 +9,9 @@ use cortado_protocol::job::BatchHeader;
 use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{EntryKey, NodeId};
 
-use crate::Effect;
-use crate::facts::Facts;
-use crate::task::{Purpose, Task};
+use crate::effect::Effect;
+use crate::purpose::Purpose;
+use crate::task::Task;
 
 /// Numbers given out in one boot: boots are at least a millisecond apart, and far more than that per
 /// number.
@@ -56,19 +56,13 @@ impl Outbox {
         self.items.push_back(Out::Send(to, message, tail));
     }
 
-    /// Sends a message to every other member that answers.
-    pub(crate) fn send_to_peers(&mut self, facts: &Facts, message: &PeerMessage) {
-        let me = facts.config.node;
-        for peer in facts.members.reachable.iter().filter(|peer| **peer != me) {
-            self.send(*peer, message.clone());
-        }
-    }
-
-    /// Sends a message to every member, this one included.
-    pub(crate) fn send_to_members(&mut self, facts: &Facts, message: &PeerMessage) {
-        for node in facts.roster.known() {
-            self.send(node, message.clone());
-        }
+    /// Sends a message to each of these nodes.
+    pub(crate) fn send_to_all(
+        &mut self,
+        nodes: impl Iterator<Item = NodeId>,
+        message: &PeerMessage,
+    ) {
+        nodes.for_each(|node| self.send(node, message.clone()));
     }
 
     /// Answers a client of this node; the tail belongs to the answer.

@@ -14,7 +14,6 @@ use std::time::Duration;
 use cortado_membership::Hysteresis;
 use cortado_protocol::NodeId;
 
-use crate::link::Links;
 use crate::placement::Members;
 
 /// A link on which nothing was acknowledged for so long though something was sent, or that is not up
@@ -42,6 +41,15 @@ pub(crate) struct Reach {
     told: (Vec<NodeId>, bool),
 }
 
+/// How the link to a peer stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Link {
+    /// Whether it is made.
+    pub(crate) is_up: bool,
+    /// Number of the first message that the peer has not acknowledged, if there is one.
+    pub(crate) oldest: Option<u64>,
+}
+
 /// What a look at all links gave.
 pub(crate) struct Looked {
     /// Whom no link reaches, and whether this node is cut off, if that is news.
@@ -57,7 +65,7 @@ impl Reach {
         now: Duration,
         me: NodeId,
         members: &Members,
-        links: &Links,
+        link: impl Fn(NodeId) -> Link,
     ) -> Looked {
         let others = members.reachable.iter().filter(|node| **node != me);
         // Members that are down are not judged: the detector has done so.
@@ -68,8 +76,7 @@ impl Reach {
             let fresh =
                 Peer { oldest: None, good_at: now, pinged_at: now, judged: Hysteresis::default() };
             let peer = self.peers.entry(*node).or_insert(fresh);
-            let oldest = links.oldest_unacknowledged(*node);
-            let is_up = links.is_up(*node);
+            let Link { is_up, oldest } = link(*node);
             if is_up && (oldest.is_none() || oldest != peer.oldest) {
                 peer.good_at = now;
             }
@@ -146,10 +153,13 @@ pub(crate) fn is_unreached_by_most(told: &Members, node: NodeId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use cortado_protocol::LogId;
     use cortado_protocol::peer::{Hello, PeerMessage};
 
     use super::*;
+    use crate::link::Links;
 
     fn node(name: &str) -> NodeId {
         name.parse().unwrap()
@@ -164,12 +174,26 @@ mod tests {
         Members { reachable: live.clone(), live, ..Members::alone(node("a")) }
     }
 
-    fn linked(names: &[&str]) -> Links {
-        let mut links = Links::default();
-        for name in names {
-            links.up(node(name), 0);
+    /// The links of a node, and to whom they are made.
+    struct Wires {
+        links: Links,
+        made: BTreeSet<NodeId>,
+    }
+
+    impl Wires {
+        fn link(&self, node: NodeId) -> Link {
+            let is_up = self.made.contains(&node);
+            Link { is_up, oldest: self.links.oldest_unacknowledged(node) }
         }
-        links
+    }
+
+    fn linked(names: &[&str]) -> Wires {
+        let mut wires = Wires { links: Links::default(), made: BTreeSet::new() };
+        for name in names {
+            wires.links.up(node(name), 0);
+            wires.made.insert(node(name));
+        }
+        wires
     }
 
     fn hello(name: &str) -> Hello {
@@ -180,60 +204,60 @@ mod tests {
     const ALL: [&str; 5] = ["a", "b", "c", "d", "e"];
 
     /// Looks every half second; pings are sent, and acknowledged by all but some.
-    fn pass(reach: &mut Reach, links: &mut Links, from: u64, to: u64, silent: &[&str]) {
+    fn pass(reach: &mut Reach, wires: &mut Wires, from: u64, to: u64, silent: &[&str]) {
         for at in (from..to).step_by(500) {
-            let looked = reach.look(ms(at), node("a"), &members(&ALL), links);
+            let looked = reach.look(ms(at), node("a"), &members(&ALL), |node| wires.link(node));
             for peer in looked.ping {
-                links.push(peer, PeerMessage::Ping, b"", false);
+                wires.links.push(peer, PeerMessage::Ping, b"", false);
             }
             for name in ["b", "c", "d", "e"].iter().filter(|name| !silent.contains(name)) {
-                links.acked(node(name), u64::MAX);
+                wires.links.acked(node(name), u64::MAX);
             }
         }
     }
 
     #[test]
     fn a_silent_link_is_noticed_within_three_seconds_and_used_again_three_after_it_works() {
-        let (mut reach, mut links) = (Reach::default(), linked(&ALL[1..]));
-        pass(&mut reach, &mut links, 0, 10_000, &[]);
+        let (mut reach, mut wires) = (Reach::default(), linked(&ALL[1..]));
+        pass(&mut reach, &mut wires, 0, 10_000, &[]);
         assert_eq!(reach.unreached(), []);
-        pass(&mut reach, &mut links, 10_000, 13_001, &["c"]);
+        pass(&mut reach, &mut wires, 10_000, 13_001, &["c"]);
         assert_eq!(reach.unreached(), [node("c")]);
         let told = members(&ALL);
         let seen = reach.effective(node("a"), &told, 2);
         assert_eq!(seen.live, members(&["a", "b", "d", "e"]).live);
         assert_eq!(seen.reachable, seen.live);
         assert_eq!(reach.unreached_by(node("a"), &told, node("c")), [node("a")]);
-        pass(&mut reach, &mut links, 13_500, 16_000, &[]);
+        pass(&mut reach, &mut wires, 13_500, 16_000, &[]);
         assert_eq!(reach.unreached(), [node("c")], "not for long enough");
-        pass(&mut reach, &mut links, 16_000, 18_000, &[]);
+        pass(&mut reach, &mut wires, 16_000, 18_000, &[]);
         assert_eq!(reach.unreached(), []);
     }
 
     #[test]
     fn a_link_that_is_not_made_is_noticed() {
-        let (mut reach, mut links) = (Reach::default(), linked(&["b", "d", "e"]));
-        pass(&mut reach, &mut links, 0, 2_500, &[]);
+        let (mut reach, mut wires) = (Reach::default(), linked(&["b", "d", "e"]));
+        pass(&mut reach, &mut wires, 0, 2_500, &[]);
         assert_eq!(reach.unreached(), [node("c")]);
-        links.accept(1, &hello("c"));
-        pass(&mut reach, &mut links, 2_500, 20_000, &[]);
+        wires.links.accept(1, &hello("c"));
+        pass(&mut reach, &mut wires, 2_500, 20_000, &[]);
         assert_eq!(reach.unreached(), [node("c")], "what it says does not show that it hears");
     }
 
     #[test]
     fn who_reaches_nobody_is_cut_off_and_passes_nobody_over() {
-        let (mut reach, mut links) = (Reach::default(), linked(&ALL[1..]));
-        pass(&mut reach, &mut links, 0, 4_000, &["b", "c", "d"]);
+        let (mut reach, mut wires) = (Reach::default(), linked(&ALL[1..]));
+        pass(&mut reach, &mut wires, 0, 4_000, &["b", "c", "d"]);
         assert!(reach.is_cut_off());
         assert_eq!(reach.effective(node("a"), &members(&ALL), 2), members(&ALL));
     }
 
     #[test]
     fn own_stalls_condemn_nobody() {
-        let (mut reach, mut links) = (Reach::default(), linked(&ALL[1..]));
-        pass(&mut reach, &mut links, 0, 1_000, &["c"]);
+        let (mut reach, mut wires) = (Reach::default(), linked(&ALL[1..]));
+        pass(&mut reach, &mut wires, 0, 1_000, &["c"]);
         reach.forgive(ms(60_000));
-        pass(&mut reach, &mut links, 60_000, 61_500, &["c"]);
+        pass(&mut reach, &mut wires, 60_000, 61_500, &["c"]);
         assert_eq!(reach.unreached(), []);
     }
 

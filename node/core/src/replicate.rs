@@ -14,7 +14,7 @@ use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
-use crate::PlantedBug;
+use crate::config::PlantedBug;
 use crate::facts::Facts;
 use crate::outbox::Outbox;
 
@@ -29,7 +29,7 @@ pub(crate) enum Asker {
     /// A client's batch: its tickets and the number of rejected rows.
     Batch { tickets: Vec<u64>, rejected: u32 },
     /// The home, about its own entries.
-    Home,
+    Coordinator,
 }
 
 /// An entry of the home that could not be stored, and why.
@@ -166,7 +166,7 @@ impl Replicator {
             let outcome = BatchOutcome::Durable { copies, replicas, rejected };
             out.settle_batches(key, tickets, &outcome);
         }
-        Some((done.entry, matches!(done.asker, Asker::Home)))
+        Some((done.entry, matches!(done.asker, Asker::Coordinator)))
     }
 
     /// A node did not store an entry.
@@ -293,7 +293,7 @@ fn failed(out: &mut Outbox, key: EntryKey, asker: Asker, error: ClientError) -> 
             out.refuse_batches(key, &tickets, &error);
             None
         }
-        Asker::Home => Some((key, error)),
+        Asker::Coordinator => Some((key, error)),
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
     use cortado_protocol::{Edge, Slot};
 
     use super::*;
-    use crate::Effect;
+    use crate::effect::Effect;
     use crate::facts::tests::facts_of;
     use crate::outbox::Out;
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cortado_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::Members;
+use crate::placement::Members;
 
 /// A member.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,20 +10,15 @@ use bytes::Bytes;
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage, Work};
 use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, NodeId, Slot, SlotSet, frame, limits};
 
-use crate::PlantedBug;
+use crate::config::PlantedBug;
 use crate::facts::Facts;
-use crate::holdings::numbers;
+use crate::ledger::index::numbers;
 use crate::outbox::Outbox;
-use crate::task::{Located, Purpose, Task, TaskOutput};
+use crate::purpose::{Purpose, WorkKey};
+use crate::task::{Task, TaskOutput};
 
 /// How long a source is given to answer before the next one is asked.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
-/// Numbers of the job log's edge that can exist.
-pub(crate) const JOB_LOG_NUMBERS: u64 = 16 + limits::TABLES as u64;
-
-/// Who asked, and the number of the request.
-pub(crate) type WorkKey = (NodeId, u64);
-
 /// What is to be done once the slots are complete.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
@@ -122,7 +117,7 @@ impl SlotTasks {
         let job = work.job;
         let gaps = gaps_of(facts, work);
         if gaps.is_empty() {
-            let pending = facts.holdings.job(job).is_some_and(|held| {
+            let pending = facts.ledger.job(job).is_some_and(|held| {
                 let tables = (0..work.ends.len()).filter_map(|table| held.edge(Edge::table(table)));
                 tables.into_iter().any(|edge| edge.has_pending(work.slots))
             });
@@ -176,8 +171,7 @@ impl SlotTasks {
         out.run(task, Purpose::Work(key));
     }
 
-    /// A task of some work has ended. Returns the records that it could not read: they are to be dropped,
-    /// and the work goes on with [`Self::refill`].
+    /// A task of some work has ended. What it could not read is missing from now on, and fetched again.
     pub(crate) fn on_task(
         &mut self,
         facts: &Facts,
@@ -185,8 +179,8 @@ impl SlotTasks {
         key: WorkKey,
         losses: u64,
         output: TaskOutput,
-    ) -> Option<Vec<Located>> {
-        let work = self.all.get_mut(&key)?;
+    ) {
+        let Some(work) = self.all.get_mut(&key) else { return };
         let job = work.job;
         match output {
             TaskOutput::Outputs(outputs) => {
@@ -198,9 +192,10 @@ impl SlotTasks {
                     send_output(out, key, job, slot, &bytes);
                 }
             }
-            TaskOutput::Unreadable(entries) => {
+            TaskOutput::Unreadable(_) => {
                 work.running = false;
-                return Some(entries);
+                work.sources = sources(facts, job, work.slots);
+                self.advance(facts, out, key);
             }
             TaskOutput::Failed(message) => {
                 self.all.remove(&key);
@@ -208,15 +203,6 @@ impl SlotTasks {
             }
             other => tracing::error!(?other, "a task of slot work gave something else"),
         }
-        None
-    }
-
-    /// Closes gaps that came up while the work ran.
-    pub(crate) fn refill(&mut self, facts: &Facts, out: &mut Outbox, key: WorkKey) {
-        if let Some(work) = self.all.get_mut(&key) {
-            work.sources = sources(facts, work.job, work.slots);
-        }
-        self.advance(facts, out, key);
     }
 
     /// A fetch of some work ended; returns whether the round was one of them.
@@ -354,14 +340,14 @@ fn gaps_of(facts: &Facts, work: &SlotWork) -> Vec<EdgeCoverage> {
         let (edge, coverage) = (Edge::table(table), Coverage::range(0, *end));
         wanted.push(EdgeCoverage { edge, slots: work.slots, coverage });
     }
-    let mut gaps = match facts.holdings.job(work.job) {
+    let mut gaps = match facts.ledger.job(work.job) {
         Some(held) => held.missing(&wanted),
         None => wanted.into_iter().filter(|gap| !gap.coverage.is_empty()).collect(),
     };
-    let spec = facts.holdings.edge(work.job, Edge::JOB);
+    let spec = facts.ledger.edge(work.job, Edge::JOB);
     let spec_held = spec.is_some_and(|edge| edge.slots(0, false).contains(META_SLOT));
     if !matches!(work.kind, Kind::Gather) && !spec_held && facts.plan_of(work.job).is_none() {
-        let coverage = Coverage::range(0, JOB_LOG_NUMBERS);
+        let coverage = Coverage::range(0, limits::JOB_LOG_NUMBERS);
         gaps.push(EdgeCoverage { edge: Edge::JOB, slots: SlotSet::META, coverage });
     }
     gaps

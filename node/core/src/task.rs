@@ -13,14 +13,10 @@ use cortado_engine::{
 use cortado_protocol::client::Reject;
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{BatchHeader, Manifest, ResultFile};
-use cortado_protocol::{EntryKey, JobId, META_SLOT, Slot, SlotSet, content_hash, limits};
+use cortado_protocol::{EntryKey, META_SLOT, Slot, SlotSet, content_hash, limits};
 
-use crate::RecordRef;
-use crate::forwarding::Origin;
 use crate::job::BoundPlan;
-use crate::mapper::Mapping;
-use crate::slot_tasks::WorkKey;
-use crate::transfer::Fetch;
+use crate::record::{Located, RecordRef};
 
 /// Bytes of entries that are held until they are added.
 const FOLD_BYTES: usize = 16 << 20;
@@ -33,10 +29,6 @@ pub trait Records {
     /// A long task stands between two of its slices: something short may be done now.
     fn between(&self) {}
 }
-
-/// An entry, where this node's log has it, and the slots it is to be read for. The record may speak
-/// for others too, which another record counts for.
-pub type Located = (EntryKey, RecordRef, SlotSet);
 
 /// What to do.
 #[derive(Debug)]
@@ -170,17 +162,6 @@ impl std::fmt::Debug for TaskOutput {
             Self::Failed(_) => "Failed",
         })
     }
-}
-
-/// What a task is for.
-#[derive(Debug)]
-pub(crate) enum Purpose {
-    Map(Mapping),
-    Work(WorkKey),
-    Home(JobId),
-    Fetch(Fetch),
-    Chunk(Origin),
-    Rejects(Origin),
 }
 
 /// Why a task stopped.

@@ -3,22 +3,15 @@
 use std::collections::BTreeMap;
 
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
-use cortado_protocol::{EntryKey, JobId, NodeId, SlotSet};
+use cortado_protocol::{EntryKey, SlotSet};
 
 use crate::facts::Facts;
 use crate::outbox::Outbox;
-use crate::task::{Located, Purpose, Task, TaskOutput};
+use crate::purpose::{Fetch, Purpose};
+use crate::task::{Task, TaskOutput};
 
 /// Bytes sent for one fetch; the asker asks again for the rest.
 const FETCH_BYTES: u64 = 24 << 20;
-
-/// A peer's request for entries: who asks, of which job, under which number.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fetch {
-    pub(crate) from: NodeId,
-    pub(crate) job: JobId,
-    pub(crate) round: u64,
-}
 
 impl Fetch {
     /// Reads what is wanted, as much as fits. The answer ends at once if none of it is here; `idle_ms`
@@ -34,7 +27,7 @@ impl Fetch {
         // One record may be wanted for several groups of slots; it is sent once.
         let mut found: BTreeMap<_, (EntryKey, SlotSet)> = BTreeMap::new();
         'all: for part in wanted {
-            let Some(edge) = facts.holdings.edge(self.job, part.edge) else { continue };
+            let Some(edge) = facts.ledger.edge(self.job, part.edge) else { continue };
             for (number, record, slots) in edge.wanted(part) {
                 let key = EntryKey { job: self.job, edge: part.edge, number };
                 let entry = found.entry(record).or_insert((key, SlotSet::EMPTY));
@@ -54,25 +47,18 @@ impl Fetch {
         out.run(Task::Read(read), Purpose::Fetch(self));
     }
 
-    /// Sends what was read. Returns the records that could not be.
-    pub(crate) fn send(
-        self,
-        out: &mut Outbox,
-        output: TaskOutput,
-        idle_ms: Option<u64>,
-    ) -> Vec<Located> {
-        let mut unreadable = Vec::new();
+    /// Sends what was read.
+    pub(crate) fn send(self, out: &mut Outbox, output: TaskOutput, idle_ms: Option<u64>) {
         match output {
             TaskOutput::Entries(entries) => {
                 for entry in entries {
                     out.send_with(self.from, PeerMessage::Moved, entry.encode());
                 }
             }
-            TaskOutput::Unreadable(entries) => unreadable = entries,
+            TaskOutput::Unreadable(_) => {}
             other => tracing::error!(?other, "reading entries gave something else"),
         }
         self.end(out, idle_ms);
-        unreadable
     }
 
     /// Says that all that comes has come.

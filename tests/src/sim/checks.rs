@@ -97,7 +97,7 @@ impl World {
         for client in self.clients.iter().filter(|client| client.result().is_some()) {
             let job = client.data.spec.job;
             let cores = self.nodes.iter().filter_map(|node| Some(&node.process.as_ref()?.core));
-            if cores.into_iter().any(|core| core.is_gone(job)) {
+            if cores.into_iter().any(|core| core.is_forgotten(job)) {
                 continue;
             }
             let mut held = BTreeMap::new();

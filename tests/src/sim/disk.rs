@@ -313,7 +313,7 @@ impl World {
         let copies = self.copies.count(key, |_, _| true);
         let core = self.nodes[node].process.as_ref().map(|process| &process.core);
         if self.copies.gone_at.contains_key(&key.job)
-            && core.is_some_and(|core| !core.is_gone(key.job))
+            && core.is_some_and(|core| !core.is_forgotten(key.job))
         {
             return None;
         }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
 use cortado_protocol::{JobId, NodeId};
 
-use super::{Handoff, owned, say_have};
 use crate::facts::Facts;
-use crate::holdings::numbers;
+use crate::ledger::index::numbers;
 use crate::outbox::Outbox;
 
 /// How long a fetch may stay unanswered.
@@ -36,18 +35,20 @@ struct Fetching {
 
 /// Entries coming in for one job.
 #[derive(Default)]
-pub(super) struct Incoming {
+struct OfJob {
     active: Option<Fetching>,
     offers: BTreeMap<NodeId, Offered>,
 }
 
-impl Incoming {
-    pub(super) fn is_fetching(&self) -> bool {
-        self.active.is_some()
-    }
+/// Entries coming in.
+#[derive(Default)]
+pub(super) struct Incoming {
+    jobs: BTreeMap<JobId, OfJob>,
+}
 
+impl OfJob {
     /// A page of an offer. A newer offer takes the place of an older one.
-    pub(super) fn take(&mut self, from: NodeId, round: u64, page: Vec<EdgeCoverage>) {
+    fn take(&mut self, from: NodeId, round: u64, page: Vec<EdgeCoverage>) {
         let offered = self.offers.entry(from).or_default();
         if offered.round != round {
             *offered = Offered { round, ..Offered::default() };
@@ -56,24 +57,50 @@ impl Incoming {
     }
 
     /// Nothing comes from these nodes.
-    pub(super) fn give_up(&mut self, gone: impl Fn(NodeId) -> bool) {
+    fn give_up(&mut self, gone: impl Fn(NodeId) -> bool) {
         self.offers.retain(|node, _| !gone(*node));
         self.active.take_if(|active| gone(active.from));
     }
 }
 
-impl Handoff {
+impl Incoming {
+    pub(super) fn is_fetching(&self) -> bool {
+        self.jobs.values().any(|of| of.active.is_some())
+    }
+
+    /// A page of an offer: what is missing of it is fetched in its turn.
+    pub(super) fn offered(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        from: NodeId,
+        job: JobId,
+        (round, page): (u64, Vec<EdgeCoverage>),
+    ) {
+        self.jobs.entry(job).or_default().take(from, round, page);
+        self.fetch_offered(facts, out, job);
+    }
+
+    /// Nothing comes from these nodes.
+    pub(super) fn give_up(&mut self, gone: impl Fn(NodeId) -> bool) {
+        self.jobs.values_mut().for_each(|of| of.give_up(&gone));
+    }
+
+    pub(super) fn forget(&mut self, job: JobId) {
+        self.jobs.remove(&job);
+    }
+
     /// Gives up fetches that nobody answers.
-    pub(super) fn tick_incoming(&mut self, facts: &Facts, out: &mut Outbox) {
+    pub(super) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
         let now = facts.now;
         let late: Vec<_> = self
-            .incoming
+            .jobs
             .iter()
             .filter(|(_, i)| i.active.as_ref().is_some_and(|a| now >= a.since + FETCH_PATIENCE))
             .map(|(job, _)| *job)
             .collect();
         for job in late {
-            if let Some(incoming) = self.incoming.get_mut(&job) {
+            if let Some(incoming) = self.jobs.get_mut(&job) {
                 incoming.active = None;
             }
             self.fetch_offered(facts, out, job);
@@ -82,14 +109,14 @@ impl Handoff {
 
     /// Fetches from the next offer what is still missing; one fetch per job at a time, so that
     /// several holders do not send the same.
-    pub(super) fn fetch_offered(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+    fn fetch_offered(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         loop {
-            let Some(incoming) = self.incoming.get_mut(&job) else { return };
+            let Some(incoming) = self.jobs.get_mut(&job) else { return };
             if incoming.active.is_some() {
                 return;
             }
             let Some(mut offered) = incoming.offers.first_entry() else {
-                self.incoming.remove(&job);
+                self.jobs.remove(&job);
                 return;
             };
             let (source, offer) = (*offered.key(), offered.get().round);
@@ -115,7 +142,7 @@ impl Handoff {
         wanted: Vec<EdgeCoverage>,
     ) {
         let (missing, since, round) = (numbers(&wanted), facts.now, out.fresh_id());
-        if let Some(incoming) = self.incoming.get_mut(&job) {
+        if let Some(incoming) = self.jobs.get_mut(&job) {
             incoming.active =
                 Some(Fetching { from, round: Some(round), since, missing, offer, page });
         }
@@ -124,20 +151,20 @@ impl Handoff {
     }
 
     /// All that comes for a fetch has come.
-    pub(crate) fn on_fetched(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, round: u64) {
-        let Some(incoming) = self.incoming.get_mut(&job) else { return };
+    pub(super) fn on_fetched(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, round: u64) {
+        let Some(incoming) = self.jobs.get_mut(&job) else { return };
         if let Some(active) = incoming.active.as_mut().filter(|active| active.round == Some(round))
         {
             (active.round, active.since) = (None, facts.now);
-            self.go_on_fetching(facts, out, job);
+            self.go_on(facts, out, job);
         }
     }
 
     /// Goes on with a fetch of which everything has come, if all of that is durable.
-    pub(crate) fn go_on_fetching(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
-        let Some(incoming) = self.incoming.get_mut(&job) else { return };
+    pub(super) fn go_on(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let Some(incoming) = self.jobs.get_mut(&job) else { return };
         let awaits = |part: &EdgeCoverage| {
-            facts.holdings.edge(job, part.edge).is_some_and(|held| held.awaits(part))
+            facts.ledger.edge(job, part.edge).is_some_and(|held| held.awaits(part))
         };
         let ready =
             |active: &mut Fetching| active.round.is_none() && !active.page.iter().any(awaits);
@@ -157,8 +184,43 @@ impl Handoff {
 /// What this node owns of an offer and does not hold.
 fn missing_of(facts: &Facts, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
     let wanted = owned(facts, job, offered);
-    match facts.holdings.job(job) {
+    match facts.ledger.job(job) {
         Some(held) => held.missing(&wanted),
         None => wanted,
+    }
+}
+
+/// What this node owns of a page of an offer.
+pub(super) fn owned(facts: &Facts, job: JobId, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
+    let mine = facts.placement(job).slots_of(facts.config.node);
+    let parts = offered.iter().map(|offer| (offer.slots.and(mine), offer));
+    let parts = parts.filter(|(slots, _)| !slots.is_empty());
+    parts.map(|(slots, offer)| EdgeCoverage { slots, ..offer.clone() }).collect()
+}
+
+/// Says what is held durably of a page of an offer, for the first time or again.
+pub(super) fn say_have(
+    facts: &Facts,
+    out: &mut Outbox,
+    to: NodeId,
+    job: JobId,
+    round: u64,
+    offered: &[EdgeCoverage],
+    first: bool,
+) {
+    // Of what others own a copy may go at any time.
+    let mut have = Vec::new();
+    if let Some(held) = facts.ledger.job(job) {
+        for offer in owned(facts, job, offered) {
+            if let Some(edge) = held.edge(offer.edge) {
+                have.extend(edge.held_of(&offer, true));
+            }
+        }
+    }
+    let log = facts.config.log;
+    let mut pages = peer::pages(have);
+    let last = pages.pop().unwrap_or_default();
+    for (held, done) in pages.into_iter().map(|page| (page, false)).chain([(last, first)]) {
+        out.send(to, PeerMessage::Have { job, round, done, log, held });
     }
 }

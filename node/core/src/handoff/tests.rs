@@ -7,17 +7,15 @@ use cortado_protocol::peer::Hello;
 use cortado_protocol::{Edge, PROTOCOL_VERSION};
 
 use super::*;
-use crate::RecordRef;
 use crate::facts::tests::facts_of;
-use crate::holdings::Place;
-use crate::link::Links;
+use crate::ledger::index::Place;
 use crate::outbox::Out;
+use crate::record::RecordRef;
 
 const JOB: JobId = JobId(1);
 
 struct Bench {
     facts: Facts,
-    links: Links,
     out: Outbox,
     handoff: Handoff,
 }
@@ -30,17 +28,12 @@ impl Bench {
         let all = placement.by_owner.iter().fold(SlotSet::EMPTY, |all, (_, slots)| all.or(*slots));
         let entry = Entry::new(key(), Source::default(), all, &[]);
         let record = RecordRef { segment: 1, offset: 0, len: 1 };
-        facts
-            .holdings
-            .job_mut(JOB)
-            .edge_mut(key().edge)
-            .insert(&entry.head, Place::Durable(record));
-        let mut links = Links::new(false);
+        facts.ledger.job_mut(JOB).edge_mut(key().edge).insert(&entry.head, Place::Durable(record));
         for peer in ["b", "c", "d", "e"] {
-            links.identify(&hello(peer, 1));
-            links.up(node(peer), 0);
+            facts.peers.identify(&hello(peer, 1));
+            facts.peers.set_linked(node(peer), true);
         }
-        let mut bench = Self { facts, links, out: Outbox::new(1), handoff: Handoff::default() };
+        let mut bench = Self { facts, out: Outbox::new(1), handoff: Handoff::default() };
         bench.handoff.after_change(&bench.facts);
         bench
     }
@@ -48,7 +41,7 @@ impl Bench {
     /// The offers that are made within a quarter of a second.
     fn offers(&mut self) -> Vec<(NodeId, u64, Vec<EdgeCoverage>)> {
         self.facts.now += Duration::from_millis(250);
-        self.handoff.tick(&self.facts, &self.links, &mut self.out);
+        self.handoff.tick(&self.facts, &mut self.out);
         let out = std::iter::from_fn(|| self.out.next());
         let offer = |out| match out {
             Out::Send(to, PeerMessage::Offer { round, held, .. }, _) => Some((to, round, held)),
@@ -62,14 +55,14 @@ impl Bench {
         let mut released = SlotSet::EMPTY;
         for (from, round, held) in offers.iter().cloned() {
             let have = Have { job: JOB, round, done: true, log: LogId(log), held };
-            let slots = self.handoff.on_have(&self.facts, &self.links, from, have);
+            let slots = self.handoff.on_have(&self.facts, from, have);
             released = released.or(slots.unwrap_or_default());
         }
         released
     }
 
     fn foreign(&self) -> SlotSet {
-        let all = self.facts.holdings.job(JOB).unwrap().all_slots();
+        let all = self.facts.ledger.job(JOB).unwrap().all_slots();
         all.minus(self.facts.placement(JOB).slots_of(node("a")))
     }
 }
@@ -117,7 +110,7 @@ fn what_a_peer_confirmed_before_it_lost_its_log_is_void() {
     let offers = bench.offers();
     let (lost, others) = offers.split_first().unwrap();
     bench.confirm(std::slice::from_ref(lost), 1);
-    bench.links.identify(&hello(lost.0.as_str(), 9));
+    bench.facts.peers.identify(&hello(lost.0.as_str(), 9));
     bench.handoff.void(lost.0);
     let released = bench.confirm(others, 1);
     let owned = bench.facts.placement(JOB).slots_of(lost.0);
@@ -159,7 +152,7 @@ fn a_node_is_drained_when_all_it_holds_is_confirmed_and_says_so_before_it_leaves
     let said = std::iter::from_fn(|| bench.out.next());
     let departed = |out: &Out| matches!(out, Out::Send(_, PeerMessage::Departed { .. }, _));
     assert_eq!(said.filter(departed).count(), 4);
-    bench.handoff.leave(&bench.facts, &bench.links, &mut bench.out);
+    bench.handoff.leave(&bench.facts, true, &mut bench.out);
     assert!(matches!(bench.out.next(), Some(Out::Effect(Effect::Drained))));
 }
 
@@ -178,7 +171,7 @@ fn what_was_confirmed_before_the_view_changed_does_not_count() {
 #[test]
 fn a_node_confirms_only_what_it_owns_itself() {
     let mut bench = Bench::new();
-    let all = bench.facts.holdings.job(JOB).unwrap().coverage(SlotSet::ALL, true);
+    let all = bench.facts.ledger.job(JOB).unwrap().coverage(SlotSet::ALL, true);
     let Bench { facts, out, handoff, .. } = &mut bench;
     handoff.on_offer(facts, out, node("b"), JOB, 7, all);
     let Some(Out::Send(_, PeerMessage::Have { held, .. }, _)) = out.next() else {

@@ -77,16 +77,19 @@ fn a_job_is_dropped_when_a_majority_has_written_down_that_it_is_over() {
     assert_eq!(bench.proposals("c"), [number]);
     bench.hear("b", 1, PeerMessage::Expiring { job, number: number + 9, answer: accepted(&[]) });
     bench.saved();
-    assert!(bench.saves.is_empty() && !bench.core.is_gone(job), "that was no answer to this one");
+    assert!(
+        bench.saves.is_empty() && !bench.core.is_forgotten(job),
+        "that was no answer to this one"
+    );
     // This node itself and one more of three: enough, once it is written down here.
     bench.hear("b", 2, PeerMessage::Expiring { job, number, answer: accepted(&["a", "b", "c"]) });
-    assert!(!bench.core.is_gone(job) && bench.gone("c").is_none());
+    assert!(!bench.core.is_forgotten(job) && bench.gone("c").is_none());
     let (_, _, gone) = bench.saves.iter().rfind(|(_, file, _)| *file == StateFile::Gone).unwrap();
     let mut next = Bench::alone(2);
     next.core.restore_state(StateFile::Gone, gone).unwrap();
-    assert!(next.core.is_gone(job), "the next process knows");
+    assert!(next.core.is_forgotten(job), "the next process knows");
     bench.saved();
-    assert!(bench.core.is_gone(job) && bench.forgotten == [job]);
+    assert!(bench.core.is_forgotten(job) && bench.forgotten == [job]);
     let proof = bench.gone("c").unwrap();
     assert_eq!((proof.accepted.len(), proof.known), (2, 3));
     // Who has not heard asks, by agreeing again or by offering what it has.
@@ -106,7 +109,7 @@ fn members_that_only_others_know_count_too() {
     bench.hear("b", 1, PeerMessage::Expiring { job, number, answer: answer.clone() });
     bench.hear("c", 0, PeerMessage::Expiring { job, number, answer });
     bench.saved();
-    assert!(!bench.core.is_gone(job), "three of five");
+    assert!(!bench.core.is_forgotten(job), "three of five");
     // It is given up, and those who agreed are told so.
     bench.sent.clear();
     bench.tick();
@@ -130,7 +133,7 @@ fn one_member_that_saw_the_job_keeps_it() {
     // Late agreement is to nothing.
     bench.hear("c", 0, PeerMessage::Expiring { job, number, answer: accepted(&[]) });
     bench.saved();
-    assert!(!bench.core.is_gone(job));
+    assert!(!bench.core.is_forgotten(job));
     bench.sent.clear();
     bench.now += minutes(9);
     bench.tick();
@@ -215,9 +218,9 @@ fn too_few_prove_nothing() {
         min_copies: 2,
     };
     bench.hear("b", 1, PeerMessage::Gone { job, proof: proof(&["b"]) });
-    assert!(!bench.core.is_gone(job));
+    assert!(!bench.core.is_forgotten(job));
     bench.hear("b", 2, PeerMessage::Gone { job, proof: proof(&["b", "c"]) });
-    assert!(bench.core.is_gone(job));
+    assert!(bench.core.is_forgotten(job));
     // Its records go once it is written down that they are to.
     assert!(bench.forgotten.is_empty());
     bench.saved();
@@ -238,7 +241,7 @@ fn a_restart_puts_nothing_off_and_forgets_nothing_that_came_after() {
     let idle = file(&first, StateFile::Expiry).unwrap();
     let key = EntryKey { job, edge: Edge::table(0), number: 0 };
     let payload = Entry::meta(key, Bytes::from_static(b"delta")).encode();
-    let newest = first.core.facts.jobs[&job].newest;
+    let newest = first.core.facts.jobs[job].newest;
     for (offset, over) in [(newest.1, true), (newest.1 + 1, false)] {
         let mut bench = Bench::alone(2);
         bench.core.restore_state(StateFile::Expiry, &idle).unwrap();
@@ -255,8 +258,8 @@ fn a_restart_puts_nothing_off_and_forgets_nothing_that_came_after() {
 #[test]
 fn a_job_that_its_home_works_on_is_alive_however_long_that_takes() {
     let (mut bench, job) = old_job();
-    bench.core.facts.jobs.get_mut(&job).unwrap().ends = vec![Some(0); 5];
-    bench.core.home_admitted(job, 0);
+    bench.core.facts.jobs.get_mut(job).unwrap().ends = vec![Some(0); 5];
+    bench.core.on_admitted(job, 0);
     bench.tick();
     assert!(bench.proposals("b").is_empty());
     bench.answers();

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_protocol::entry::{Entry, Source};
-use cortado_protocol::{EntryKey, META_SLOT};
+use cortado_protocol::{EntryKey, JobId, META_SLOT};
 use proptest::prelude::*;
 
 use super::*;
@@ -26,11 +26,11 @@ fn entry(number: u64, slots: u8) -> Entry {
 }
 
 /// Inserts what is new of an entry, as the store does.
-fn take(edge: &mut EdgeHolding, entry: &Entry, place: Place) {
+fn take(edge: &mut EdgeIndex, entry: &Entry, place: Place) {
     match edge.compare(&entry.head) {
-        Admitted::New(fresh) => edge.insert(&entry.restrict(fresh).head, place),
-        Admitted::Known => {}
-        Admitted::Conflict(slot) => panic!("equal entries conflict in {slot:?}"),
+        Comparison::New(fresh) => edge.insert(&entry.restrict(fresh).head, place),
+        Comparison::Known => {}
+        Comparison::Conflict(slot) => panic!("equal entries conflict in {slot:?}"),
     }
 }
 
@@ -55,7 +55,7 @@ proptest! {
         asked in any::<u8>(),
         dropped in any::<u8>(),
     ) {
-        let mut held = JobHolding::default();
+        let mut held = JobIndex::default();
         let mut all = BTreeSet::new();
         let mut durable = BTreeSet::new();
         for (at, (number, slots, synced)) in entries.iter().enumerate() {
@@ -106,7 +106,7 @@ proptest! {
 
 #[test]
 fn another_content_is_a_conflict_even_for_one_slot() {
-    let mut edge = EdgeHolding::default();
+    let mut edge = EdgeIndex::default();
     take(&mut edge, &entry(1, 0b11), Place::Pending(1));
     let key = entry(1, 0).head.key;
     let other = Entry::new(
@@ -115,12 +115,12 @@ fn another_content_is_a_conflict_even_for_one_slot() {
         SlotSet::first(3),
         &[(Slot(1), Bytes::from_static(b"other")), (Slot(2), Bytes::from_static(b"new"))],
     );
-    assert!(matches!(edge.compare(&other.head), Admitted::Conflict(_)));
+    assert!(matches!(edge.compare(&other.head), Comparison::Conflict(_)));
 }
 
 #[test]
 fn an_append_becomes_durable_or_is_gone() {
-    let mut edge = EdgeHolding::default();
+    let mut edge = EdgeIndex::default();
     take(&mut edge, &entry(1, 0b1), Place::Pending(7));
     assert!(edge.has_pending(SlotSet::ALL));
     assert!(edge.records(SlotSet::ALL).next().is_none());
@@ -132,21 +132,8 @@ fn an_append_becomes_durable_or_is_gone() {
 }
 
 #[test]
-fn the_oldest_tombstones_are_let_go() {
-    let mut holdings = Holdings::default();
-    let by = "a".parse().unwrap();
-    let proof = Expired { by, number: 1, accepted: vec![by], known: 1, min_copies: 1 };
-    for job in 0..TOMBSTONES as u128 + 10 {
-        assert!(holdings.bury(JobId(job), proof.clone()));
-    }
-    assert!(!holdings.is_gone(JobId(0)));
-    assert!(holdings.is_gone(JobId(TOMBSTONES as u128 + 9)));
-    assert_eq!(holdings.tombstones().count(), TOMBSTONES);
-}
-
-#[test]
 fn sources_are_told_of_the_meta_slot_only() {
-    let mut edge = EdgeHolding::default();
+    let mut edge = EdgeIndex::default();
     take(&mut edge, &entry(1, 0b1), Place::Durable(record(0)));
     assert_eq!(edge.sources(0).count(), 0);
     let key = EntryKey { job: JobId(1), edge: EDGE, number: 2 };

@@ -29,8 +29,8 @@ fn folding(bench: &mut Bench, count: usize) -> Vec<Folding> {
         let spec = JobSpec { job, ..first.clone() };
         bench.input(Input::Request(ticket, ClientRequest::Submit(spec)));
         bench.sync();
-        bench.core.facts.jobs.get_mut(&job).unwrap().ends = vec![Some(0); 5];
-        bench.core.home_admitted(job, 0);
+        bench.core.facts.jobs.get_mut(job).unwrap().ends = vec![Some(0); 5];
+        bench.core.on_admitted(job, 0);
         bench.input(Input::Tick);
         let asked = bench.sent.iter().find_map(|(to, message, _)| match message {
             PeerMessage::Work { job: of, attempt, slots, .. } if *of == job && *to == node("b") => {
@@ -52,7 +52,7 @@ impl Bench {
     }
 
     fn held(&self, of: &Folding) -> usize {
-        self.core.homes[&of.job].output_bytes()
+        self.core.coordination.output_bytes(of.job)
     }
 }
 
@@ -73,7 +73,7 @@ fn of_jobs_that_do_not_fit_together_the_youngest_starts_over_and_one_alone_fails
 
     bench.output(3, old, 1, 60);
     bench.sync();
-    let manifest = bench.core.facts.jobs[&old.job].manifest.clone();
+    let manifest = bench.core.facts.jobs[old.job].manifest.clone();
     let Some(Manifest::Failed { message }) = manifest else { panic!("{manifest:?}") };
     assert!(message.contains("more than 0.0 MiB"), "{message}");
 }

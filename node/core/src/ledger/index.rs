@@ -1,4 +1,4 @@
-//! Holdings: the index of what this node's log has, job by job.
+//! The index of one job: which entries are in this node's log, and where.
 //!
 //! A ledger is the set {batch number → delta} of a slot. Here stands where the deltas are, never the
 //! deltas themselves: memory grows by some hundred bytes per batch, not with the upload.
@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use cortado_protocol::entry::{EMPTY_HASH, EntryHead, Source};
-use cortado_protocol::expiry::Expired;
 use cortado_protocol::peer::EdgeCoverage;
-use cortado_protocol::{Coverage, Edge, JobId, Slot, SlotSet};
+use cortado_protocol::{Coverage, Edge, Slot, SlotSet};
 
-use crate::RecordRef;
+use crate::record::RecordRef;
 
 /// Where a holding's record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// On its way into the log, under this ticket.
     Pending(u64),
     /// In the log, fsynced.
@@ -24,13 +23,13 @@ pub enum Place {
 
 /// One record: an entry, or the part of it this node was sent.
 #[derive(Clone, Debug)]
-pub struct Holding {
+pub(crate) struct Holding {
     /// The slots it speaks for.
-    pub slots: SlotSet,
+    pub(crate) slots: SlotSet,
     /// Content hashes of those of its deltas that are not empty.
     hashes: Box<[(Slot, u64)]>,
     /// Where it is.
-    pub place: Place,
+    pub(crate) place: Place,
 }
 
 impl Holding {
@@ -49,11 +48,11 @@ impl Holding {
 
 /// The records of one batch number.
 #[derive(Clone, Debug, Default)]
-pub struct Numbered {
+pub(crate) struct Numbered {
     /// What it was made from.
-    pub source: Source,
+    pub(crate) source: Source,
     /// Its records; together they speak for each slot once.
-    pub holdings: Vec<Holding>,
+    pub(crate) holdings: Vec<Holding>,
 }
 
 impl Numbered {
@@ -67,7 +66,7 @@ impl Numbered {
 
 /// How an entry relates to what is held.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admitted {
+pub(crate) enum Comparison {
     /// These of its slots are new.
     New(SlotSet),
     /// All of it is held, though some of it may still be pending.
@@ -78,31 +77,30 @@ pub enum Admitted {
 
 /// One edge of one job.
 #[derive(Default)]
-pub struct EdgeHolding {
+pub(crate) struct EdgeIndex {
     entries: BTreeMap<u64, Numbered>,
 }
 
-impl EdgeHolding {
+impl EdgeIndex {
     /// Compares an entry with what is held.
-    #[must_use]
-    pub fn compare(&self, head: &EntryHead) -> Admitted {
+    pub(crate) fn compare(&self, head: &EntryHead) -> Comparison {
         let Some(numbered) = self.entries.get(&head.key.number) else {
-            return Admitted::New(head.slots);
+            return Comparison::New(head.slots);
         };
         let mut fresh = head.slots;
         for holding in &numbered.holdings {
             for slot in holding.slots.and(head.slots).iter() {
                 if holding.hash(slot) != head.hash(slot) {
-                    return Admitted::Conflict(slot);
+                    return Comparison::Conflict(slot);
                 }
             }
             fresh = fresh.minus(holding.slots);
         }
-        if fresh.is_empty() { Admitted::Known } else { Admitted::New(fresh) }
+        if fresh.is_empty() { Comparison::Known } else { Comparison::New(fresh) }
     }
 
     /// Takes an entry into the index. It must speak for no slot that is held already.
-    pub fn insert(&mut self, head: &EntryHead, place: Place) {
+    pub(crate) fn insert(&mut self, head: &EntryHead, place: Place) {
         let numbered = self.entries.entry(head.key.number).or_default();
         debug_assert!(numbered.slots(false).and(head.slots).is_empty());
         numbered.source = head.source;
@@ -111,7 +109,7 @@ impl EdgeHolding {
     }
 
     /// The record of a ticket is in the log now.
-    pub fn durable(&mut self, number: u64, ticket: u64, record: RecordRef) {
+    pub(crate) fn durable(&mut self, number: u64, ticket: u64, record: RecordRef) {
         let numbered = self.entries.get_mut(&number);
         for holding in numbered.into_iter().flat_map(|n| &mut n.holdings) {
             if holding.place == Place::Pending(ticket) {
@@ -121,7 +119,7 @@ impl EdgeHolding {
     }
 
     /// The record never reached the log, or can't be read any more.
-    pub fn remove(&mut self, number: u64, place: Place) {
+    pub(crate) fn remove(&mut self, number: u64, place: Place) {
         if let Some(numbered) = self.entries.get_mut(&number) {
             numbered.holdings.retain(|holding| holding.place != place);
             if numbered.holdings.is_empty() {
@@ -131,15 +129,18 @@ impl EdgeHolding {
     }
 
     /// Slots held of a number.
-    #[must_use]
-    pub fn slots(&self, number: u64, durable_only: bool) -> SlotSet {
+    pub(crate) fn slots(&self, number: u64, durable_only: bool) -> SlotSet {
         self.entries.get(&number).map_or(SlotSet::EMPTY, |n| n.slots(durable_only))
     }
 
     /// Coverage of the given slots; slots with the same coverage stand together, and slots with no
     /// coverage are left out.
-    #[must_use]
-    pub fn coverage(&self, edge: Edge, slots: SlotSet, durable_only: bool) -> Vec<EdgeCoverage> {
+    pub(crate) fn coverage(
+        &self,
+        edge: Edge,
+        slots: SlotSet,
+        durable_only: bool,
+    ) -> Vec<EdgeCoverage> {
         self.coverage_within(edge, slots, 0..u64::MAX, durable_only)
     }
 
@@ -176,8 +177,7 @@ impl EdgeHolding {
     }
 
     /// What is held of an offer, and of nothing else.
-    #[must_use]
-    pub fn held_of(&self, offer: &EdgeCoverage, durable_only: bool) -> Vec<EdgeCoverage> {
+    pub(crate) fn held_of(&self, offer: &EdgeCoverage, durable_only: bool) -> Vec<EdgeCoverage> {
         let intervals = offer.coverage.intervals();
         let (Some(&(start, _)), Some(&(_, end))) = (intervals.first(), intervals.last()) else {
             return Vec::new();
@@ -189,15 +189,13 @@ impl EdgeHolding {
     }
 
     /// Coverage of one slot.
-    #[must_use]
-    pub fn slot_coverage(&self, slot: Slot, durable_only: bool) -> Coverage {
+    pub(crate) fn slot_coverage(&self, slot: Slot, durable_only: bool) -> Coverage {
         let held = |n: &Numbered| n.slots(durable_only).contains(slot);
         self.entries.iter().filter(|(_, n)| held(n)).map(|(number, _)| *number).collect()
     }
 
     /// Whatever of `offered` is not held; pending records count as held.
-    #[must_use]
-    pub fn missing(&self, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
+    pub(crate) fn missing(&self, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
         let mut all = Vec::new();
         for offer in offered {
             let held = self.held_of(offer, false);
@@ -220,7 +218,10 @@ impl EdgeHolding {
     /// Durable records that speak for any of the slots, with their numbers, in number order. Each
     /// record counts for the slots named with it and for no other: it may hold more, of which
     /// another record speaks.
-    pub fn records(&self, slots: SlotSet) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> + '_ {
+    pub(crate) fn records(
+        &self,
+        slots: SlotSet,
+    ) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> + '_ {
         self.entries.iter().flat_map(move |(number, numbered)| {
             numbered.holdings.iter().filter_map(move |holding| {
                 let slots = holding.slots.and(slots);
@@ -231,15 +232,17 @@ impl EdgeHolding {
     }
 
     /// Durable records of the wanted numbers, and for which of the wanted slots they speak.
-    pub fn wanted(&self, wanted: &EdgeCoverage) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> {
+    pub(crate) fn wanted(
+        &self,
+        wanted: &EdgeCoverage,
+    ) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> {
         self.records_of(wanted).filter_map(|(number, holding, slots)| {
             holding.durable().map(|record| (number, record, slots))
         })
     }
 
     /// Whether a record of these numbers and slots is on its way into the log.
-    #[must_use]
-    pub fn awaits(&self, part: &EdgeCoverage) -> bool {
+    pub(crate) fn awaits(&self, part: &EdgeCoverage) -> bool {
         self.records_of(part).any(|(_, holding, _)| holding.durable().is_none())
     }
 
@@ -255,14 +258,13 @@ impl EdgeHolding {
     }
 
     /// Whether a record of these slots is on its way into the log.
-    #[must_use]
-    pub fn has_pending(&self, slots: SlotSet) -> bool {
+    pub(crate) fn has_pending(&self, slots: SlotSet) -> bool {
         let mut holdings = self.entries.values().flat_map(|numbered| &numbered.holdings);
         holdings.any(|h| h.durable().is_none() && !h.slots.and(slots).is_empty())
     }
 
     /// Numbers from `from` on whose meta slot is durable here, and their sources, in number order.
-    pub fn sources(&self, from: u64) -> impl Iterator<Item = (u64, Source)> + '_ {
+    pub(crate) fn sources(&self, from: u64) -> impl Iterator<Item = (u64, Source)> + '_ {
         let meta = |n: &Numbered| !n.slots(true).and(SlotSet::META).is_empty();
         self.entries
             .range(from..)
@@ -271,8 +273,7 @@ impl EdgeHolding {
     }
 
     /// All slots of which anything is held.
-    #[must_use]
-    pub fn all_slots(&self) -> SlotSet {
+    pub(crate) fn all_slots(&self) -> SlotSet {
         self.entries.values().fold(SlotSet::EMPTY, |set, n| set.or(n.slots(false)))
     }
 
@@ -297,114 +298,42 @@ pub(crate) fn numbers(parts: &[EdgeCoverage]) -> u64 {
 
 /// One job.
 #[derive(Default)]
-pub struct JobHolding {
-    edges: BTreeMap<Edge, EdgeHolding>,
+pub(crate) struct JobIndex {
+    edges: BTreeMap<Edge, EdgeIndex>,
 }
 
-impl JobHolding {
+impl JobIndex {
     /// What is held of an edge.
-    #[must_use]
-    pub fn edge(&self, edge: Edge) -> Option<&EdgeHolding> {
+    pub(crate) fn edge(&self, edge: Edge) -> Option<&EdgeIndex> {
         self.edges.get(&edge)
     }
 
     /// What is held of an edge, to be changed.
-    pub fn edge_mut(&mut self, edge: Edge) -> &mut EdgeHolding {
+    pub(crate) fn edge_mut(&mut self, edge: Edge) -> &mut EdgeIndex {
         self.edges.entry(edge).or_default()
     }
 
     /// Coverage of the given slots on all edges.
-    #[must_use]
-    pub fn coverage(&self, slots: SlotSet, durable_only: bool) -> Vec<EdgeCoverage> {
+    pub(crate) fn coverage(&self, slots: SlotSet, durable_only: bool) -> Vec<EdgeCoverage> {
         let edges = self.edges.iter();
         edges.flat_map(|(edge, held)| held.coverage(*edge, slots, durable_only)).collect()
     }
 
     /// Whatever of `offered` is not held.
-    #[must_use]
-    pub fn missing(&self, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
-        let nothing = EdgeHolding::default();
+    pub(crate) fn missing(&self, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
+        let nothing = EdgeIndex::default();
         let held = |offer: &EdgeCoverage| self.edges.get(&offer.edge).unwrap_or(&nothing);
         offered.iter().flat_map(|offer| held(offer).missing(std::slice::from_ref(offer))).collect()
     }
 
     /// All slots of which anything is held.
-    #[must_use]
-    pub fn all_slots(&self) -> SlotSet {
+    pub(crate) fn all_slots(&self) -> SlotSet {
         self.edges.values().fold(SlotSet::EMPTY, |set, edge| set.or(edge.all_slots()))
     }
 
     /// Speaks for these slots no more.
-    pub fn drop_slots(&mut self, slots: SlotSet) {
+    pub(crate) fn drop_slots(&mut self, slots: SlotSet) {
         self.edges.values_mut().for_each(|edge| edge.drop_slots(slots));
-    }
-
-    /// Number of records.
-    #[must_use]
-    pub fn entries(&self) -> u64 {
-        self.edges.values().map(|edge| edge.entries.len() as u64).sum()
-    }
-}
-
-/// All jobs, and the ones that are gone for good.
-#[derive(Default)]
-pub struct Holdings {
-    jobs: BTreeMap<JobId, JobHolding>,
-    gone: BTreeMap<JobId, Expired>,
-}
-
-/// Tombstones kept at most. Beyond it the oldest job ids are let go: ids are UUIDv7, so these are
-/// the ones whose records no node can still have.
-const TOMBSTONES: usize = 100_000;
-
-impl Holdings {
-    /// What is held of a job.
-    #[must_use]
-    pub fn job(&self, job: JobId) -> Option<&JobHolding> {
-        self.jobs.get(&job)
-    }
-
-    /// What is held of a job, to be changed.
-    pub fn job_mut(&mut self, job: JobId) -> &mut JobHolding {
-        self.jobs.entry(job).or_default()
-    }
-
-    /// What is held of an edge of a job.
-    #[must_use]
-    pub fn edge(&self, job: JobId, edge: Edge) -> Option<&EdgeHolding> {
-        self.jobs.get(&job).and_then(|held| held.edge(edge))
-    }
-
-    /// All jobs, in id order.
-    pub fn jobs(&self) -> impl Iterator<Item = (JobId, &JobHolding)> {
-        self.jobs.iter().map(|(job, held)| (*job, held))
-    }
-
-    /// Forgets a job for good; returns whether that is news.
-    pub fn bury(&mut self, job: JobId, proof: Expired) -> bool {
-        self.jobs.remove(&job);
-        let news = self.gone.insert(job, proof).is_none();
-        while self.gone.len() > TOMBSTONES {
-            self.gone.pop_first();
-        }
-        news
-    }
-
-    /// Whether the job is gone for good.
-    #[must_use]
-    pub fn is_gone(&self, job: JobId) -> bool {
-        self.gone.contains_key(&job)
-    }
-
-    /// Why the job is gone for good, if it is.
-    #[must_use]
-    pub fn proof(&self, job: JobId) -> Option<&Expired> {
-        self.gone.get(&job)
-    }
-
-    /// The jobs that are gone for good, and why.
-    pub fn tombstones(&self) -> impl Iterator<Item = (JobId, &Expired)> {
-        self.gone.iter().map(|(job, proof)| (*job, proof))
     }
 }
 

@@ -5,7 +5,8 @@ use cortado_protocol::limits::PAGE_INTERVALS;
 use cortado_protocol::{Coverage, Edge, EntryKey};
 
 use super::*;
-use crate::holdings::Place;
+use crate::answers::coverage;
+use crate::ledger::index::Place;
 
 /// Every second number, so many that two pages are needed.
 const NUMBERS: u64 = PAGE_INTERVALS as u64 + 1000;
@@ -21,7 +22,7 @@ fn second_numbers() -> Coverage {
 }
 
 fn hold(core: &mut Core, numbers: impl Iterator<Item = u64>) {
-    let edge_held = core.facts.holdings.job_mut(JOB).edge_mut(edge());
+    let edge_held = core.facts.ledger.job_mut(JOB).edge_mut(edge());
     for number in numbers {
         let key = EntryKey { job: JOB, edge: edge(), number };
         let entry = Entry::new(key, Source::default(), SlotSet::ALL, &[]);
@@ -163,7 +164,7 @@ fn a_client_that_resumes_is_told_of_many_batches_in_several_answers() {
     bench.input(Input::Request(1, ClientRequest::Submit(spec)));
     bench.sync();
     let total = cortado_protocol::limits::BATCHES_PER_ANSWER as u64 + 5;
-    let held = bench.core.facts.holdings.job_mut(job).edge_mut(edge());
+    let held = bench.core.facts.ledger.job_mut(job).edge_mut(edge());
     for number in 0..total {
         let key = EntryKey { job, edge: edge(), number };
         let source = Source { content: u64::MAX - number, ..Source::default() };
@@ -171,9 +172,9 @@ fn a_client_that_resumes_is_told_of_many_batches_in_several_answers() {
         let record = RecordRef { segment: 1, offset: number as u32, len: 1 };
         held.insert(&entry.head, Place::Durable(record));
     }
-    let first = bench.core.coverage(job, 0, 0);
+    let first = coverage(&bench.core.facts, job, 0, 0);
     let next = first.next.unwrap();
-    let second = bench.core.coverage(job, 0, next);
+    let second = coverage(&bench.core.facts, job, 0, next);
     assert_eq!(
         (first.batches.len() as u64, second.batches.len(), second.next),
         (total - 5, 5, None)
@@ -182,5 +183,5 @@ fn a_client_that_resumes_is_told_of_many_batches_in_several_answers() {
     assert!(numbers.eq(0..total));
     let answer = cortado_protocol::frame::encode(&ClientResponse::Coverage(first), &[]);
     assert!(cortado_protocol::frame::fits(&answer, cortado_protocol::limits::CLIENT_FRAME_BYTES));
-    assert_eq!(bench.core.coverage(job, 63, 0).batches, []);
+    assert_eq!(coverage(&bench.core.facts, job, 63, 0).batches, []);
 }

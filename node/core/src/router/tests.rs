@@ -10,7 +10,8 @@ use cortado_protocol::job::{JobSpec, TableFiles};
 use cortado_protocol::peer::{Admission, EdgeCoverage, Hello, LinkFrame, PeerMessage, PlaceWish};
 use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet, frame};
 
-use crate::{Budget, Config, Core, Effect, Input, Members, RecordRef};
+use crate::config::tests::config;
+use crate::{Core, Effect, Input, Members, RecordRef};
 
 mod expiry;
 mod memory;
@@ -19,25 +20,6 @@ mod promises;
 
 fn node(name: &str) -> NodeId {
     name.parse().unwrap()
-}
-
-/// A node with R = 3, W = 2 and few slots.
-pub(crate) fn config(name: &str, boot: u64) -> Config {
-    Config {
-        node: node(name),
-        cluster: "c".to_owned(),
-        boot,
-        log: LogId(1),
-        replicas: 3,
-        min_copies: 2,
-        slots: 4,
-        expected_nodes: 3,
-        max_running_jobs: 4,
-        upload_idle: Duration::from_secs(30),
-        memory: Budget::of(1 << 30, 1),
-        job_ttl: Duration::from_secs(3600),
-        planted: None,
-    }
 }
 
 /// The connection on which a peer speaks.
@@ -184,7 +166,7 @@ fn hello(peer: &str, log: u128) -> Hello {
 /// A job whose home is `a`.
 fn spec(core: &mut Core) -> JobSpec {
     let jobs = (1..).map(|last| JobId::v7(1_700_000_000_000, last));
-    let job = jobs.into_iter().find(|job| core.facts.home(*job) == node("a")).unwrap();
+    let job = jobs.into_iter().find(|job| core.facts.coordinator(*job) == node("a")).unwrap();
     let plan = cortado_engine::COFFEE;
     let names = ["transactions", "transaction_items", "users", "stores", "menu_items"];
     let tables = names.map(|name| TableFiles { name: name.to_owned(), files: Vec::new() });
@@ -212,7 +194,7 @@ fn home_of_a_job() -> (Bench, JobId) {
 #[test]
 fn a_job_whose_id_is_no_uuid_of_version_7_is_refused() {
     let mut bench = Bench::new(1);
-    let job = (0..).map(JobId).find(|job| bench.core.facts.home(*job) == node("a")).unwrap();
+    let job = (0..).map(JobId).find(|job| bench.core.facts.coordinator(*job) == node("a")).unwrap();
     let spec = JobSpec { job, ..spec(&mut bench.core) };
     bench.input(Input::Request(1, ClientRequest::Submit(spec)));
     let [(1, ClientResponse::Error(error))] = &bench.replies[..] else { panic!("no answer") };

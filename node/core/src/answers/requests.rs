@@ -1,0 +1,285 @@
+//! What clients ask of a job's coordinator.
+
+use std::time::Duration;
+
+use cortado_engine::mebi;
+use cortado_protocol::client::{ClientError, ClientRequest, ClientResponse, ErrorKind};
+use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
+use cortado_protocol::limits::{JOBS_PER_ANSWER, NUMBERS};
+use cortado_protocol::peer::EdgeCoverage;
+use cortado_protocol::{Coverage, Edge, EntryKey, JobId, SlotSet};
+
+use super::catch_up::not_found;
+use super::reply::answer;
+use super::status::{self, coverage};
+use super::{Answers, Next};
+use crate::config::PlantedBug;
+use crate::facts::Facts;
+use crate::job::BoundPlan;
+use crate::outbox::Outbox;
+use crate::progress::ProgressOf;
+use crate::purpose::{Origin, Purpose};
+use crate::record::Located;
+use crate::task::Task;
+
+/// Intervals of missing batches that a listing names of each table.
+const MISSING_IN_LISTS: usize = 10;
+/// Jobs kept at most, ended ones included.
+const JOBS: usize = 10_000;
+
+impl Answers {
+    /// Some node's client asks.
+    pub(crate) fn on_ask(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        progress: ProgressOf<'_>,
+        origin: Origin,
+        request: ClientRequest,
+    ) -> Next {
+        match (&request, request.job()) {
+            (ClientRequest::Jobs { after }, _) => {
+                let jobs = list(facts, progress, *after);
+                answer(out, origin, ClientResponse::Jobs(jobs));
+                Next::Nothing
+            }
+            (ClientRequest::Drain(node), _) if *node == facts.config.node => Next::Drain(origin),
+            (_, Some(job)) if facts.is_coordinator(job) => {
+                self.on_job_request(facts, out, progress, (origin, job), request, false)
+            }
+            _ => {
+                let message = "the job's home is moving";
+                answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
+                Next::Nothing
+            }
+        }
+    }
+
+    /// A request about a job this node coordinates; all members were asked for the job if it was
+    /// `searched` for.
+    pub(crate) fn on_job_request(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        progress: ProgressOf<'_>,
+        (origin, job): (Origin, JobId),
+        request: ClientRequest,
+        searched: bool,
+    ) -> Next {
+        if facts.ledger.is_forgotten(job) {
+            let message = format!("job {job} is gone: its time to live is over");
+            answer(out, origin, ClientResponse::error(ErrorKind::NotFound, message));
+            return Next::Nothing;
+        }
+        if let ClientRequest::Submit(spec) = request {
+            return match submitted(facts, &spec) {
+                Ok(()) => self.record(origin, job, JobEntry::Spec(spec)),
+                Err(refused) => {
+                    answer(out, origin, ClientResponse::Error(refused));
+                    Next::Nothing
+                }
+            };
+        }
+        if !searched && self.may_be_stale(facts, job) {
+            return self.search(facts, out, (origin, job), request);
+        }
+        let Some(plan) = facts.plan_of(job) else {
+            if searched {
+                answer(out, origin, not_found(facts, job));
+                return Next::Nothing;
+            }
+            return self.search(facts, out, (origin, job), request);
+        };
+        match request {
+            ClientRequest::Spec(_) => {
+                answer(out, origin, ClientResponse::Spec(plan.spec.clone()));
+            }
+            ClientRequest::Coverage { table, from, .. } => {
+                let coverage = coverage(facts, job, table.into(), from);
+                answer(out, origin, ClientResponse::Coverage(coverage));
+            }
+            ClientRequest::Status { wait_ms, .. } => {
+                let wait = Duration::from_millis(u64::from(wait_ms));
+                self.wait_for_news(facts, out, progress, (origin, job), wait);
+                return Next::Coordinate(job);
+            }
+            ClientRequest::EndTable { table, batches, .. } => {
+                match ended(facts, job, table, batches) {
+                    Ok(()) => {
+                        let entry = JobEntry::TableEnd { table, batches };
+                        return self.record(origin, job, entry);
+                    }
+                    Err(refused) => answer(out, origin, ClientResponse::Error(refused)),
+                }
+            }
+            ClientRequest::Cancel(_) => {
+                if facts.config.planted == Some(PlantedBug::DropCancel) {
+                    self.tell(facts, out, progress, job, vec![origin]);
+                    return Next::Nothing;
+                }
+                // Too late once there is a manifest; how the job ended is said when that is durable.
+                let ended = facts.jobs[job].manifest.clone().map(JobEntry::Manifest);
+                return self.record(origin, job, ended.unwrap_or(JobEntry::Cancel));
+            }
+            ClientRequest::Result { chunk, .. } => match result(facts, job, chunk) {
+                Ok(Some(located)) => out.run(Task::Read(vec![located]), Purpose::Chunk(origin)),
+                Ok(None) if searched => {
+                    let message = "no live node has this part of the result";
+                    answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
+                }
+                Ok(None) => {
+                    let request = ClientRequest::Result { job, chunk };
+                    return self.search(facts, out, (origin, job), request);
+                }
+                Err(refused) => answer(out, origin, ClientResponse::Error(refused)),
+            },
+            ClientRequest::Rejects { table, .. } => {
+                let table = usize::from(table);
+                if table >= plan.spec.tables.len() {
+                    answer(out, origin, ClientResponse::Error(no_such_table()));
+                    return Next::Nothing;
+                }
+                let ends = facts.jobs[job].known_ends();
+                let summaries = facts.located(job, table..table + 1, SlotSet::META, &ends);
+                let task = Task::Rejects { plan, table, summaries };
+                out.run(task, Purpose::Rejects(origin));
+            }
+            ClientRequest::Submit(_)
+            | ClientRequest::Upload(_)
+            | ClientRequest::Cluster
+            | ClientRequest::Jobs { .. }
+            | ClientRequest::Ring
+            | ClientRequest::Log { .. }
+            | ClientRequest::Chaos(_)
+            | ClientRequest::Forget(_)
+            | ClientRequest::Drain(_) => {}
+        }
+        Next::Nothing
+    }
+
+    /// An entry is to be written to the job log; the client is answered when it is durable.
+    fn record(&mut self, origin: Origin, job: JobId, entry: JobEntry) -> Next {
+        let clients = self.clients.entry(job).or_default();
+        clients.fresh |= matches!(entry, JobEntry::Spec(_));
+        clients.wait_for_entry(entry.number(), [origin]);
+        Next::Record { job, entry: Box::new(entry) }
+    }
+}
+
+/// How the jobs after one stand, by this node's view.
+fn list(
+    facts: &Facts,
+    progress: ProgressOf<'_>,
+    after: Option<JobId>,
+) -> Vec<cortado_protocol::job::JobStatus> {
+    let jobs = facts.jobs.after(after).filter(|(_, log)| log.plan.is_some());
+    let jobs = jobs.take(JOBS_PER_ANSWER);
+    let mut jobs: Vec<_> = jobs.filter_map(|(job, _)| status::of(facts, progress, job)).collect();
+    for table in jobs.iter_mut().flat_map(|job| &mut job.tables) {
+        // Who wants to know all of them asks for the job.
+        let _ = table.missing.split_off(MISSING_IN_LISTS);
+    }
+    jobs
+}
+
+fn no_such_table() -> ClientError {
+    ClientError::new(ErrorKind::NotFound, "the plan has no such table")
+}
+
+/// Whether a job can be taken, or why not.
+fn submitted(facts: &Facts, spec: &JobSpec) -> Result<(), ClientError> {
+    let job = spec.job;
+    let refuse = |kind, message: String| Err(ClientError::new(kind, message));
+    if let Some(plan) = facts.plan_of(job) {
+        if plan.spec == *spec {
+            // Known here does not mean durable on W nodes: the owners are asked again.
+            return Ok(());
+        }
+        let message = format!("job {job} was submitted before with another plan or file list");
+        return refuse(ErrorKind::Conflict, message);
+    }
+    if !job.is_v7() {
+        let message = format!("{job} is no UUIDv7, and a job's id must be one");
+        return refuse(ErrorKind::BadInput, message);
+    }
+    let (seen, expected) = (facts.roster.known().len(), facts.expected_members());
+    if seen < expected {
+        let message = format!("the cluster is forming: {seen} of {expected} nodes seen");
+        return refuse(ErrorKind::Unavailable, message);
+    }
+    if let Err(reason) = facts.replicas_suffice() {
+        return refuse(ErrorKind::Unavailable, reason);
+    }
+    let bound = BoundPlan::new(spec.clone())?;
+    room_for_a_job(facts, bound.bytes).or_else(|message| refuse(ErrorKind::BadInput, message))
+}
+
+/// Whether one more job can be kept, or what to say.
+fn room_for_a_job(facts: &Facts, bytes: usize) -> Result<(), String> {
+    let kept = facts.jobs.iter().filter_map(|(_, log)| log.plan.as_ref());
+    let (mut jobs, mut all) = (0, bytes);
+    for plan in kept {
+        jobs += 1;
+        all += plan.bytes;
+    }
+    if jobs >= JOBS {
+        return Err(format!(
+            "{jobs} jobs are kept, and no more can be: wait until some are past their time to live"
+        ));
+    }
+    let limit = facts.config.memory.jobs;
+    if all > limit {
+        return Err(format!(
+            "the plans and file lists of {jobs} jobs and of this one take {}, and {} are for them: \
+             name fewer files, or wait until some jobs are past their time to live",
+            mebi(all),
+            mebi(limit)
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a table can end with so many batches, or why not.
+fn ended(facts: &Facts, job: JobId, table: u16, batches: u64) -> Result<(), ClientError> {
+    match facts.jobs[job].ends.get(usize::from(table)) {
+        None => Err(no_such_table()),
+        Some(_) if batches > NUMBERS => {
+            let message = format!("a table has at most {NUMBERS} batches");
+            Err(ClientError::new(ErrorKind::BadInput, message))
+        }
+        Some(Some(before)) if *before != batches => {
+            let message = format!(
+                "the table was declared to have {before} batches before, now {batches}: the dataset changed"
+            );
+            Err(ClientError::new(ErrorKind::Conflict, message))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Where a chunk of the job's result is, if it is here, or why there is none.
+fn result(facts: &Facts, job: JobId, chunk: u64) -> Result<Option<Located>, ClientError> {
+    let log = &facts.jobs[job];
+    let chunks = match &log.manifest {
+        Some(Manifest::Done { chunks, .. }) => *chunks,
+        Some(Manifest::Failed { message }) => {
+            return Err(ClientError::new(ErrorKind::Ended, message.clone()));
+        }
+        None if log.cancelled => {
+            return Err(ClientError::new(ErrorKind::Ended, "the job was cancelled"));
+        }
+        None => {
+            let message = "the job is not done yet; see `cortado status`";
+            return Err(ClientError::new(ErrorKind::Unavailable, message));
+        }
+    };
+    if chunk >= chunks {
+        let message = format!("the result has {chunks} chunks");
+        return Err(ClientError::new(ErrorKind::NotFound, message));
+    }
+    let (edge, slots) = (Edge::RESULT, SlotSet::META);
+    let wanted = EdgeCoverage { edge, slots, coverage: Coverage::range(chunk, chunk + 1) };
+    let held = facts.ledger.edge(job, edge);
+    let record = held.and_then(|held| held.wanted(&wanted).next().map(|(_, record, _)| record));
+    Ok(record.map(|record| (EntryKey { job, edge, number: chunk }, record, slots)))
+}

@@ -1,0 +1,261 @@
+//! Asking slots: who is asked, again and elsewhere, and what follows from the answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_engine::{largest_query, mebi};
+use cortado_protocol::client::ErrorKind;
+use cortado_protocol::job::Manifest;
+use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage, Work};
+use cortado_protocol::{JobId, META_SLOT, NodeId, Slot, SlotSet};
+
+use super::round::{Phase, Round, Then};
+use super::slots::{ASK_AGAIN_AFTER, Asked, SlotRound};
+use super::{Coordination, Next, RETRY_AFTER};
+use crate::facts::Facts;
+use crate::job::JobLog;
+use crate::outbox::Outbox;
+use crate::purpose::Purpose;
+use crate::task::Task;
+
+impl Coordination {
+    pub(super) fn start_slots(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        rounds: Vec<SlotRound>,
+        then: Then,
+    ) {
+        let round = self.open(facts.now, job);
+        round.phase = Phase::Slots { rounds, then };
+        round.missing.clear();
+        self.ask_slots(facts, out, job);
+    }
+
+    /// Asks an owner of each open slot nobody works on, the first one first.
+    pub(super) fn ask_slots(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let Some(ends) = facts.jobs.get(job).and_then(JobLog::all_ends) else { return };
+        let Some(round) = self.rounds.get_mut(&job) else { return };
+        let now = facts.now;
+        if now < round.retry_at {
+            return;
+        }
+        let mut news = false;
+        for slots in round.slots_mut() {
+            slots.watch(now);
+            for ((backed_up, node), of) in wanted(facts, job, slots) {
+                news |= !backed_up;
+                // Due at once.
+                let (attempt, at) = (out.fresh_id(), Duration::ZERO);
+                slots.asked.insert(attempt, Asked { node, slots: of, at, backed_up });
+            }
+            ask(out, slots, job, now, &ends);
+        }
+        if news {
+            // What is still missing is said again by whoever is asked now.
+            round.missing.clear();
+        }
+        self.go_on(facts, out, job);
+    }
+
+    /// Goes on when every slot has answered.
+    fn go_on(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let Some(round) = self.rounds.get_mut(&job) else { return };
+        let Phase::Slots { rounds, .. } = &round.phase else { return };
+        if rounds.iter().any(|slots| !slots.open.is_empty()) {
+            return;
+        }
+        match std::mem::replace(&mut round.phase, Phase::Compute) {
+            Phase::Slots { rounds, then: Then::Finish } => {
+                let outputs = rounds.into_iter().flat_map(|slots| slots.done).collect();
+                self.compute(facts, out, job, outputs);
+            }
+            Phase::Slots { rounds, then: Then::Join(state) } => {
+                let mut rows = Vec::new();
+                for SlotRound { work, done, .. } in rounds {
+                    if let Work::Lookup { table } = work {
+                        let table = usize::from(table);
+                        rows.extend(done.into_iter().map(|(slot, bytes)| (table, slot, bytes)));
+                    }
+                }
+                out.run(Task::Join { state, rows }, Purpose::Coordinate(job));
+            }
+            other => round.phase = other,
+        }
+    }
+
+    /// A worker sends a part of a slot's output.
+    pub(crate) fn on_output(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (job, attempt, slot): (JobId, u64, Slot),
+        part: (u32, u32),
+        bytes: &Bytes,
+    ) -> Next {
+        let Some(round) = self.rounds.get_mut(&job) else { return Next::Nothing };
+        if slot == META_SLOT {
+            if matches!(round.phase, Phase::Collect { gather: Some(of) } if of == attempt) {
+                round.phase = Phase::Collect { gather: None };
+                round.missing.clear();
+                return self.drive(facts, out, job);
+            }
+            return Next::Nothing;
+        }
+        for slots in round.slots_mut() {
+            slots.take(attempt, slot, part, bytes.clone());
+        }
+        let next = self.check_outputs(facts, job);
+        self.go_on(facts, out, job);
+        next
+    }
+
+    /// Outputs have arrived. If they are too large together, the job with the highest id (the youngest)
+    /// gives its own back and starts over when the others are done; one that is too large alone fails.
+    fn check_outputs(&mut self, facts: &Facts, job: JobId) -> Next {
+        let limit = facts.config.memory.outputs;
+        let mut all = 0;
+        let mut youngest = job;
+        for (other, round) in &self.rounds {
+            let held = round.output_bytes();
+            all += held;
+            if held > 0 {
+                youngest = youngest.max(*other);
+            }
+        }
+        if all <= limit {
+            return Next::Nothing;
+        }
+        if self.output_bytes(job) > limit {
+            let query = self.largest_output(facts, job);
+            let message = format!(
+                "query '{query}' has a result that does not fit: the outputs of its slots are more \
+                 than {}, which is what a job's home takes (see memory_mib); let it keep fewer rows, or \
+                 give the nodes more memory",
+                mebi(limit)
+            );
+            tracing::warn!(%job, %message, "failed a job");
+            return self.close(facts, job, Manifest::Failed { message });
+        }
+        tracing::info!(job = %youngest, "gives its outputs back: there is no room for all of them");
+        self.start_over(facts.now, youngest);
+        Next::Nothing
+    }
+
+    /// Bytes of slots' outputs that are held for a job.
+    pub(crate) fn output_bytes(&self, job: JobId) -> usize {
+        self.rounds.get(&job).map_or(0, Round::output_bytes)
+    }
+
+    /// The query with the largest outputs, of a job of which they are here.
+    fn largest_output(&self, facts: &Facts, job: JobId) -> String {
+        let Some(plan) = facts.plan_of(job) else { return String::new() };
+        let slots = self.rounds.get(&job).map(Round::slots).unwrap_or_default();
+        let folds = slots.iter().filter(|slots| slots.work == Work::Fold);
+        largest_query(&plan.plan, folds.flat_map(|slots| slots.done.values()))
+    }
+
+    /// A worker can't complete its slots: nobody has what is missing, or its disk is full. What not
+    /// one owner could get is missing indeed; before that is known, the next owners are asked.
+    pub(crate) fn on_incomplete(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        attempt: u64,
+        missing: &[EdgeCoverage],
+    ) -> Next {
+        let placement = facts.placement(job);
+        let Some(round) = self.rounds.get_mut(&job) else { return Next::Nothing };
+        let is_last = match &mut round.phase {
+            Phase::Collect { gather } if *gather == Some(attempt) => {
+                *gather = None;
+                true
+            }
+            Phase::Slots { rounds, .. } => {
+                let asked_all = rounds.iter_mut().find_map(|slots| {
+                    let of = slots.pass_on(attempt)?;
+                    let all = |slot| slots.passed_on[&slot] >= placement.owners(slot).len();
+                    Some(of.iter().all(all))
+                });
+                let Some(asked_all) = asked_all else { return Next::Nothing };
+                asked_all
+            }
+            _ => return Next::Nothing,
+        };
+        if !is_last {
+            self.ask_slots(facts, out, job);
+            return Next::Nothing;
+        }
+        round.retry_at = facts.now + RETRY_AFTER;
+        round.missing.retain(|before| missing.iter().all(|gap| gap.edge != before.edge));
+        round.missing.extend_from_slice(missing);
+        // The client is asked for no more at a time than a message holds.
+        round.missing = peer::first_page(std::mem::take(&mut round.missing));
+        Next::News(job)
+    }
+
+    /// A worker can't do it, and nobody can.
+    pub(crate) fn on_work_failed(
+        &mut self,
+        facts: &Facts,
+        job: JobId,
+        attempt: u64,
+        message: String,
+    ) -> Next {
+        let Some(round) = self.rounds.get_mut(&job) else { return Next::Nothing };
+        if round.slots_mut().iter_mut().any(|slots| slots.give_up(attempt)) {
+            tracing::error!(%job, %message, kind = ?ErrorKind::Ended, "slot work failed");
+            return self.close(facts, job, Manifest::Failed { message });
+        }
+        Next::Nothing
+    }
+
+    /// A peer was started again: it does not remember what it was asked.
+    pub(crate) fn after_restart(&mut self, peer: NodeId) {
+        for slots in self.rounds.values_mut().flat_map(Round::slots_mut) {
+            slots.give_up_of(|node| node == peer);
+        }
+    }
+}
+
+/// Whom to ask for which slots: by whether it is a backup of a slow worker, and node.
+fn wanted(facts: &Facts, job: JobId, slots: &mut SlotRound) -> BTreeMap<(bool, NodeId), SlotSet> {
+    let placement = facts.placement(job);
+    let me = facts.config.node;
+    let owner = |slot, turn| placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
+    let mut wanted: BTreeMap<_, SlotSet> = BTreeMap::new();
+    for slot in slots.unasked().iter() {
+        let turn = slots.passed_on.get(&slot).copied().unwrap_or_default();
+        wanted.entry((false, owner(slot, turn))).or_default().insert(slot);
+    }
+    for (slow, of) in slots.take_slow(facts.now) {
+        tracing::info!(%job, node = %slow, slots = of.len(), "slow: the next owners are asked too");
+        for slot in of.iter() {
+            let mut owners = placement.owners(slot).iter();
+            let turn = owners.position(|owner| *owner == slow).unwrap_or_default();
+            let next = owner(slot, turn + 1);
+            if next != slow {
+                wanted.entry((true, next)).or_default().insert(slot);
+            }
+        }
+    }
+    wanted
+}
+
+/// Sends the requests that are due.
+fn ask(out: &mut Outbox, slots: &mut SlotRound, job: JobId, now: Duration, ends: &[u64]) {
+    let due = |asked: &Asked| asked.at.is_zero() || now >= asked.at + ASK_AGAIN_AFTER;
+    let mut requests = Vec::new();
+    for (attempt, asked) in slots.asked.iter_mut().filter(|(_, asked)| due(asked)) {
+        asked.at = now;
+        requests.push((*attempt, asked.node, asked.slots));
+    }
+    for (attempt, node, of) in requests {
+        let (ends, work) = (ends.to_vec(), slots.work.clone());
+        let message = PeerMessage::Work { job, attempt, slots: of, ends, work };
+        out.send_with(node, message, slots.tail(of));
+    }
+}

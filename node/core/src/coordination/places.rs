@@ -1,0 +1,122 @@
+//! Places in the queue: what a coordinator tells its keeper, and what it tells mappers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::peer::{Admission, PeerMessage, PlaceWish};
+use cortado_protocol::{JobId, NodeId, frame};
+
+use super::round::Round;
+use super::{Coordination, Next};
+use crate::facts::Facts;
+use crate::job::JobLog;
+use crate::outbox::Outbox;
+
+/// How often jobs are reported.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+impl Coordination {
+    /// Tells the keeper of the queue now which jobs hold a place, or want one.
+    pub(crate) fn report(&mut self, facts: &Facts, out: &mut Outbox) {
+        let (now, idle) = (facts.now, facts.config.upload_idle);
+        let wish = |(job, round): (&JobId, &Round)| {
+            let log = facts.jobs.get(*job)?;
+            let wants = log.ended().is_none() && !round.is_idle(now, idle, log);
+            wants.then(|| PlaceWish {
+                job: *job,
+                client: round.client,
+                submitted_ms: log.submitted_ms,
+                running: round.runs(),
+            })
+        };
+        let jobs: Vec<_> = self.rounds.iter().filter_map(wish).collect();
+        if jobs.is_empty() && !self.reported_any {
+            return;
+        }
+        self.reported_any = !jobs.is_empty();
+        self.reported_at = now;
+        out.send(facts.queue_keeper(), PeerMessage::Admit { jobs });
+    }
+
+    pub(crate) fn tick_report(&mut self, facts: &Facts, out: &mut Outbox) {
+        if facts.now >= self.reported_at + REPORT_EVERY {
+            self.report(facts, out);
+        }
+    }
+
+    /// The members changed, and with them, perhaps, the keeper.
+    pub(crate) fn report_after_change(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        new_keeper: bool,
+    ) {
+        // A new keeper waits for the report of every member, also for an empty one.
+        self.reported_any |= new_keeper;
+        self.report(facts, out);
+    }
+
+    /// A mapper has batches of the job and asks for it.
+    pub(crate) fn on_job_wanted(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        from: NodeId,
+        job: JobId,
+        client: u64,
+    ) -> Next {
+        if let Some(round) = self.rounds.get_mut(&job) {
+            (round.client, round.client_at) = (client, facts.now);
+        }
+        self.tell_mapper(facts, out, from, job)
+    }
+
+    /// Answers a mapper: what the job is, and whether it takes batches.
+    pub(crate) fn tell_mapper(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        to: NodeId,
+        job: JobId,
+    ) -> Next {
+        let ended = facts.jobs.get(job).and_then(JobLog::ended);
+        let plan = facts.plan_of(job);
+        let (admission, tail) = if let Some(error) = ended {
+            (Admission::Ended(error), Bytes::new())
+        } else if let Some(plan) = plan.filter(|_| facts.is_coordinator(job)) {
+            let round = self.open(facts.now, job);
+            match round.place {
+                Some(0) => (Admission::Running, frame::to_postcard(&plan.spec)),
+                Some(position) => (Admission::Queued { position }, Bytes::new()),
+                None => {
+                    round.wanted_by.insert(to);
+                    return self.drive(facts, out, job);
+                }
+            }
+        } else {
+            (Admission::Unknown, Bytes::new())
+        };
+        out.send_with(to, PeerMessage::JobIs { job, admission }, tail);
+        Next::Nothing
+    }
+
+    /// The keeper's word on a job.
+    pub(crate) fn on_admitted(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        place: u32,
+    ) -> Next {
+        let Some(round) = self.rounds.get_mut(&job) else { return Next::Nothing };
+        // A job that runs is never sent back into the queue.
+        if round.place != Some(0) {
+            round.place = Some(place);
+        }
+        for mapper in std::mem::take(&mut round.wanted_by) {
+            // It has a place, so this leads to nothing else.
+            let _ = self.tell_mapper(facts, out, mapper, job);
+        }
+        self.drive(facts, out, job)
+    }
+}

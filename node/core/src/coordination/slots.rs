@@ -1,0 +1,243 @@
+//! One question to a set of slots: which replica was asked for which slot, and what came back.
+//!
+//! Once others have shown how long a slot takes, the next owner of what a slow worker still has is
+//! asked too (backup tasks: Dean, Ghemawat, "MapReduce", 2004, §3.6). The first answer counts; all
+//! owners give the same bytes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cortado_engine::LookupRequest;
+use cortado_protocol::peer::Work;
+use cortado_protocol::{NodeId, Slot, SlotSet, frame};
+
+/// A request without an answer is sent again after this: the worker may have dropped it, believing
+/// its coordinator to be down. One that still works on it takes no notice.
+pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// When one slot in so many is done, it is known how long all should take.
+const SAMPLE_SHARE: u32 = 3;
+/// A worker is slow when it takes so many times as long as all should,
+const SLOW_TIMES: u32 = 2;
+/// and so much longer.
+const SLOW_AFTER: Duration = Duration::from_millis(250);
+
+/// A request to one worker.
+pub(crate) struct Asked {
+    pub(crate) node: NodeId,
+    /// Slots it has not answered yet.
+    pub(crate) slots: SlotSet,
+    pub(crate) at: Duration,
+    /// Whether somebody else was asked too, or it is that one.
+    pub(crate) backed_up: bool,
+}
+
+/// One question to a set of slots.
+pub(crate) struct SlotRound {
+    pub(crate) work: Work,
+    keys: BTreeMap<Slot, Vec<Vec<u8>>>,
+    pub(crate) open: SlotSet,
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    /// How many owners could not complete a slot, in turn: a full disk can't take what it misses.
+    pub(crate) passed_on: BTreeMap<Slot, usize>,
+    /// Parts of answers, by attempt and slot.
+    parts: BTreeMap<(u64, Slot), Vec<Option<Bytes>>>,
+    pub(crate) done: BTreeMap<Slot, Bytes>,
+    /// Bytes of the parts and of what is done.
+    pub(crate) bytes: usize,
+    pub(crate) total: u32,
+    began: Option<Duration>,
+    /// When a worker that is not done is called slow.
+    slow_at: Option<Duration>,
+}
+
+impl SlotRound {
+    pub(crate) fn fold(slots: SlotSet) -> Self {
+        Self::new(Work::Fold, slots, BTreeMap::new())
+    }
+
+    pub(crate) fn lookup(request: LookupRequest) -> Self {
+        let keys: BTreeMap<_, _> = request.keys.into_iter().collect();
+        let slots = keys.keys().copied().collect();
+        Self::new(Work::Lookup { table: request.table as u16 }, slots, keys)
+    }
+
+    fn new(work: Work, open: SlotSet, keys: BTreeMap<Slot, Vec<Vec<u8>>>) -> Self {
+        let (asked, parts, done) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (passed_on, total) = (BTreeMap::new(), open.len() as u32);
+        let (began, slow_at) = (None, None);
+        let bytes = 0;
+        Self { work, keys, open, asked, passed_on, parts, done, bytes, total, began, slow_at }
+    }
+
+    /// Slots that nobody works on now.
+    pub(crate) fn unasked(&self) -> SlotSet {
+        self.asked.values().fold(self.open, |open, asked| open.minus(asked.slots))
+    }
+
+    /// Sees how long the round takes.
+    pub(crate) fn watch(&mut self, now: Duration) {
+        let began = *self.began.get_or_insert(now);
+        if self.slow_at.is_none() && self.done.len() as u32 * SAMPLE_SHARE >= self.total {
+            let all = (now - began) * SAMPLE_SHARE;
+            self.slow_at = Some(began + SLOW_TIMES * all + SLOW_AFTER);
+        }
+    }
+
+    /// The slots of each slow worker that nobody else was asked for yet, and that worker.
+    pub(crate) fn take_slow(&mut self, now: Duration) -> Vec<(NodeId, SlotSet)> {
+        if self.slow_at.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        let slow = self.asked.values_mut().filter(|asked| !asked.backed_up);
+        slow.map(|asked| {
+            asked.backed_up = true;
+            (asked.node, asked.slots)
+        })
+        .collect()
+    }
+
+    pub(crate) fn take(&mut self, attempt: u64, slot: Slot, part: (u32, u32), bytes: Bytes) {
+        let (part, parts) = (part.0 as usize, part.1 as usize);
+        let asked = self.asked.get(&attempt);
+        if asked.is_none_or(|asked| !asked.slots.contains(slot)) || part >= parts || parts > 1 << 16
+        {
+            return;
+        }
+        let received = self.parts.entry((attempt, slot)).or_default();
+        received.resize(parts, None);
+        self.bytes += bytes.len();
+        let before = received[part].replace(bytes);
+        self.bytes -= before.map_or(0, |before| before.len());
+        if received.iter().any(Option::is_none) {
+            return;
+        }
+        let mut received = self.parts.remove(&(attempt, slot)).unwrap_or_default();
+        let whole = if let [Some(only)] = &mut received[..] {
+            std::mem::take(only)
+        } else {
+            let mut whole = BytesMut::new();
+            received.iter().flatten().for_each(|part| whole.extend_from_slice(part));
+            whole.freeze()
+        };
+        // Whoever else was asked for it is late.
+        self.drop_parts(|(_, other)| other == slot);
+        for asked in self.asked.values_mut() {
+            asked.slots = asked.slots.minus(SlotSet::one(slot));
+        }
+        self.asked.retain(|_, asked| !asked.slots.is_empty());
+        self.open = self.open.minus(SlotSet::one(slot));
+        self.done.insert(slot, whole);
+    }
+
+    /// Gives an attempt up, to ask the next owners of its slots, which are returned.
+    pub(crate) fn pass_on(&mut self, attempt: u64) -> Option<SlotSet> {
+        let slots = self.asked.get(&attempt)?.slots;
+        for slot in slots.iter() {
+            *self.passed_on.entry(slot).or_default() += 1;
+        }
+        self.give_up(attempt);
+        Some(slots)
+    }
+
+    /// Gives an attempt up; its slots are asked again.
+    pub(crate) fn give_up(&mut self, attempt: u64) -> bool {
+        self.drop_parts(|(of, _)| of == attempt);
+        self.asked.remove(&attempt).is_some()
+    }
+
+    /// Gives all attempts up that were asked of such nodes.
+    pub(crate) fn give_up_of(&mut self, gone: impl Fn(NodeId) -> bool) {
+        let asked = self.asked.iter().filter(|(_, asked)| gone(asked.node));
+        let attempts: Vec<_> = asked.map(|(attempt, _)| *attempt).collect();
+        for attempt in attempts {
+            self.give_up(attempt);
+        }
+    }
+
+    /// What goes with the request for these slots.
+    pub(crate) fn tail(&self, slots: SlotSet) -> Bytes {
+        match &self.work {
+            Work::Fold => Bytes::new(),
+            Work::Lookup { .. } => {
+                let keys: Vec<_> = slots.iter().map(|s| (s, &self.keys[&s])).collect();
+                frame::to_postcard(&keys)
+            }
+        }
+    }
+
+    fn drop_parts(&mut self, which: impl Fn((u64, Slot)) -> bool) {
+        let dropped = self.parts.extract_if(.., |of, _| which(*of));
+        self.bytes -=
+            dropped.flat_map(|(_, parts)| parts).flatten().map(|part| part.len()).sum::<usize>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(7);
+
+    fn slots(numbers: &[u8]) -> SlotSet {
+        numbers.iter().map(|number| Slot(*number)).collect()
+    }
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    fn ask(round: &mut SlotRound, attempt: u64, name: &str, numbers: &[u8], backed_up: bool) {
+        let (node, slots) = (node(name), slots(numbers));
+        round.asked.insert(attempt, Asked { node, slots, at: START, backed_up });
+    }
+
+    #[test]
+    fn what_a_slow_worker_has_is_asked_of_others_once_and_the_first_answer_counts() {
+        let mut round = SlotRound::fold(slots(&[0, 1, 2, 3]));
+        ask(&mut round, 1, "a", &[0, 1], false);
+        ask(&mut round, 2, "b", &[2, 3], false);
+        round.watch(START);
+        assert_eq!(
+            round.take_slow(START + Duration::from_secs(3600)),
+            [],
+            "nothing to compare with"
+        );
+        for slot in [0, 1] {
+            round.take(1, Slot(slot), (0, 1), Bytes::from_static(b"a"));
+        }
+        let sampled = Duration::from_secs(1);
+        round.watch(START + sampled);
+        let slow_at = START + 2 * 3 * sampled + SLOW_AFTER;
+        assert_eq!(round.take_slow(slow_at - Duration::from_millis(1)), []);
+        assert_eq!(round.take_slow(slow_at), [(node("b"), slots(&[2, 3]))]);
+        assert_eq!(round.take_slow(slow_at), []);
+        ask(&mut round, 3, "c", &[2, 3], true);
+        assert_eq!(round.take_slow(slow_at), [], "no third one");
+
+        // Answers in parts are not mixed, and what comes late is left.
+        round.take(2, Slot(2), (0, 2), Bytes::from_static(b"b"));
+        round.take(3, Slot(2), (1, 2), Bytes::from_static(b"d"));
+        assert!(!round.done.contains_key(&Slot(2)));
+        round.take(3, Slot(2), (0, 2), Bytes::from_static(b"c"));
+        assert_eq!(round.done[&Slot(2)], "cd");
+        round.take(2, Slot(2), (1, 2), Bytes::from_static(b"b"));
+        assert_eq!(round.done[&Slot(2)], "cd");
+        assert!(round.parts.is_empty());
+        // The slow one may still be the first with the rest.
+        round.take(2, Slot(3), (0, 1), Bytes::from_static(b"b"));
+        assert!(round.open.is_empty() && round.asked.is_empty());
+    }
+
+    #[test]
+    fn a_backup_that_can_not_leaves_the_slow_worker_at_it() {
+        let mut round = SlotRound::fold(slots(&[0, 1]));
+        ask(&mut round, 1, "a", &[0, 1], true);
+        ask(&mut round, 2, "b", &[0, 1], true);
+        assert_eq!(round.pass_on(2), Some(slots(&[0, 1])));
+        assert!(round.unasked().is_empty());
+        assert_eq!(round.pass_on(1), Some(slots(&[0, 1])));
+        assert_eq!((round.unasked(), round.passed_on[&Slot(0)]), (slots(&[0, 1]), 2));
+    }
+}

@@ -1,0 +1,92 @@
+//! What a core wants done.
+
+use bytes::Bytes;
+use cortado_protocol::client::{BatchReply, ClientResponse};
+use cortado_protocol::{JobId, NodeId};
+
+use crate::task::Task;
+
+/// What a core wants done. Effects are to be carried out in order; none of them answers at once.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write this frame on the link to the peer.
+    Send(NodeId, Bytes),
+    /// Answer the inbound hello of this connection: this number is expected next.
+    Welcome(u64, u64),
+    /// Tell the peer on this connection that everything below the number is handled.
+    Ack(u64, u64),
+    /// Append to the log and answer [`crate::Input::Appended`] after the fsync.
+    Append {
+        /// For the answer.
+        ticket: u64,
+        /// Whose record it is: it can go when the job is gone.
+        job: JobId,
+        /// Whether it may use the disk's reserve: everything but batches.
+        reserved: bool,
+        /// The record.
+        bytes: Bytes,
+    },
+    /// The log may drop the job's records.
+    Forget(JobId),
+    /// Write this file and sync it, then answer [`crate::Input::Saved`]. A newer one for the same file takes
+    /// the place of one that waits.
+    Save {
+        /// For the answer.
+        ticket: u64,
+        /// Which file.
+        file: StateFile,
+        /// All of it.
+        bytes: Bytes,
+    },
+    /// Run this and answer [`crate::Input::TaskDone`].
+    Run(u64, Box<Task>),
+    /// Answer a client; the tail belongs to it.
+    Reply(u64, Box<ClientResponse>, Bytes),
+    /// Answer a batch.
+    BatchReply(u64, BatchReply),
+    /// Everything this node held is elsewhere: it may leave.
+    Drained,
+    /// This node takes no new roles from now on: tell the members so.
+    Draining,
+    /// These are no members any more, each up to a generation, and these certificates open nothing.
+    Departed {
+        /// Members.
+        members: Vec<(NodeId, u64)>,
+        /// Hashes of certificates.
+        barred: Vec<u64>,
+    },
+    /// Tell the members which of them this node does not reach with data, and whether that makes it
+    /// ill itself: it does not reach most of them.
+    Unreached {
+        /// Whom.
+        nodes: Vec<NodeId>,
+        /// Whether this node is the one that is cut off.
+        cut_off: bool,
+    },
+}
+
+/// A file beside the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateFile {
+    /// Jobs that are gone for good, with the proofs.
+    Gone,
+    /// What this node agreed to, and for how long jobs have shown no sign of life.
+    Expiry,
+    /// The roster.
+    Members,
+}
+
+impl StateFile {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gone, Self::Expiry, Self::Members];
+
+    /// Its name in the data folder.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Expiry => "expiry",
+            Self::Members => "members",
+        }
+    }
+}

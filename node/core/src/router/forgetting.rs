@@ -1,0 +1,137 @@
+//! Forgetting jobs: a proposal that a job is over, the members' answers, and what follows.
+
+use std::time::Duration;
+
+use cortado_protocol::expiry::{ExpireAnswer, Expired};
+use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::{JobId, NodeId};
+
+use super::Core;
+use crate::effect::{Effect, StateFile};
+use crate::expiry::{self, Heard};
+use crate::jobs::Agreement;
+use crate::saving::Then;
+
+impl Core {
+    /// For how long there was no sign of life of a job, if it is known.
+    pub(crate) fn idle(&self, job: JobId) -> Option<Duration> {
+        self.facts.idle(job, self.coordination.works(job))
+    }
+
+    pub(super) fn idle_ms(&self, job: JobId) -> Option<u64> {
+        self.idle(job).map(|idle| idle.as_millis() as u64)
+    }
+
+    /// Another node says for how long there was none.
+    pub(super) fn job_was_idle(&mut self, job: JobId, idle: Duration) {
+        if let Some(own) = self.idle(job) {
+            self.facts.jobs.was_idle(job, self.facts.now, idle, own);
+        }
+    }
+
+    pub(super) fn tick_expiry(&mut self) {
+        let works = |job| self.coordination.works(job);
+        let looked = self.expiry.tick(&self.facts, &mut self.out, &works);
+        if looked.save {
+            self.saving.save(StateFile::Expiry, None);
+        }
+        for agreed in looked.reopen {
+            self.on_withdrawn(agreed.by, agreed.job, agreed.number);
+        }
+    }
+
+    /// A coordinator proposes that the job is over. Whoever agrees takes nothing new of it from here on,
+    /// and says so once that is on disk.
+    pub(super) fn on_expire(&mut self, from: NodeId, job: JobId, number: u64) {
+        if self.say_forgotten(from, job) {
+            return;
+        }
+        let works = self.coordination.works(job);
+        if expiry::agrees(&self.facts, &mut self.out, from, (job, number), works) {
+            self.facts.jobs.agree(job, from, number, false);
+            self.saving.save(StateFile::Expiry, Some(Then::Agree { job, by: from, number }));
+        }
+    }
+
+    /// A member answers a proposal of this node.
+    pub(super) fn on_expiring(
+        &mut self,
+        from: NodeId,
+        (job, number): (JobId, u64),
+        answer: ExpireAnswer,
+    ) {
+        if self.say_forgotten(from, job) {
+            return;
+        }
+        match self.expiry.on_answer(&self.facts, &mut self.out, from, (job, number), answer) {
+            Some(Heard::Idle(idle)) => self.job_was_idle(job, idle),
+            Some(Heard::Over) => self.saving.save(StateFile::Gone, Some(Then::Forget(job))),
+            None => {}
+        }
+    }
+
+    /// A proposal is given up.
+    pub(super) fn on_withdrawn(&mut self, from: NodeId, job: JobId, number: u64) {
+        if self.facts.jobs.reopen(job, from, number) {
+            self.saving.save(StateFile::Expiry, None);
+        }
+    }
+
+    /// A peer says that a job is forgotten for good, and proves it.
+    pub(super) fn on_forgotten(&mut self, from: NodeId, job: JobId, proof: Expired) {
+        if expiry::is_proof(&self.facts, from, job, &proof) && !self.is_forgotten(job) {
+            self.forget(job, proof);
+            self.saving.save(StateFile::Gone, Some(Then::DropRecords(job)));
+        }
+    }
+
+    /// A file is on disk as it was handed over with this ticket, or newer: what waited for it is due.
+    pub(super) fn on_saved(&mut self, ticket: u64) {
+        for then in self.saving.saved(ticket) {
+            match then {
+                Then::Agree { job, by, number } => {
+                    if self.facts.jobs.agreed_durably(job, by, number) {
+                        let agreed = Agreement { job, by, number, durable: true };
+                        expiry::say_agreed(&self.facts, &mut self.out, agreed);
+                    }
+                }
+                Then::Forget(job) => {
+                    let proof = self.expiry.take_decided(job);
+                    if let Some(proof) = proof.filter(|_| !self.is_forgotten(job)) {
+                        self.forget(job, proof.clone());
+                        let told = PeerMessage::Gone { job, proof };
+                        self.out.send_to_all(self.facts.others(), &told);
+                    }
+                    self.out.effect(Effect::Forget(job));
+                }
+                Then::DropRecords(job) => self.out.effect(Effect::Forget(job)),
+                Then::TellDeparted { ticket } => self.member_forgotten(ticket),
+            }
+        }
+    }
+
+    /// Tells of a job that is forgotten; returns whether it is.
+    pub(super) fn say_forgotten(&mut self, to: NodeId, job: JobId) -> bool {
+        expiry::say_forgotten(&self.facts, &mut self.out, to, job)
+    }
+
+    /// A job is forgotten for good: every trace of it goes. Coordination comes before replication, or the
+    /// entries that fail there would start the job over.
+    fn forget(&mut self, job: JobId, proof: Expired) {
+        self.facts.ledger.forget(job, proof);
+        let agreed = self.facts.jobs.forget(job);
+        self.coordination.forget(job);
+        self.answers.forget(job);
+        self.slot_tasks.forget(job);
+        self.mapper.forget(&self.facts, &mut self.out, job);
+        self.handoff.forget(job);
+        for key in self.replicator.of_job(job) {
+            let failed = self.replicator.fail_gone(&mut self.out, key);
+            self.entry_failed(failed);
+        }
+        self.expiry.forget(job);
+        if agreed {
+            self.saving.save(StateFile::Expiry, None);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Jobs: their coordinator, the clients that wait for them, and the tasks of both.
+
+use bytes::Bytes;
+use cortado_protocol::JobId;
+use cortado_protocol::client::{ClientRequest, ClientResponse};
+use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::{NodeId, SlotSet};
+
+use super::Core;
+use crate::answers::{self, answer};
+use crate::coordination::{self, Coordination, job_log_entry};
+use crate::facts::Facts;
+use crate::progress::Progress;
+use crate::purpose::{Origin, Purpose, WorkKey};
+use crate::replicate::Asker;
+use crate::slot_tasks::{Kind, Wanted};
+use crate::task::TaskOutput;
+
+/// How far jobs are, for the answers to clients.
+pub(super) fn progress_of(
+    facts: &Facts,
+    coordination: &Coordination,
+) -> impl Fn(JobId) -> Option<Progress> {
+    |job| coordination.progress(facts, job)
+}
+
+impl Core {
+    /// What a coordinator hears of workers, mappers and the keeper of the queue.
+    pub(super) fn on_coordinator_message(
+        &mut self,
+        from: NodeId,
+        message: PeerMessage,
+        tail: &Bytes,
+    ) {
+        let (facts, out) = (&self.facts, &mut self.out);
+        let next = match message {
+            PeerMessage::Output { job, attempt, slot, part, parts } => {
+                let (of, part) = ((job, attempt, slot), (part, parts));
+                self.coordination.on_output(facts, out, of, part, tail)
+            }
+            PeerMessage::Incomplete { job, attempt, missing } => {
+                self.coordination.on_incomplete(facts, out, job, attempt, &missing)
+            }
+            PeerMessage::WorkFailed { job, attempt, message } => {
+                self.coordination.on_work_failed(facts, job, attempt, message)
+            }
+            PeerMessage::JobWanted { job, client } => {
+                self.coordination.on_job_wanted(facts, out, from, job, client)
+            }
+            PeerMessage::Admitted { jobs } => {
+                for (job, place) in jobs {
+                    self.on_admitted(job, place);
+                }
+                return;
+            }
+            _ => return,
+        };
+        self.lead_coordination(next);
+    }
+
+    /// The keeper's word on the place of a job.
+    pub(crate) fn on_admitted(&mut self, job: JobId, place: u32) {
+        let next = self.coordination.on_admitted(&self.facts, &mut self.out, job, place);
+        self.lead_coordination(next);
+    }
+
+    /// Leads on what coordination wants done.
+    pub(super) fn lead_coordination(&mut self, next: coordination::Next) {
+        use coordination::Next::{Ended, Gather, News, Nothing, Replicate, Resigned};
+        match next {
+            Nothing => {}
+            Replicate(entries) => {
+                for entry in entries {
+                    self.replicate(entry, Asker::Coordinator);
+                }
+            }
+            Gather { job, attempt, ends } => {
+                let wanted = Wanted { job, slots: SlotSet::META, ends, kind: Kind::Gather };
+                self.start_work((self.facts.config.node, attempt), wanted);
+            }
+            News(job) => self.tell_clients(job),
+            Ended { job, mappers, freed } => {
+                self.tell_clients(job);
+                for mapper in mappers {
+                    let next =
+                        self.coordination.tell_mapper(&self.facts, &mut self.out, mapper, job);
+                    self.lead_coordination(next);
+                }
+                if freed {
+                    // Its place goes to the next in the queue.
+                    self.coordination.report(&self.facts, &mut self.out);
+                }
+            }
+            Resigned(job) => self.answers.resigned(&mut self.out, job),
+        }
+    }
+
+    fn tell_clients(&mut self, job: JobId) {
+        self.answers.news(
+            &self.facts,
+            &mut self.out,
+            &progress_of(&self.facts, &self.coordination),
+            job,
+        );
+    }
+
+    /// Some node's client asks this coordinator.
+    pub(super) fn on_ask(&mut self, origin: Origin, request: ClientRequest) {
+        let next = self.answers.on_ask(
+            &self.facts,
+            &mut self.out,
+            &progress_of(&self.facts, &self.coordination),
+            origin,
+            request,
+        );
+        self.lead_answers(next);
+    }
+
+    /// Leads on what answers want done.
+    pub(super) fn lead_answers(&mut self, next: answers::Next) {
+        use answers::Next::{CaughtUp, Coordinate, Drain, Nothing, Record};
+        match next {
+            Nothing => {}
+            Record { job, entry } => {
+                self.coordination.open(self.facts.now, job);
+                self.replicate(job_log_entry(job, &entry), Asker::Coordinator);
+            }
+            Coordinate(job) => {
+                self.coordination.open(self.facts.now, job);
+            }
+            Drain(origin) => {
+                self.start_draining();
+                answer(&mut self.out, origin, ClientResponse::Accepted);
+            }
+            CaughtUp { job, requests } => {
+                if self.facts.plan_of(job).is_some() {
+                    self.coordination.open(self.facts.now, job);
+                }
+                for (origin, request) in requests {
+                    let (facts, out, of) = (&self.facts, &mut self.out, (origin, job));
+                    let next = self.answers.on_job_request(
+                        facts,
+                        out,
+                        &progress_of(&self.facts, &self.coordination),
+                        of,
+                        request,
+                        true,
+                    );
+                    self.lead_answers(next);
+                }
+            }
+        }
+    }
+
+    pub(super) fn tick_catch_up(&mut self) {
+        for job in self.answers.searched() {
+            let next = self.answers.go_on(&self.facts, &mut self.out, job);
+            self.lead_answers(next);
+        }
+    }
+
+    pub(super) fn tick_coordination(&mut self) {
+        for job in self.coordination.jobs() {
+            self.answers.overdue(
+                &self.facts,
+                &mut self.out,
+                &progress_of(&self.facts, &self.coordination),
+                job,
+            );
+            let next = self.coordination.drive(&self.facts, &mut self.out, job);
+            self.lead_coordination(next);
+        }
+        self.coordination.retire(&self.facts, |job| self.answers.waits(job));
+        self.answers.retire(|job| self.coordination.has(job));
+    }
+
+    pub(crate) fn start_work(&mut self, key: WorkKey, wanted: Wanted) {
+        let losses = self.links.losses(key.0);
+        self.slot_tasks.start(&self.facts, &mut self.out, key, wanted, losses);
+    }
+
+    /// A task's output goes to whoever wanted it. Records it could not read count as missing from here
+    /// on, whoever that is.
+    pub(super) fn on_task_done(&mut self, id: u64, output: TaskOutput) {
+        let Some(purpose) = self.tasks.remove(&id) else { return };
+        if let TaskOutput::Unreadable(entries) = &output {
+            self.facts.ledger.unreadable(entries);
+        }
+        match purpose {
+            Purpose::Map(mapping) => match output {
+                TaskOutput::Mapped(mapped) => self.on_mapped(mapping, mapped),
+                other => tracing::error!(?other, "mapping gave something else"),
+            },
+            Purpose::Work(key) => {
+                let losses = self.links.losses(key.0);
+                self.slot_tasks.on_task(&self.facts, &mut self.out, key, losses, output);
+            }
+            Purpose::Coordinate(job) => {
+                let next = self.coordination.on_task(&self.facts, &mut self.out, job, output);
+                self.lead_coordination(next);
+            }
+            Purpose::Fetch(fetch) => {
+                let idle_ms = self.idle_ms(fetch.job);
+                fetch.send(&mut self.out, output, idle_ms);
+            }
+            Purpose::Chunk(origin) => answers::on_chunk(&mut self.out, origin, output),
+            Purpose::Rejects(origin) => answers::on_rejects(&mut self.out, origin, output),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What an earlier process left: files beside the log, and the log's records.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::entry::Entry;
+use cortado_protocol::expiry::Expired;
+use cortado_protocol::{JobId, frame};
+
+use super::Core;
+use super::restoring::{ExpiryFile, IdleJob};
+use crate::effect::{Effect, StateFile};
+use crate::job::job_entry;
+use crate::record::RecordRef;
+
+impl Core {
+    /// Takes in a file as it was saved last, before [`Core::restore`].
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn restore_state(
+        &mut self,
+        file: StateFile,
+        bytes: &[u8],
+    ) -> Result<(), frame::FrameError> {
+        match file {
+            StateFile::Gone => {
+                let forgotten: Vec<(JobId, Expired)> = frame::from_postcard(bytes)?;
+                for (job, proof) in forgotten {
+                    self.facts.ledger.forget(job, proof);
+                }
+            }
+            StateFile::Expiry => {
+                let ExpiryFile { agreed, idle } = frame::from_postcard(bytes)?;
+                for (job, by, number) in agreed {
+                    self.facts.jobs.agree(job, by, number, true);
+                }
+                self.restoring.idle = idle.into_iter().map(|idle| (idle.job, idle)).collect();
+            }
+            StateFile::Members => self.facts.roster = frame::from_postcard(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Takes in a record of this node's own log, in log order, before the first input.
+    ///
+    /// # Errors
+    /// If the payload is no entry; the record is then not indexed, and peers refill what it was.
+    pub fn restore(
+        &mut self,
+        record: RecordRef,
+        wall_ms: u64,
+        payload: &Bytes,
+    ) -> Result<(), frame::FrameError> {
+        let entry = Entry::decode(payload)?;
+        let job = entry.head.key.job;
+        if self.facts.ledger.is_forgotten(job) {
+            if self.restoring.forgotten.insert(job) {
+                self.out.effect(Effect::Forget(job));
+            }
+            return Ok(());
+        }
+        self.facts.ledger.restore(&entry, record);
+        // A record counts as a sign of life if it is newer than what was written down of the job.
+        let at = (record.segment, record.offset);
+        let known = self.restoring.idle.get(&job).filter(|idle| at <= idle.newest);
+        let before = known.map_or(Duration::ZERO, |idle| Duration::from_millis(idle.idle_ms));
+        self.facts.jobs.restore(job, at, before, wall_ms, job_entry(&entry));
+        Ok(())
+    }
+
+    /// Hands the files that have changed to the shell.
+    pub(super) fn flush_state(&mut self) {
+        let (facts, expiry) = (&self.facts, &self.expiry);
+        let coordination = &self.coordination;
+        let bytes = |file| match file {
+            StateFile::Gone => {
+                let forgotten = facts.ledger.tombstones().chain(expiry.decided());
+                frame::to_postcard(&forgotten.collect::<Vec<_>>())
+            }
+            StateFile::Expiry => {
+                let agreed = facts.jobs.agreements();
+                let agreed = agreed.map(|agreed| (agreed.job, agreed.by, agreed.number)).collect();
+                let idle = facts.jobs.iter().map(|(job, log)| {
+                    let idle = facts.idle(job, coordination.works(job)).unwrap_or_default();
+                    IdleJob { job, idle_ms: idle.as_millis() as u64, newest: log.newest }
+                });
+                frame::to_postcard(&ExpiryFile { agreed, idle: idle.collect() })
+            }
+            StateFile::Members => frame::to_postcard(&facts.roster),
+        };
+        self.saving.flush(&mut self.out, bytes);
+    }
+}

@@ -1,0 +1,102 @@
+//! Files beside the log that have changed: each is written whole, and only the newest counts.
+//!
+//! What follows from a change waits until it is on disk. A file is handed to the shell once for all
+//! changes of one input, so a burst of them costs one write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use cortado_protocol::{JobId, NodeId};
+
+use crate::effect::{Effect, StateFile};
+use crate::outbox::Outbox;
+
+/// What waits for a file to be on disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Tell who proposed it that this node agrees.
+    Agree { job: JobId, by: NodeId, number: u64 },
+    /// The job is over by this node's own count: forget it, and tell everyone.
+    Forget(JobId),
+    /// The log may drop the job's records.
+    DropRecords(JobId),
+    /// Tell everyone who left, and answer the client that wanted it.
+    TellDeparted { ticket: u64 },
+}
+
+/// See the module's description.
+#[derive(Default)]
+pub(crate) struct Saving {
+    dirty: BTreeSet<StateFile>,
+    next: BTreeMap<StateFile, Vec<Then>>,
+    under_way: BTreeMap<u64, (StateFile, Vec<Then>)>,
+}
+
+impl Saving {
+    /// A file has changed: it is saved, and then this is done.
+    pub(crate) fn save(&mut self, file: StateFile, then: Option<Then>) {
+        self.dirty.insert(file);
+        self.next.entry(file).or_default().extend(then);
+    }
+
+    /// Hands the files that have changed to the shell.
+    pub(crate) fn flush(&mut self, out: &mut Outbox, bytes: impl Fn(StateFile) -> Bytes) {
+        for file in std::mem::take(&mut self.dirty) {
+            let bytes = bytes(file);
+            let ticket = out.fresh_id();
+            let thens = self.next.remove(&file).unwrap_or_default();
+            self.under_way.insert(ticket, (file, thens));
+            out.effect(Effect::Save { ticket, file, bytes });
+        }
+    }
+
+    /// A file is on disk as it was handed over with this ticket, or newer: what waited for it.
+    pub(crate) fn saved(&mut self, ticket: u64) -> Vec<Then> {
+        let Some((file, _)) = self.under_way.get(&ticket) else { return Vec::new() };
+        let file = *file;
+        let mut done = Vec::new();
+        self.under_way.retain(|of, (other, thens)| {
+            let over = *other == file && *of <= ticket;
+            if over {
+                done.append(thens);
+            }
+            !over
+        });
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Out;
+
+    fn flush(saving: &mut Saving, out: &mut Outbox) -> Vec<(u64, StateFile)> {
+        saving.flush(out, |_| Bytes::new());
+        let saved = |out| match out {
+            Out::Effect(Effect::Save { ticket, file, .. }) => Some((ticket, file)),
+            _ => None,
+        };
+        std::iter::from_fn(|| out.next()).filter_map(saved).collect()
+    }
+
+    #[test]
+    fn a_newer_file_on_disk_stands_for_those_before_and_for_no_other() {
+        let (mut saving, mut out) = (Saving::default(), Outbox::new(1));
+        let drop_records = |job| Some(Then::DropRecords(JobId(job)));
+        saving.save(StateFile::Gone, drop_records(1));
+        saving.save(StateFile::Gone, drop_records(2));
+        let first = flush(&mut saving, &mut out);
+        assert_eq!(first.len(), 1, "one write for a burst");
+        saving.save(StateFile::Gone, drop_records(3));
+        saving.save(StateFile::Members, Some(Then::TellDeparted { ticket: 4 }));
+        let second = flush(&mut saving, &mut out);
+        let (gone, members) = (second[0], second[1]);
+        assert_eq!((gone.1, members.1), (StateFile::Gone, StateFile::Members));
+        assert_eq!(saving.saved(members.0), [Then::TellDeparted { ticket: 4 }]);
+        let all: Vec<_> = (1..4).filter_map(drop_records).collect();
+        assert_eq!(saving.saved(gone.0), all, "the first write is worth nothing by itself");
+        assert_eq!(saving.saved(first[0].0), []);
+        assert_eq!(flush(&mut saving, &mut out), []);
+    }
+}

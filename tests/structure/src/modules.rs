@@ -1,0 +1,163 @@
+//! The module tree of a crate, as its files declare it. What is only there for tests is left out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use syn::{Attribute, Item, Meta, UseTree};
+
+/// A module that has a file of its own.
+pub(crate) struct File {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// The module around it; the crate's root has none.
+    pub(crate) parent: Option<usize>,
+    /// The modules it declares.
+    pub(crate) children: BTreeMap<String, usize>,
+    /// Names it imports or hands on, and what they stand for.
+    pub(crate) aliases: BTreeMap<String, Vec<String>>,
+    /// What it says.
+    pub(crate) items: Vec<Item>,
+}
+
+/// All files of a crate; the first is its root.
+pub(crate) struct Tree {
+    pub(crate) files: Vec<File>,
+    root: PathBuf,
+}
+
+/// Name and root file of every crate of a workspace. A program beside a library is a crate of its own.
+///
+/// # Errors
+/// If a manifest can't be read.
+pub(crate) fn crates(root: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).context("no workspace")?;
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ["));
+    let members = members.context("the workspace names no members in one line")?;
+    let mut all = Vec::new();
+    for member in members.split('"').skip(1).step_by(2) {
+        let folder = root.join(member);
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml"))?;
+        let name = manifest.lines().find_map(|line| line.strip_prefix("name = "));
+        let name = name.with_context(|| format!("{member} has no name"))?.trim_matches('"');
+        for source in ["src/lib.rs", "src/main.rs"] {
+            let source = folder.join(source);
+            if source.exists() {
+                all.push((name.to_owned(), source));
+            }
+        }
+    }
+    if all.is_empty() {
+        bail!("the workspace has no crates");
+    }
+    Ok(all)
+}
+
+impl Tree {
+    /// Reads a crate from its root file on.
+    ///
+    /// # Errors
+    /// If a file is missing or is no Rust.
+    pub(crate) fn read(source: &Path) -> Result<Self> {
+        let folder = source.parent().context("a crate has a folder")?.to_owned();
+        let mut tree = Self { files: Vec::new(), root: folder.clone() };
+        tree.add(source, &folder, None)?;
+        Ok(tree)
+    }
+
+    /// A file's name in its crate.
+    pub(crate) fn name(&self, file: usize) -> String {
+        let path = &self.files[file].path;
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+
+    /// Adds a file and the modules that it declares, whose files are in `folder`.
+    fn add(&mut self, path: &Path, folder: &Path, parent: Option<usize>) -> Result<usize> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let parsed = syn::parse_file(&text).with_context(|| path.display().to_string())?;
+        let mut items = parsed.items;
+        items.retain(|item| !only_for_tests(attributes(item)));
+        let mut aliases = BTreeMap::new();
+        for item in &items {
+            if let Item::Use(used) = item {
+                add_aliases(&used.tree, &mut Vec::new(), &mut aliases);
+            }
+        }
+        let declared: Vec<_> = items.iter().filter_map(declaration).collect();
+        let (path, children) = (path.to_owned(), BTreeMap::new());
+        self.files.push(File { path, parent, children, aliases, items });
+        let this = self.files.len() - 1;
+        for name in declared {
+            let flat = folder.join(format!("{name}.rs"));
+            let file = if flat.exists() { flat } else { folder.join(&name).join("mod.rs") };
+            let child = self.add(&file, &folder.join(&name), Some(this))?;
+            self.files[this].children.insert(name, child);
+        }
+        Ok(this)
+    }
+}
+
+/// The name of a module that has a file.
+fn declaration(item: &Item) -> Option<String> {
+    match item {
+        Item::Mod(module) if module.content.is_none() => Some(module.ident.to_string()),
+        _ => None,
+    }
+}
+
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+fn only_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+        _ => false,
+    })
+}
+
+/// What each name of an import stands for.
+fn add_aliases(tree: &UseTree, prefix: &mut Vec<String>, all: &mut BTreeMap<String, Vec<String>>) {
+    let mut add = |prefix: &[String], name: String, alias: String| {
+        let mut path = prefix.to_vec();
+        if name != "self" {
+            path.push(name);
+        }
+        all.insert(alias, path);
+    };
+    match tree {
+        UseTree::Path(path) => {
+            prefix.push(path.ident.to_string());
+            add_aliases(&path.tree, prefix, all);
+            prefix.pop();
+        }
+        UseTree::Name(name) => {
+            let name = name.ident.to_string();
+            let alias = match (name.as_str(), prefix.last()) {
+                ("self", Some(last)) => last.clone(),
+                _ => name.clone(),
+            };
+            add(prefix, name, alias);
+        }
+        UseTree::Rename(renamed) => {
+            add(prefix, renamed.ident.to_string(), renamed.rename.to_string());
+        }
+        UseTree::Group(group) => {
+            for tree in &group.items {
+                add_aliases(tree, prefix, all);
+            }
+        }
+        UseTree::Glob(_) => {}
+    }
+}

@@ -1,0 +1,148 @@
+//! Which file a path leads to, and so which files a file imports.
+
+use std::collections::BTreeSet;
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::UseTree;
+use syn::visit::{self, Visit};
+
+use crate::modules::Tree;
+
+/// Of each file, the files that it imports.
+pub(crate) fn imports(tree: &Tree) -> Vec<BTreeSet<usize>> {
+    let of = |file: usize| {
+        let mut found = Found::default();
+        tree.files[file].items.iter().for_each(|item| found.visit_item(item));
+        let mut imported: BTreeSet<_> =
+            found.paths.iter().filter_map(|path| target(tree, file, path, 0)).collect();
+        imported.remove(&file);
+        imported
+    };
+    (0..tree.files.len()).map(of).collect()
+}
+
+/// The file that defines what a path of this file names, if that is in the same crate.
+fn target(tree: &Tree, from: usize, path: &[String], depth: usize) -> Option<usize> {
+    // Names that stand for each other would go on for ever.
+    if depth > 16 {
+        return None;
+    }
+    let (first, mut rest) = path.split_first()?;
+    let mut at = match first.as_str() {
+        "crate" => 0,
+        "self" => from,
+        "super" => tree.files[from].parent?,
+        name => {
+            let known = tree.files[from].children.contains_key(name)
+                || tree.files[from].aliases.contains_key(name) && depth > 0;
+            rest = path;
+            if known { from } else { return None }
+        }
+    };
+    while let Some((name, after)) = rest.split_first() {
+        if name == "super" {
+            at = tree.files[at].parent?;
+        } else if let Some(child) = tree.files[at].children.get(name) {
+            at = *child;
+        } else if let Some(alias) = tree.files[at].aliases.get(name) {
+            let mut path = alias.clone();
+            path.extend_from_slice(after);
+            // What it hands on of another crate is that crate's.
+            return target(tree, at, &path, depth + 1);
+        } else {
+            break;
+        }
+        rest = after;
+    }
+    Some(at)
+}
+
+/// All paths of a file that may lead to another one.
+#[derive(Default)]
+struct Found {
+    paths: Vec<Vec<String>>,
+}
+
+impl Found {
+    fn uses(&mut self, tree: &UseTree, prefix: &mut Vec<String>) {
+        match tree {
+            UseTree::Path(path) => {
+                prefix.push(path.ident.to_string());
+                self.uses(&path.tree, prefix);
+                prefix.pop();
+            }
+            UseTree::Name(name) => {
+                let mut path = prefix.clone();
+                if name.ident != "self" {
+                    path.push(name.ident.to_string());
+                }
+                self.paths.push(path);
+            }
+            UseTree::Rename(renamed) => {
+                let mut path = prefix.clone();
+                path.push(renamed.ident.to_string());
+                self.paths.push(path);
+            }
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.uses(tree, prefix)),
+            UseTree::Glob(_) => self.paths.push(prefix.clone()),
+        }
+    }
+
+    /// Paths in the arguments of a macro.
+    fn tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(ident) if path.is_empty() || colons == 2 => {
+                    path.push(ident.to_string());
+                    colons = 0;
+                    continue;
+                }
+                TokenTree::Punct(punct) if punct.as_char() == ':' && !path.is_empty() => {
+                    colons += 1;
+                    continue;
+                }
+                TokenTree::Group(group) => self.tokens(group.stream()),
+                _ => {}
+            }
+            self.end(&mut path);
+            colons = 0;
+        }
+        self.end(&mut path);
+    }
+
+    fn end(&mut self, path: &mut Vec<String>) {
+        let path = std::mem::take(path);
+        if path.len() > 1 {
+            self.paths.push(path);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Found {
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.uses(&item.tree, &mut Vec::new());
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        if path.segments.len() > 1 {
+            let segments = path.segments.iter().map(|segment| segment.ident.to_string());
+            self.paths.push(segments.collect());
+        }
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        self.tokens(called.tokens.clone());
+        visit::visit_macro(self, called);
+    }
+
+    /// What is only there for tests may name anything.
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        visit::visit_item_mod(self, module);
+    }
+
+    /// A function's visibility is no import.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+}
