@@ -4,9 +4,19 @@
 # compiler; leaves no process behind.
 #
 #   scripts/test.sh
+#   scripts/test.sh --quick             for people at work: no processes, containers, fuzzing
 #   SEEDS=0..10000 scripts/test.sh      more simulated clusters
 #   FUZZ_SECONDS=600 scripts/test.sh    longer on each fuzz target
 set -euo pipefail
+quick=''
+case ${1:-} in
+'') ;;
+--quick) quick=yes ;;
+*)
+    echo "unknown option $1; expected nothing or --quick" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 seeds=${SEEDS:-0..300}
@@ -94,6 +104,24 @@ tests() {
     fi
 }
 
+# All that runs in one process: no daemons, no containers, no kernel faults.
+quick_tests() {
+    local outside=(--exclude tests --exclude cortado)
+    cargo test -q --workspace "${outside[@]}" --lib --bins --tests &&
+        cargo test -q -p cortado --lib --bins
+}
+
+summary() {
+    printf '\n== %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+    grep -E '^ *Summary |^test result: .* [1-9][0-9]* (passed|failed)|seeds passed' "$log" | sed 's/^ *//' || true
+    if [[ ${#failed[@]} -gt 0 ]]; then
+        printf 'FAILED: %s\n' "${failed[@]}"
+        exit 1
+    fi
+    echo 'all passed'
+    exit 0
+}
+
 no_leftovers() {
     local deadline=$((SECONDS + 10)) pids pid
     while pids=$(leftovers) && [[ -n $pids && $SECONDS -lt $deadline ]]; do sleep 0.2; done
@@ -136,17 +164,16 @@ step 'format' cargo fmt --all --check
 step 'lints' cargo clippy --workspace --all-targets -q -- -D warnings
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps -q
 step 'build' cargo build --workspace --bins -q
+step 'structure' scripts/structure.sh
+if [[ -n $quick ]]; then
+    step 'tests without processes' quick_tests
+    step 'simulation, seeds 0..100' "$bin/simulate" --seeds 0..100
+    summary
+fi
 step 'tests' tests
 step 'documentation examples' cargo test --workspace --doc -q
 step "simulation, seeds $seeds" "$bin/simulate" --seeds "$seeds"
 step "fuzzing, $fuzz_seconds s a target" scripts/fuzz.sh --seconds "$fuzz_seconds"
 step 'dependencies' dependencies
 step 'leftovers' no_leftovers
-
-printf '\n== %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
-grep -E '^ *Summary |^test result: .* [1-9][0-9]* (passed|failed)|seeds passed' "$log" | sed 's/^ *//' || true
-if [[ ${#failed[@]} -gt 0 ]]; then
-    printf 'FAILED: %s\n' "${failed[@]}"
-    exit 1
-fi
-echo 'all passed'
+summary

@@ -10,6 +10,7 @@ use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus, TableFiles};
 
 use crate::cluster::unexpected;
+pub use crate::status::{ended, status};
 use crate::upload::{Known, TableWork, upload};
 use crate::{Cluster, Error, Observer, Progress, dataset};
 
@@ -100,30 +101,6 @@ pub async fn spec(cluster: &Cluster, job: JobId) -> Result<JobSpec, Error> {
     match cluster.request(&ClientRequest::Spec(job)).await? {
         (ClientResponse::Spec(spec), _) => Ok(spec),
         (other, _) => Err(unexpected(&other)),
-    }
-}
-
-/// How a job stands, at once or after news within `wait`.
-///
-/// # Errors
-/// As [`spec`].
-pub async fn status(cluster: &Cluster, job: JobId, wait: Duration) -> Result<JobStatus, Error> {
-    let wait_ms = wait.as_millis() as u32;
-    match cluster.request(&ClientRequest::Status { job, wait_ms }).await? {
-        (ClientResponse::Status(status), _) => Ok(status),
-        (other, _) => Err(unexpected(&other)),
-    }
-}
-
-/// The error that the end of a job means; none while it runs or if it is done.
-#[must_use]
-pub fn ended(status: &JobStatus) -> Option<Error> {
-    match &status.state {
-        JobState::Failed { message } => {
-            Some(Error::Ended(format!("job {} failed: {message}", status.job)))
-        }
-        JobState::Cancelled => Some(Error::Ended(format!("job {} was cancelled", status.job))),
-        _ => None,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod job;
 pub mod local;
 mod progress;
 pub mod result;
+mod status;
 mod timing;
 mod upload;
 pub mod verify;

@@ -6,6 +6,7 @@
 //! started them.
 
 mod down;
+mod durability;
 mod folder;
 mod grow;
 mod logs;
@@ -15,6 +16,7 @@ mod up;
 
 pub use cortado_local::ProcessId;
 pub use down::{Ended, down, stop};
+pub use durability::Durability;
 pub use folder::Folder;
 pub use nodes::NodeFolder;
-pub use up::{Durability, Options, UpReport, add, start, up};
+pub use up::{Options, UpReport, add, start, up};

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::unexpected;
 use crate::dataset::Batch;
+use crate::status::{ended, status};
 use crate::{Cluster, Error, Observer, Progress};
 use link::LinkEvent;
 use pace::Pace;
@@ -92,8 +93,8 @@ pub async fn upload(
             return Ok(());
         }
         if upload.ended {
-            let status = crate::job::status(cluster, spec.job, Duration::ZERO).await?;
-            return crate::job::ended(&status).map_or(Ok(()), Err);
+            let status = status(cluster, spec.job, Duration::ZERO).await?;
+            return ended(&status).map_or(Ok(()), Err);
         }
         let sent = !reading && upload.schedule.is_idle() && upload.ends.is_empty();
         if sent && upload.declarations.is_empty() {
@@ -316,7 +317,7 @@ impl Upload<'_> {
         if self.queued {
             self.observer.note(Progress::Status(status));
         }
-        match crate::job::ended(status) {
+        match ended(status) {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -329,7 +330,7 @@ async fn pulse(cluster: Arc<Cluster>, job: JobId, pulses: mpsc::Sender<JobStatus
         let mut rest = PULSE;
         // What goes wrong is seen by the silence that follows.
         if cluster.view().await.is_ok()
-            && let Ok(status) = crate::job::status(&cluster, job, Duration::ZERO).await
+            && let Ok(status) = status(&cluster, job, Duration::ZERO).await
         {
             if matches!(status.state, JobState::Queued { .. }) {
                 rest = QUEUED_PULSE;

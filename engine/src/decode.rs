@@ -3,15 +3,16 @@
 //! counted and remembered; it never stops the batch.
 
 mod columns;
+mod value;
 
 use cortado_protocol::limits::RECORD_BYTES;
 use memchr::memchr;
 
 use crate::batch::{Batch, Column, Span, Texts, retain};
 use crate::csv::{BREAK, Field, Scan, scan_record, separators};
-use crate::number::NumberError;
 use crate::plan::{ColumnSchema, Layout, TableSchema};
 use crate::types::Type;
+use value::ValueProblem;
 
 /// Above this many columns the exact number is not told, which bounds the number of reasons.
 const MOST_FIELDS_TOLD: usize = 100;
@@ -29,26 +30,6 @@ pub(crate) enum Problem {
     Value { column: usize, problem: ValueProblem },
     /// An arithmetic error in a stage.
     Arithmetic { stage: usize },
-}
-
-/// Why a value can't be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ValueProblem {
-    Empty,
-    NotUtf8,
-    Malformed,
-    TooPrecise,
-    OutOfRange,
-}
-
-impl From<NumberError> for ValueProblem {
-    fn from(error: NumberError) -> Self {
-        match error {
-            NumberError::Malformed => Self::Malformed,
-            NumberError::TooPrecise => Self::TooPrecise,
-            NumberError::OutOfRange => Self::OutOfRange,
-        }
-    }
 }
 
 impl Problem {

@@ -21,6 +21,7 @@ mod group;
 mod issue;
 mod lookup;
 mod map;
+mod names;
 mod number;
 mod plan;
 mod receipt;
@@ -36,10 +37,10 @@ pub use finish::{Final, FinalError, FinalStep, LookupRequest, ReportFile};
 pub use fold::SlotFold;
 pub use lookup::LookupFold;
 pub use map::{Mapped, map_batch};
+pub use names::RECEIPT_FILE;
 pub use plan::{ColumnSchema, HeaderError, Layout, Plan, PlanError, TableSchema};
 pub use receipt::{
-    Durability, PlanReceipt, QueryReceipt, RECEIPT_FILE, ReasonReceipt, Receipt, ResultReceipt,
-    TableReceipt,
+    Durability, PlanReceipt, QueryReceipt, ReasonReceipt, Receipt, ResultReceipt, TableReceipt,
 };
 pub use recompute::Recompute;
 pub use summary::SummaryFold;

@@ -5,9 +5,8 @@ use cortado_protocol::content_hash;
 use serde::{Deserialize, Serialize};
 
 use crate::finish::{FinalError, ReportFile};
+use crate::names::RECEIPT_FILE;
 
-/// Name of the receipt among the result files.
-pub const RECEIPT_FILE: &str = "receipt.json";
 pub(crate) const FORMAT: u32 = 1;
 
 /// How safe acknowledged data was.

@@ -2,8 +2,9 @@
 //! `--allow-chaos`. They end by themselves: a node that can't be reached any more heals all the same.
 
 mod disk;
+mod switch;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cortado_log::Storage;
@@ -17,34 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::history::History;
 use disk::FaultyDisk;
-
-/// How often it is seen whether something goes on.
-const GO_ON_WITHIN: Duration = Duration::from_millis(20);
-
-/// Something that is on until a time. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Switch(Arc<Mutex<Option<Instant>>>);
-
-impl Switch {
-    /// On until then, or off.
-    pub fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
-
-    /// Whether it is on now.
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Blocks the thread while it is on.
-    pub fn block(&self) {
-        while self.is_on() {
-            std::thread::sleep(GO_ON_WITHIN);
-        }
-    }
-}
+pub use switch::Switch;
 
 /// What can be disturbed. Clones share it.
 #[derive(Clone, Debug)]

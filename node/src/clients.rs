@@ -7,33 +7,30 @@
 
 mod connection;
 mod gate;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod upload;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use cortado_protocol::JobId;
-use cortado_protocol::client::{BatchReply, ClientRequest, ClientResponse};
-use cortado_protocol::job::BatchHeader;
+use cortado_protocol::client::{BatchReply, ClientResponse};
 use cortado_transport::{BufferPool, Endpoint, EndpointError, Kind, NodeTls, Refusal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use gate::{Gate, Room};
+use gate::Gate;
+pub use shared::ClientEvent;
+use shared::{BATCHES, Shared, Waiting, lock};
 
 use crate::chaos::Chaos;
 use crate::history::History;
 
 /// Events the core has not taken yet; when there are more, clients are read no further.
 pub const EVENTS: usize = 256;
-/// Batches read and not yet answered.
-const BATCHES: usize = 64;
 const BATCH_BYTES: usize = 64 << 20;
 /// Buffers of batches that are kept for the next ones.
 const BUFFERS: usize = 8;
@@ -43,62 +40,12 @@ const REQUEST_BYTES: usize = 64 << 20;
 /// Connected clients.
 const CONNECTIONS: usize = 1024;
 
-/// What clients want.
-#[derive(Debug)]
-pub enum ClientEvent {
-    /// A request; answer with [`Clients::reply`].
-    Request {
-        /// Its ticket.
-        ticket: u64,
-        /// What is asked. Never an upload, events or chaos: these are handled here.
-        request: ClientRequest,
-    },
-    /// A batch whose payload is what its header says; answer with [`Clients::batch_reply`].
-    Batch {
-        /// Its ticket.
-        ticket: u64,
-        /// Its job.
-        job: JobId,
-        /// Hash of its client's name.
-        client: u64,
-        /// What it is.
-        header: BatchHeader,
-        /// Its content.
-        payload: Bytes,
-    },
-    /// Nobody waits for this answer any more.
-    Gone {
-        /// The request's or batch's ticket.
-        ticket: u64,
-    },
-}
-
 /// The port for clients. Dropping it ends it; [`Clients::stop`] also waits for that.
 #[derive(Debug)]
 pub struct Clients {
     shared: Arc<Shared>,
     stopping: watch::Sender<bool>,
     task: JoinHandle<()>,
-}
-
-/// What the tasks of all clients share.
-struct Shared {
-    endpoint: Endpoint,
-    events: mpsc::Sender<ClientEvent>,
-    history: History,
-    chaos: Option<Chaos>,
-    waiting: Mutex<HashMap<u64, Waiting>>,
-    next_ticket: AtomicU64,
-    requests: Gate,
-    batches: Gate,
-    buffers: BufferPool,
-}
-
-/// Who waits for an answer.
-enum Waiting {
-    Request(oneshot::Sender<Bytes>),
-    /// The room goes back when the answer is written.
-    Batch(mpsc::UnboundedSender<(Bytes, Room)>, Room),
 }
 
 impl Clients {
@@ -179,12 +126,6 @@ impl Drop for Clients {
     }
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "clients of {:?}", self.endpoint.local_addr())
-    }
-}
-
 /// Owns the tasks of all connections.
 async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
@@ -211,23 +152,4 @@ async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         }
     }
     connections.shutdown().await;
-}
-
-/// A number for the next request or batch.
-fn next_ticket(shared: &Shared) -> u64 {
-    shared.next_ticket.fetch_add(1, Ordering::Relaxed)
-}
-
-/// The core takes no more events.
-#[derive(Debug)]
-struct Stopped;
-
-/// Reports to the core; waits while the core is behind.
-async fn report(shared: &Shared, event: ClientEvent) -> Result<(), Stopped> {
-    shared.events.send(event).await.map_err(|_| Stopped)
-}
-
-/// Nothing that panics runs under these locks, and what they protect is whole between statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

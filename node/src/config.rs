@@ -2,12 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cortado_membership::Profile;
 use cortado_protocol::{NodeId, limits};
 use serde::Deserialize;
+
+use crate::revive::{self, Reviver};
 
 /// Command line of `cortado-node`.
 #[derive(Debug, clap::Parser)]
@@ -270,8 +273,16 @@ impl Settings {
         if self.advertise.is_some_and(|address| address.is_unspecified()) {
             bail!("advertise = \"{}\": expected the IP the others reach", self.advertised());
         }
-        crate::revive::from_settings(self)?;
+        self.reviver()?;
         self.detector_profile().map(|_| ())
+    }
+
+    /// The means to bring nodes back.
+    ///
+    /// # Errors
+    /// If it is not known, or can't be used as it is set.
+    pub fn reviver(&self) -> anyhow::Result<Arc<dyn Reviver>> {
+        revive::named(&self.reviver, &self.folder, &self.docker_host, &self.cluster)
     }
 
     /// Timing of the failure detector.
@@ -397,7 +408,7 @@ fn usable(name: &str, found: impl Iterator<Item = IpAddr>) -> Result<Vec<IpAddr>
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     const GOOD: &str = r#"
@@ -418,11 +429,6 @@ pub(crate) mod tests {
         let settings: Settings = toml::from_str(text)?;
         settings.check()?;
         Ok(settings)
-    }
-
-    /// Settings with these lines, unchecked.
-    pub(crate) fn with(lines: &str) -> Settings {
-        toml::from_str(&format!("{lines}\n{GOOD}")).unwrap()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use cortado_core::{Core, Effect, Input, Members, RecordRef};
 use cortado_log::{Append, AppendError, CommitQueue, Committed};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::chaos::Switch;
 use crate::clients::{ClientEvent, Clients};
+use crate::clock::unix_ms;
 use crate::disk::ENTRY_RECORD;
 use crate::gossip::Gossip;
 use crate::health::Ping;
@@ -28,12 +29,6 @@ use crate::workers::{Done, Workers};
 
 /// Completions taken at once: one message per peer tells of all of them.
 const BATCH: usize = 256;
-
-/// Milliseconds since the Unix epoch.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
 
 /// What the driver hears.
 pub struct Inputs {

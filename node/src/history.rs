@@ -9,7 +9,7 @@ use cortado_protocol::event::{Event, Happening};
 use cortado_protocol::limits::{EVENTS_KEPT, EVENTS_PER_ANSWER};
 use tokio::sync::watch;
 
-use crate::driver::unix_ms;
+use crate::clock::unix_ms;
 
 /// Longest wait for news.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);

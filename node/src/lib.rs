@@ -5,6 +5,7 @@
 
 pub mod chaos;
 pub mod clients;
+pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod driver;

@@ -2,7 +2,7 @@
 //!
 //! Each node dials every peer once for what *it* has to say; acknowledgements come back on the same
 //! stream ([`cortado_protocol::peer`]). This module moves bytes: it dials and dials again, exchanges
-//! [`Hello`]s, and checks that whoever speaks is the node of its certificate. Sequence numbers,
+//! [`cortado_protocol::peer::Hello`]s, and checks that whoever speaks is the node of its certificate. Sequence numbers,
 //! windows and what is sent again are decided by the core.
 //!
 //! For each peer the core sees `LinkUp` and `LinkDown` in turns, and for each connection `Inbound`,
@@ -13,6 +13,7 @@
 pub(crate) mod certificates;
 mod dialler;
 mod listener;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -20,89 +21,20 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use cortado_protocol::NodeId;
 use cortado_protocol::frame::PREFIX_BYTES;
-use cortado_protocol::peer::{Hello, PeerMessage};
-use cortado_protocol::{LogId, NodeId, PROTOCOL_VERSION};
-use cortado_transport::{
-    Endpoint, EndpointError, Kind, NetworkFaults, NodeTls, Refusal, RefusalLog,
-};
+use cortado_transport::{Endpoint, EndpointError, Kind, Refusal, RefusalLog};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use shared::{Answer, Shared, lock};
+pub use shared::{PeerEvent, PeersConfig, Resume};
+
 /// Events the core has not taken yet; when there are more, peers are read no further.
 pub const EVENTS: usize = 256;
-
-/// What happens on links. `conn` numbers a connection that a peer opened; numbers are not reused.
-#[derive(Debug)]
-pub enum PeerEvent {
-    /// Our link to the peer is up. Send from [`Hello::seq`] on, which is the number it expects.
-    LinkUp {
-        /// The peer.
-        peer: NodeId,
-        /// What it says about itself.
-        hello: Hello,
-    },
-    /// Our link to the peer is lost, with all that was not acknowledged.
-    LinkDown {
-        /// The peer.
-        peer: NodeId,
-        /// The peer closed it, and said that what it was sent is misbehaviour.
-        refused: bool,
-    },
-    /// The peer has handled everything below `next`.
-    LinkAck {
-        /// The peer.
-        peer: NodeId,
-        /// The next number it expects.
-        next: u64,
-    },
-    /// A peer has dialled us. Answer with [`Peers::welcome`] or [`Peers::refuse`].
-    Inbound {
-        /// The connection.
-        conn: u64,
-        /// What it says about itself; `node` is proven by its certificate.
-        hello: Hello,
-    },
-    /// A peer says something.
-    Message {
-        /// The connection.
-        conn: u64,
-        /// The peer, proven by its certificate.
-        from: NodeId,
-        /// The message's number.
-        seq: u64,
-        /// The message.
-        message: PeerMessage,
-        /// Its tail.
-        tail: Bytes,
-    },
-    /// The connection is gone; nothing follows from it.
-    InboundClosed {
-        /// The connection.
-        conn: u64,
-    },
-}
-
-/// What links need to know.
-#[derive(Clone, Debug)]
-pub struct PeersConfig {
-    /// Where to listen.
-    pub bind: SocketAddr,
-    /// Certificates; they name this node and its cluster.
-    pub tls: NodeTls,
-    /// Number of this process start.
-    pub boot: u64,
-    /// The log this node writes to.
-    pub log: LogId,
-    /// What is wrong with the network, if it can be disturbed.
-    pub faults: Option<NetworkFaults>,
-}
-
-/// The lowest number of a message to the peer that is not acknowledged: asked before each `Hello`.
-pub type Resume = Arc<dyn Fn(NodeId) -> u64 + Send + Sync>;
 
 type Targets = Vec<(NodeId, SocketAddr)>;
 
@@ -113,35 +45,6 @@ pub struct Peers {
     /// `None` ends all links.
     targets: watch::Sender<Option<Targets>>,
     task: JoinHandle<()>,
-}
-
-/// What the tasks of all links share.
-struct Shared {
-    config: PeersConfig,
-    resume: Resume,
-    endpoint: Endpoint,
-    events: mpsc::Sender<PeerEvent>,
-    links: Mutex<HashMap<NodeId, Link>>,
-    inbound: Mutex<HashMap<u64, watch::Sender<Answer>>>,
-    /// The connection that speaks for a peer at present; see [`listener`].
-    seats: Mutex<HashMap<NodeId, listener::Seat>>,
-    next_conn: AtomicU64,
-    dial_refusals: RefusalLog,
-}
-
-/// A link that is up.
-struct Link {
-    queue: mpsc::UnboundedSender<Bytes>,
-    /// The next number the link can carry; see [`Peers::send`].
-    next: u64,
-}
-
-/// What the core says to an inbound connection; only the newest counts.
-#[derive(Clone, Copy, Debug, Default)]
-struct Answer {
-    welcome: Option<u64>,
-    ack: Option<u64>,
-    refused: bool,
 }
 
 impl Peers {
@@ -260,47 +163,6 @@ impl Drop for Peers {
     }
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "links of {}", self.config.tls.node())
-    }
-}
-
-impl Shared {
-    fn hello(&self, seq: u64) -> Hello {
-        Hello {
-            version: PROTOCOL_VERSION,
-            cluster: self.config.tls.cluster().to_owned(),
-            node: self.config.tls.node(),
-            boot: self.config.boot,
-            log: self.config.log,
-            seq,
-        }
-    }
-
-    /// Whether the other side may say this: `node` is what its certificate says.
-    fn check(&self, hello: &Hello, node: NodeId) -> Result<(), Refusal> {
-        if hello.version != PROTOCOL_VERSION {
-            Err(Refusal::OtherVersion)
-        } else if hello.cluster != self.config.tls.cluster() {
-            Err(Refusal::OtherCluster)
-        } else if hello.node != node {
-            Err(Refusal::OtherNode)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Reports to the core; waits while the core is behind. Fails when there is no core any more.
-    async fn report(&self, event: PeerEvent) -> Result<(), Stopped> {
-        self.events.send(event).await.map_err(|_| Stopped)
-    }
-}
-
-/// The core takes no more events.
-#[derive(Debug)]
-struct Stopped;
-
 /// Owns the tasks of all links: one dialler per node that was ever a target, one task per inbound
 /// connection. They end with it.
 async fn run(shared: Arc<Shared>, mut targets: watch::Receiver<Option<Targets>>) {
@@ -347,9 +209,4 @@ fn message_number(frame: &Bytes) -> Option<u64> {
         Ok(((0, seq), _)) => Some(seq),
         _ => None,
     }
-}
-
-/// Nothing that panics runs under these locks, and what they protect is whole between statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

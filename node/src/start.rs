@@ -18,15 +18,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::chaos::Chaos;
 use crate::clients::{self, Clients};
+use crate::clock::unix_ms;
 use crate::config::{Settings, TlsFiles};
 use crate::disk::{Disk, NodeState};
-use crate::driver::{Driver, Ended, Inputs, Stop, unix_ms};
+use crate::driver::{Driver, Ended, Inputs, Stop};
 use crate::gossip::{Gossip, GossipConfig, Memory};
 use crate::health::HealthPort;
 use crate::history::History;
 use crate::keeper::Keeper;
 use crate::peers::{self, Peers, PeersConfig};
-use crate::revive;
 use crate::seldom::Seldom;
 use crate::supervision::{Supervision, Surroundings};
 use crate::watch::{Beat, Watch};
@@ -71,7 +71,7 @@ pub async fn run(
     Place::new(&settings.folder).claim().context("can't write down this node's process")?;
     let health = HealthPort::open(&settings.data, disk.state.clone())
         .context("can't answer for this node's health")?;
-    let reviver = revive::from_settings(&settings)?;
+    let reviver = settings.reviver()?;
     let generation = disk.state.next_generation(unix_ms())?;
     let known = disk.state.peers()?;
 

@@ -26,6 +26,7 @@ pub mod entry;
 pub mod event;
 pub mod expiry;
 pub mod frame;
+mod hash;
 pub mod health;
 mod id;
 pub mod job;
@@ -35,6 +36,7 @@ mod slot;
 
 pub use coverage::Coverage;
 pub use entry::{Edge, EntryKey};
+pub use hash::{client_key, content_hash};
 pub use id::{IdError, JobId, LogId, NodeId};
 pub use slot::{META_SLOT, Slot, SlotSet};
 
@@ -48,16 +50,3 @@ pub const ALPN_PEER: &[u8] = b"cortado-peer/1";
 pub const ALPN_GOSSIP: &[u8] = b"cortado-gossip/1";
 /// ALPN of client-to-node connections.
 pub const ALPN_CLIENT: &[u8] = b"cortado-client/1";
-
-/// Hash of a client's name (the identity in its certificate), by which nodes tell clients apart. Never
-/// 0, which stands for a client that is not known.
-#[must_use]
-pub fn client_key(identity: &str) -> u64 {
-    content_hash(identity.as_bytes()).max(1)
-}
-
-/// Stable 64-bit content hash (XXH3, seed 0) used for batches, deltas and plans.
-#[must_use]
-pub fn content_hash(bytes: &[u8]) -> u64 {
-    twox_hash::XxHash3_64::oneshot(bytes)
-}

@@ -2,11 +2,11 @@
 //! upload one dataset after the other. Each of their results must be the oracle's.
 
 mod report;
+mod settings;
 mod times;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -15,6 +15,7 @@ use crate::cluster::{Cortado, Deadline, Finished};
 use crate::storm::{Client, dataset, upload_during};
 
 pub use report::Report;
+pub use settings::Chaos;
 pub use times::Recovery;
 pub(crate) use times::percentiles;
 
@@ -22,21 +23,6 @@ pub(crate) use times::percentiles;
 const AFTERWARDS: u64 = 90;
 /// Job numbers below this are left to the jobs of one run.
 const JOBS: u64 = 900_000;
-
-/// What is done.
-#[derive(Clone, Debug)]
-pub struct Chaos {
-    /// Profile of the cluster. Its nodes must have been started with `--allow-chaos`.
-    pub profile: PathBuf,
-    /// How long trouble is made. Jobs under way then are waited for.
-    pub duration: Duration,
-    /// Decides what happens to whom, and when.
-    pub seed: u64,
-    /// Clients at once.
-    pub clients: u64,
-    /// Only these kinds of trouble; all if empty.
-    pub only: Vec<String>,
-}
 
 impl Chaos {
     /// Runs it; what it returns has passed all checks.

@@ -10,6 +10,7 @@
 
 mod checks;
 mod client;
+mod copies;
 mod data;
 mod dials;
 mod disk;

@@ -3,9 +3,10 @@
 
 mod client;
 mod report;
+mod settings;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -15,22 +16,7 @@ use crate::cluster::{Cluster, Coffee, Deadline, Shape};
 pub(crate) use client::Client;
 pub(crate) use report::median_and_most;
 pub use report::{ClientReport, Job, Report, Restart};
-
-/// What the weather is.
-#[derive(Clone, Copy, Debug)]
-pub struct Storm {
-    /// Decides which node is killed when. Processes have a will of their own: the same seed is the
-    /// same plan, not the same run.
-    pub seed: u64,
-    /// How long nodes are killed. Jobs under way then are waited for.
-    pub duration: Duration,
-    /// Time from one kill to the next, unless the node takes longer to answer again.
-    pub every: Duration,
-    /// Nodes.
-    pub nodes: usize,
-    /// Clients at once.
-    pub clients: u64,
-}
+pub use settings::Storm;
 
 /// Ends the storm if its thread panics: there is no need to wait for the rest.
 struct EndsWith<'a>(&'a AtomicBool);

@@ -2,40 +2,19 @@
 //! of registration, and small reference tables.
 
 mod calendar;
+mod files;
 mod reference;
 mod sales;
 mod users;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use calendar::Month;
+pub use files::{CoffeeOptions, WrittenFile};
+use files::{at, path_of};
 
 use crate::Error;
-
-/// What to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoffeeOptions {
-    /// Months of sales, without repetition.
-    pub months: Vec<Month>,
-    /// Transactions in each of them.
-    pub transactions_per_month: u64,
-    /// Registered customers.
-    pub users: u64,
-    /// Seed: the same options give the same bytes.
-    pub seed: u64,
-}
-
-/// A file that was written.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct WrittenFile {
-    /// Path below the dataset's directory.
-    pub name: String,
-    /// Data rows.
-    pub rows: u64,
-    /// Length in bytes.
-    pub bytes: u64,
-}
 
 /// Folders of the dataset.
 const FOLDERS: [&str; 7] = [
@@ -138,16 +117,6 @@ fn prepare(path: &Path, names: &[String], folder: &str) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Turns an I/O error at a path into ours.
-fn at<T>(path: &Path, result: std::io::Result<T>) -> Result<T, Error> {
-    result.map_err(|source| Error::io("write", path, source))
-}
-
-/// Where a file of the dataset lies.
-fn path_of(out: &Path, name: &str) -> PathBuf {
-    out.join(name)
 }
 
 #[cfg(test)]

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use cortado_protocol::client::{ClientRequest, ClientResponse, ClusterView, MemberState};
 use cortado_protocol::{NodeId, limits};
-use serde::Serialize;
 
 use super::folder::Wanted;
 use super::grow::{grow, seed};
-use super::{Folder, NodeFolder};
+use super::{Durability, Folder, NodeFolder};
 use crate::authorities::Authorities;
 use crate::{Cluster, Error, Timing};
 
@@ -36,45 +35,6 @@ pub struct Options {
     pub revive: bool,
     /// Whether clients may disturb the nodes (`cortado chaos`).
     pub allow_chaos: bool,
-}
-
-/// How many copies of each batch there are, given the number of nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Durability {
-    /// Nodes of the cluster.
-    pub nodes: u16,
-    /// Copies aimed at.
-    pub replicas: u8,
-    /// Copies needed before an acknowledgement.
-    pub min_copies: u8,
-}
-
-impl Durability {
-    /// The copies that `nodes` nodes can hold of those wanted.
-    #[must_use]
-    pub fn of(nodes: u16, replicas: u8, min_copies: u8) -> Self {
-        let most = u8::try_from(nodes).unwrap_or(u8::MAX).max(1);
-        let replicas = replicas.clamp(1, most);
-        Self { nodes, replicas, min_copies: min_copies.clamp(1, replicas) }
-    }
-
-    /// What survives, in a sentence.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let nodes = if self.nodes == 1 { "1 node".into() } else { format!("{} nodes", self.nodes) };
-        let (copies, replicas) = (self.min_copies, self.replicas);
-        match copies - 1 {
-            0 if self.nodes == 1 => format!("{nodes}: nothing survives the loss of its disk"),
-            0 => format!(
-                "{nodes}: acknowledged by fsync on 1 of {replicas}; the loss of one disk may lose data"
-            ),
-            lost => format!(
-                "{nodes}: acknowledged by fsync on {copies} of {replicas}; the loss of any {lost} \
-                 {} loses nothing",
-                if lost == 1 { "disk" } else { "disks" }
-            ),
-        }
-    }
 }
 
 /// What came up.

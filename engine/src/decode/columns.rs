@@ -1,6 +1,6 @@
 //! One column of a batch, from texts to values.
 
-use super::ValueProblem;
+use super::value::ValueProblem;
 use crate::batch::{Column, NULL, Span, Texts, VALUE, Values};
 use crate::calendar::{Days, parse_date};
 use crate::number::{parse_decimal, parse_eight};

@@ -2,9 +2,9 @@
 
 use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments};
 
+use super::call::plain_arguments;
 use super::compile::{Compiler, parse_sql};
-use super::functions::plain_arguments;
-use super::{NodeId, average_type};
+use super::program::{NodeId, average_type};
 use crate::types::{ColumnType, Type};
 
 /// What is computed over the rows of a group.

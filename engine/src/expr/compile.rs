@@ -6,8 +6,8 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::functions::FUNCTIONS;
-use super::{Arithmetic, Comparison, NodeId, Op, Program, quotient_scale};
+use super::call::FUNCTIONS;
+use super::program::{Arithmetic, Comparison, NodeId, Op, Program, quotient_scale};
 use crate::types::{ColumnType, MAX_SCALE, Type};
 use crate::{calendar, number};
 

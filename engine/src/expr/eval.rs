@@ -1,7 +1,7 @@
 //! Evaluates a table's program over a batch, node by node, each once.
 
 use super::kernels::{self, Operand};
-use super::{Node, NodeId, Op, Program};
+use super::program::{Node, NodeId, Op, Program};
 use crate::batch::{Batch, Column, Span, Texts, Values};
 
 /// The columns of all nodes for one batch.

@@ -1,13 +1,11 @@
 //! Functions: parts of days, `coalesce`.
 
-use sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments};
+use sqlparser::ast::{Expr, Function};
 
+use super::call::{FUNCTIONS, plain_arguments};
 use super::compile::{Compiled, Compiler};
-use super::{DatePart, Op};
+use super::program::{DatePart, Op};
 use crate::types::{ColumnType, Type};
-
-/// What there is, for complaints.
-pub(super) const FUNCTIONS: &str = "year, month, half, year_month, year_half, date, time, coalesce";
 
 impl Compiler<'_> {
     /// Compiles a call.
@@ -63,23 +61,4 @@ impl Compiler<'_> {
         }
         Ok(result)
     }
-}
-
-/// The arguments of a call without extras.
-pub(crate) fn plain_arguments(function: &Function) -> Result<Vec<&Expr>, String> {
-    let bad = || format!("'{function}' is not a plain function call");
-    let extras = function.filter.is_some()
-        || function.over.is_some()
-        || function.null_treatment.is_some()
-        || !function.within_group.is_empty()
-        || !matches!(function.parameters, FunctionArguments::None);
-    let FunctionArguments::List(list) = &function.args else { return Err(bad()) };
-    if extras || list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
-        return Err(bad());
-    }
-    let plain = |arg| match arg {
-        &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref expr)) => Ok(expr),
-        _ => Err(bad()),
-    };
-    list.args.iter().map(plain).collect()
 }

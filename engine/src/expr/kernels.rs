@@ -1,6 +1,6 @@
 //! The loops: one operation over whole columns.
 
-use super::{Arithmetic, Comparison, DatePart};
+use super::program::{Arithmetic, Comparison, DatePart};
 use crate::batch::{Column, ERROR, NULL, Span, Texts, VALUE, Values};
 use crate::{calendar, number};
 

@@ -1,6 +1,6 @@
 //! Where a file keeps a table's columns.
 
-use super::TableSchema;
+use super::tables::TableSchema;
 
 /// Why a header does not fit a table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

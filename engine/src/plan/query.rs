@@ -1,10 +1,11 @@
 //! The queries of a plan.
 
 use super::document::{Located, PlanError, Source, Table};
+use super::parser::{Columns, QueryParser};
 use super::steps::{mentioned_names, renamed};
-use super::{Keying, LIST_LIMIT, NODES, Query, Shape, Stage, TableSchema};
+use super::tables::TableSchema;
+use super::types::{LIST_LIMIT, NODES, Query, Shape, Stage};
 use crate::expr::{Aggregate, Compiler, NodeId, Program, parse_aggregate};
-use crate::types::ColumnType;
 
 const KEYS: [&str; 11] = [
     "output",
@@ -19,18 +20,6 @@ const KEYS: [&str; 11] = [
     "order_by",
     "limit",
 ];
-
-/// Compiles queries into stages, keyings and what follows them.
-pub(super) struct QueryParser<'a> {
-    pub(super) source: Source<'a>,
-    pub(super) tables: &'a [TableSchema],
-    pub(super) programs: Vec<Program>,
-    pub(super) stages: Vec<Stage>,
-    pub(super) keyings: Vec<Keying>,
-    pub(super) queries: Vec<Query>,
-}
-
-pub(super) type Columns = Vec<(String, ColumnType)>;
 
 impl<'a> QueryParser<'a> {
     pub(super) fn new(source: Source<'a>, tables: &'a [TableSchema]) -> Self {
@@ -143,7 +132,7 @@ impl<'a> QueryParser<'a> {
             || !text.bytes().all(plain)
         {
             "is no file name; expected letters, digits, '.', '_' and '-'"
-        } else if text == crate::receipt::RECEIPT_FILE {
+        } else if text == crate::names::RECEIPT_FILE {
             "is the name of the receipt; expected another one"
         } else if self.queries.iter().any(|query| query.output == *text) {
             "is the output of another query; expected another name"

@@ -3,8 +3,8 @@
 use sqlparser::ast::{BinaryOperator, Expr};
 
 use super::document::{Located, PlanError, Table};
-use super::query::{Columns, QueryParser};
-use super::{Join, Keying, Order, Top};
+use super::parser::{Columns, QueryParser};
+use super::types::{Join, Keying, Order, Top};
 use crate::expr::parse_sql;
 use crate::types::ColumnType;
 

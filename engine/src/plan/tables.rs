@@ -2,8 +2,8 @@
 
 use cortado_protocol::limits::TABLES;
 
-use super::LIST_LIMIT;
 use super::document::{PlanError, Value};
+use super::types::LIST_LIMIT;
 use crate::types::ColumnType;
 
 /// A table: files of the same kind and the columns that are needed of them.

@@ -34,6 +34,7 @@
 //! ```
 
 mod commit;
+mod current;
 mod error;
 mod file;
 mod format;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::current::{Current, is_full};
 use crate::error::{AppendError, OpenError, SyncError};
 use crate::format::{
     PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef, payload_crc,
@@ -12,7 +13,6 @@ use crate::mark;
 use crate::reader::LogReader;
 use crate::recovery;
 use crate::report::Recovery;
-use crate::rotation::{Current, is_full};
 use crate::segments::Segments;
 use crate::state::StateFiles;
 use crate::storage::Storage;

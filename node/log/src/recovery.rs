@@ -11,6 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
+use crate::current::discard_spare;
 use crate::error::{OpenError, StateError};
 use crate::format::{
     BadHeader, DATA_START, FORMAT_VERSION, RecordMeta, RecordRef, SEGMENT_HEADER_BYTES,
@@ -18,7 +19,6 @@ use crate::format::{
 };
 use crate::mark;
 use crate::report::{Damage, Recovery, Report};
-use crate::rotation::discard_spare;
 use crate::scan::{Found, Scanner};
 use crate::segments::Segments;
 use crate::state::StateFiles;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cortado_log::Storage;
 
-use super::Switch;
+use super::switch::Switch;
 
 /// A disk that is full, or hangs, while it is wanted so. Nothing is written to make it so.
 pub(super) struct FaultyDisk {

@@ -7,44 +7,17 @@ use bytes::Bytes;
 use cortado_protocol::client::ClientRequest;
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
 use cortado_protocol::{client_key, frame};
-use cortado_transport::{FrameReader, FrameWriter, Handshake, ReadError, Refusal};
+use cortado_transport::{FrameReader, FrameWriter, Handshake, Refusal};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::chaos;
 
+use super::shared::{
+    ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, lock, next_ticket, report,
+};
 use super::upload::{self, Upload};
-use super::{ClientEvent, Shared, Waiting, lock, next_ticket, report};
-
-/// How long a frame may take from its first byte to its last: it holds room meanwhile.
-pub(super) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why a stream ends early.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// The client is gone, or wants no answer.
-    Gone,
-    /// The client broke the protocol.
-    Misbehaved(String),
-    /// The node stops.
-    Stopped,
-}
-
-impl From<super::Stopped> for Ended {
-    fn from(_: super::Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
-impl From<ReadError> for Ended {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Frame(error) => Self::Misbehaved(error.to_string()),
-            ReadError::Lost(_) => Self::Gone,
-        }
-    }
-}
 
 /// Serves one client from its first packet to its end.
 pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {

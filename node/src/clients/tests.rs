@@ -1,10 +1,12 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use cortado_protocol::client::{BatchOutcome, ClientError, ErrorKind};
-use cortado_protocol::content_hash;
+use bytes::Bytes;
+use cortado_protocol::client::{BatchOutcome, ClientError, ClientRequest, ErrorKind};
 use cortado_protocol::frame::encode;
+use cortado_protocol::job::BatchHeader;
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
+use cortado_protocol::{JobId, content_hash};
 use cortado_transport::{FrameReader, FrameWriter};
 use quinn::Connection;
 use tokio::sync::mpsc::Receiver;

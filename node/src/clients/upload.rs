@@ -12,8 +12,10 @@ use cortado_protocol::{JobId, content_hash};
 use cortado_transport::{FrameReader, FrameWriter};
 use tokio::sync::mpsc;
 
-use super::connection::{Ended, FRAME_TIMEOUT};
-use super::{ClientEvent, Room, Shared, Waiting, lock, next_ticket, report};
+use super::gate::Room;
+use super::shared::{
+    BATCHES, ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, lock, next_ticket, report,
+};
 
 /// Answers written at once.
 const WRITE_BATCH: usize = 64;
@@ -80,7 +82,7 @@ async fn read(
             let mut tickets = lock(tickets);
             tickets.insert(ticket);
             // What was answered is of no interest; looked at rarely, so that it costs little.
-            if tickets.len() > 4 * super::BATCHES {
+            if tickets.len() > 4 * BATCHES {
                 tickets.retain(|ticket| waiting.contains_key(ticket));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use cortado_membership::{DetectorConfig, Effect, Lead, Membership, Output, View};
 use cortado_protocol::event::Happening;
@@ -12,7 +12,9 @@ use tokio::task::JoinSet;
 
 use super::links::{Arrival, Links};
 use super::saving::Saving;
-use super::{Command, GossipConfig, GossipError, Memory, Refused, seeds};
+use super::seeds;
+use super::types::{Command, GossipConfig, GossipError, Memory, Refused};
+use crate::clock::unix_ms;
 use crate::history::History;
 
 /// How long a goodbye may take to reach the wire.
@@ -264,10 +266,4 @@ impl Driver {
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
-}
-
-/// Milliseconds since the Unix epoch; 0 if the clock is before it.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cortado_protocol::NodeId;
 use tokio::task::JoinHandle;
 
-use super::Memory;
+use super::types::Memory;
 
 /// Datagrams held back at most; the oldest ones are dropped first, as a network does.
 const HELD: usize = 256;

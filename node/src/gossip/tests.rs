@@ -1,11 +1,14 @@
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cortado_membership::MemberState;
+use cortado_membership::{Identity, KnownPeer, MemberState, Profile};
 use cortado_protocol::NodeId;
+use cortado_transport::{EndpointError, Refusal};
 
 use super::*;
+use crate::history::History;
 use crate::peers::certificates::{Certificates, node};
 
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -14,15 +14,7 @@ use quinn::Connection;
 use tokio::sync::watch;
 
 use super::dialler::{HELLO_TIMEOUT, lost};
-use super::{Answer, PeerEvent, Shared, Stopped, lock};
-
-/// Who speaks for a peer. The lock is held from `Inbound` to `InboundClosed`; whoever wants it
-/// closes the connection that has it and waits.
-#[derive(Clone, Default)]
-pub(super) struct Seat {
-    taken: Arc<tokio::sync::Mutex<()>>,
-    connection: Option<Connection>,
-}
+use super::shared::{Answer, PeerEvent, Seat, Shared, Stopped, lock};
 
 /// Serves one connection from its first packet to its end.
 pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {

@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use cortado_protocol::JobId;
 use cortado_protocol::frame::encode;
-use cortado_protocol::peer::LinkFrame;
+use cortado_protocol::peer::{Hello, LinkFrame, PeerMessage};
+use cortado_protocol::{JobId, LogId, PROTOCOL_VERSION};
 use tokio::sync::mpsc::Receiver;
 
 use super::certificates::{Certificates, node};

@@ -24,8 +24,8 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::{ENDS, Pending, Reviver};
-use crate::driver::unix_ms;
+use super::reviver::{ENDS, Pending, Reviver};
+use crate::clock::unix_ms;
 
 /// Names the cluster a container belongs to.
 const CLUSTER_LABEL: &str = "cortado.cluster";

@@ -6,7 +6,7 @@ use cortado_membership::Evidence;
 use cortado_protocol::NodeId;
 use tokio::sync::mpsc;
 
-use super::{Pending, Reviver};
+use super::reviver::{Pending, Reviver};
 
 /// Does nothing.
 #[derive(Clone, Copy, Debug)]

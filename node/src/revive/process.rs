@@ -11,7 +11,7 @@ use cortado_membership::Evidence;
 use cortado_protocol::NodeId;
 use tokio::sync::mpsc;
 
-use super::{ENDS, Pending, Reviver};
+use super::reviver::{ENDS, Pending, Reviver};
 use crate::health::{self, Health};
 
 /// How often processes are looked at.

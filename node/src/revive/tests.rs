@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cortado_local::{By, Place};
+use cortado_membership::Evidence;
+use cortado_protocol::NodeId;
 use rustix::process::Signal;
 
 use super::*;
-use crate::driver::unix_ms;
+use crate::clock::unix_ms;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -193,6 +195,6 @@ async fn none_does_nothing() {
 
 #[test]
 fn an_unknown_reviver_is_named() {
-    let error = from_settings(&crate::config::tests::with("reviver = \"magic\"")).err().unwrap();
+    let error = named("magic", Path::new("."), "", "").err().unwrap();
     assert!(error.to_string().contains("magic"), "{error}");
 }

@@ -1,149 +1,15 @@
 //! Disks of the simulated nodes, and what stands on them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cortado_core::{Input, RecordRef, StateFile};
 use cortado_log::AppendError;
-use cortado_protocol::entry::Entry;
 use cortado_protocol::{EntryKey, JobId, Slot, SlotSet};
 
+use super::copies::{Lost, SLACK, copy_of};
 use super::event::Event;
 use super::world::World;
-
-/// A record on a disk: what it is and which slots it speaks for.
-pub(super) type Copy = (RecordRef, EntryKey, SlotSet);
-
-/// A sync after the first sign of a batch, and some: by so much a job may seem to live less long.
-const SLACK: Duration = Duration::from_secs(1);
-
-/// What is on whose disk, intact and safe from a power cut.
-#[derive(Default)]
-pub(super) struct Copies {
-    held: BTreeMap<EntryKey, BTreeMap<usize, BTreeMap<RecordRef, SlotSet>>>,
-    /// Batches acknowledged to a client.
-    promised: BTreeSet<EntryKey>,
-    /// Copies of an entry that were lost: on which disk, for which slots, and whether with the disk.
-    lost: BTreeMap<EntryKey, BTreeMap<usize, Lost>>,
-    /// When a first copy of each batch was on a disk.
-    since: BTreeMap<EntryKey, Duration>,
-    /// When a first node let go of each job.
-    gone_at: BTreeMap<JobId, Duration>,
-}
-
-/// A copy that was lost.
-#[derive(Clone, Copy)]
-struct Lost {
-    slots: SlotSet,
-    /// Whether the whole disk is gone: peers learn of that by its new log id.
-    with_disk: bool,
-}
-
-/// A node's record, as a copy, if it is an entry at all.
-pub(super) fn copy_of(record: RecordRef, payload: &Bytes) -> Option<Copy> {
-    let head = Entry::decode(payload).ok()?.head;
-    Some((record, head.key, head.slots))
-}
-
-fn all_slots<'s>(sets: impl IntoIterator<Item = &'s SlotSet>) -> SlotSet {
-    sets.into_iter().fold(SlotSet::EMPTY, |all, set| all.or(*set))
-}
-
-impl Copies {
-    pub(super) fn add(&mut self, node: usize, (record, key, slots): Copy) {
-        self.held.entry(key).or_default().entry(node).or_default().insert(record, slots);
-    }
-
-    /// A copy of the entry is on a disk.
-    pub(super) fn found(&mut self, key: EntryKey, now: Duration) {
-        self.since.entry(key).or_insert(now);
-    }
-
-    /// Nothing of the node's disk counts any more.
-    pub(super) fn remove_node(&mut self, node: usize, lost: bool) {
-        for (key, nodes) in &mut self.held {
-            let Some(records) = nodes.remove(&node).filter(|_| lost) else { continue };
-            let slots = all_slots(records.values());
-            let copy = Lost { slots, with_disk: true };
-            self.lost.entry(*key).or_default().insert(node, copy);
-        }
-        self.held.retain(|_, nodes| !nodes.is_empty());
-    }
-
-    fn remove_record(&mut self, node: usize, record: RecordRef) {
-        for (key, nodes) in &mut self.held {
-            let Some(records) = nodes.get_mut(&node) else { continue };
-            if let Some(slots) = records.remove(&record) {
-                let copy = Lost { slots, with_disk: false };
-                self.lost.entry(*key).or_default().insert(node, copy);
-            }
-        }
-    }
-
-    /// The job is over for this node: its records may go.
-    pub(super) fn forget(&mut self, node: usize, job: JobId) {
-        for (_, nodes) in self.held.iter_mut().filter(|(key, _)| key.job == job) {
-            nodes.remove(&node);
-        }
-        self.promised.retain(|key| key.job != job);
-        self.lost.retain(|key, _| key.job != job);
-    }
-
-    /// Copies of the slot of the entry that has fewest. `counts` says whether a node's copy of a
-    /// slot counts. Slots that were lost on every disk have none.
-    fn count(&self, key: EntryKey, counts: impl Fn(usize, Slot) -> bool) -> usize {
-        let nodes: BTreeMap<_, _> = self
-            .held
-            .get(&key)
-            .into_iter()
-            .flatten()
-            .map(|(node, records)| (*node, all_slots(records.values())))
-            .collect();
-        let lost = self.lost.get(&key).into_iter().flat_map(|lost| lost.values());
-        let lost = lost.fold(SlotSet::EMPTY, |all, copy| all.or(copy.slots));
-        let all = all_slots(nodes.values()).or(lost);
-        let held = |slot| {
-            nodes.iter().filter(|(node, set)| set.contains(slot) && counts(**node, slot)).count()
-        };
-        all.iter().map(held).min().unwrap_or(0)
-    }
-
-    /// Whether this disk may be lost although its batches that are not acknowledged yet go with it.
-    /// They may be acknowledged by what was said before, so all but one of W copies may be lost.
-    fn may_lose_unacknowledged(&self, node: usize, needed: usize) -> bool {
-        let open = self.held.iter().filter(|(key, _)| !self.is_acknowledged(key));
-        let mut mine = open.filter_map(|(key, nodes)| Some((key, nodes.get(&node)?)));
-        mine.all(|(key, records)| {
-            let slots = all_slots(records.values());
-            let lost = self.lost.get(key).into_iter().flatten();
-            let same = lost.filter(|(_, copy)| copy.with_disk && !copy.slots.and(slots).is_empty());
-            same.count() + 1 < needed
-        })
-    }
-
-    /// Nodes that are the only ones to have some batch nobody was promised yet.
-    pub(super) fn sole_holders(&self) -> BTreeSet<usize> {
-        let open = self.held.iter().filter(|(key, nodes)| {
-            key.edge.as_table().is_some() && nodes.len() == 1 && !self.promised.contains(key)
-        });
-        open.flat_map(|(_, nodes)| nodes.keys().copied()).collect()
-    }
-
-    /// Whether the entry must survive.
-    fn is_acknowledged(&self, key: &EntryKey) -> bool {
-        key.edge.as_table().is_none() || self.promised.contains(key)
-    }
-
-    /// A node's records of what is acknowledged, in order. The others may be damaged on every disk
-    /// before anyone reads them, and then nobody can know when they are acknowledged.
-    fn acknowledged_records(&self, node: usize) -> Vec<RecordRef> {
-        let held = self.held.iter().filter(|(key, _)| self.is_acknowledged(key));
-        let records = held.filter_map(|(_, nodes)| nodes.get(&node));
-        let sorted: BTreeSet<_> = records.flat_map(|records| records.keys().copied()).collect();
-        sorted.into_iter().collect()
-    }
-}
 
 impl World {
     pub(super) fn append(

@@ -16,7 +16,7 @@ use cortado_protocol::{LogId, NodeId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::disk::{Copy, copy_of};
+use super::copies::{Copy, copy_of};
 
 /// What a process has while it runs.
 pub(crate) struct Process {

@@ -13,9 +13,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::client::SimClient;
+use super::copies::Copies;
 use super::data::Dataset;
 use super::dials::{Dials, Fault, Outcome};
-use super::disk::Copies;
 use super::event::Event;
 use super::net::Net;
 use super::node::{SimNode, SimRecords};

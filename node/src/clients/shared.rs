@@ -1,0 +1,123 @@
+//! What the tasks of all clients share, and what clients want.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::JobId;
+use cortado_protocol::client::ClientRequest;
+use cortado_protocol::job::BatchHeader;
+use cortado_transport::{BufferPool, Endpoint, ReadError};
+use tokio::sync::{mpsc, oneshot};
+
+use super::gate::{Gate, Room};
+use crate::chaos::Chaos;
+use crate::history::History;
+
+/// Batches read and not yet answered.
+pub(super) const BATCHES: usize = 64;
+/// How long a frame may take from its first byte to its last: it holds room meanwhile.
+pub(super) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a stream ends early.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The client is gone, or wants no answer.
+    Gone,
+    /// The client broke the protocol.
+    Misbehaved(String),
+    /// The node stops.
+    Stopped,
+}
+
+impl From<Stopped> for Ended {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Frame(error) => Self::Misbehaved(error.to_string()),
+            ReadError::Lost(_) => Self::Gone,
+        }
+    }
+}
+
+/// What clients want.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// A request; answer with [`super::Clients::reply`].
+    Request {
+        /// Its ticket.
+        ticket: u64,
+        /// What is asked. Never an upload, events or chaos: these are handled here.
+        request: ClientRequest,
+    },
+    /// A batch whose payload is what its header says; answer with [`super::Clients::batch_reply`].
+    Batch {
+        /// Its ticket.
+        ticket: u64,
+        /// Its job.
+        job: JobId,
+        /// Hash of its client's name.
+        client: u64,
+        /// What it is.
+        header: BatchHeader,
+        /// Its content.
+        payload: Bytes,
+    },
+    /// Nobody waits for this answer any more.
+    Gone {
+        /// The request's or batch's ticket.
+        ticket: u64,
+    },
+}
+
+/// What the tasks of all clients share.
+pub(super) struct Shared {
+    pub(super) endpoint: Endpoint,
+    pub(super) events: mpsc::Sender<ClientEvent>,
+    pub(super) history: History,
+    pub(super) chaos: Option<Chaos>,
+    pub(super) waiting: Mutex<HashMap<u64, Waiting>>,
+    pub(super) next_ticket: AtomicU64,
+    pub(super) requests: Gate,
+    pub(super) batches: Gate,
+    pub(super) buffers: BufferPool,
+}
+
+/// Who waits for an answer.
+pub(super) enum Waiting {
+    Request(oneshot::Sender<Bytes>),
+    /// The room goes back when the answer is written.
+    Batch(mpsc::UnboundedSender<(Bytes, Room)>, Room),
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "clients of {:?}", self.endpoint.local_addr())
+    }
+}
+
+/// A number for the next request or batch.
+pub(super) fn next_ticket(shared: &Shared) -> u64 {
+    shared.next_ticket.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The core takes no more events.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+/// Reports to the core; waits while the core is behind.
+pub(super) async fn report(shared: &Shared, event: ClientEvent) -> Result<(), Stopped> {
+    shared.events.send(event).await.map_err(|_| Stopped)
+}
+
+/// Nothing that panics runs under these locks, and what they protect is whole between statements.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,14 @@
+//! Hashes that stand in messages and logs: the same on every machine.
+
+/// Hash of a client's name (the identity in its certificate), by which nodes tell clients apart. Never
+/// 0, which stands for a client that is not known.
+#[must_use]
+pub fn client_key(identity: &str) -> u64 {
+    content_hash(identity.as_bytes()).max(1)
+}
+
+/// Stable 64-bit content hash (XXH3, seed 0) used for batches, deltas and plans.
+#[must_use]
+pub fn content_hash(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
+}
