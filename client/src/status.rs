@@ -12,7 +12,7 @@ use crate::{Cluster, Error};
 /// How a job stands, at once or after news within `wait`.
 ///
 /// # Errors
-/// As [`spec`].
+/// As [`Cluster::request`].
 pub async fn status(cluster: &Cluster, job: JobId, wait: Duration) -> Result<JobStatus, Error> {
     let wait_ms = wait.as_millis() as u32;
     match cluster.request(&ClientRequest::Status { job, wait_ms }).await? {
