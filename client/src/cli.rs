@@ -101,6 +101,7 @@ async fn run_online(
         Command::Jobs => job_commands::jobs(&cluster, output).await,
         Command::Status { job } => job_commands::status(&cluster, job, output).await,
         Command::Cancel { job } => job_commands::cancel(&cluster, job, output).await,
+        Command::Delete { job } => job_commands::delete(&cluster, job, output).await,
         Command::Result { job, out } => job_commands::result(&cluster, job, &out, output).await,
         Command::Verify { job, recompute } => {
             job_commands::verify(&cluster, job, recompute.as_deref(), output).await

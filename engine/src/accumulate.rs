@@ -2,14 +2,15 @@
 //! and a ledger (fed from deltas); merging them is commutative and associative.
 
 use crate::batch::{Column, Texts, VALUE, Values};
-use crate::expr::{Aggregate, AggregateKind};
+use crate::expr::{Aggregate, Outcome, State};
 use crate::number;
 use crate::types::{ColumnType, Type};
 use crate::wire::{DeltaError, Reader, check_text, put_bytes, put_int, put_uint};
 
 /// The states of one aggregate, indexed by group.
 pub(crate) struct Accumulator {
-    kind: AggregateKind,
+    state: State,
+    outcome: Outcome,
     input: ColumnType,
     output: Type,
     /// Values that are not null.
@@ -25,8 +26,10 @@ pub(crate) struct Accumulator {
 
 impl Accumulator {
     pub(crate) fn new(aggregate: &Aggregate) -> Self {
+        let rule = aggregate.kind.rule();
         Self {
-            kind: aggregate.kind,
+            state: rule.state,
+            outcome: rule.outcome,
             input: aggregate.input,
             output: aggregate.output.ty,
             counts: Vec::new(),
@@ -52,7 +55,7 @@ impl Accumulator {
     /// Makes room for so many groups.
     pub(crate) fn resize(&mut self, groups: usize) {
         self.counts.resize(groups, 0);
-        if self.kind == AggregateKind::Count {
+        if self.state == State::Nothing {
             return;
         }
         if self.input.ty.is_text() {
@@ -74,7 +77,7 @@ impl Accumulator {
             groups.iter().for_each(|group| self.counts[*group as usize] += 1);
             return;
         };
-        let adds = matches!(self.kind, AggregateKind::Sum | AggregateKind::Average);
+        let adds = self.state == State::Sum;
         if let (Values::Numbers(values), true, true) =
             (&column.values, column.states.is_empty(), adds)
         {
@@ -100,24 +103,29 @@ impl Accumulator {
     /// Takes a number; sums of 64-bit values can't leave 128 bits.
     fn number(&mut self, group: usize, value: i128) {
         let first = self.counts[group] == 0;
-        match self.kind {
-            AggregateKind::Count => {}
-            AggregateKind::Sum | AggregateKind::Average => self.numbers[group] += value,
-            AggregateKind::Min if first || value < self.numbers[group] => {
-                self.numbers[group] = value;
+        match self.state {
+            State::Nothing => {}
+            State::Sum => self.numbers[group] += value,
+            State::Least => {
+                if first || value < self.numbers[group] {
+                    self.numbers[group] = value;
+                }
             }
-            AggregateKind::Max if first || value > self.numbers[group] => {
-                self.numbers[group] = value;
+            State::Greatest => {
+                if first || value > self.numbers[group] {
+                    self.numbers[group] = value;
+                }
             }
-            AggregateKind::Min | AggregateKind::Max => {}
         }
     }
 
     fn text(&mut self, group: usize, value: &[u8]) {
-        let better = match self.kind {
-            AggregateKind::Min => self.counts[group] == 0 || *value < *self.texts[group],
-            AggregateKind::Max => self.counts[group] == 0 || *value > *self.texts[group],
-            _ => false,
+        let first = self.counts[group] == 0;
+        let better = match self.state {
+            State::Least => first || *value < *self.texts[group],
+            State::Greatest => first || *value > *self.texts[group],
+            // Texts are not added up: a plan that asks for it is refused.
+            State::Nothing | State::Sum => false,
         };
         if better {
             self.text_bytes += value.len();
@@ -128,7 +136,11 @@ impl Accumulator {
 
     /// Whether the number of values travels: it is needed, or tells null from a value.
     fn sends_count(&self) -> bool {
-        self.input.nullable || matches!(self.kind, AggregateKind::Count | AggregateKind::Average)
+        let needed = match self.outcome {
+            Outcome::Count | Outcome::Mean => true,
+            Outcome::State => false,
+        };
+        needed || self.input.nullable
     }
 
     /// Appends a group's state.
@@ -136,7 +148,7 @@ impl Accumulator {
         if self.sends_count() {
             put_uint(out, self.counts[group]);
         }
-        if self.kind == AggregateKind::Count || self.counts[group] == 0 {
+        if self.state == State::Nothing || self.counts[group] == 0 {
             return;
         }
         if self.input.ty.is_text() {
@@ -156,20 +168,20 @@ impl Accumulator {
         if count == 0 {
             return Ok(());
         }
-        if self.kind != AggregateKind::Count {
-            if self.input.ty.is_text() {
+        match self.state {
+            State::Nothing => {}
+            State::Least | State::Greatest if self.input.ty.is_text() => {
                 let text = reader.bytes()?;
                 check_text(text)?;
                 self.text(group, text);
-            } else if matches!(self.kind, AggregateKind::Sum | AggregateKind::Average) {
+            }
+            State::Least | State::Greatest => self.number(group, i128::from(reader.int64()?)),
+            State::Sum => {
                 let sum = self.numbers[group].checked_add(reader.int()?);
                 self.numbers[group] = sum.ok_or(DeltaError::Malformed("sum beyond 128 bits"))?;
                 if self.float_sums {
                     self.numbers[group] = self.numbers[group] as f64 as i128;
                 }
-            } else {
-                let value = reader.int64()?;
-                self.number(group, i128::from(value));
             }
         }
         let total = self.counts[group].checked_add(count);
@@ -180,13 +192,10 @@ impl Accumulator {
     /// Appends a group's result as a value of the aggregate's type.
     pub(crate) fn finish(&self, group: usize, ty: ColumnType, out: &mut Vec<u8>) {
         let count = self.counts[group];
-        if self.kind == AggregateKind::Count {
-            put_int(out, i128::from(count));
-            return;
-        }
-        let result = match self.kind {
-            AggregateKind::Average => self.average(group),
-            _ => self.numbers.get(group).copied(),
+        let result = match self.outcome {
+            Outcome::Count => return put_int(out, i128::from(count)),
+            Outcome::Mean => self.average(group),
+            Outcome::State => self.numbers.get(group).copied(),
         };
         let present = count > 0 && (self.input.ty.is_text() || result.is_some());
         if ty.nullable {
@@ -208,5 +217,60 @@ impl Accumulator {
         let shift = self.output.scale()?.saturating_sub(self.input.ty.scale()?);
         let scaled = self.numbers[group].checked_mul(number::power_of_ten(shift)?)?;
         number::divide_half_even(scaled, i128::from(self.counts[group]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::expr::AggregateKind;
+
+    fn of(kind: AggregateKind, values: &[i64]) -> Accumulator {
+        let ty = ColumnType { ty: Type::Int, nullable: false };
+        let output = match kind.rule().outcome {
+            Outcome::Mean => ColumnType { ty: Type::Decimal(6), nullable: false },
+            Outcome::Count | Outcome::State => ty,
+        };
+        let aggregate = Aggregate { kind, arg: Some(0), input: ty, output };
+        let mut accumulator = Accumulator::new(&aggregate);
+        accumulator.resize(1);
+        let rows: Vec<u32> = (0..values.len() as u32).collect();
+        let (groups, column) = (
+            vec![0; values.len()],
+            Column { values: Values::Numbers(values.to_vec()), states: Vec::new() },
+        );
+        accumulator.update(&rows, &groups, Some(&column), Texts { payload: b"", side: b"" });
+        accumulator
+    }
+
+    fn result(accumulator: &Accumulator) -> Vec<u8> {
+        let mut out = Vec::new();
+        let ty = ColumnType { ty: accumulator.output, nullable: false };
+        accumulator.finish(0, ty, &mut out);
+        out
+    }
+
+    proptest! {
+        /// Whatever there is in the table of aggregates.
+        #[test]
+        fn parts_merged_in_any_order_are_the_whole(
+            values in prop::collection::vec(any::<i64>(), 1..20), cut in 0_usize..20,
+        ) {
+            let (left, right) = values.split_at(cut.min(values.len() - 1));
+            for kind in AggregateKind::ALL {
+                let whole = result(&of(kind, &values));
+                for parts in [[left, right], [right, left]] {
+                    let mut merged = of(kind, &[]);
+                    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+                        let mut bytes = Vec::new();
+                        of(kind, part).encode(0, &mut bytes);
+                        merged.merge(0, &mut Reader(&bytes)).unwrap();
+                    }
+                    prop_assert_eq!(&result(&merged), &whole, "{:?}", kind);
+                }
+            }
+        }
     }
 }

@@ -13,7 +13,9 @@ mod functions;
 mod kernels;
 mod program;
 
-pub(crate) use aggregate::{Aggregate, AggregateKind, parse_aggregate};
+#[cfg(test)]
+pub(crate) use aggregate::AggregateKind;
+pub(crate) use aggregate::{Aggregate, Outcome, State, parse_aggregate};
 pub(crate) use compile::{Compiler, parse_sql};
 pub(crate) use eval::Evaluation;
 pub(crate) use program::{NodeId, Program};

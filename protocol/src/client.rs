@@ -94,6 +94,9 @@ pub enum ClientRequest {
     },
     /// Disturb this node's network or disk, or stop that. Answered by [`ClientResponse::Accepted`].
     Chaos(chaos::Order),
+    /// Forget a job that has ended, with its result. Answered by [`ClientResponse::Accepted`] once enough
+    /// members have agreed that nobody can bring it back.
+    Delete(JobId),
 }
 
 impl ClientRequest {
@@ -106,6 +109,7 @@ impl ClientRequest {
             | Self::Coverage { job, .. }
             | Self::Upload(job)
             | Self::Cancel(job)
+            | Self::Delete(job)
             | Self::EndTable { job, .. }
             | Self::Status { job, .. }
             | Self::Result { job, .. }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::NodeId;
+use crate::{JobId, NodeId};
 
 /// What a member says to a proposal that a job is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +21,29 @@ pub enum ExpireAnswer {
     },
 }
 
-/// Who agreed that a job is over: the proof that it is gone for good.
+/// Why a job is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// It showed no sign of life for its time to live.
+    Expired,
+    /// A client wanted it, after the job had ended.
+    Deleted,
+}
+
+impl Reason {
+    /// A sentence on the job.
+    #[must_use]
+    pub fn tell(self, job: JobId) -> String {
+        match self {
+            Self::Expired => format!("job {job} is gone: its time to live is over"),
+            Self::Deleted => format!("job {job} was deleted"),
+        }
+    }
+}
+
+/// Who agreed that a job is over: the proof that it is forgotten for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expired {
+pub struct Forgotten {
     /// Who proposed it.
     pub by: NodeId,
     /// The proposal's number.
@@ -34,9 +54,11 @@ pub struct Expired {
     pub known: u16,
     /// Fewest copies that an acknowledgement stood for.
     pub min_copies: u8,
+    /// Why it was proposed.
+    pub reason: Reason,
 }
 
-impl Expired {
+impl Forgotten {
     /// Whether enough members agreed.
     #[must_use]
     pub fn is_in_force(&self) -> bool {
@@ -65,12 +87,13 @@ mod tests {
             assert_eq!(needed(known, min_copies), wanted, "{known} {min_copies}");
         }
         let node: NodeId = "a".parse().unwrap();
-        let proof = |accepted| Expired {
+        let proof = |accepted| Forgotten {
             by: node,
             number: 1,
             accepted: vec![node; accepted],
             known: 5,
             min_copies: 2,
+            reason: Reason::Expired,
         };
         assert!(proof(4).is_in_force() && !proof(3).is_in_force());
     }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientError, ClientRequest, ClientResponse};
-use crate::expiry::{ExpireAnswer, Expired};
+use crate::expiry::{ExpireAnswer, Forgotten, Reason};
 use crate::limits::PAGE_INTERVALS;
 use crate::{Coverage, Edge, EntryKey, JobId, LogId, NodeId, Slot, SlotSet};
 
@@ -152,13 +152,15 @@ pub enum PeerMessage {
         /// does not know the job.
         idle_ms: Option<u64>,
     },
-    /// From the home to every known member: the job's time to live seems to be over. Answer
+    /// From the coordinator to every known member: the job is to be forgotten. Answer
     /// [`PeerMessage::Expiring`], after having written down that you agree.
     Expire {
         /// The job.
         job: JobId,
         /// Names the proposal; the sender never gives the number out again.
         number: u64,
+        /// Why: what a client wants deleted may have shown signs of life a moment ago.
+        reason: Reason,
     },
     /// Answer to it, repeated until the outcome is known.
     Expiring {
@@ -177,11 +179,11 @@ pub enum PeerMessage {
         number: u64,
     },
     /// The job is gone for good: drop every trace of it.
-    Gone {
+    Forgotten {
         /// The job.
         job: JobId,
         /// Why that is so.
-        proof: Expired,
+        proof: Forgotten,
     },
     /// These members handed everything over and left, or were forgotten: they count no more until they
     /// are seen with a higher generation.
@@ -296,7 +298,7 @@ pub enum NotStored {
     /// The disk is at its reserve.
     Full,
     /// The job is gone for good.
-    Gone,
+    Forgotten,
     /// Another entry with other content is already there: a bug or a changed dataset.
     Conflict,
     /// The job's time to live was over here; whether it is gone is being decided.

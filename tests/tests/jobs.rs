@@ -1,6 +1,7 @@
 //! Many jobs at once: isolated, in order, and gone when their time is over.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
+use cortado::local::NodeFolder;
 use serde_json::Value;
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
 
@@ -243,6 +244,40 @@ fn nothing_expires_while_too_many_members_are_away_and_nodes_says_so() {
     await_no_job(&cluster, "node-1");
     cluster.start("node-3");
     await_no_job(&cluster, "node-3");
+}
+
+#[test]
+fn a_deleted_job_is_forgotten_everywhere_and_stays_so() {
+    let cluster = Cluster::up(3);
+    let data = Coffee::new(Shape::TINY);
+    let (job, other) = (job_id(1), job_id(2));
+    let slow = Coffee::new(Shape::MIDDLE);
+    let run = cluster.run_coffee(slow.dir(), &other, "other").upload_rate(Shape::SLOW).spawn();
+    cluster.await_upload(&other, 5);
+    let _ = cluster.cortado(&["delete", &other]).run().exits(2, &["has not ended", "cancel"]);
+    cluster.run_coffee(data.dir(), &job, "out").run().ok();
+    assert_eq!(cluster.json(&["delete", &job])["deleted"], true);
+    let gone = |cluster: &Cluster| {
+        let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job, "was deleted"]);
+        let dir = path_text(data.dir());
+        let _ = cluster.cortado(&["resume", &job, "--data", &dir]).run().exits(3, &["deleted"]);
+        // Whoever did not hear the answer asks again.
+        cluster.cortado(&["delete", &job]).run().ok();
+    };
+    gone(&cluster);
+    assert_eq!(cluster.json(&["cancel", &other])["state"], "cancelled");
+    run.wait().exits(1, &["cancelled"]);
+    cluster.cortado(&["delete", &other]).run().ok();
+    assert_eq!(cluster.json(&["jobs"]), Value::Array(Vec::new()));
+    // Nothing of it is on any disk, and no node brings it back.
+    cluster.kill_all();
+    cluster.local("up").run().ok();
+    gone(&cluster);
+    wait_for("the disks to be without it", 30, || {
+        let data = |node: &NodeFolder| node.path().join("data");
+        let kept = |node| files_with(&data(node), b"transactions_202401.csv").len();
+        (cluster.nodes().iter().map(kept).sum::<usize>() == 0).then_some(())
+    });
 }
 
 /// Waits until a node has no record of any job.

@@ -23,7 +23,7 @@ pub(super) const VERSION: &str = version();
 const fn version() -> &'static str {
     const {
         // A test compares it with the protocol crate.
-        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 5)")
+        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 6)")
     }
 }
 
@@ -132,6 +132,11 @@ Example:
     },
     /// Cancel a job
     Cancel {
+        /// The job's id
+        job: JobId,
+    },
+    /// Forget a job that has ended, with its result and everything kept of it
+    Delete {
         /// The job's id
         job: JobId,
     },

@@ -66,6 +66,15 @@ pub(super) async fn cancel(cluster: &Cluster, id: JobId, output: Output) -> Resu
     }
 }
 
+pub(super) async fn delete(cluster: &Cluster, id: JobId, output: Output) -> Result<(), Error> {
+    match cluster.request(&ClientRequest::Delete(id)).await? {
+        (ClientResponse::Accepted, _) => {
+            output.show(&json!({ "job": id, "deleted": true }), |_| format!("job {id}: deleted"))
+        }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
 pub(super) async fn result(
     cluster: &Arc<Cluster>,
     id: JobId,

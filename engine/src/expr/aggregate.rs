@@ -10,13 +10,71 @@ use crate::types::{ColumnType, Type};
 /// What is computed over the rows of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AggregateKind {
-    /// Rows, or values that are not null.
     Count,
     Sum,
     Min,
     Max,
-    /// Kept as sum and count, divided once at the end and rounded half to even.
     Average,
+}
+
+/// What is kept of a group's values, beside their number. Merging states is commutative and associative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Nothing,
+    Sum,
+    Least,
+    Greatest,
+}
+
+/// What is made of a group's state in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The number of values that are not null, or of rows.
+    Count,
+    /// The state itself.
+    State,
+    /// The state divided by the number of values, once, rounded half to even.
+    Mean,
+}
+
+/// All there is to an aggregate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    /// Its name in plans.
+    pub(crate) name: &'static str,
+    /// Whether it takes numbers only.
+    pub(crate) numbers_only: bool,
+    pub(crate) state: State,
+    pub(crate) outcome: Outcome,
+}
+
+impl AggregateKind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [Self::Sum, Self::Count, Self::Min, Self::Max, Self::Average];
+
+    /// The table of aggregates. A new one is a line here, and a state or an outcome if these do not do.
+    pub(crate) fn rule(self) -> Rule {
+        let rule = |name, numbers_only, state, outcome| Rule { name, numbers_only, state, outcome };
+        match self {
+            Self::Count => rule("count", false, State::Nothing, Outcome::Count),
+            Self::Sum => rule("sum", true, State::Sum, Outcome::State),
+            Self::Min => rule("min", false, State::Least, Outcome::State),
+            Self::Max => rule("max", false, State::Greatest, Outcome::State),
+            Self::Average => rule("avg", true, State::Sum, Outcome::Mean),
+        }
+    }
+
+    /// The aggregate of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.rule().name == name)
+    }
+
+    /// Their names, for complaints.
+    fn names() -> String {
+        let names: Vec<_> = Self::ALL.iter().map(|kind| kind.rule().name).collect();
+        let (last, others) = names.split_last().expect("there are some");
+        format!("{} or {last}", others.join(", "))
+    }
 }
 
 /// An aggregate of a stage.
@@ -37,19 +95,14 @@ pub(crate) fn parse_aggregate(
     text: &str,
 ) -> Result<Aggregate, String> {
     let expected =
-        || format!("'{text}' is no aggregate; expected sum, count, min, max or avg of one value");
+        || format!("'{text}' is no aggregate; expected {} of one value", AggregateKind::names());
     let Expr::Function(function) = parse_sql(text)? else { return Err(expected()) };
-    let kind = match function.name.to_string().to_ascii_lowercase().as_str() {
-        "count" => AggregateKind::Count,
-        "sum" => AggregateKind::Sum,
-        "min" => AggregateKind::Min,
-        "max" => AggregateKind::Max,
-        "avg" => AggregateKind::Average,
-        _ => return Err(expected()),
-    };
+    let name = function.name.to_string().to_ascii_lowercase();
+    let kind = AggregateKind::named(&name).ok_or_else(expected)?;
+    let rule = kind.rule();
     let int = ColumnType { ty: Type::Int, nullable: false };
     if let FunctionArguments::List(list) = &function.args
-        && kind == AggregateKind::Count
+        && rule.outcome == Outcome::Count
         && matches!(list.args[..], [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)])
     {
         return Ok(Aggregate { kind, arg: None, input: int, output: int });
@@ -58,16 +111,14 @@ pub(crate) fn parse_aggregate(
     let [arg] = args[..] else { return Err(expected()) };
     let node = compiler.value_of(arg)?;
     let input = compiler.program.ty(node);
-    let numeric = input.ty.scale().is_some();
-    let ty = match kind {
-        AggregateKind::Count => Type::Int,
-        AggregateKind::Min | AggregateKind::Max => input.ty,
-        AggregateKind::Sum | AggregateKind::Average if !numeric => {
-            return Err(format!("'{text}': {} can't be added up; expected a number", input.ty));
-        }
-        AggregateKind::Sum => input.ty,
-        AggregateKind::Average => average_type(input.ty),
+    if rule.numbers_only && input.ty.scale().is_none() {
+        return Err(format!("'{text}': {} can't be added up; expected a number", input.ty));
+    }
+    let ty = match rule.outcome {
+        Outcome::Count => Type::Int,
+        Outcome::State => input.ty,
+        Outcome::Mean => average_type(input.ty),
     };
-    let nullable = kind != AggregateKind::Count && input.nullable;
+    let nullable = rule.outcome != Outcome::Count && input.nullable;
     Ok(Aggregate { kind, arg: Some(node), input, output: ColumnType { ty, nullable } })
 }

@@ -2,6 +2,7 @@
 
 use sqlparser::ast::{Expr, Function};
 
+use super::aggregate::AggregateKind;
 use super::call::{FUNCTIONS, plain_arguments};
 use super::compile::{Compiled, Compiler};
 use super::program::{DatePart, Op};
@@ -22,7 +23,7 @@ impl Compiler<'_> {
             "year_month" => Some((DatePart::YearMonth, Type::YearMonth)),
             "year_half" => Some((DatePart::YearHalf, Type::YearHalf)),
             "date" | "time" => None,
-            "sum" | "count" | "min" | "max" | "avg" => {
+            name if AggregateKind::named(name).is_some() => {
                 return Err(format!("'{name}' belongs into 'aggregates'"));
             }
             _ => return Err(format!("unknown function '{name}'; expected one of: {FUNCTIONS}")),

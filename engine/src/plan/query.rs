@@ -5,7 +5,7 @@ use super::parser::{Columns, QueryParser};
 use super::steps::{mentioned_names, renamed};
 use super::tables::TableSchema;
 use super::types::{LIST_LIMIT, NODES, Query, Shape, Stage};
-use crate::expr::{Aggregate, Compiler, NodeId, Program, parse_aggregate};
+use crate::expr::{Aggregate, Compiler, NodeId, Outcome, Program, parse_aggregate};
 
 const KEYS: [&str; 11] = [
     "output",
@@ -198,7 +198,7 @@ impl<'a> QueryParser<'a> {
                     return Err(self.source.error(name.offset, message));
                 }
                 let mut aggregate = self.compile(table, &text.text()?, parse_aggregate)?;
-                let counts = aggregate.kind == crate::expr::AggregateKind::Count;
+                let counts = aggregate.kind.rule().outcome == Outcome::Count;
                 // Without keys there is a row even if there is nothing to aggregate.
                 aggregate.output.nullable |= keys.is_empty() && !counts;
                 aggregates.push(aggregate);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cortado_protocol::client::{ClientError, ClientRequest, ClientResponse, ErrorKind};
+use cortado_protocol::expiry::Reason;
 use cortado_protocol::job::JobEntry;
 use cortado_protocol::{EntryKey, JobId};
 
@@ -41,6 +42,8 @@ struct Clients {
     waiting: Vec<(Origin, Duration)>,
     /// They wait for an entry of the job log to be durable.
     entries: BTreeMap<u64, Vec<Origin>>,
+    /// They wait for the job to be deleted.
+    deletions: Vec<Origin>,
     /// Every reachable member was asked for the job's log since this node became the coordinator.
     fresh: bool,
 }
@@ -63,6 +66,8 @@ pub(crate) enum Next {
     },
     /// This node coordinates the job, if it did not before: a client waits for it.
     Coordinate(JobId),
+    /// The job is to be deleted: a client waits for it.
+    Delete(JobId),
     /// This node hands over and leaves; the client is told once that has begun.
     Drain(Origin),
     /// All members were asked: these requests can be answered now, if they can be at all.
@@ -79,7 +84,11 @@ impl Answers {
 
     /// Whether a client waits for something of the job.
     pub(crate) fn waits(&self, job: JobId) -> bool {
-        let waits = |clients: &Clients| !(clients.waiting.is_empty() && clients.entries.is_empty());
+        let waits = |clients: &Clients| {
+            !(clients.waiting.is_empty()
+                && clients.entries.is_empty()
+                && clients.deletions.is_empty())
+        };
         self.clients.get(&job).is_some_and(waits)
     }
 
@@ -93,18 +102,29 @@ impl Answers {
         self.clients.retain(|job, _| coordinates(*job));
     }
 
-    /// The job is forgotten.
-    pub(crate) fn forget(&mut self, job: JobId) {
-        self.clients.remove(&job);
+    /// The job is forgotten: that is what some wanted, and an answer to all others.
+    pub(crate) fn forget(&mut self, out: &mut Outbox, job: JobId, reason: Reason) {
+        let Some(mut clients) = self.clients.remove(&job) else { return };
+        for origin in std::mem::take(&mut clients.deletions) {
+            answer(out, origin, ClientResponse::Accepted);
+        }
+        clients.answer_all(out, &ClientResponse::error(ErrorKind::NotFound, reason.tell(job)));
+    }
+
+    /// Too few members have agreed in time that the job can go.
+    pub(crate) fn not_deleted(&mut self, out: &mut Outbox, job: JobId) {
+        let Some(clients) = self.clients.get_mut(&job) else { return };
+        for origin in std::mem::take(&mut clients.deletions) {
+            let message = "too few members have agreed that the job can be deleted";
+            answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
+        }
     }
 
     /// Another node coordinates the job now: the entry nodes of waiting clients ask that one.
     pub(crate) fn resigned(&mut self, out: &mut Outbox, job: JobId) {
-        let Some(clients) = self.clients.remove(&job) else { return };
-        let waiting = clients.waiting.into_iter().map(|(origin, _)| origin);
-        for origin in waiting.chain(clients.entries.into_values().flatten()) {
-            let moving = ClientResponse::error(ErrorKind::Unavailable, "the job's home is moving");
-            answer(out, origin, moving);
+        if let Some(clients) = self.clients.remove(&job) {
+            let message = "the job's home is moving";
+            clients.answer_all(out, &ClientResponse::error(ErrorKind::Unavailable, message));
         }
     }
 
@@ -200,6 +220,14 @@ impl Answers {
 }
 
 impl Clients {
+    /// Nobody of them waits any more.
+    fn answer_all(self, out: &mut Outbox, response: &ClientResponse) {
+        let waiting = self.waiting.into_iter().map(|(origin, _)| origin);
+        for origin in waiting.chain(self.entries.into_values().flatten()).chain(self.deletions) {
+            answer(out, origin, response.clone());
+        }
+    }
+
     /// These are told when this entry of the job log is durable.
     fn wait_for_entry(&mut self, number: u64, origins: impl IntoIterator<Item = Origin>) {
         let mut origins = origins.into_iter().peekable();

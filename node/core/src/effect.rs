@@ -68,8 +68,8 @@ pub enum Effect {
 /// A file beside the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateFile {
-    /// Jobs that are gone for good, with the proofs.
-    Gone,
+    /// Jobs that are forgotten for good, with the proofs.
+    Tombstones,
     /// What this node agreed to, and for how long jobs have shown no sign of life.
     Expiry,
     /// The roster.
@@ -78,13 +78,13 @@ pub enum StateFile {
 
 impl StateFile {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Gone, Self::Expiry, Self::Members];
+    pub const ALL: [Self; 3] = [Self::Tombstones, Self::Expiry, Self::Members];
 
     /// Its name in the data folder.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Gone => "gone",
+            Self::Tombstones => "tombstones",
             Self::Expiry => "expiry",
             Self::Members => "members",
         }

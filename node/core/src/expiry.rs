@@ -22,13 +22,16 @@
 //! are the same, so nothing has to be ordered: this is the one-value case of lattice agreement
 //! (Faleiro et al., PODC 2012).
 //!
+//! A client may want a job deleted that has ended. That is agreed upon in the same way, and nobody refuses:
+//! nothing new comes of a job that has ended. The reason is part of the proof.
+//!
 //! Time is what each process saw pass, never a wall clock. It goes on after a restart where it was last
 //! written down; moving a job's entries to another node is no sign of life and takes the time along.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cortado_protocol::expiry::{ExpireAnswer, Expired, needed};
+use cortado_protocol::expiry::{ExpireAnswer, Forgotten, Reason, needed};
 use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{JobId, NodeId};
 
@@ -39,6 +42,8 @@ use crate::outbox::Outbox;
 
 /// How long answers to a proposal are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same, if a client waits for the outcome.
+const CLIENT_PATIENCE: Duration = Duration::from_millis(2_500);
 /// How often a member that agreed says so again while it knows no outcome.
 const REPEAT_EVERY: Duration = Duration::from_secs(2);
 /// Proposals of one node under way at once.
@@ -49,6 +54,7 @@ pub(crate) type Works<'a> = &'a dyn Fn(JobId) -> bool;
 
 struct Proposal {
     number: u64,
+    reason: Reason,
     since: Duration,
     accepted: BTreeSet<NodeId>,
     known: BTreeSet<NodeId>,
@@ -60,7 +66,7 @@ struct Proposal {
 pub(crate) struct Expiry {
     proposals: BTreeMap<JobId, Proposal>,
     /// Jobs that are over by this node's own count. They are forgotten once that is on disk.
-    decided: BTreeMap<JobId, Expired>,
+    decided: BTreeMap<JobId, Forgotten>,
     /// Jobs that are not proposed again before.
     rest_until: BTreeMap<JobId, Duration>,
     look_at: Duration,
@@ -73,6 +79,8 @@ pub(crate) struct Expiry {
 pub(crate) struct Looked {
     /// It is time to write down how long there was no sign of life of each job.
     pub(crate) save: bool,
+    /// Jobs that a client wanted deleted, and that too few have agreed to in time.
+    pub(crate) undecided: Vec<JobId>,
     /// Agreements to be taken back: who proposed it has left without an outcome.
     pub(crate) reopen: Vec<Agreement>,
 }
@@ -93,12 +101,12 @@ impl Expiry {
     }
 
     /// Jobs that are over by this node's own count, and why.
-    pub(crate) fn decided(&self) -> impl Iterator<Item = (JobId, &Expired)> {
+    pub(crate) fn decided(&self) -> impl Iterator<Item = (JobId, &Forgotten)> {
         self.decided.iter().map(|(job, proof)| (*job, proof))
     }
 
     /// That a job is over is on disk: why it is.
-    pub(crate) fn take_decided(&mut self, job: JobId) -> Option<Expired> {
+    pub(crate) fn take_decided(&mut self, job: JobId) -> Option<Forgotten> {
         self.decided.remove(&job)
     }
 
@@ -111,7 +119,8 @@ impl Expiry {
 
     pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox, works: Works<'_>) -> Looked {
         let (now, ttl) = (facts.now, facts.config.job_ttl);
-        let mut looked = Looked::default();
+        let undecided = self.give_up_proposals(facts, out, Reason::Deleted, CLIENT_PATIENCE);
+        let mut looked = Looked { undecided, ..Looked::default() };
         if now < self.look_at {
             return looked;
         }
@@ -120,21 +129,29 @@ impl Expiry {
             self.save_at = now + (ttl / 16).clamp(Duration::from_secs(1), Duration::from_secs(60));
             looked.save = true;
         }
-        self.give_up_proposals(facts, out);
+        self.give_up_proposals(facts, out, Reason::Expired, PATIENCE);
         looked.reopen = self.repeat_answers(facts, out);
         self.propose(facts, out, works);
         looked
     }
 
-    fn give_up_proposals(&mut self, facts: &Facts, out: &mut Outbox) {
-        let proposals = self.proposals.iter();
-        let late: Vec<_> = proposals
-            .filter(|(_, proposal)| facts.now >= proposal.since + PATIENCE)
-            .map(|(job, _)| *job)
-            .collect();
-        for job in late {
-            self.withdraw(facts, out, job, (facts.config.job_ttl / 4).max(2 * PATIENCE));
+    /// Withdraws proposals that too few have answered in time; returns of which jobs.
+    fn give_up_proposals(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        reason: Reason,
+        patience: Duration,
+    ) -> Vec<JobId> {
+        let late = |proposal: &Proposal| {
+            proposal.reason == reason && facts.now >= proposal.since + patience
+        };
+        let proposals = self.proposals.iter().filter(|(_, proposal)| late(proposal));
+        let late: Vec<_> = proposals.map(|(job, _)| *job).collect();
+        for job in &late {
+            self.withdraw(facts, out, *job, (facts.config.job_ttl / 4).max(2 * PATIENCE));
         }
+        late
     }
 
     /// Asks those who proposed what this node agreed to for the outcome. Returns what was proposed by
@@ -161,7 +178,7 @@ impl Expiry {
             return;
         }
         let alone = facts.config.planted == Some(PlantedBug::ExpireAlone);
-        if waits_for(facts).is_some() && !alone {
+        if facts.lacks_members().is_some() && !alone {
             return;
         }
         for job in over {
@@ -174,18 +191,36 @@ impl Expiry {
             if self.proposals.len() >= AT_ONCE {
                 return;
             }
-            let number = out.fresh_id();
-            let proposal = Proposal {
-                number,
-                since: now,
-                accepted: BTreeSet::new(),
-                known: facts.roster.known().collect(),
-                min_copies: facts.config.min_copies,
-            };
-            tracing::debug!(%job, number, "its time to live seems to be over: asking all members");
-            self.proposals.insert(job, proposal);
-            out.send_to_all(facts.roster.known(), &PeerMessage::Expire { job, number });
+            tracing::debug!(%job, "its time to live seems to be over: asking all members");
+            self.ask(facts, out, job, Reason::Expired);
         }
+    }
+
+    /// A client wants a job of this coordinator deleted.
+    pub(crate) fn delete(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let asked = self.proposals.get(&job).is_some_and(|p| p.reason == Reason::Deleted);
+        if asked || self.decided.contains_key(&job) {
+            return;
+        }
+        // One that was made for another reason may be refused; what it has of answers is asked again.
+        self.withdraw(facts, out, job, Duration::ZERO);
+        tracing::info!(%job, "to be deleted: asking all members");
+        self.ask(facts, out, job, Reason::Deleted);
+    }
+
+    fn ask(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, reason: Reason) {
+        let number = out.fresh_id();
+        let proposal = Proposal {
+            number,
+            reason,
+            since: facts.now,
+            accepted: BTreeSet::new(),
+            known: facts.roster.known().collect(),
+            min_copies: facts.config.min_copies,
+        };
+        self.proposals.insert(job, proposal);
+        let ask = PeerMessage::Expire { job, number, reason };
+        out.send_to_all(facts.roster.known(), &ask);
     }
 
     fn withdraw(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, rest: Duration) {
@@ -243,14 +278,16 @@ impl Expiry {
             return None;
         }
         let proposal = self.proposals.remove(&job)?;
-        let proof = Expired {
+        let proof = Forgotten {
             by: facts.config.node,
             number: proposal.number,
             accepted: proposal.accepted.into_iter().collect(),
             known: known as u16,
             min_copies: proposal.min_copies,
+            reason: proposal.reason,
         };
-        tracing::info!(%job, accepted = proof.accepted.len(), known, "the job's time to live is over");
+        let (accepted, reason) = (proof.accepted.len(), proof.reason);
+        tracing::info!(%job, accepted, known, ?reason, "the job is over");
         self.decided.insert(job, proof);
         Some(Heard::Over)
     }
@@ -262,14 +299,17 @@ fn is_over(facts: &Facts, job: JobId, works: Works<'_>) -> bool {
 }
 
 /// A coordinator proposes that the job is over. Refuses if there was a sign of life of it here within its
-/// time to live; returns whether this node agrees.
+/// time to live, unless a client wants it deleted; returns whether this node agrees.
 pub(crate) fn agrees(
     facts: &Facts,
     out: &mut Outbox,
     from: NodeId,
     (job, number): (JobId, u64),
-    works: bool,
+    (reason, works): (Reason, bool),
 ) -> bool {
+    if reason == Reason::Deleted {
+        return true;
+    }
     let idle = facts.idle(job, works).filter(|idle| *idle < facts.config.job_ttl);
     let alone = facts.config.planted == Some(PlantedBug::ExpireAlone);
     if let Some(idle) = idle.filter(|_| !alone) {
@@ -291,25 +331,17 @@ pub(crate) fn say_agreed(facts: &Facts, out: &mut Outbox, agreed: Agreement) {
 /// Tells of a job that is forgotten; returns whether it is.
 pub(crate) fn say_forgotten(facts: &Facts, out: &mut Outbox, to: NodeId, job: JobId) -> bool {
     let Some(proof) = facts.ledger.tombstone(job).cloned() else { return false };
-    out.send(to, PeerMessage::Gone { job, proof });
+    out.send(to, PeerMessage::Forgotten { job, proof });
     true
 }
 
 /// Whether the word of a peer that a job is over is to be believed.
-pub(crate) fn is_proof(facts: &Facts, from: NodeId, job: JobId, proof: &Expired) -> bool {
+pub(crate) fn is_proof(facts: &Facts, from: NodeId, job: JobId, proof: &Forgotten) -> bool {
     let holds = proof.is_in_force() || facts.config.planted == Some(PlantedBug::ExpireAlone);
     if !holds {
         tracing::warn!(%from, %job, ?proof, "too few agreed that the job is over: not believed");
     }
     holds
-}
-
-/// Members that are away, if so many are that nothing can be in force without them.
-pub(crate) fn waits_for(facts: &Facts) -> Option<Vec<NodeId>> {
-    let needed = needed(facts.expected_members(), facts.config.min_copies);
-    let (here, away): (Vec<_>, Vec<_>) =
-        facts.roster.known().partition(|node| facts.members.is_reachable(*node));
-    (here.len() < needed).then_some(away)
 }
 
 /// Jobs here that would be forgotten if enough members were there.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_membership::ring;
+use cortado_protocol::expiry::needed;
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
 use crate::config::Config;
@@ -122,6 +123,15 @@ impl Facts {
     /// Whether so many members are away that all who hold an acknowledged entry may be among them.
     pub(crate) fn misses_too_many(&self) -> bool {
         self.away() >= usize::from(self.config.min_copies)
+    }
+
+    /// Members that are away, if so many are that no step that can't be taken back is in force without
+    /// them.
+    pub(crate) fn lacks_members(&self) -> Option<Vec<NodeId>> {
+        let needed = needed(self.expected_members(), self.config.min_copies);
+        let (here, away): (Vec<_>, Vec<_>) =
+            self.roster.known().partition(|node| self.members.is_reachable(*node));
+        (here.len() < needed).then_some(away)
     }
 
     /// Whether this node has just started and does not see enough of the others yet: what its log says

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cortado_protocol::entry::{Entry, EntryHead};
-use cortado_protocol::expiry::Expired;
+use cortado_protocol::expiry::Forgotten;
 use cortado_protocol::job::JobEntry;
 use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{Edge, EntryKey, JobId, NodeId, SlotSet};
@@ -28,7 +28,7 @@ const TOMBSTONES: usize = 100_000;
 pub(crate) struct Ledger {
     jobs: BTreeMap<JobId, JobIndex>,
     /// Jobs that are forgotten for good, and why.
-    tombstones: BTreeMap<JobId, Expired>,
+    tombstones: BTreeMap<JobId, Forgotten>,
     /// Appends under way.
     pending: BTreeMap<u64, Pending>,
     /// Appends under way of what is new in the cluster, by job.
@@ -93,7 +93,7 @@ impl Ledger {
     }
 
     /// Forgets a job for good; returns whether that is news.
-    pub(crate) fn forget(&mut self, job: JobId, proof: Expired) -> bool {
+    pub(crate) fn forget(&mut self, job: JobId, proof: Forgotten) -> bool {
         self.jobs.remove(&job);
         self.waiting.retain(|key, _| key.job != job);
         let news = self.tombstones.insert(job, proof).is_none();
@@ -109,12 +109,12 @@ impl Ledger {
     }
 
     /// Why the job is forgotten for good, if it is.
-    pub(crate) fn tombstone(&self, job: JobId) -> Option<&Expired> {
+    pub(crate) fn tombstone(&self, job: JobId) -> Option<&Forgotten> {
         self.tombstones.get(&job)
     }
 
     /// The jobs that are forgotten for good, and why.
-    pub(crate) fn tombstones(&self) -> impl Iterator<Item = (JobId, &Expired)> {
+    pub(crate) fn tombstones(&self) -> impl Iterator<Item = (JobId, &Forgotten)> {
         self.tombstones.iter().map(|(job, proof)| (*job, proof))
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cortado_engine::{MapError, Mapped};
 use cortado_protocol::client::{BatchOutcome, ClientError, ErrorKind};
 use cortado_protocol::entry::{Entry, Source};
+use cortado_protocol::expiry::Reason;
 use cortado_protocol::job::{BatchHeader, JobSpec};
 use cortado_protocol::peer::{Admission, PeerMessage};
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, SlotSet, frame, limits};
@@ -67,9 +68,8 @@ impl Mapper {
         (job, client): (JobId, u64),
         (header, payload): (BatchHeader, Bytes),
     ) {
-        if facts.ledger.is_forgotten(job) {
-            let error =
-                ClientError::new(ErrorKind::NotFound, "the job is gone: its time to live is over");
+        if let Some(proof) = facts.ledger.tombstone(job) {
+            let error = ClientError::new(ErrorKind::NotFound, proof.reason.tell(job));
             return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
         }
         if let Err(reason) = facts.replicas_suffice() {
@@ -191,10 +191,10 @@ impl Mapper {
         });
     }
 
-    /// The job is gone.
-    pub(crate) fn forget(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+    /// The job is forgotten.
+    pub(crate) fn forget(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, reason: Reason) {
         if let Some(state) = self.jobs.get_mut(&job) {
-            state.ended = Some(ClientError::new(ErrorKind::NotFound, "the job is gone"));
+            state.ended = Some(ClientError::new(ErrorKind::NotFound, reason.tell(job)));
             self.drain_waiting(facts, out, job);
             self.jobs.remove(&job);
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cortado_engine::mebi;
 use cortado_protocol::client::{BatchOutcome, ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
+use cortado_protocol::expiry::Reason;
 use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::peer::{NotStored, PeerMessage};
 use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
@@ -188,8 +189,8 @@ impl Replicator {
                 outstanding.expiring = true;
                 outstanding.sent.remove(&from);
             }
-            NotStored::Gone => {
-                let message = "the job is gone: its time to live is over";
+            NotStored::Forgotten => {
+                let message = format!("job {} is gone", key.job);
                 return self.fail(out, key, ClientError::new(ErrorKind::NotFound, message));
             }
             NotStored::Conflict => return self.fail(out, key, conflict(key)),
@@ -281,8 +282,13 @@ impl Replicator {
     }
 
     /// Fails an entry whose job is gone.
-    pub(crate) fn fail_gone(&mut self, out: &mut Outbox, key: EntryKey) -> Option<Failed> {
-        self.fail(out, key, ClientError::new(ErrorKind::NotFound, "the job is gone"))
+    pub(crate) fn fail_forgotten(
+        &mut self,
+        out: &mut Outbox,
+        key: EntryKey,
+        reason: Reason,
+    ) -> Option<Failed> {
+        self.fail(out, key, ClientError::new(ErrorKind::NotFound, reason.tell(key.job)))
     }
 }
 

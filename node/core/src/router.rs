@@ -226,12 +226,14 @@ impl Core {
             PeerMessage::Fetched { job, round, idle_ms } => {
                 self.on_fetched(from, job, round, idle_ms.map(Duration::from_millis));
             }
-            PeerMessage::Expire { job, number } => self.on_expire(from, job, number),
+            PeerMessage::Expire { job, number, reason } => {
+                self.on_expire(from, (job, number), reason);
+            }
             PeerMessage::Expiring { job, number, answer } => {
                 self.on_expiring(from, (job, number), answer);
             }
             PeerMessage::Withdrawn { job, number } => self.on_withdrawn(from, job, number),
-            PeerMessage::Gone { job, proof } => self.on_forgotten(from, job, proof),
+            PeerMessage::Forgotten { job, proof } => self.on_forgotten(from, job, proof),
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
                 if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {

@@ -84,15 +84,15 @@ mod tests {
     fn a_newer_file_on_disk_stands_for_those_before_and_for_no_other() {
         let (mut saving, mut out) = (Saving::default(), Outbox::new(1));
         let drop_records = |job| Some(Then::DropRecords(JobId(job)));
-        saving.save(StateFile::Gone, drop_records(1));
-        saving.save(StateFile::Gone, drop_records(2));
+        saving.save(StateFile::Tombstones, drop_records(1));
+        saving.save(StateFile::Tombstones, drop_records(2));
         let first = flush(&mut saving, &mut out);
         assert_eq!(first.len(), 1, "one write for a burst");
-        saving.save(StateFile::Gone, drop_records(3));
+        saving.save(StateFile::Tombstones, drop_records(3));
         saving.save(StateFile::Members, Some(Then::TellDeparted { ticket: 4 }));
         let second = flush(&mut saving, &mut out);
         let (gone, members) = (second[0], second[1]);
-        assert_eq!((gone.1, members.1), (StateFile::Gone, StateFile::Members));
+        assert_eq!((gone.1, members.1), (StateFile::Tombstones, StateFile::Members));
         assert_eq!(saving.saved(members.0), [Then::TellDeparted { ticket: 4 }]);
         let all: Vec<_> = (1..4).filter_map(drop_records).collect();
         assert_eq!(saving.saved(gone.0), all, "the first write is worth nothing by itself");

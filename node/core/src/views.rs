@@ -27,7 +27,7 @@ pub(crate) fn cluster(facts: &Facts, works: Works<'_>) -> ClusterView {
             member.reason = Some(format!("{} can not reach its data port", names_of(&by)));
         }
     }
-    let away = expiry::waits_for(facts);
+    let away = facts.lacks_members();
     let overdue = away.map(|away| Overdue { jobs: expiry::overdue(facts, works), away });
     let overdue = overdue.filter(|overdue| overdue.jobs > 0);
     ClusterView {

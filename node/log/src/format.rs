@@ -24,7 +24,7 @@ use crc32fast::Hasher;
 
 /// Version of this format and of what records hold; stands in every segment. 2: a specification
 /// writes each header once.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// Largest payload of one record in bytes: a peer frame (16 MiB) and some slack.
 pub const PAYLOAD_BYTES: usize = (16 << 20) + (64 << 10);
 /// Length of a record's header.

@@ -4,12 +4,13 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use cortado_engine::{COFFEE, Plan, map_batch};
+use cortado_protocol::chaos::Order;
 use cortado_protocol::client::{
     BatchOutcome, BatchReply, ClientError, ClientRequest, ClientResponse, ClusterView, ErrorKind,
     MemberState, MemberView, Overdue, Reject, RingView, TableCoverage,
 };
 use cortado_protocol::entry::{Entry, Source};
-use cortado_protocol::expiry::{ExpireAnswer, Expired};
+use cortado_protocol::expiry::{ExpireAnswer, Forgotten, Reason};
 use cortado_protocol::frame::to_postcard;
 use cortado_protocol::job::{
     BatchHeader, FileSpec, JobEntry, JobSpec, JobState, JobStatus, Manifest, ResultFile,
@@ -126,14 +127,21 @@ pub(crate) fn deltas() -> Vec<Vec<(Slot, Bytes)>> {
     batches().into_iter().map(map).collect()
 }
 
+fn meta(entry: JobEntry) -> Entry {
+    let key = EntryKey { job: JOB, edge: Edge::JOB, number: entry.number() };
+    Entry::meta(key, to_postcard(&entry))
+}
+
+/// The last words on the job, of which it can have only one.
+fn log_entries() -> Vec<Entry> {
+    let failed = Manifest::Failed { message: "no".to_owned() };
+    vec![meta(JobEntry::Cancel), meta(JobEntry::Manifest(failed))]
+}
+
 /// The entries of the job's log and of its tables.
 pub(crate) fn entries() -> Vec<Entry> {
     let end = |table| JobEntry::TableEnd { table, batches: 1 };
     let log = [JobEntry::Spec(spec())].into_iter().chain((0..5).map(end));
-    let meta = |entry: JobEntry| {
-        let key = EntryKey { job: JOB, edge: Edge::JOB, number: entry.number() };
-        Entry::meta(key, to_postcard(&entry))
-    };
     let all = SlotSet::first(usize::from(SLOTS)).or(SlotSet::META);
     let batch = |(table, deltas): (usize, Vec<(Slot, Bytes)>)| {
         let key = EntryKey { job: JOB, edge: Edge::table(table), number: 0 };
@@ -165,10 +173,17 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
     let wish = PlaceWish { job, client: 1, submitted_ms: 1_000, running: false };
     let message = "no".to_owned();
     let empty = |message| (message, Bytes::new());
-    let proof =
-        Expired { by: node("a"), number: 4, accepted: vec![node("a")], known: 1, min_copies: 1 };
+    let proof = Forgotten {
+        by: node("a"),
+        number: 4,
+        accepted: vec![node("a")],
+        known: 1,
+        min_copies: 1,
+        reason: Reason::Deleted,
+    };
     let mut all: Vec<_> =
         entries().iter().map(|entry| (PeerMessage::Store, entry.encode())).collect();
+    all.extend(log_entries().iter().map(|entry| (PeerMessage::Moved, entry.encode())));
     all.extend([
         empty(PeerMessage::Stored { log, entries: vec![(key, slots), (key, SlotSet::META)] }),
         empty(PeerMessage::NotStored { key, reason: NotStored::Full }),
@@ -177,7 +192,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::Have { job, round: 5, done: true, log, held: held() }),
         empty(PeerMessage::Fetch { job, round: 3, wanted: held() }),
         empty(PeerMessage::Fetched { job, round: 3, idle_ms: Some(4) }),
-        empty(PeerMessage::Expire { job, number: 4 }),
+        empty(PeerMessage::Expire { job, number: 4, reason: Reason::Expired }),
         empty(PeerMessage::Expiring {
             job,
             number: 4,
@@ -189,7 +204,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
             answer: ExpireAnswer::Active { idle_ms: 9 },
         }),
         empty(PeerMessage::Withdrawn { job, number: 4 }),
-        empty(PeerMessage::Gone { job: JobId(8), proof }),
+        empty(PeerMessage::Forgotten { job: JobId(8), proof }),
         empty(PeerMessage::Departed { members: vec![(node("c"), 3)], barred: vec![5] }),
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
@@ -231,6 +246,9 @@ pub(crate) fn requests() -> Vec<ClientRequest> {
         ClientRequest::Rejects { job, table: 0 },
         ClientRequest::Ring,
         ClientRequest::Drain(node("b")),
+        ClientRequest::Forget(node("b")),
+        ClientRequest::Delete(job),
+        ClientRequest::Chaos(Order::Heal),
         ClientRequest::Log { boot: 3, after: 9, wait_ms: 100 },
     ]
 }

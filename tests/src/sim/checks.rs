@@ -9,6 +9,7 @@ use cortado_engine::Durability;
 use cortado_membership::ring;
 use cortado_protocol::Coverage;
 
+use super::client::SimClient;
 use super::dials::Outcome;
 use super::event::Event;
 use super::world::World;
@@ -34,7 +35,8 @@ impl World {
             node.storage.fail_syncs(0);
         }
         self.wait_until_none(SETTLE, |world| {
-            world.missing_copies().or_else(|| world.different_views())
+            let open = world.missing_copies().or_else(|| world.different_views());
+            open.or_else(|| world.job_left(SimClient::has_deleted))
         })?;
         self.expire()
     }
@@ -42,7 +44,7 @@ impl World {
     /// When everybody is there and nothing is asked any more, every job goes, everywhere.
     fn expire(&mut self) -> Result<(), String> {
         let Some(ttl) = self.dials.job_ttl else { return Ok(()) };
-        self.wait_until_none(ttl + EXPIRE, Self::job_left)
+        self.wait_until_none(ttl + EXPIRE, |world| world.job_left(|_| true))
     }
 
     /// Goes on until nothing is open any more, and looks twice a second.
@@ -67,12 +69,14 @@ impl World {
         }
     }
 
-    /// A node that still has records of a job, in a sentence.
-    fn job_left(&self) -> Option<String> {
+    /// A node that still has records of a job of these clients, in a sentence.
+    fn job_left(&self, of: impl Fn(&SimClient) -> bool) -> Option<String> {
         self.nodes.iter().find_map(|node| {
             let core = &node.process.as_ref()?.core;
-            let jobs = self.clients.iter().map(|client| client.data.spec.job);
-            let left = jobs.into_iter().find(|job| !core.held(*job).is_empty())?;
+            let clients = self.clients.iter().filter(|client| of(client));
+            let left = clients
+                .map(|client| client.data.spec.job)
+                .find(|job| !core.held(*job).is_empty())?;
             Some(format!("{} keeps {left} for ever: {}", node.id, core.describe_expiry(left)))
         })
     }

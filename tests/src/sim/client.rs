@@ -43,6 +43,9 @@ enum Step {
     Done(Bytes),
     /// It was cancelled, and the cluster says so.
     Cancelled,
+    /// It is over, with this result, and shall be forgotten.
+    Delete(Option<Bytes>),
+    Deleted(Option<Bytes>),
     /// Its job was gone first.
     Expired,
     Failed(String),
@@ -62,6 +65,10 @@ pub(crate) struct SimClient {
     /// Cancels when it has so many acknowledgements.
     cancel_at: Option<usize>,
     cancels: bool,
+    /// Has its job deleted when that is over.
+    deletes: bool,
+    /// Whether it has asked for that.
+    pub(crate) asked_to_delete: bool,
     /// Jobs live for so short a time that this one may be gone before it is done.
     may_expire: bool,
     resumed: bool,
@@ -93,6 +100,8 @@ impl SimClient {
             rest_until: Duration::ZERO,
             cancel_at: cancels.then_some(3),
             cancels,
+            deletes: false,
+            asked_to_delete: false,
             may_expire,
             resumed: false,
             stop: None,
@@ -114,15 +123,31 @@ impl SimClient {
         Self { stop, ..self }
     }
 
+    /// Has its job deleted in the end.
+    pub(crate) fn deleting(self, deletes: bool) -> Self {
+        Self { deletes, ..self }
+    }
+
+    /// Whether it was told that its job is deleted.
+    pub(crate) fn has_deleted(&self) -> bool {
+        matches!(self.step, Step::Deleted(_))
+    }
+
     /// Whether it wants nothing more.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.step, Step::Done(_) | Step::Cancelled | Step::Expired)
+        match self.step {
+            Step::Done(_) | Step::Cancelled => !self.deletes,
+            Step::Expired | Step::Deleted(_) => true,
+            _ => false,
+        }
     }
 
     /// The result's bytes, once there.
     pub(crate) fn result(&self) -> Option<&Bytes> {
         match &self.step {
-            Step::Done(bytes) => Some(bytes),
+            Step::Done(bytes) | Step::Delete(Some(bytes)) | Step::Deleted(Some(bytes)) => {
+                Some(bytes)
+            }
             _ => None,
         }
     }
@@ -137,7 +162,8 @@ impl SimClient {
     /// The process dies; the next one knows the job's id and the dataset. Not for one that cancels:
     /// whether it did is its user's to know.
     pub(crate) fn resume(&mut self) -> bool {
-        if self.cancels || self.is_over() || self.failure().is_some() {
+        let deletes = matches!(self.step, Step::Delete(_));
+        if self.cancels || deletes || self.is_over() || self.failure().is_some() {
             return false;
         }
         let mut fresh = Self::new(self.data.clone(), false, self.may_expire);
@@ -157,6 +183,8 @@ impl SimClient {
             Step::Fetch { .. } => "fetching",
             Step::Cancel => "cancelling",
             Step::Cancelled => "cancelled",
+            Step::Delete(_) => "deleting",
+            Step::Deleted(_) => "deleted",
             Step::Done(_) => "done",
             Step::Expired => "expired",
             Step::Failed(_) => "failed",
@@ -178,9 +206,14 @@ impl SimClient {
         }
         let enough = self.cancel_at.is_some_and(|at| self.acknowledged.len() >= at);
         // Late acknowledgements may come after the result.
-        if enough && self.asked_at.is_none() && !self.is_over() {
+        let has_ended = matches!(self.step, Step::Done(_) | Step::Cancelled | Step::Delete(_));
+        if enough && self.asked_at.is_none() && !has_ended && !self.is_over() {
             self.cancel_at = None;
             self.step = Step::Cancel;
+        }
+        if self.deletes && matches!(self.step, Step::Done(_) | Step::Cancelled) {
+            self.asked_to_delete = true;
+            self.step = Step::Delete(self.result().cloned());
         }
         let late = |at: &Duration| now >= *at + PATIENCE;
         let lost: Vec<_> =
@@ -191,7 +224,13 @@ impl SimClient {
         }
         if !matches!(
             self.step,
-            Step::Submit | Step::Compare { .. } | Step::Cancel | Step::Cancelled | Step::Expired
+            Step::Submit
+                | Step::Compare { .. }
+                | Step::Cancel
+                | Step::Cancelled
+                | Step::Expired
+                | Step::Delete(_)
+                | Step::Deleted(_)
         ) {
             while self.in_flight.len() < WINDOW && now >= self.next_at {
                 let Some((table, number)) = self.todo.pop_first() else { break };
@@ -233,7 +272,12 @@ impl SimClient {
                 Some(ClientRequest::Result { job, chunk })
             }
             Step::Cancel => Some(ClientRequest::Cancel(job)),
-            Step::Done(_) | Step::Cancelled | Step::Expired | Step::Failed(_) => None,
+            Step::Delete(_) => Some(ClientRequest::Delete(job)),
+            Step::Done(_)
+            | Step::Cancelled
+            | Step::Expired
+            | Step::Deleted(_)
+            | Step::Failed(_) => None,
         }
     }
 
@@ -261,7 +305,8 @@ impl SimClient {
     }
 
     fn refused(&mut self, error: &ClientError) {
-        if self.is_over() {
+        // What is still on its way is nobody's any more.
+        if self.is_over() || self.asked_to_delete {
             return;
         }
         self.step =
@@ -295,6 +340,9 @@ impl SimClient {
                 self.rest_until = now + Duration::from_millis(500);
             }
             (_, ClientResponse::Error(error)) => self.step = Step::Failed(error.message),
+            (Step::Delete(result), ClientResponse::Accepted) => {
+                self.step = Step::Deleted(result.take());
+            }
             (Step::Cancel, ClientResponse::Status(status)) => match status.state {
                 JobState::Cancelled => self.step = Step::Cancelled,
                 JobState::Done => self.step = Step::Wait,

@@ -76,7 +76,8 @@ impl World {
             let since = copies.since.get(key).copied().unwrap_or(now);
             key.job == job && now + SLACK < since + self.config.job_ttl
         };
-        if let Some(key) = copies.promised.iter().find(alive) {
+        let early = copies.promised.iter().find(alive);
+        if let Some(key) = early.filter(|_| !self.is_deleted(job)) {
             let message = format!("{} dropped {key:?} too early", self.nodes[node].id);
             self.violation.get_or_insert(message);
         }
@@ -88,6 +89,11 @@ impl World {
         self.copies.forget(node, job);
     }
 
+    /// Whether its client has asked for the job to be deleted.
+    fn is_deleted(&self, job: JobId) -> bool {
+        self.clients.iter().any(|client| client.data.spec.job == job && client.asked_to_delete)
+    }
+
     /// A batch is acknowledged: from now on it must survive.
     pub(super) fn promise(&mut self, node: usize, key: EntryKey) {
         if let Some(message) = self.false_acknowledgement(node, key) {
@@ -95,7 +101,8 @@ impl World {
         }
         let since = self.copies.since.get(&key).copied().unwrap_or(self.now);
         let gone = self.copies.gone_at.get(&key.job);
-        if gone.is_some_and(|gone| *gone + SLACK < since + self.config.job_ttl) {
+        let early = gone.is_some_and(|gone| *gone + SLACK < since + self.config.job_ttl);
+        if early && !self.is_deleted(key.job) {
             let message = format!("{} acknowledged {key:?} of a job gone", self.nodes[node].id);
             self.violation.get_or_insert(message);
         }

@@ -73,11 +73,12 @@ impl World {
             planted: dials.planted,
         };
         let job = |client: usize| JobId::v7(START_MS, client as u32);
-        let client = |client| {
-            let data = Dataset::coffee(job(client), rng.random(), 8, dials.rows);
-            let stop = dials.stop.filter(|_| client == 0);
-            let client = SimClient::new(data, client < dials.cancels, dials.job_ttl.is_some());
-            client.lasting(dials.upload).stopping(stop)
+        let client = |number| {
+            let data = Dataset::coffee(job(number), rng.random(), 8, dials.rows);
+            let stop = dials.stop.filter(|_| number == 0);
+            let deletes = number == 0 && dials.rows.is_multiple_of(2);
+            let client = SimClient::new(data, number < dials.cancels, dials.job_ttl.is_some());
+            client.lasting(dials.upload).stopping(stop).deleting(deletes)
         };
         let clients = (0..dials.clients).map(client).collect();
         Self {

@@ -3,7 +3,8 @@
 //! - files that import each other in a circle, in any crate. A name that a crate's root or a folder's
 //!   file only hands on counts as an import of the file that defines it;
 //! - in the core: a component that names another component or the router, and `&mut Facts` outside the
-//!   router.
+//!   router;
+//! - a message that docs/protocol.md does not describe, or that has no sample.
 //!
 //! `structure FOLDER` for the folder of the workspace; `scripts/structure.sh` calls it.
 
@@ -14,12 +15,13 @@ use anyhow::{Context, Result};
 
 mod circles;
 mod core;
+mod messages;
 mod modules;
 mod paths;
 
 fn main() -> Result<ExitCode> {
     let root = PathBuf::from(std::env::args().nth(1).context("usage: structure FOLDER")?);
-    let (mut wrong, mut files) = (Vec::new(), 0);
+    let (mut wrong, mut files) = (messages::wrong(&root)?, 0);
     for (name, source) in modules::crates(&root)? {
         let tree = modules::Tree::read(&source)?;
         files += tree.files.len();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cortado_engine::mebi;
 use cortado_protocol::client::{ClientError, ClientRequest, ClientResponse, ErrorKind};
+use cortado_protocol::expiry::Reason;
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
 use cortado_protocol::limits::{JOBS_PER_ANSWER, NUMBERS};
 use cortado_protocol::peer::EdgeCoverage;
@@ -17,7 +18,8 @@ use crate::config::PlantedBug;
 use crate::facts::Facts;
 use crate::job::BoundPlan;
 use crate::outbox::Outbox;
-use crate::progress::ProgressOf;
+use crate::placement::names_of;
+use crate::progress::{ProgressOf, Step};
 use crate::purpose::{Origin, Purpose};
 use crate::record::Located;
 use crate::task::Task;
@@ -66,9 +68,13 @@ impl Answers {
         request: ClientRequest,
         searched: bool,
     ) -> Next {
-        if facts.ledger.is_forgotten(job) {
-            let message = format!("job {job} is gone: its time to live is over");
-            answer(out, origin, ClientResponse::error(ErrorKind::NotFound, message));
+        if let Some(proof) = facts.ledger.tombstone(job) {
+            let response = match (&request, proof.reason) {
+                // Its first answer may have been lost.
+                (ClientRequest::Delete(_), Reason::Deleted) => ClientResponse::Accepted,
+                (_, reason) => ClientResponse::error(ErrorKind::NotFound, reason.tell(job)),
+            };
+            answer(out, origin, response);
             return Next::Nothing;
         }
         if let ClientRequest::Submit(spec) = request {
@@ -120,6 +126,18 @@ impl Answers {
                 // Too late once there is a manifest; how the job ended is said when that is durable.
                 let ended = facts.jobs[job].manifest.clone().map(JobEntry::Manifest);
                 return self.record(origin, job, ended.unwrap_or(JobEntry::Cancel));
+            }
+            ClientRequest::Delete(_) => {
+                return match deletable(facts, progress, job) {
+                    Ok(()) => {
+                        self.clients.entry(job).or_default().deletions.push(origin);
+                        Next::Delete(job)
+                    }
+                    Err(refused) => {
+                        answer(out, origin, ClientResponse::Error(refused));
+                        Next::Nothing
+                    }
+                };
             }
             ClientRequest::Result { chunk, .. } => match result(facts, job, chunk) {
                 Ok(Some(located)) => out.run(Task::Read(vec![located]), Purpose::Chunk(origin)),
@@ -255,6 +273,27 @@ fn ended(facts: &Facts, job: JobId, table: u16, batches: u64) -> Result<(), Clie
         }
         Some(_) => Ok(()),
     }
+}
+
+/// Whether a job can be deleted now, or why not.
+fn deletable(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Result<(), ClientError> {
+    let closing = progress(job).is_some_and(|progress| progress.step == Step::Close);
+    if closing || facts.jobs[job].ended().is_none() {
+        let message = format!(
+            "job {job} has not ended, and only an ended one can be deleted: `cortado cancel {job}` \
+             ends it"
+        );
+        return Err(ClientError::new(ErrorKind::Conflict, message));
+    }
+    if let Some(away) = facts.lacks_members() {
+        let message = format!(
+            "a job is deleted when a majority agrees, and one of the holders of all it had; too many \
+             members are away: {}",
+            names_of(&away)
+        );
+        return Err(ClientError::new(ErrorKind::Unavailable, message));
+    }
+    Ok(())
 }
 
 /// Where a chunk of the job's result is, if it is here, or why there is none.

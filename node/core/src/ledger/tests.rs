@@ -1,6 +1,7 @@
 //! The ledger alone: when it answers, and what it counts as held.
 
 use cortado_protocol::entry::Source;
+use cortado_protocol::expiry::Reason;
 use cortado_protocol::{LogId, Slot};
 
 use super::*;
@@ -122,7 +123,14 @@ fn a_record_of_a_job_that_was_forgotten_meanwhile_is_nobodys() {
     bench.store(&[0], b"x", false);
     let ticket = bench.said().0[0];
     let by = node("a");
-    let proof = Expired { by, number: 1, accepted: vec![by], known: 1, min_copies: 1 };
+    let proof = Forgotten {
+        by,
+        number: 1,
+        accepted: vec![by],
+        known: 1,
+        min_copies: 1,
+        reason: Reason::Expired,
+    };
     bench.ledger.forget(JOB, proof);
     assert_eq!(bench.sync(ticket), 0);
     assert_eq!(bench.said(), (vec![], vec![]));
@@ -133,7 +141,14 @@ fn a_record_of_a_job_that_was_forgotten_meanwhile_is_nobodys() {
 fn the_oldest_tombstones_are_let_go() {
     let mut ledger = Ledger::default();
     let by = "a".parse().unwrap();
-    let proof = Expired { by, number: 1, accepted: vec![by], known: 1, min_copies: 1 };
+    let proof = Forgotten {
+        by,
+        number: 1,
+        accepted: vec![by],
+        known: 1,
+        min_copies: 1,
+        reason: Reason::Expired,
+    };
     for job in 0..TOMBSTONES as u128 + 10 {
         assert!(ledger.forget(JobId(job), proof.clone()));
     }

@@ -51,7 +51,7 @@ impl Core {
         };
         let key = entry.head.key;
         if self.facts.ledger.is_forgotten(key.job) {
-            self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Gone });
+            self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Forgotten });
             self.say_forgotten(from, key.job);
             return;
         }

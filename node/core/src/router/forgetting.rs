@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cortado_protocol::expiry::{ExpireAnswer, Expired};
+use cortado_protocol::expiry::{ExpireAnswer, Forgotten, Reason};
 use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{JobId, NodeId};
 
@@ -35,6 +35,9 @@ impl Core {
         if looked.save {
             self.saving.save(StateFile::Expiry, None);
         }
+        for job in looked.undecided {
+            self.answers.not_deleted(&mut self.out, job);
+        }
         for agreed in looked.reopen {
             self.on_withdrawn(agreed.by, agreed.job, agreed.number);
         }
@@ -42,12 +45,12 @@ impl Core {
 
     /// A coordinator proposes that the job is over. Whoever agrees takes nothing new of it from here on,
     /// and says so once that is on disk.
-    pub(super) fn on_expire(&mut self, from: NodeId, job: JobId, number: u64) {
+    pub(super) fn on_expire(&mut self, from: NodeId, (job, number): (JobId, u64), reason: Reason) {
         if self.say_forgotten(from, job) {
             return;
         }
         let works = self.coordination.works(job);
-        if expiry::agrees(&self.facts, &mut self.out, from, (job, number), works) {
+        if expiry::agrees(&self.facts, &mut self.out, from, (job, number), (reason, works)) {
             self.facts.jobs.agree(job, from, number, false);
             self.saving.save(StateFile::Expiry, Some(Then::Agree { job, by: from, number }));
         }
@@ -65,7 +68,7 @@ impl Core {
         }
         match self.expiry.on_answer(&self.facts, &mut self.out, from, (job, number), answer) {
             Some(Heard::Idle(idle)) => self.job_was_idle(job, idle),
-            Some(Heard::Over) => self.saving.save(StateFile::Gone, Some(Then::Forget(job))),
+            Some(Heard::Over) => self.saving.save(StateFile::Tombstones, Some(Then::Forget(job))),
             None => {}
         }
     }
@@ -78,10 +81,10 @@ impl Core {
     }
 
     /// A peer says that a job is forgotten for good, and proves it.
-    pub(super) fn on_forgotten(&mut self, from: NodeId, job: JobId, proof: Expired) {
+    pub(super) fn on_forgotten(&mut self, from: NodeId, job: JobId, proof: Forgotten) {
         if expiry::is_proof(&self.facts, from, job, &proof) && !self.is_forgotten(job) {
             self.forget(job, proof);
-            self.saving.save(StateFile::Gone, Some(Then::DropRecords(job)));
+            self.saving.save(StateFile::Tombstones, Some(Then::DropRecords(job)));
         }
     }
 
@@ -99,7 +102,7 @@ impl Core {
                     let proof = self.expiry.take_decided(job);
                     if let Some(proof) = proof.filter(|_| !self.is_forgotten(job)) {
                         self.forget(job, proof.clone());
-                        let told = PeerMessage::Gone { job, proof };
+                        let told = PeerMessage::Forgotten { job, proof };
                         self.out.send_to_all(self.facts.others(), &told);
                     }
                     self.out.effect(Effect::Forget(job));
@@ -117,16 +120,17 @@ impl Core {
 
     /// A job is forgotten for good: every trace of it goes. Coordination comes before replication, or the
     /// entries that fail there would start the job over.
-    fn forget(&mut self, job: JobId, proof: Expired) {
+    fn forget(&mut self, job: JobId, proof: Forgotten) {
+        let reason = proof.reason;
         self.facts.ledger.forget(job, proof);
         let agreed = self.facts.jobs.forget(job);
         self.coordination.forget(job);
-        self.answers.forget(job);
+        self.answers.forget(&mut self.out, job, reason);
         self.slot_tasks.forget(job);
-        self.mapper.forget(&self.facts, &mut self.out, job);
+        self.mapper.forget(&self.facts, &mut self.out, job, reason);
         self.handoff.forget(job);
         for key in self.replicator.of_job(job) {
-            let failed = self.replicator.fail_gone(&mut self.out, key);
+            let failed = self.replicator.fail_forgotten(&mut self.out, key, reason);
             self.entry_failed(failed);
         }
         self.expiry.forget(job);

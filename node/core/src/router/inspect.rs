@@ -9,7 +9,7 @@ use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet};
 use super::Core;
 use crate::answers::status_of;
 use crate::config::PlantedBug;
-use crate::{expiry, views};
+use crate::views;
 
 impl Core {
     /// How often [`crate::Input::Tick`] is wanted. Ticks drive retries and time-outs only; everything
@@ -107,7 +107,7 @@ impl Core {
     pub fn describe_expiry(&self, job: JobId) -> String {
         let (idle, closed) = (self.idle(job), self.facts.jobs.closed_by(job));
         let proposed = self.expiry.describe(&self.facts, job);
-        let away = expiry::waits_for(&self.facts);
+        let away = self.facts.lacks_members();
         format!("idle {idle:?}, agreed with {closed:?}, {proposed}, away {away:?}")
     }
 }

@@ -118,7 +118,7 @@ impl Core {
 
     /// Leads on what answers want done.
     pub(super) fn lead_answers(&mut self, next: answers::Next) {
-        use answers::Next::{CaughtUp, Coordinate, Drain, Nothing, Record};
+        use answers::Next::{CaughtUp, Coordinate, Delete, Drain, Nothing, Record};
         match next {
             Nothing => {}
             Record { job, entry } => {
@@ -127,6 +127,10 @@ impl Core {
             }
             Coordinate(job) => {
                 self.coordination.open(self.facts.now, job);
+            }
+            Delete(job) => {
+                self.coordination.open(self.facts.now, job);
+                self.expiry.delete(&self.facts, &mut self.out, job);
             }
             Drain(origin) => {
                 self.start_draining();

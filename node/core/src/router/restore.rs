@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::entry::Entry;
-use cortado_protocol::expiry::Expired;
+use cortado_protocol::expiry::Forgotten;
 use cortado_protocol::{JobId, frame};
 
 use super::Core;
@@ -24,8 +24,8 @@ impl Core {
         bytes: &[u8],
     ) -> Result<(), frame::FrameError> {
         match file {
-            StateFile::Gone => {
-                let forgotten: Vec<(JobId, Expired)> = frame::from_postcard(bytes)?;
+            StateFile::Tombstones => {
+                let forgotten: Vec<(JobId, Forgotten)> = frame::from_postcard(bytes)?;
                 for (job, proof) in forgotten {
                     self.facts.ledger.forget(job, proof);
                 }
@@ -74,7 +74,7 @@ impl Core {
         let (facts, expiry) = (&self.facts, &self.expiry);
         let coordination = &self.coordination;
         let bytes = |file| match file {
-            StateFile::Gone => {
+            StateFile::Tombstones => {
                 let forgotten = facts.ledger.tombstones().chain(expiry.decided());
                 frame::to_postcard(&forgotten.collect::<Vec<_>>())
             }

@@ -1,6 +1,6 @@
 //! The end of a job's life, told message by message.
 
-use cortado_protocol::expiry::{ExpireAnswer, Expired};
+use cortado_protocol::expiry::{ExpireAnswer, Forgotten, Reason};
 use cortado_protocol::peer::NotStored;
 use cortado_protocol::{Edge, EntryKey};
 
@@ -22,9 +22,9 @@ impl Bench {
         self.input(Input::Tick);
     }
 
-    fn gone(&self, to: &str) -> Option<Expired> {
+    fn gone(&self, to: &str) -> Option<Forgotten> {
         self.sent.iter().find_map(|(peer, message, _)| match message {
-            PeerMessage::Gone { proof, .. } if *peer == node(to) => Some(proof.clone()),
+            PeerMessage::Forgotten { proof, .. } if *peer == node(to) => Some(proof.clone()),
             _ => None,
         })
     }
@@ -84,9 +84,10 @@ fn a_job_is_dropped_when_a_majority_has_written_down_that_it_is_over() {
     // This node itself and one more of three: enough, once it is written down here.
     bench.hear("b", 2, PeerMessage::Expiring { job, number, answer: accepted(&["a", "b", "c"]) });
     assert!(!bench.core.is_forgotten(job) && bench.gone("c").is_none());
-    let (_, _, gone) = bench.saves.iter().rfind(|(_, file, _)| *file == StateFile::Gone).unwrap();
+    let (_, _, gone) =
+        bench.saves.iter().rfind(|(_, file, _)| *file == StateFile::Tombstones).unwrap();
     let mut next = Bench::alone(2);
-    next.core.restore_state(StateFile::Gone, gone).unwrap();
+    next.core.restore_state(StateFile::Tombstones, gone).unwrap();
     assert!(next.core.is_forgotten(job), "the next process knows");
     bench.saved();
     assert!(bench.core.is_forgotten(job) && bench.forgotten == [job]);
@@ -165,7 +166,7 @@ fn a_member_agrees_once_it_is_written_down_and_takes_nothing_new_until_it_knows_
         };
         bench.sent.iter().filter_map(|(_, message, _)| reason(message)).next_back()
     };
-    bench.hear("b", 1, PeerMessage::Expire { job, number: 7 });
+    bench.hear("b", 1, PeerMessage::Expire { job, number: 7, reason: Reason::Expired });
     assert_eq!(bench.answers(), []);
     bench.saved();
     assert_eq!(bench.answers().len(), 1);
@@ -198,28 +199,29 @@ fn a_member_agrees_once_it_is_written_down_and_takes_nothing_new_until_it_knows_
     // What is on its way to the disk may be acknowledged soon, however long the disk takes.
     bench.now += Duration::from_secs(7200);
     bench.answers();
-    bench.hear("b", 10, PeerMessage::Expire { job, number: 9 });
+    bench.hear("b", 10, PeerMessage::Expire { job, number: 9, reason: Reason::Expired });
     assert_eq!(bench.answers(), [ExpireAnswer::Active { idle_ms: 0 }]);
     bench.sync();
     // Now it has seen the job, and says for how long it has not.
     bench.now += Duration::from_secs(60);
-    bench.hear("b", 11, PeerMessage::Expire { job, number: 10 });
+    bench.hear("b", 11, PeerMessage::Expire { job, number: 10, reason: Reason::Expired });
     assert_eq!(bench.answers(), [ExpireAnswer::Active { idle_ms: 60_000 }]);
 }
 
 #[test]
 fn too_few_prove_nothing() {
     let (mut bench, job) = old_job();
-    let proof = |accepted: &[&str]| Expired {
+    let proof = |accepted: &[&str]| Forgotten {
         by: node("b"),
         number: 1,
         accepted: accepted.iter().map(|name| node(name)).collect(),
         known: 3,
         min_copies: 2,
+        reason: Reason::Expired,
     };
-    bench.hear("b", 1, PeerMessage::Gone { job, proof: proof(&["b"]) });
+    bench.hear("b", 1, PeerMessage::Forgotten { job, proof: proof(&["b"]) });
     assert!(!bench.core.is_forgotten(job));
-    bench.hear("b", 2, PeerMessage::Gone { job, proof: proof(&["b", "c"]) });
+    bench.hear("b", 2, PeerMessage::Forgotten { job, proof: proof(&["b", "c"]) });
     assert!(bench.core.is_forgotten(job));
     // Its records go once it is written down that they are to.
     assert!(bench.forgotten.is_empty());
@@ -263,6 +265,95 @@ fn a_job_that_its_home_works_on_is_alive_however_long_that_takes() {
     bench.tick();
     assert!(bench.proposals("b").is_empty());
     bench.answers();
-    bench.hear("b", 1, PeerMessage::Expire { job, number: 1 });
+    bench.hear("b", 1, PeerMessage::Expire { job, number: 1, reason: Reason::Expired });
     assert_eq!(bench.answers(), [ExpireAnswer::Active { idle_ms: 0 }]);
+}
+
+/// `a` is the coordinator of a job that was cancelled a moment ago.
+fn cancelled_job() -> (Bench, JobId) {
+    let (mut bench, job) = home_of_a_job();
+    bench.input(Input::Request(2, ClientRequest::Cancel(job)));
+    bench.sync();
+    let entries = bench.stores("b").split_off(1);
+    bench.hear("b", 1, PeerMessage::Stored { log: LogId(1), entries });
+    assert_eq!(bench.replies.len(), 2, "{:?}", bench.replies);
+    bench.saved();
+    bench.replies.clear();
+    (bench, job)
+}
+
+fn told(bench: &Bench) -> Vec<(u64, ErrorKind, String)> {
+    let error = |(ticket, response): &(u64, ClientResponse)| match response {
+        ClientResponse::Error(error) => Some((*ticket, error.kind, error.message.clone())),
+        _ => None,
+    };
+    bench.replies.iter().filter_map(error).collect()
+}
+
+#[test]
+fn a_deletion_is_answered_once_it_holds_and_its_reason_stays() {
+    let (mut bench, job) = cancelled_job();
+    bench.input(Input::Request(3, ClientRequest::Delete(job)));
+    let [number] = bench.proposals("b")[..] else { panic!("{:?}", bench.sent) };
+    bench.saved();
+    bench.hear("b", 2, PeerMessage::Expiring { job, number, answer: accepted(&["a", "b", "c"]) });
+    assert!(bench.replies.is_empty() && !bench.core.is_forgotten(job), "not on disk yet");
+    bench.saved();
+    assert_eq!(bench.replies, [(3, ClientResponse::Accepted)]);
+    assert_eq!(bench.gone("c").unwrap().reason, Reason::Deleted);
+    assert_eq!(bench.forgotten, [job]);
+    bench.input(Input::Request(4, ClientRequest::Status { job, wait_ms: 0 }));
+    let told = told(&bench);
+    assert_eq!((told[0].0, told[0].1), (4, ErrorKind::NotFound));
+    assert!(told[0].2.contains("was deleted"), "{told:?}");
+    // Whoever did not hear the answer asks again.
+    bench.input(Input::Request(5, ClientRequest::Delete(job)));
+    assert_eq!(bench.replies.last(), Some(&(5, ClientResponse::Accepted)));
+}
+
+#[test]
+fn a_member_agrees_to_a_deletion_of_what_it_saw_a_moment_ago() {
+    let (mut bench, job) = cancelled_job();
+    bench.hear("b", 2, PeerMessage::Expire { job, number: 7, reason: Reason::Deleted });
+    assert_eq!(bench.answers(), [], "not on disk yet");
+    bench.saved();
+    assert!(matches!(bench.answers()[..], [ExpireAnswer::Accepted { .. }]));
+}
+
+#[test]
+fn only_an_ended_job_is_deleted() {
+    let (mut bench, job) = home_of_a_job();
+    bench.replies.clear();
+    bench.input(Input::Request(2, ClientRequest::Delete(job)));
+    let told = told(&bench);
+    assert_eq!(told[0].1, ErrorKind::Conflict);
+    assert!(told[0].2.contains("cortado cancel"), "{told:?}");
+    assert!(bench.proposals("b").is_empty());
+}
+
+#[test]
+fn a_deletion_that_too_few_answer_is_taken_back_and_said() {
+    let (mut bench, job) = cancelled_job();
+    bench.input(Input::Request(3, ClientRequest::Delete(job)));
+    let number = bench.proposals("b")[0];
+    for _ in 0..24 {
+        bench.wait(1);
+        bench.saved();
+    }
+    let withdrawn = |m: &PeerMessage| *m == PeerMessage::Withdrawn { job, number };
+    assert!(bench.sent.iter().any(|(to, m, _)| *to == node("b") && withdrawn(m)));
+    let told = told(&bench);
+    assert_eq!((told.len(), told[0].1), (1, ErrorKind::Unavailable), "{told:?}");
+    assert!(!bench.core.is_forgotten(job));
+}
+
+#[test]
+fn without_enough_members_a_deletion_is_refused_with_their_names() {
+    let (mut bench, job) = cancelled_job();
+    bench.sees(&["a"]);
+    bench.input(Input::Request(3, ClientRequest::Delete(job)));
+    bench.wait(24);
+    let told = told(&bench);
+    assert_eq!(told[0].1, ErrorKind::Unavailable);
+    assert!(!bench.core.is_forgotten(job), "{told:?}");
 }
