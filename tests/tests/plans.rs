@@ -2,6 +2,26 @@
 
 use tests::cluster::{Cluster, job_id, path_text};
 
+/// The dataset and the reports that stand in this repository, for people to look at.
+#[test]
+fn the_sample_gives_the_reports_that_stand_beside_it() {
+    let cluster = Cluster::up(3);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (data, expected) = (path_text(&root.join("data/sample")), root.join("results/sample"));
+    let (job, out) = (job_id(1), cluster.path("out"));
+    let arguments = ["run", "coffee", "--data", &data, "--job", &job, "--out", &path_text(&out)];
+    cluster.cortado(&arguments).run().ok();
+    let names = |folder: &std::path::Path| {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(&out), names(&expected));
+    for name in names(&out) {
+        let read = |folder: &std::path::Path| std::fs::read_to_string(folder.join(&name)).unwrap();
+        assert_eq!(read(&out), read(&expected), "{}", name.display());
+    }
+}
+
 #[path = "../../engine/tests/support/mod.rs"]
 mod support;
 
