@@ -59,7 +59,7 @@ tables() {
 }
 
 # Who drives a job.
-home_of() { "$bin/cortado" status "$1" --json | sed -n 's/.*"home": "\(.*\)".*/\1/p'; }
+coordinator_of() { "$bin/cortado" status "$1" --json | sed -n 's/.*"coordinator": "\(.*\)".*/\1/p'; }
 
 # Where the nodes that are alive serve clients, by the view of one of them.
 alive() { "$bin/cortado" "$@" nodes | awk '$2 == "alive" { print $3 }'; }
@@ -101,7 +101,7 @@ while read -r had percent < <(tables status "$job"); [[ $percent -lt $kill_at ]]
     kill -0 "$upload_pid" 2>/dev/null || fail 'the upload has ended early'
 done
 [[ $percent -lt 100 ]] || fail 'the upload was over before a node could be killed: CORTADO_UPLOAD_RATE=30000000 slows it down'
-victim=$(home_of "$job")
+victim=$(coordinator_of "$job")
 "$bin/cortado" local kill "$victim" --dir "$cluster" >/dev/null
 echo
 echo "$victim, which drives the job, was killed (SIGKILL) at $percent %, with $had batches on its disk"
@@ -137,10 +137,10 @@ to_hand_over() {
         END { print left + 0 }'
 }
 
-# As the job's home it answers from what it has itself.
+# As the job's coordinator it answers from what it has itself.
 caught_up() {
     read -r has _ < <(tables --connect "$address" status "$job")
-    [[ $has == "$all" && $(home_of "$job") == "$victim" && $(to_hand_over) == 0 ]] &&
+    [[ $has == "$all" && $(coordinator_of "$job") == "$victim" && $(to_hand_over) == 0 ]] &&
         [[ $(alive --connect "$address" | wc -l) -eq 5 ]]
 }
 began=${EPOCHREALTIME/./}

@@ -167,7 +167,7 @@ fn remaining(there: Vec<Known>) -> Vec<TableWork> {
     there.into_iter().enumerate().map(work).collect()
 }
 
-/// Waits for the end of a job, sending again what its home asks for if the dataset is at hand.
+/// Waits for the end of a job, sending again what its coordinator asks for if the dataset is at hand.
 ///
 /// # Errors
 /// [`Error::Ended`] if the job failed or was cancelled, [`Error::Incomplete`] if batches are missing
@@ -183,7 +183,7 @@ pub async fn wait(
         let asked = Instant::now();
         let status = match status(cluster, spec.job, STATUS_WAIT).await {
             // The job was acknowledged, so it exists: a node that joined during a cut may be its
-            // home before it has heard of those who know it.
+            // coordinator before it has heard of those who know it.
             Err(error @ Error::NotFound(_)) => {
                 let since: Instant = *unknown_since.get_or_insert(asked);
                 if since.elapsed() > cluster.patience() {
@@ -214,7 +214,7 @@ pub async fn wait(
     }
 }
 
-/// The batches a job's home asks for.
+/// The batches a job's coordinator asks for.
 fn missing(status: &JobStatus) -> Vec<TableWork> {
     let tables = status.tables.iter().enumerate();
     tables

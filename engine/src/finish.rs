@@ -90,7 +90,7 @@ pub enum FinalError {
     Receipt(String),
 }
 
-/// The last stage, at the job's home.
+/// The last stage, at the job's coordinator.
 pub struct Final {
     plan: Plan,
     slots: usize,

@@ -17,7 +17,7 @@ use twox_hash::XxHash3_64;
 /// Key of the node that admits jobs: the first owner keeps the queue of jobs that wait for a turn.
 pub const ADMISSION_KEY: u64 = 0x61_64_6d_69_73_73_69_6f;
 
-/// Key of a job. Its owners hold the job log; the first live one is the job's home.
+/// Key of a job. Its owners hold the job log; the first live one is the job's coordinator.
 #[must_use]
 pub fn job_key(job: JobId) -> u64 {
     key(b'j', job, 0, 0)

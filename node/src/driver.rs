@@ -286,7 +286,7 @@ fn from_client(event: ClientEvent) -> Input {
         ClientEvent::Batch { ticket, job, client, header, payload } => {
             Input::Batch { ticket, job, client, header, payload }
         }
-        ClientEvent::Gone { ticket } => Input::Gone(ticket),
+        ClientEvent::ClientLeft { ticket } => Input::ClientLeft(ticket),
     }
 }
 

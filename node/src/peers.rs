@@ -2,7 +2,7 @@
 //!
 //! Each node dials every peer once for what *it* has to say; acknowledgements come back on the same
 //! stream ([`cortado_protocol::peer`]). This module moves bytes: it dials and dials again, exchanges
-//! [`cortado_protocol::peer::Hello`]s, and checks that whoever speaks is the node of its certificate. Sequence numbers,
+//! greetings, and checks that whoever speaks is the node of its certificate. Sequence numbers,
 //! windows and what is sent again are decided by the core.
 //!
 //! For each peer the core sees `LinkUp` and `LinkDown` in turns, and for each connection `Inbound`,

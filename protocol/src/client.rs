@@ -165,7 +165,8 @@ pub enum ErrorKind {
     BadInput,
     /// There is no such job, table or node (exit code 3).
     NotFound,
-    /// Not now: not enough replicas, still forming, home unreachable. Ask again (exit code 5 in the end).
+    /// Not now: not enough replicas, still forming, coordinator unreachable. Ask again (exit code 5 in
+    /// the end).
     Unavailable,
     /// The request contradicts what is already recorded (exit code 2).
     Conflict,

@@ -148,7 +148,7 @@ impl JobEntry {
     }
 }
 
-/// How a job ended. Two homes that finish the same job write the same manifest, byte for byte.
+/// How a job ended. Two coordinators that finish the same job write the same manifest, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manifest {
     /// The result is complete.
@@ -210,12 +210,12 @@ impl JobState {
     }
 }
 
-/// How a table stands, as its home sees it.
+/// How a table stands, as its coordinator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TableStatus {
     /// The table's name.
     pub name: String,
-    /// Batches that are durable at the home.
+    /// Batches that are durable at the coordinator.
     pub batches: u64,
     /// Declared number of batches, once it is known.
     pub declared: Option<u64>,
@@ -250,7 +250,7 @@ pub struct JobStatus {
     /// Where it stands.
     pub state: JobState,
     /// The node that drives it now.
-    pub home: NodeId,
+    pub coordinator: NodeId,
     /// Per table.
     pub tables: Vec<TableStatus>,
     /// Per stage, once finishing has begun.

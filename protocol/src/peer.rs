@@ -193,7 +193,7 @@ pub enum PeerMessage {
         /// Hashes of certificates that must not come back.
         barred: Vec<u64>,
     },
-    /// From the home to the first live replica of some slots: do this once they are complete.
+    /// From the coordinator to the first live replica of some slots: do this once they are complete.
     Work {
         /// The job.
         job: JobId,
@@ -237,7 +237,7 @@ pub enum PeerMessage {
         /// What went wrong.
         message: String,
     },
-    /// A client's request on its way to the job's home (or to any member, for listings).
+    /// A client's request on its way to the job's coordinator (or to any member, for listings).
     Ask {
         /// Given back in the answer.
         id: u64,
@@ -251,7 +251,7 @@ pub enum PeerMessage {
         /// The answer.
         response: ClientResponse,
     },
-    /// From a mapper to the job's home: what is the job, and may it run? A client has sent batches.
+    /// From a mapper to the job's coordinator: what is the job, and may it run? A client has sent batches.
     JobWanted {
         /// The job.
         job: JobId,
@@ -265,7 +265,7 @@ pub enum PeerMessage {
         /// Whether batches are taken.
         admission: Admission,
     },
-    /// From homes to the admission node, once a second: these jobs hold a place or want one.
+    /// From coordinators to the admission node, once a second: these jobs hold a place or want one.
     Admit {
         /// All of them.
         jobs: Vec<PlaceWish>,

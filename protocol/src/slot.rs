@@ -21,7 +21,7 @@ impl TryFrom<u8> for Slot {
 }
 
 /// The slot of everything that is not a row: batch summaries, the job log, results. Its owners are
-/// the owners of the job itself, the first of which is the job's home.
+/// the owners of the job itself, the first of which is the job's coordinator.
 pub const META_SLOT: Slot = Slot(SLOTS as u8);
 
 /// A set of slots, the meta slot included. Decoding refuses sets of more than [`SlotSet::ALL`].

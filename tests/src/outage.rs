@@ -134,9 +134,9 @@ fn times_known(
 
 /// A job that this node drives if all are there, numbered from `first`.
 fn job_driven_by(node: NodeId, all: &[NodeId], first: u64) -> String {
-    let home = |id: &String| {
+    let coordinator = |id: &String| {
         let job: JobId = id.parse().expect("a job's id");
         ring::owners(ring::slot_key(job, META_SLOT), all).first() == Some(&node)
     };
-    (first..).map(job_id).find(home).expect("each node drives its share")
+    (first..).map(job_id).find(coordinator).expect("each node drives its share")
 }

@@ -63,13 +63,13 @@ fn killed_containers_are_back_and_the_answers_are_right() {
     let Some(cluster) = Containers::up(5) else { return };
     let data = Coffee::new(Shape::MIDDLE);
     during_upload(&cluster, &data, 1, |job| {
-        let roles = [cluster.home(job), cluster.supervisor(SUPERVISOR)];
+        let roles = [cluster.coordinator(job), cluster.supervisor(SUPERVISOR)];
         let names = cluster.names();
         let worker = names.iter().find(|name| !roles.contains(name)).unwrap();
         kill(&cluster, "a worker is killed", &[worker]);
     });
     during_upload(&cluster, &data, 2, |job| {
-        kill(&cluster, "a job's home is killed", &[&cluster.home(job)]);
+        kill(&cluster, "a job's coordinator is killed", &[&cluster.coordinator(job)]);
     });
     during_upload(&cluster, &data, 3, |_| {
         kill(&cluster, "the supervisor is killed", &[&cluster.supervisor(SUPERVISOR)]);
@@ -87,11 +87,11 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
     let Some(cluster) = Containers::up(4) else { return };
     let data = Coffee::new(Shape::MIDDLE);
     during_upload(&cluster, &data, 1, |job| {
-        let home = cluster.home(job);
+        let coordinator = cluster.coordinator(job);
         let hit = Hit::now(&cluster, "a node is paused");
-        cluster.pause(&home);
+        cluster.pause(&coordinator);
         // Longer than any failure detector waits; it is ended and started then.
-        hit.await_back(&cluster, &[&home]);
+        hit.await_back(&cluster, &[&coordinator]);
     });
     during_upload(&cluster, &data, 2, |_| {
         let cut = ["node-2", "node-3"];

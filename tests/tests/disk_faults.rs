@@ -18,7 +18,7 @@ fn a_node_whose_disk_fails_to_sync_stops_at_once_and_is_not_missed() {
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
     cluster.await_upload(&job, 10);
     // The node that drives the job is the one that is missed most.
-    let victim = cluster.home(&job);
+    let victim = cluster.coordinator(&job);
     cluster.kill(&victim);
     cluster.start_with(&victim, &disk);
     cluster.await_upload(&job, 40);

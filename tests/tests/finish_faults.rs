@@ -12,8 +12,8 @@ use cortado_protocol::client::ClientRequest;
 use serde_json::Value;
 use tests::cluster::{Cluster, Coffee, Shape, path_text, wait_for};
 
-/// Uploads a dataset, stops a node other than the home, and declares the tables. Returns the job, its
-/// home and the stopped node.
+/// Uploads a dataset, stops a node other than the coordinator, and declares the tables. Returns the job, its
+/// coordinator and the stopped node.
 fn stuck_in_finish(cluster: &Cluster, data: &Coffee) -> (String, String, String) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -33,21 +33,21 @@ fn stuck_in_finish(cluster: &Cluster, data: &Coffee) -> (String, String, String)
         let job_text = job.to_string();
         let status = cluster.status(&job_text);
         assert_eq!(status["state"], "uploading", "{status}");
-        let home = status["home"].as_str().unwrap().to_owned();
-        let stopped = last_other(cluster, &home);
+        let coordinator = status["coordinator"].as_str().unwrap().to_owned();
+        let stopped = last_other(cluster, &coordinator);
         cluster.pause(&stopped);
         for (table, status) in (0..).zip(status["tables"].as_array().unwrap()) {
             let batches = status["batches"].as_u64().unwrap();
             client.request(&ClientRequest::EndTable { job, table, batches }).await.unwrap();
         }
-        (job_text, home, stopped)
+        (job_text, coordinator, stopped)
     })
 }
 
-fn last_other(cluster: &Cluster, home: &str) -> String {
+fn last_other(cluster: &Cluster, coordinator: &str) -> String {
     let names = cluster.nodes().into_iter().map(|node| node.name().to_string());
     // Clients ask the first one first; it must answer.
-    names.into_iter().rev().find(|name| name != home).unwrap()
+    names.into_iter().rev().find(|name| name != coordinator).unwrap()
 }
 
 /// Expects the job to be at its finish, with something left to do.
@@ -72,26 +72,26 @@ fn nodes_are_killed_during_the_finish() {
     let data = Coffee::new(Shape { transactions_per_month: 5_000, users: 3_000, seed: 4 });
 
     // A node that has not folded its slots yet.
-    let (job, home, stopped) = stuck_in_finish(&cluster, &data);
+    let (job, coordinator, stopped) = stuck_in_finish(&cluster, &data);
     let status = await_finish(&cluster, &job);
     cluster.kill(&stopped);
     assert!(status["stages"][0]["complete"].as_u64() < status["stages"][0]["total"].as_u64());
     fetch_and_check(&cluster, &data, &job);
-    assert_eq!(cluster.home(&job), home);
+    assert_eq!(cluster.coordinator(&job), coordinator);
     cluster.start(&stopped);
     cluster.await_members();
 
-    // The job's home.
-    let (job, home, stopped) = stuck_in_finish(&cluster, &data);
+    // The job's coordinator.
+    let (job, coordinator, stopped) = stuck_in_finish(&cluster, &data);
     await_finish(&cluster, &job);
-    cluster.kill(&home);
+    cluster.kill(&coordinator);
     cluster.resume(&stopped);
     fetch_and_check(&cluster, &data, &job);
-    assert_ne!(cluster.home(&job), home);
-    cluster.start(&home);
+    assert_ne!(cluster.coordinator(&job), coordinator);
+    cluster.start(&coordinator);
     cluster.await_members();
 
-    // Everyone, the home among them.
+    // Everyone, the coordinator among them.
     let (job, ..) = stuck_in_finish(&cluster, &data);
     await_finish(&cluster, &job);
     cluster.kill_all();
@@ -105,7 +105,7 @@ fn batches_that_no_node_has_any_more_are_asked_of_the_client() {
     let cluster = Cluster::empty();
     cluster.local("up").args(&["--nodes", "3", "--replicas", "1", "--min-copies", "1"]).run().ok();
     let data = Coffee::new(Shape { transactions_per_month: 5_000, users: 3_000, seed: 5 });
-    let (job, home, lost) = stuck_in_finish(&cluster, &data);
+    let (job, coordinator, lost) = stuck_in_finish(&cluster, &data);
     await_finish(&cluster, &job);
     cluster.kill(&lost);
     cluster.local("wipe-disk").args(&[&lost]).run().ok();
@@ -118,6 +118,6 @@ fn batches_that_no_node_has_any_more_are_asked_of_the_client() {
     let out = path_text(&cluster.path("none"));
     let result = cluster.cortado(&["result", &job, "--out", &out]).run();
     let _ = result.exits(4, &["no result yet"]);
-    assert_eq!(cluster.home(&job), home);
+    assert_eq!(cluster.coordinator(&job), coordinator);
     fetch_and_check(&cluster, &data, &job);
 }

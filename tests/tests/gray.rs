@@ -1,7 +1,7 @@
 //! Gray failures: nodes that are alive by their membership and of no use otherwise.
 //!
 //! Each kind meets another node; `CORTADO_GRAY=all` has each kind meet each node of a cluster, which
-//! takes some ten minutes. Among five nodes each role is held by one: each is a worker, and the home of
+//! takes some ten minutes. Among five nodes each role is held by one: each is a worker, and the coordinator of
 //! a job that is made for it.
 
 use std::cell::Cell;
@@ -126,13 +126,13 @@ impl Ward {
 
     /// Runs a job that this node would drive if it were well, and looks at its reports; returns how long
     /// it took, in seconds.
-    fn run_job(&self, home: &str) -> f32 {
+    fn run_job(&self, coordinator: &str) -> f32 {
         let nodes = self.cluster.nodes().into_iter().map(|node| node.name());
         let nodes: Vec<NodeId> = nodes.collect();
         let is_home = |job: &u64| {
             let job: JobId = job_id(*job).parse().expect("it is an id");
             let owners = ring::owners(ring::slot_key(job, META_SLOT), &nodes);
-            owners[0].to_string() == home
+            owners[0].to_string() == coordinator
         };
         let job = (self.last_job.get() + 1..).find(is_home).expect("there is no end of jobs");
         self.last_job.set(job);
@@ -159,8 +159,8 @@ impl Ward {
             self.await_state(node, "ill", says);
             began.elapsed().as_secs_f32()
         });
-        let homes = [node, self.witness(node), node];
-        let took = homes.map(|home| self.run_job(home));
+        let coordinators = [node, self.witness(node), node];
+        let took = coordinators.map(|coordinator| self.run_job(coordinator));
         if kind.says().is_none() {
             self.await_state(node, "alive", "");
         }

@@ -21,7 +21,7 @@ fn four_clients_at_once_while_a_node_dies() {
     for (job, ..) in &runs {
         cluster.await_upload(job, 25);
     }
-    cluster.kill(&cluster.home(&job_id(1)));
+    cluster.kill(&cluster.coordinator(&job_id(1)));
     for (job, data, run) in runs {
         run.wait().ok();
         data.check(&cluster, &job, &job);
@@ -209,7 +209,7 @@ fn a_node_cut_off_for_longer_than_the_time_to_live_ends_no_job_that_runs() {
     let job = job_id(1);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW / 2).spawn();
     cluster.await_upload(&job, 10);
-    // To itself the node cut off is the home of everything, and has heard nothing for too long.
+    // To itself the node cut off is the coordinator of everything, and has heard nothing for too long.
     cluster.chaos(&["partition", "node-1", "--for", "5s"]);
     let _ = run.wait().ok();
     data.check_reports(&cluster.path("out"));

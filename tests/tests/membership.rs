@@ -36,13 +36,13 @@ fn a_node_drains_during_an_upload() {
     let job = job_id(2);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
     let status = cluster.await_upload(&job, 30);
-    let home = status["home"].as_str().unwrap();
-    cluster.cortado(&["drain", home]).run().ok();
-    wait_for("the drained node to leave", 60, || (!cluster.is_running(home)).then_some(()));
+    let coordinator = status["coordinator"].as_str().unwrap();
+    cluster.cortado(&["drain", coordinator]).run().ok();
+    wait_for("the drained node to leave", 60, || (!cluster.is_running(coordinator)).then_some(()));
     let _ = run.wait().ok();
     data.check(&cluster, &job, "out");
     // Everything it had is elsewhere: another one may be lost at once.
-    let other = cluster.home(&job);
+    let other = cluster.coordinator(&job);
     cluster.kill(&other);
     fetch_and_check(&cluster, &data, &job, "again");
 }
@@ -54,12 +54,12 @@ fn a_node_is_stopped_by_sigterm_during_an_upload() {
     let job = job_id(3);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
     let status = cluster.await_upload(&job, 30);
-    let home = status["home"].as_str().unwrap();
-    let stopped = cluster.local("stop").args(&[home, "--json"]).run().ok().json();
+    let coordinator = status["coordinator"].as_str().unwrap();
+    let stopped = cluster.local("stop").args(&[coordinator, "--json"]).run().ok().json();
     assert_eq!(stopped["state"], "stopped", "it left by itself, in bounded time");
     let _ = run.wait().ok();
     data.check(&cluster, &job, "out");
-    cluster.kill(&cluster.home(&job));
+    cluster.kill(&cluster.coordinator(&job));
     fetch_and_check(&cluster, &data, &job, "again");
 }
 

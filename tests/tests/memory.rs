@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text};
 
-/// All rows as they are: more than a home takes.
+/// All rows as they are: more than a coordinator takes.
 const ALL_ROWS: &str = "[[queries]]\noutput = \"all.csv\"\nfrom = \"x\"\nselect = [\"k\", \"n\"]\n";
 /// A group for each row, of which three are kept: more than a fold may take, and almost no output.
 const MANY_GROUPS: &str = "[[queries]]\noutput = \"top.csv\"\nfrom = \"x\"\ngroup_by = { k = \"k\" }\n\

@@ -22,18 +22,18 @@ fn any_one_node_is_killed_during_an_upload() {
     let cluster = Cluster::up(5);
     let data = Coffee::new(Shape::MIDDLE);
     // The node that drives the job, and one that does not.
-    for (number, kill_home) in [(1, true), (2, false)] {
+    for (number, kill_coordinator) in [(1, true), (2, false)] {
         let job = job_id(number);
         let run = upload_in_the_middle(&cluster, &data, &job, &job);
-        let home = cluster.home(&job);
+        let coordinator = cluster.coordinator(&job);
         let names = cluster.nodes().iter().map(|node| node.name().to_string()).collect::<Vec<_>>();
-        let other = names.iter().find(|name| **name != home).unwrap();
-        let victim = if kill_home { &home } else { other };
+        let other = names.iter().find(|name| **name != coordinator).unwrap();
+        let victim = if kill_coordinator { &coordinator } else { other };
         cluster.kill(victim);
         run.wait().ok();
         assert!(!cluster.is_running(victim), "the result must not wait for the dead node");
         data.check(&cluster, &job, &job);
-        assert_ne!(cluster.home(&job), *victim);
+        assert_ne!(cluster.coordinator(&job), *victim);
         cluster.start(victim);
         cluster.await_members();
     }
@@ -117,21 +117,21 @@ fn a_node_stands_still_for_ten_seconds_and_is_back_during_the_upload() {
     // Takes about twenty seconds.
     let mut run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(700_000).spawn();
     let before = uploaded_percent(&cluster.await_upload(&job, 20));
-    let home = cluster.home(&job);
-    cluster.pause(&home);
+    let coordinator = cluster.coordinator(&job);
+    cluster.pause(&coordinator);
     let paused = Instant::now();
     // Longer than any failure detector waits.
     wait_for("ten seconds to pass", 15, || (paused.elapsed().as_secs() >= 10).then_some(()));
     let meanwhile = uploaded_percent(&cluster.status(&job));
     assert!(meanwhile > before + 10, "{before} % before the pause, {meanwhile} % after it");
     assert!(run.is_running(), "it must be back before the upload is over");
-    cluster.resume(&home);
+    cluster.resume(&coordinator);
     run.wait().ok();
     data.check(&cluster, &job, "out");
     cluster.await_members();
     // The node that stood still answers like all others.
     let again = path_text(&cluster.path("again"));
-    let address = cluster.address(&home);
+    let address = cluster.address(&coordinator);
     cluster.cortado(&["result", &job, "--out", &again, "--connect", &address]).run().ok();
     data.check_reports(&cluster.path("again"));
 }
@@ -144,12 +144,12 @@ fn two_of_five_are_killed_at_the_same_moment() {
     for number in 1..=3 {
         let job = job_id(number);
         let run = upload_in_the_middle(&cluster, &data, &job, &job);
-        let home = cluster.home(&job);
-        let others = cluster.others(&home);
+        let coordinator = cluster.coordinator(&job);
+        let others = cluster.others(&coordinator);
         let victims = match number {
-            1 => [home.as_str(), others[0].as_str()],
+            1 => [coordinator.as_str(), others[0].as_str()],
             2 => [others[1].as_str(), others[2].as_str()],
-            _ => [others[3].as_str(), home.as_str()],
+            _ => [others[3].as_str(), coordinator.as_str()],
         };
         cluster.kill_together(&victims);
         run.wait().ok();

@@ -43,7 +43,7 @@ pub(super) fn status(status: &JobStatus) -> String {
         status.job,
         status.plan,
         state_name(&status.state),
-        status.home
+        status.coordinator
     );
     if !status.stages.is_empty() {
         let rows = status
@@ -115,7 +115,7 @@ pub(super) fn status_json(status: &JobStatus) -> Value {
         "state": state_name(&status.state),
         "queue_position": position,
         "message": message,
-        "home": status.home,
+        "coordinator": status.coordinator,
         "tables": tables,
         "stages": stages,
         "waits_for": status.waits_for,

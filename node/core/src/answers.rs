@@ -123,7 +123,7 @@ impl Answers {
     /// Another node coordinates the job now: the entry nodes of waiting clients ask that one.
     pub(crate) fn resigned(&mut self, out: &mut Outbox, job: JobId) {
         if let Some(clients) = self.clients.remove(&job) {
-            let message = "the job's home is moving";
+            let message = "the job's coordinator is moving";
             clients.answer_all(out, &ClientResponse::error(ErrorKind::Unavailable, message));
         }
     }

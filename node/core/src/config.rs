@@ -56,7 +56,7 @@ pub enum PlantedBug {
     ReuseNumbers,
     /// Add up in floating point.
     FloatSums,
-    /// Drop a job when its home alone thinks that its time is over.
+    /// Drop a job when its coordinator alone thinks that its time is over.
     ExpireAlone,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A job that has shown no sign of life for its time to live is dropped, with all its records. Nobody
 //! can take that back, so no single node decides it: its clock may be wrong about the others, or the
-//! others may have gone on without it. The job's coordinator *proposes* the end to all members; each writes down
-//! that it agrees, unless it saw the job within its own time to live, and takes nothing new of the job
-//! until it knows the outcome. The end is *in force* once enough have agreed
+//! others may have gone on without it. The job's coordinator *proposes* the end to all members; each
+//! writes down that it agrees, unless it saw the job within its own time to live, and takes nothing new
+//! of the job until it knows the outcome. The end is *in force* once enough have agreed
 //! ([`cortado_protocol::expiry::needed`]): one of them would know of any acknowledged batch.
 //!
 //! ```text
@@ -17,13 +17,13 @@
 //! ```
 //!
 //! Only the proposer counts, and it never gives a number out twice. So what it withdraws never comes
-//! into force, and a member that agreed and heard no more asks by agreeing again: the answer is `Forgotten`
-//! or `Withdrawn`. A member that was away asks too, by offering what it has. Any two ends of one job
+//! into force, and a member that agreed and heard no more asks by agreeing again: the answer is
+//! `Forgotten` or `Withdrawn`. A member that was away asks too, by offering what it has. Any two ends of one job
 //! are the same, so nothing has to be ordered: this is the one-value case of lattice agreement
 //! (Faleiro et al., PODC 2012).
 //!
-//! A client may want a job deleted that has ended. That is agreed upon in the same way, and nobody refuses:
-//! nothing new comes of a job that has ended. The reason is part of the proof.
+//! A client may want a job deleted that has ended. That is agreed upon in the same way, and nobody
+//! refuses: nothing new comes of a job that has ended. The reason is part of the proof.
 //!
 //! Time is what each process saw pass, never a wall clock. It goes on after a restart where it was last
 //! written down; moving a job's entries to another node is no sign of life and takes the time along.

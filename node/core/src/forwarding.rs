@@ -1,7 +1,7 @@
-//! Clients' requests: any node takes them, the job's home answers them.
+//! Clients' requests: any node takes them, the job's coordinator answers them.
 //!
 //! The node a client is connected to keeps the request until it has an answer, and asks again when
-//! the home changes, is unreachable or says "not now".
+//! the coordinator changes, is unreachable or says "not now".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -125,11 +125,11 @@ impl Forwarding {
             listing.open.remove(&from);
             if let ClientResponse::Jobs(jobs) = response {
                 for status in jobs {
-                    // What has ended stays so. Else the home's word counts more than that of a node
+                    // What has ended stays so. Else the coordinator's word counts more than that of a node
                     // that only has copies.
                     let listed = listing.jobs.get(&status.job);
                     let ended = listed.is_some_and(|listed| listed.state.is_final());
-                    let counts = status.state.is_final() || status.home == from;
+                    let counts = status.state.is_final() || status.coordinator == from;
                     if listed.is_none() || (counts && !ended) {
                         listing.jobs.insert(status.job, status);
                     }
@@ -153,12 +153,12 @@ impl Forwarding {
     }
 
     /// The client is gone.
-    pub(crate) fn gone(&mut self, ticket: u64) {
+    pub(crate) fn client_left(&mut self, ticket: u64) {
         self.questions.retain(|_, question| question.ticket != ticket);
         self.listings.retain(|_, listing| listing.ticket != ticket);
     }
 
-    /// The ring changed: questions whose home moved are asked again.
+    /// The ring changed: questions whose coordinator moved are asked again.
     pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox) {
         let ids: Vec<_> = self.questions.keys().copied().collect();
         for id in ids {
@@ -187,7 +187,8 @@ impl Forwarding {
         for id in ids {
             let Some(question) = self.questions.get_mut(&id) else { continue };
             if now >= question.until {
-                let lost = || ClientError::new(ErrorKind::Unavailable, "the job's home is silent");
+                let lost =
+                    || ClientError::new(ErrorKind::Unavailable, "the job's coordinator is silent");
                 let last = question.last_error.take().unwrap_or_else(lost);
                 self.settle(out, id, ClientResponse::Error(last), Bytes::new());
             } else if (question.target.is_none() && now >= question.ask_at)

@@ -61,7 +61,7 @@ pub enum Input {
         payload: Bytes,
     },
     /// The client of this ticket is gone; no answer is wanted.
-    Gone(u64),
+    ClientLeft(u64),
     /// These appends are fsynced.
     Appended(Vec<(u64, RecordRef)>),
     /// This append was refused: the disk is at its reserve.

@@ -19,11 +19,11 @@ use crate::outbox::Outbox;
 use crate::purpose::{Mapping, Purpose};
 use crate::task::Task;
 
-/// How long a batch waits for the job's home before its client is told to come back.
+/// How long a batch waits for the job's coordinator before its client is told to come back.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often the home is asked while batches wait.
+/// How often the coordinator is asked while batches wait.
 const ASK_EVERY: Duration = Duration::from_millis(300);
-/// How long the home's word is taken before it is asked again.
+/// How long the coordinator's word is taken before it is asked again.
 const TRUST_FOR: Duration = Duration::from_secs(2);
 
 struct Waiting {
@@ -102,11 +102,11 @@ impl Mapper {
         }
         state.asked_at = Some(now);
         let client = state.client;
-        let home = facts.coordinator(job);
-        out.send(home, PeerMessage::JobWanted { job, client });
+        let coordinator = facts.coordinator(job);
+        out.send(coordinator, PeerMessage::JobWanted { job, client });
     }
 
-    /// The home's answer.
+    /// The coordinator's answer.
     pub(crate) fn on_job_is(
         &mut self,
         facts: &Facts,
@@ -134,7 +134,7 @@ impl Mapper {
                         Ok(Ok(plan)) => state.plan = Some(Arc::new(plan)),
                         Ok(Err(error)) => state.ended = Some(error),
                         Err(error) => {
-                            tracing::warn!(%job, %error, "the home sent no specification");
+                            tracing::warn!(%job, %error, "the coordinator sent no specification");
                             return;
                         }
                     }
@@ -178,7 +178,7 @@ impl Mapper {
             }
         }
         for Waiting { ticket, header, .. } in late {
-            let reason = "the job's home does not answer".to_owned();
+            let reason = "the job's coordinator does not answer".to_owned();
             out.answer_batch(ticket, &header, BatchOutcome::Retry { reason });
         }
         for job in asking {

@@ -29,11 +29,11 @@ const RESEND_AFTER: Duration = Duration::from_secs(2);
 pub(crate) enum Asker {
     /// A client's batch: its tickets and the number of rejected rows.
     Batch { tickets: Vec<u64>, rejected: u32 },
-    /// The home, about its own entries.
+    /// The coordinator, about its own entries.
     Coordinator,
 }
 
-/// An entry of the home that could not be stored, and why.
+/// An entry of the coordinator that could not be stored, and why.
 pub(crate) type Failed = (EntryKey, ClientError);
 
 struct Outstanding {
@@ -146,7 +146,7 @@ impl Replicator {
     }
 
     /// A node has an entry, for these slots, in this log. Returns the entry once W nodes have all of it,
-    /// and whether it is one of the home's own; a batch is answered.
+    /// and whether it is one of the coordinator's own; a batch is answered.
     pub(crate) fn stored(
         &mut self,
         facts: &Facts,
@@ -292,7 +292,7 @@ impl Replicator {
     }
 }
 
-/// A batch is answered; an entry of the home is for the home.
+/// A batch is answered; an entry of the coordinator is for the coordinator.
 fn failed(out: &mut Outbox, key: EntryKey, asker: Asker, error: ClientError) -> Option<Failed> {
     match asker {
         Asker::Batch { tickets, .. } => {

@@ -150,7 +150,7 @@ impl Core {
                 let (of, batch) = ((job, client), (header, payload));
                 self.mapper.on_batch(&self.facts, &mut self.out, ticket, of, batch);
             }
-            Input::Gone(ticket) => self.forwarding.gone(ticket),
+            Input::ClientLeft(ticket) => self.forwarding.client_left(ticket),
             Input::Appended(records) => self.on_appended(&records),
             Input::AppendRefused(ticket) => self.on_append_refused(ticket),
             Input::Certified(node, certificates) => {

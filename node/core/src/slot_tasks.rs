@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     Gather,
 }
 
-/// What a home wants: these slots, complete up to these ends.
+/// What a coordinator wants: these slots, complete up to these ends.
 pub(crate) struct Wanted {
     pub(crate) job: JobId,
     pub(crate) slots: SlotSet,
@@ -61,18 +61,18 @@ struct SlotWork {
 /// How long it is remembered that the outputs of some work were sent.
 const SENT_FOR: Duration = Duration::from_secs(600);
 
-/// Outputs that were queued for a home.
+/// Outputs that were queued for a coordinator.
 struct Sent {
     at: Duration,
-    /// How often what was queued for the home had been lost at that moment.
+    /// How often what was queued for the coordinator had been lost at that moment.
     losses: u64,
 }
 
-/// Work this node does for homes, its own included.
+/// Work this node does for coordinators, its own included.
 #[derive(Default)]
 pub(crate) struct SlotTasks {
     all: BTreeMap<WorkKey, SlotWork>,
-    /// Work that is done. A home that waits for its outputs asks again; as long as they are on their
+    /// Work that is done. A coordinator that waits for its outputs asks again; as long as they are on their
     /// way, nothing is computed twice.
     sent: BTreeMap<WorkKey, Sent>,
 }
@@ -84,8 +84,8 @@ impl SlotTasks {
 }
 
 impl SlotTasks {
-    /// A home asks for work; a request seen before is not started again. `losses` counts how often what
-    /// was queued for the home was lost ([`crate::link::Links::losses`]).
+    /// A coordinator asks for work; a request seen before is not started again. `losses` counts how often what
+    /// was queued for the coordinator was lost ([`crate::link::Links::losses`]).
     pub(crate) fn start(
         &mut self,
         facts: &Facts,
@@ -267,7 +267,7 @@ impl SlotTasks {
     /// The members changed.
     pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox) {
         self.retry(facts, out, |asking| !facts.members.is_reachable(asking.source));
-        // A home that is down will ask again, or its successor will.
+        // A coordinator that is down will ask again, or its successor will.
         self.all.retain(|key, _| facts.members.is_reachable(key.0));
     }
 

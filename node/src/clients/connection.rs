@@ -68,10 +68,10 @@ async fn request(
     let Some(bytes) = reader.peek_len().await? else { return Ok(()) };
     let room = tokio::select! {
         room = shared.requests.enter(bytes) => room,
-        () = &mut gone => return Err(Ended::Gone),
+        () = &mut gone => return Err(Ended::ClientLeft),
     };
     let frame = tokio::time::timeout(FRAME_TIMEOUT, reader.message::<ClientRequest>()).await;
-    let Some((request, _)) = frame.map_err(|_| Ended::Gone)?? else { return Ok(()) };
+    let Some((request, _)) = frame.map_err(|_| Ended::ClientLeft)?? else { return Ok(()) };
     if let ClientRequest::Upload(job) = request {
         drop(room);
         return upload::serve(&shared, Upload { job, client }, reader, writer).await;
@@ -81,7 +81,7 @@ async fn request(
         let wait = Duration::from_millis(wait_ms.into());
         let response = tokio::select! {
             response = shared.history.after(boot, after, wait) => response,
-            () = &mut gone => return Err(Ended::Gone),
+            () = &mut gone => return Err(Ended::ClientLeft),
         };
         return answer(writer, frame::encode(&response, b"")).await;
     }
@@ -100,16 +100,16 @@ async fn request(
         }
         () = &mut gone => {
             if lock(&shared.waiting).remove(&ticket).is_some() {
-                report(&shared, ClientEvent::Gone { ticket }).await?;
+                report(&shared, ClientEvent::ClientLeft { ticket }).await?;
             }
-            Err(Ended::Gone)
+            Err(Ended::ClientLeft)
         }
     }
 }
 
 /// Writes the only answer of a stream.
 async fn answer(mut writer: FrameWriter, frame: Bytes) -> Result<(), Ended> {
-    writer.write(frame).await.map_err(|_| Ended::Gone)?;
+    writer.write(frame).await.map_err(|_| Ended::ClientLeft)?;
     writer.finish();
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(super) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum Ended {
     /// The client is gone, or wants no answer.
-    Gone,
+    ClientLeft,
     /// The client broke the protocol.
     Misbehaved(String),
     /// The node stops.
@@ -42,7 +42,7 @@ impl From<ReadError> for Ended {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Frame(error) => Self::Misbehaved(error.to_string()),
-            ReadError::Lost(_) => Self::Gone,
+            ReadError::Lost(_) => Self::ClientLeft,
         }
     }
 }
@@ -71,7 +71,7 @@ pub enum ClientEvent {
         payload: Bytes,
     },
     /// Nobody waits for this answer any more.
-    Gone {
+    ClientLeft {
         /// The request's or batch's ticket.
         ticket: u64,
     },

@@ -198,7 +198,7 @@ async fn a_client_that_vanishes_frees_everything() {
     connection.close(0u32.into(), b"bye");
     let mut gone = Vec::new();
     while gone.len() < 3 {
-        let ClientEvent::Gone { ticket } = port.event().await else { panic!() };
+        let ClientEvent::ClientLeft { ticket } = port.event().await else { panic!() };
         gone.push(ticket);
     }
     gone.sort_unstable();
@@ -215,7 +215,7 @@ async fn a_request_given_up_is_reported_and_others_go_on() {
     writer.write(encode(&ClientRequest::Ring, b"")).await.unwrap();
     let ClientEvent::Request { ticket, .. } = port.event().await else { panic!() };
     reader.stop(0);
-    let ClientEvent::Gone { ticket: gone } = port.event().await else { panic!() };
+    let ClientEvent::ClientLeft { ticket: gone } = port.event().await else { panic!() };
     assert_eq!(gone, ticket);
     let (mut writer, mut reader) = open(&connection).await;
     writer.write(encode(&ClientRequest::Jobs { after: None }, b"")).await.unwrap();

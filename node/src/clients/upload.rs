@@ -44,7 +44,7 @@ pub(super) async fn serve(
     };
     let ended = tokio::select! {
         ended = both => ended.map(|_| ()),
-        () = gone => Err(Ended::Gone),
+        () = gone => Err(Ended::ClientLeft),
     };
     if ended.is_err() {
         let open: Vec<u64> = {
@@ -52,7 +52,7 @@ pub(super) async fn serve(
             lock(&tickets).drain().filter(|ticket| waiting.remove(ticket).is_some()).collect()
         };
         for ticket in open {
-            report(shared, ClientEvent::Gone { ticket }).await?;
+            report(shared, ClientEvent::ClientLeft { ticket }).await?;
         }
     }
     ended
@@ -69,7 +69,7 @@ async fn read(
         let room = shared.batches.enter(bytes).await;
         let frame = tokio::time::timeout(FRAME_TIMEOUT, reader.message::<BatchHeader>()).await;
         let frame = frame.map_err(|_| Ended::Misbehaved("a batch came too slowly".into()))??;
-        let Some((header, payload)) = frame else { return Err(Ended::Gone) };
+        let Some((header, payload)) = frame else { return Err(Ended::ClientLeft) };
         if let Some(reply) = refusal(&header, &payload) {
             // The writer lives as long as this reader.
             let _ = answers.send((encode(&reply, b""), room));
@@ -111,7 +111,7 @@ async fn write(
     let (mut batch, mut frames) = (Vec::new(), Vec::new());
     while answered.recv_many(&mut batch, WRITE_BATCH).await > 0 {
         frames.extend(batch.iter().map(|(frame, _)| frame.clone()));
-        writer.write_many(&mut frames).await.map_err(|_| Ended::Gone)?;
+        writer.write_many(&mut frames).await.map_err(|_| Ended::ClientLeft)?;
         frames.clear();
         batch.clear();
     }

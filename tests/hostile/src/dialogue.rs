@@ -230,7 +230,7 @@ impl Bench {
                 let refused: Vec<_> = self.unsynced.drain(..).map(|(ticket, _)| ticket).collect();
                 refused.into_iter().for_each(|ticket| self.input(Input::AppendRefused(ticket)));
             }
-            _ => self.input(Input::Gone(self.next_ticket)),
+            _ => self.input(Input::ClientLeft(self.next_ticket)),
         }
     }
 

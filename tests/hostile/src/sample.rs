@@ -259,7 +259,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         job: JOB,
         plan: "coffee".to_owned(),
         state: JobState::Failed { message: "no".to_owned() },
-        home: node("a"),
+        coordinator: node("a"),
         tables: vec![TableStatus { missing: Coverage::range(1, 2), ..TableStatus::default() }],
         stages: vec![StageStatus { name: "fold".to_owned(), complete: 1, total: 4 }],
         waits_for: Some("replicas".to_owned()),

@@ -79,8 +79,8 @@ impl Client {
 
     /// The node that drives a job.
     #[must_use]
-    pub fn home(&self, job: &str) -> String {
-        self.status(job)["home"].as_str().expect("a job has a home").to_owned()
+    pub fn coordinator(&self, job: &str) -> String {
+        self.status(job)["coordinator"].as_str().expect("a job has a coordinator").to_owned()
     }
 
     /// Waits until this share of the job's bytes is durable, in percent, and returns the status. The

@@ -108,7 +108,7 @@ pub struct Dials {
     /// Longest time that a task takes one of a node's two workers, in virtual milliseconds; without
     /// it all tasks run side by side.
     pub task_ms: Option<u64>,
-    /// Bytes of memory for slots' outputs at each home.
+    /// Bytes of memory for slots' outputs at each coordinator.
     pub outputs: usize,
     /// A fault of the program itself, to see whether it is found.
     pub planted: Option<PlantedBug>,

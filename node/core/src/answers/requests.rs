@@ -50,7 +50,7 @@ impl Answers {
                 self.on_job_request(facts, out, progress, (origin, job), request, false)
             }
             _ => {
-                let message = "the job's home is moving";
+                let message = "the job's coordinator is moving";
                 answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
                 Next::Nothing
             }

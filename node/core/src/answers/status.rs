@@ -35,7 +35,7 @@ pub(crate) fn of(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Option<
         job,
         plan: plan.spec.plan_name.clone(),
         state,
-        home: facts.coordinator(job),
+        coordinator: facts.coordinator(job),
         tables,
         stages: progress.map(stages).unwrap_or_default(),
         waits_for,
@@ -132,7 +132,7 @@ fn waits_for(
             };
             Some(format!("waits for slots: {done} of {total} done{with}"))
         }
-        Some(Step::Compute) => Some("is being put together at its home".to_owned()),
+        Some(Step::Compute) => Some("is being put together at its coordinator".to_owned()),
         Some(Step::Write { .. } | Step::Close) => {
             Some("its result is being written to the replicas".to_owned())
         }

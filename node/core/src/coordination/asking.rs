@@ -132,7 +132,7 @@ impl Coordination {
             let query = self.largest_output(facts, job);
             let message = format!(
                 "query '{query}' has a result that does not fit: the outputs of its slots are more \
-                 than {}, which is what a job's home takes (see memory_mib); let it keep fewer rows, or \
+                 than {}, which is what a job's coordinator takes (see memory_mib); let it keep fewer rows, or \
                  give the nodes more memory",
                 mebi(limit)
             );

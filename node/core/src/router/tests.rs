@@ -163,7 +163,7 @@ fn hello(peer: &str, log: u128) -> Hello {
     Hello { version: PROTOCOL_VERSION, cluster, node, boot: 1, log: LogId(log), seq: 0 }
 }
 
-/// A job whose home is `a`.
+/// A job whose coordinator is `a`.
 fn spec(core: &mut Core) -> JobSpec {
     let jobs = (1..).map(|last| JobId::v7(1_700_000_000_000, last));
     let job = jobs.into_iter().find(|job| core.facts.coordinator(*job) == node("a")).unwrap();
@@ -179,8 +179,8 @@ fn spec(core: &mut Core) -> JobSpec {
     }
 }
 
-/// A node that is the home of a job, which is durable on it and on `b`.
-fn home_of_a_job() -> (Bench, JobId) {
+/// A node that is the coordinator of a job, which is durable on it and on `b`.
+fn coordinator_of_a_job() -> (Bench, JobId) {
     let mut bench = Bench::new(1);
     let spec = spec(&mut bench.core);
     let job = spec.job;

@@ -52,9 +52,9 @@ fn accepted(known: &[&str]) -> ExpireAnswer {
     ExpireAnswer::Accepted { known, min_copies: 2 }
 }
 
-/// `a` is the home of a job of which nothing was heard for the time to live.
+/// `a` is the coordinator of a job of which nothing was heard for the time to live.
 fn old_job() -> (Bench, JobId) {
-    let (mut bench, job) = home_of_a_job();
+    let (mut bench, job) = coordinator_of_a_job();
     bench.saved();
     bench.now += TTL;
     (bench, job)
@@ -271,7 +271,7 @@ fn a_job_that_its_home_works_on_is_alive_however_long_that_takes() {
 
 /// `a` is the coordinator of a job that was cancelled a moment ago.
 fn cancelled_job() -> (Bench, JobId) {
-    let (mut bench, job) = home_of_a_job();
+    let (mut bench, job) = coordinator_of_a_job();
     bench.input(Input::Request(2, ClientRequest::Cancel(job)));
     bench.sync();
     let entries = bench.stores("b").split_off(1);
@@ -322,7 +322,7 @@ fn a_member_agrees_to_a_deletion_of_what_it_saw_a_moment_ago() {
 
 #[test]
 fn only_an_ended_job_is_deleted() {
-    let (mut bench, job) = home_of_a_job();
+    let (mut bench, job) = coordinator_of_a_job();
     bench.replies.clear();
     bench.input(Input::Request(2, ClientRequest::Delete(job)));
     let told = told(&bench);

@@ -1,4 +1,4 @@
-//! Budgets at a job's home.
+//! Budgets at a job's coordinator.
 
 use cortado_protocol::job::{JobState, Manifest};
 use cortado_protocol::{META_SLOT, Slot};
@@ -12,7 +12,7 @@ struct Folding {
     slots: Vec<Slot>,
 }
 
-/// Jobs whose home is `a`, the oldest first, all of whose tables are empty: their slots fold.
+/// Jobs whose coordinator is `a`, the oldest first, all of whose tables are empty: their slots fold.
 fn folding(bench: &mut Bench, count: usize) -> Vec<Folding> {
     let first = spec(&mut bench.core);
     let ids = (1..).map(|last| JobId::v7(1_700_000_000_000, last));

@@ -103,7 +103,7 @@ fn a_confirmation_of_a_lost_disk_counts_no_more() {
 
 #[test]
 fn a_draining_node_leaves_after_every_owner_confirmed() {
-    let (mut bench, job) = home_of_a_job();
+    let (mut bench, job) = coordinator_of_a_job();
     bench.input(Input::Drain);
     // The members know that it takes no roles any more.
     let reachable = ["a", "b", "c"].map(node).to_vec();
@@ -136,7 +136,7 @@ fn a_draining_node_leaves_after_every_owner_confirmed() {
 
 #[test]
 fn a_home_that_stood_still_asks_the_others_before_it_answers() {
-    let (mut bench, job) = home_of_a_job();
+    let (mut bench, job) = coordinator_of_a_job();
     bench.now += Duration::from_millis(400);
     bench.input(Input::Tick);
     let status = ClientRequest::Status { job, wait_ms: 0 };
@@ -185,7 +185,7 @@ fn exactly_the_handled_numbers_are_acknowledged() {
 
 #[test]
 fn an_output_on_its_way_is_not_computed_again() {
-    let (mut bench, job) = home_of_a_job();
+    let (mut bench, job) = coordinator_of_a_job();
     let fold = || PeerMessage::Work {
         job,
         attempt: 5,
@@ -195,13 +195,13 @@ fn an_output_on_its_way_is_not_computed_again() {
     };
     bench.hear("b", 1, fold());
     let [task] = bench.tasks[..] else { panic!("{:?}", bench.tasks) };
-    // The home is impatient, but it is being done, and then on its way.
+    // The coordinator is impatient, but it is being done, and then on its way.
     bench.hear("b", 2, fold());
     let outputs = vec![(cortado_protocol::Slot(0), Bytes::from_static(b"output"))];
     bench.input(Input::TaskDone(task, TaskOutput::Outputs(outputs)));
     bench.hear("b", 3, fold());
     assert_eq!(bench.tasks, [task]);
-    // It was lost with everything else that was queued for the home.
+    // It was lost with everything else that was queued for the coordinator.
     bench.sees(&["a", "c"]);
     bench.sees(&["a", "b", "c"]);
     bench.hear("b", 4, fold());
