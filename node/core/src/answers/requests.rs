@@ -277,14 +277,7 @@ fn ended(facts: &Facts, job: JobId, table: u16, batches: u64) -> Result<(), Clie
 
 /// Whether a job can be deleted now, or why not.
 fn deletable(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Result<(), ClientError> {
-    let closing = progress(job).is_some_and(|progress| progress.step == Step::Close);
-    if closing || facts.jobs[job].ended().is_none() {
-        let message = format!(
-            "job {job} has not ended, and only an ended one can be deleted: `cortado cancel {job}` \
-             ends it"
-        );
-        return Err(ClientError::new(ErrorKind::Conflict, message));
-    }
+    // Without them it may have ended without this node's knowledge, too.
     if let Some(away) = facts.lacks_members() {
         let message = format!(
             "a job is deleted when a majority agrees, and one of the holders of all it had; too many \
@@ -292,6 +285,14 @@ fn deletable(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Result<(), 
             names_of(&away)
         );
         return Err(ClientError::new(ErrorKind::Unavailable, message));
+    }
+    let closing = progress(job).is_some_and(|progress| progress.step == Step::Close);
+    if closing || facts.jobs[job].ended().is_none() {
+        let message = format!(
+            "job {job} has not ended, and only an ended one can be deleted: `cortado cancel {job}` \
+             ends it"
+        );
+        return Err(ClientError::new(ErrorKind::Conflict, message));
     }
     Ok(())
 }
