@@ -114,8 +114,11 @@ impl Coordination {
             round.place = Some(place);
         }
         for mapper in std::mem::take(&mut round.wanted_by) {
-            // It has a place, so this leads to nothing else.
-            let _ = self.tell_mapper(facts, out, mapper, job);
+            let next = self.tell_mapper(facts, out, mapper, job);
+            debug_assert!(
+                matches!(next, Next::Nothing),
+                "it has a place: nobody else is to hear of it"
+            );
         }
         self.drive(facts, out, job)
     }
