@@ -127,6 +127,10 @@ impl Answers {
                 let ended = facts.jobs[job].manifest.clone().map(JobEntry::Manifest);
                 return self.record(origin, job, ended.unwrap_or(JobEntry::Cancel));
             }
+            // While views differ another coordinator may have ended it a moment ago.
+            ClientRequest::Delete(_) if !searched && facts.jobs[job].ended().is_none() => {
+                return self.search(facts, out, (origin, job), request);
+            }
             ClientRequest::Delete(_) => {
                 return match deletable(facts, progress, job) {
                     Ok(()) => {

@@ -320,15 +320,44 @@ fn a_member_agrees_to_a_deletion_of_what_it_saw_a_moment_ago() {
     assert!(matches!(bench.answers()[..], [ExpireAnswer::Accepted { .. }]));
 }
 
+/// Asks for a deletion of a job that `a` does not know to have ended; returns the round in which it asks
+/// the others for what it misses.
+fn asked_to_delete(bench: &mut Bench, job: JobId) -> u64 {
+    bench.replies.clear();
+    bench.input(Input::Request(2, ClientRequest::Delete(job)));
+    let rounds = bench.sent_to("b", |message| match message {
+        PeerMessage::Fetch { round, .. } => Some(*round),
+        _ => None,
+    });
+    assert!(bench.replies.is_empty());
+    rounds[0]
+}
+
 #[test]
 fn only_an_ended_job_is_deleted() {
     let (mut bench, job) = coordinator_of_a_job();
-    bench.replies.clear();
-    bench.input(Input::Request(2, ClientRequest::Delete(job)));
+    let round = asked_to_delete(&mut bench, job);
+    bench.hear("b", 1, PeerMessage::Fetched { job, round, idle_ms: None });
+    bench.hear("c", 0, PeerMessage::Fetched { job, round, idle_ms: None });
     let told = told(&bench);
     assert_eq!(told[0].1, ErrorKind::Conflict);
     assert!(told[0].2.contains("cortado cancel"), "{told:?}");
     assert!(bench.proposals("b").is_empty());
+}
+
+/// Seed 10240919: while views differed, another coordinator had cancelled it a moment ago.
+#[test]
+fn a_job_that_only_others_know_to_have_ended_is_deleted() {
+    let (mut bench, job) = coordinator_of_a_job();
+    let round = asked_to_delete(&mut bench, job);
+    let cancel = cortado_protocol::job::JobEntry::Cancel;
+    let key = EntryKey { job, edge: Edge::JOB, number: cancel.number() };
+    let tail = Entry::meta(key, frame::to_postcard(&cancel)).encode();
+    bench.hear_with("b", 1, PeerMessage::Moved, tail);
+    bench.sync();
+    bench.hear("b", 2, PeerMessage::Fetched { job, round, idle_ms: None });
+    bench.hear("c", 0, PeerMessage::Fetched { job, round, idle_ms: None });
+    assert_eq!(bench.proposals("b").len(), 1, "{:?}", bench.replies);
 }
 
 #[test]
