@@ -326,7 +326,11 @@ impl SimClient {
         if let ClientResponse::Error(error) = &response
             && self.is_expiry(error)
         {
-            return self.refused(error);
+            // Perhaps before it could be deleted.
+            if !self.is_over() {
+                self.step = Step::Expired;
+            }
+            return;
         }
         match (&mut self.step, response) {
             (_, ClientResponse::Error(error)) if error.kind == ErrorKind::Unavailable => {
