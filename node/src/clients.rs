@@ -22,9 +22,10 @@ use cortado_transport::{BufferPool, Endpoint, EndpointError, Kind, NodeTls, Refu
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::lock::lock;
 use gate::Gate;
 pub use shared::ClientEvent;
-use shared::{BATCHES, Shared, Waiting, lock};
+use shared::{BATCHES, Shared, Waiting};
 
 use crate::chaos::Chaos;
 use crate::history::History;

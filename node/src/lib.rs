@@ -13,6 +13,7 @@ pub mod gossip;
 pub mod health;
 pub mod history;
 pub mod keeper;
+mod lock;
 pub mod logging;
 pub mod machine;
 pub mod peers;

@@ -30,7 +30,8 @@ use cortado_transport::{Endpoint, EndpointError, Kind, Refusal, RefusalLog};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use shared::{Answer, Shared, lock};
+use crate::lock::lock;
+use shared::{Answer, Shared};
 pub use shared::{PeerEvent, PeersConfig, Resume};
 
 /// Events the core has not taken yet; when there are more, peers are read no further.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Coverage, JobId, NodeId};
+use crate::{Coverage, JobId, NodeId, limits};
 
 /// What a client submits. Submitting the same specification again is harmless; another one under
 /// the same id is refused.
@@ -133,8 +133,12 @@ pub enum JobEntry {
 }
 
 impl JobEntry {
+    /// Number of the manifest.
+    pub const MANIFEST: u64 = 2;
     /// First number of the table ends.
     const TABLE_END: u64 = 16;
+    /// All numbers are below this one.
+    pub const NUMBERS: u64 = Self::TABLE_END + limits::TABLES as u64;
 
     /// The entry's number on the job log's edge.
     #[must_use]
@@ -142,7 +146,7 @@ impl JobEntry {
         match self {
             Self::Spec(_) => 0,
             Self::Cancel => 1,
-            Self::Manifest(_) => 2,
+            Self::Manifest(_) => Self::MANIFEST,
             Self::TableEnd { table, .. } => Self::TABLE_END + u64::from(*table),
         }
     }

@@ -33,8 +33,6 @@ pub const NODE_ID_BYTES: usize = 24;
 pub const MEMBERS: usize = 512;
 /// Most tables of one plan.
 pub const TABLES: usize = 64;
-/// Numbers of the job log's edge that can exist ([`crate::job::JobEntry::number`]).
-pub const JOB_LOG_NUMBERS: u64 = 16 + TABLES as u64;
 /// Most files of one job.
 pub const FILES: usize = 20_000;
 /// Most slots of a job (the meta slot not counted).

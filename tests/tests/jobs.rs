@@ -261,7 +261,7 @@ fn a_deleted_job_is_forgotten_everywhere_and_stays_so() {
         let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job, "was deleted"]);
         let dir = path_text(data.dir());
         let _ = cluster.cortado(&["resume", &job, "--data", &dir]).run().exits(3, &["deleted"]);
-        // Whoever did not hear the answer asks again.
+        // A client that did not hear the answer asks again.
         cluster.cortado(&["delete", &job]).run().ok();
     };
     gone(&cluster);

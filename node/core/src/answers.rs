@@ -32,9 +32,6 @@ use search::Search;
 /// Longest time a client may wait for news.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Number of the manifest on the job log's edge ([`JobEntry::number`]).
-const MANIFEST_NUMBER: u64 = 2;
-
 /// Clients of one job.
 #[derive(Default)]
 struct Clients {
@@ -141,7 +138,7 @@ impl Answers {
         let closing = progress(key.job).is_some_and(|progress| progress.step == Step::Close);
         if closing && key.number == JobEntry::Cancel.number() {
             // The manifest that is being written wins: that is the answer.
-            clients.wait_for_entry(MANIFEST_NUMBER, waiting);
+            clients.wait_for_entry(JobEntry::MANIFEST, waiting);
         } else {
             self.tell(facts, out, progress, key.job, waiting);
         }

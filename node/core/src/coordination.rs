@@ -21,10 +21,10 @@ use cortado_engine::Durability;
 use cortado_protocol::client::ClientError;
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobEntry, Manifest};
-use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet, frame};
+use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet};
 
 use crate::facts::Facts;
-use crate::job::JobLog;
+use crate::job::{JobLog, job_log_entry};
 use crate::outbox::Outbox;
 use crate::progress::Progress;
 use crate::purpose::Purpose;
@@ -47,9 +47,6 @@ const CHUNKS_IN_FLIGHT: usize = 16;
 
 /// A result that is not that of the batches so often fails its job.
 const MISMATCHES: u32 = 3;
-
-/// Number of the manifest on the job log's edge ([`JobEntry::number`]).
-const MANIFEST_NUMBER: u64 = 2;
 
 /// The jobs this node coordinates.
 #[derive(Default)]
@@ -83,12 +80,6 @@ pub(crate) enum Next {
     },
     /// Another node coordinates the job now.
     Resigned(JobId),
-}
-
-/// An entry of a job's own log.
-pub(crate) fn job_log_entry(job: JobId, entry: &JobEntry) -> Entry {
-    let key = EntryKey { job, edge: Edge::JOB, number: entry.number() };
-    Entry::meta(key, frame::to_postcard(entry))
 }
 
 impl Coordination {
@@ -302,7 +293,7 @@ impl Coordination {
                 in_flight.remove(&key.number);
                 return self.write_chunks(facts, key.job);
             }
-            Phase::Close if key.edge == Edge::JOB && key.number == MANIFEST_NUMBER => {
+            Phase::Close if key.edge == Edge::JOB && key.number == JobEntry::MANIFEST => {
                 round.phase = Phase::Collect { gather: None };
             }
             _ => {}
@@ -319,7 +310,7 @@ impl Coordination {
     ) -> Next {
         let job = key.job;
         let Some(round) = self.rounds.get(&job) else { return Next::Nothing };
-        if key.edge == Edge::JOB && key.number != MANIFEST_NUMBER {
+        if key.edge == Edge::JOB && key.number != JobEntry::MANIFEST {
             return Next::Nothing;
         }
         let manifest = facts.jobs.get(job).and_then(|log| log.manifest.clone());

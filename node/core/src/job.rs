@@ -9,7 +9,7 @@ use cortado_engine::{Layout, Plan};
 use cortado_protocol::client::{ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
-use cortado_protocol::{Edge, JobId, META_SLOT, frame, limits};
+use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, frame, limits};
 
 use crate::config::Config;
 
@@ -84,6 +84,12 @@ pub(crate) fn job_entry(entry: &Entry) -> Option<JobEntry> {
     let bytes = entry.delta(META_SLOT)?;
     let decoded: JobEntry = frame::from_postcard(&bytes).ok()?;
     (decoded.number() == entry.head.key.number).then_some(decoded)
+}
+
+/// The entry of the job log that says this; [`job_entry`] reads it.
+pub(crate) fn job_log_entry(job: JobId, entry: &JobEntry) -> Entry {
+    let key = EntryKey { job, edge: Edge::JOB, number: entry.number() };
+    Entry::meta(key, frame::to_postcard(entry))
 }
 
 /// A sign of life.

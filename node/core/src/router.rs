@@ -253,11 +253,31 @@ impl Core {
             }
             // Its acknowledgement is the answer.
             PeerMessage::Ping => {}
-            message @ (PeerMessage::Output { .. }
-            | PeerMessage::Incomplete { .. }
-            | PeerMessage::WorkFailed { .. }
-            | PeerMessage::JobWanted { .. }
-            | PeerMessage::Admitted { .. }) => self.on_coordinator_message(from, message, &tail),
+            PeerMessage::Output { job, attempt, slot, part, parts } => {
+                let (of, part) = ((job, attempt, slot), (part, parts));
+                let (facts, out) = (&self.facts, &mut self.out);
+                let next = self.coordination.on_output(facts, out, of, part, &tail);
+                self.lead_coordination(next);
+            }
+            PeerMessage::Incomplete { job, attempt, missing } => {
+                let (facts, out) = (&self.facts, &mut self.out);
+                let next = self.coordination.on_incomplete(facts, out, job, attempt, &missing);
+                self.lead_coordination(next);
+            }
+            PeerMessage::WorkFailed { job, attempt, message } => {
+                let next = self.coordination.on_work_failed(&self.facts, job, attempt, message);
+                self.lead_coordination(next);
+            }
+            PeerMessage::JobWanted { job, client } => {
+                let (facts, out) = (&self.facts, &mut self.out);
+                let next = self.coordination.on_job_wanted(facts, out, from, job, client);
+                self.lead_coordination(next);
+            }
+            PeerMessage::Admitted { jobs } => {
+                for (job, place) in jobs {
+                    self.on_admitted(job, place);
+                }
+            }
         }
     }
 }

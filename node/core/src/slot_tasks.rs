@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cortado_protocol::job::JobEntry;
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage, Work};
 use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, NodeId, Slot, SlotSet, frame, limits};
 
@@ -347,7 +348,7 @@ fn gaps_of(facts: &Facts, work: &SlotWork) -> Vec<EdgeCoverage> {
     let spec = facts.ledger.edge(work.job, Edge::JOB);
     let spec_held = spec.is_some_and(|edge| edge.slots(0, false).contains(META_SLOT));
     if !matches!(work.kind, Kind::Gather) && !spec_held && facts.plan_of(work.job).is_none() {
-        let coverage = Coverage::range(0, limits::JOB_LOG_NUMBERS);
+        let coverage = Coverage::range(0, JobEntry::NUMBERS);
         gaps.push(EdgeCoverage { edge: Edge::JOB, slots: SlotSet::META, coverage });
     }
     gaps

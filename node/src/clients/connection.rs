@@ -14,10 +14,9 @@ use tokio::task::JoinSet;
 
 use crate::chaos;
 
-use super::shared::{
-    ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, lock, next_ticket, report,
-};
+use super::shared::{ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, next_ticket, report};
 use super::upload::{self, Upload};
+use crate::lock::lock;
 
 /// Serves one client from its first packet to its end.
 pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {

@@ -1,8 +1,8 @@
 //! What the tasks of all clients share, and what clients want.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,9 +115,4 @@ pub(super) struct Stopped;
 /// Reports to the core; waits while the core is behind.
 pub(super) async fn report(shared: &Shared, event: ClientEvent) -> Result<(), Stopped> {
     shared.events.send(event).await.map_err(|_| Stopped)
-}
-
-/// Nothing that panics runs under these locks, and what they protect is whole between statements.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 
 use super::gate::Room;
 use super::shared::{
-    BATCHES, ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, lock, next_ticket, report,
+    BATCHES, ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, next_ticket, report,
 };
+use crate::lock::lock;
 
 /// Answers written at once.
 const WRITE_BATCH: usize = 64;

@@ -14,7 +14,8 @@ use cortado_transport::{ConnectError, FrameReader, FrameWriter, ReadError, Refus
 use quinn::Connection;
 use tokio::sync::{mpsc, watch};
 
-use super::shared::{Link, PeerEvent, Shared, Stopped, lock};
+use super::shared::{Link, PeerEvent, Shared, Stopped};
+use crate::lock::lock;
 
 /// Largest frame that comes back: a greeting or an acknowledgement.
 pub(super) const SMALL_FRAME_BYTES: usize = 4 << 10;

@@ -14,7 +14,8 @@ use quinn::Connection;
 use tokio::sync::watch;
 
 use super::dialler::{HELLO_TIMEOUT, lost};
-use super::shared::{Answer, PeerEvent, Seat, Shared, Stopped, lock};
+use super::shared::{Answer, PeerEvent, Seat, Shared, Stopped};
+use crate::lock::lock;
 
 /// Serves one connection from its first packet to its end.
 pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cortado_protocol::peer::{Hello, PeerMessage};
@@ -158,8 +158,3 @@ impl Shared {
 /// The core takes no more events.
 #[derive(Debug)]
 pub(super) struct Stopped;
-
-/// Nothing that panics runs under these locks, and what they protect is whole between statements.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -95,7 +95,7 @@ impl Coffee {
     /// If it is not so.
     pub fn check(&self, cluster: &Client, job: &str, out: &str) {
         self.check_reports(&cluster.path(out));
-        // Whoever is the coordinator now, and wherever it was before: done is done.
+        // A job that was done stays done, also at a coordinator that has just taken it over.
         assert_eq!(cluster.status(job)["state"], "done");
         let verified = cluster.json(&["verify", job]);
         assert_eq!(verified["ok"], true, "{verified}");

@@ -80,7 +80,8 @@ impl Tree {
         let mut aliases = BTreeMap::new();
         for item in &items {
             if let Item::Use(used) = item {
-                add_aliases(&used.tree, &mut Vec::new(), &mut aliases);
+                let named = imported(&used.tree).into_iter();
+                aliases.extend(named.filter_map(|import| Some((import.name?, import.path))));
             }
         }
         let declared: Vec<_> = items.iter().filter_map(declaration).collect();
@@ -127,37 +128,39 @@ fn only_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// What each name of an import stands for.
-fn add_aliases(tree: &UseTree, prefix: &mut Vec<String>, all: &mut BTreeMap<String, Vec<String>>) {
-    let mut add = |prefix: &[String], name: String, alias: String| {
-        let mut path = prefix.to_vec();
-        if name != "self" {
-            path.push(name);
-        }
-        all.insert(alias, path);
-    };
-    match tree {
+/// What an import brings in.
+pub(crate) struct Import {
+    pub(crate) path: Vec<String>,
+    /// The name it has here; `None` for all names of the path.
+    pub(crate) name: Option<String>,
+}
+
+/// What an import with all its branches brings in.
+pub(crate) fn imported(tree: &UseTree) -> Vec<Import> {
+    let mut all = Vec::new();
+    add_imported(tree, &mut Vec::new(), &mut all);
+    all
+}
+
+fn add_imported(tree: &UseTree, prefix: &mut Vec<String>, all: &mut Vec<Import>) {
+    let (last, name) = match tree {
         UseTree::Path(path) => {
             prefix.push(path.ident.to_string());
-            add_aliases(&path.tree, prefix, all);
+            add_imported(&path.tree, prefix, all);
             prefix.pop();
-        }
-        UseTree::Name(name) => {
-            let name = name.ident.to_string();
-            let alias = match (name.as_str(), prefix.last()) {
-                ("self", Some(last)) => last.clone(),
-                _ => name.clone(),
-            };
-            add(prefix, name, alias);
-        }
-        UseTree::Rename(renamed) => {
-            add(prefix, renamed.ident.to_string(), renamed.rename.to_string());
+            return;
         }
         UseTree::Group(group) => {
-            for tree in &group.items {
-                add_aliases(tree, prefix, all);
-            }
+            return group.items.iter().for_each(|tree| add_imported(tree, prefix, all));
         }
-        UseTree::Glob(_) => {}
-    }
+        UseTree::Name(name) => (Some(name.ident.to_string()), None),
+        UseTree::Rename(renamed) => {
+            (Some(renamed.ident.to_string()), Some(renamed.rename.to_string()))
+        }
+        UseTree::Glob(_) => (None, None),
+    };
+    let mut path = prefix.clone();
+    path.extend(last.clone().filter(|last| last != "self"));
+    let name = name.or_else(|| last.and(path.last().cloned()));
+    all.push(Import { path, name });
 }

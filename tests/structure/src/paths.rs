@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use proc_macro2::{TokenStream, TokenTree};
-use syn::UseTree;
 use syn::visit::{self, Visit};
 
-use crate::modules::Tree;
+use crate::modules::{Tree, imported};
 
 /// Of each file, the files that it imports.
 pub(crate) fn imports(tree: &Tree) -> Vec<BTreeSet<usize>> {
@@ -64,30 +63,6 @@ struct Found {
 }
 
 impl Found {
-    fn uses(&mut self, tree: &UseTree, prefix: &mut Vec<String>) {
-        match tree {
-            UseTree::Path(path) => {
-                prefix.push(path.ident.to_string());
-                self.uses(&path.tree, prefix);
-                prefix.pop();
-            }
-            UseTree::Name(name) => {
-                let mut path = prefix.clone();
-                if name.ident != "self" {
-                    path.push(name.ident.to_string());
-                }
-                self.paths.push(path);
-            }
-            UseTree::Rename(renamed) => {
-                let mut path = prefix.clone();
-                path.push(renamed.ident.to_string());
-                self.paths.push(path);
-            }
-            UseTree::Group(group) => group.items.iter().for_each(|tree| self.uses(tree, prefix)),
-            UseTree::Glob(_) => self.paths.push(prefix.clone()),
-        }
-    }
-
     /// Paths in the arguments of a macro.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
@@ -122,7 +97,7 @@ impl Found {
 
 impl<'ast> Visit<'ast> for Found {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        self.uses(&item.tree, &mut Vec::new());
+        self.paths.extend(imported(&item.tree).into_iter().map(|import| import.path));
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -136,11 +111,6 @@ impl<'ast> Visit<'ast> for Found {
     fn visit_macro(&mut self, called: &'ast syn::Macro) {
         self.tokens(called.tokens.clone());
         visit::visit_macro(self, called);
-    }
-
-    /// What is only there for tests may name anything.
-    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
-        visit::visit_item_mod(self, module);
     }
 
     /// A function's visibility is no import.

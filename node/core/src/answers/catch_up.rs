@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cortado_protocol::client::{ClientRequest, ClientResponse, ErrorKind};
+use cortado_protocol::job::JobEntry;
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
-use cortado_protocol::{Coverage, Edge, JobId, NodeId, SlotSet, limits};
+use cortado_protocol::{Coverage, Edge, JobId, NodeId, SlotSet};
 
 use super::reply::answer;
 use super::search::Search;
@@ -51,9 +52,7 @@ impl Answers {
             return Next::Nothing;
         }
         let round = out.fresh_id();
-        let me = facts.config.node;
-        let open: BTreeSet<_> =
-            facts.members.reachable.iter().copied().filter(|node| *node != me).collect();
+        let open: BTreeSet<_> = facts.others().collect();
         tracing::debug!(%job, ?request, ?open, "asking all members for the job");
         let until = facts.now + SEARCH_FOR;
         let parked = vec![(origin, request)];
@@ -66,7 +65,7 @@ impl Answers {
             coverage: Coverage::range(0, end),
         };
         let offered =
-            [whole(Edge::JOB, limits::JOB_LOG_NUMBERS), whole(Edge::RESULT, u64::from(u32::MAX))];
+            [whole(Edge::JOB, JobEntry::NUMBERS), whole(Edge::RESULT, u64::from(u32::MAX))];
         let wanted = match facts.ledger.job(job) {
             Some(held) => held.missing(&offered),
             None => offered.to_vec(),
@@ -106,9 +105,7 @@ impl Answers {
             return Next::Nothing;
         }
         let Some(search) = self.searches.remove(&job) else { return Next::Nothing };
-        let me = facts.config.node;
-        let mut members = facts.members.reachable.iter();
-        let unasked = members.any(|node| *node != me && !search.asked.contains(node));
+        let unasked = facts.others().any(|node| !search.asked.contains(&node));
         let silent = search.silent || unasked || facts.is_joining();
         if facts.plan_of(job).is_some() {
             self.clients.entry(job).or_default().fresh = !silent;

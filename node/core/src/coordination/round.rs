@@ -158,7 +158,7 @@ impl Round {
         Progress { place: self.place, silent_for, missing: self.missing.clone(), step }
     }
 
-    /// Takes its phase, gathering aside, in a word, for people who look for a fault.
+    /// Its phase, for people who look for a fault.
     pub(crate) fn describe(&self) -> String {
         match &self.phase {
             Phase::Collect { gather } => format!("collect, gather {gather:?}"),

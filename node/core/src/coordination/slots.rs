@@ -121,7 +121,7 @@ impl SlotRound {
             received.iter().flatten().for_each(|part| whole.extend_from_slice(part));
             whole.freeze()
         };
-        // Whoever else was asked for it is late.
+        // Answers of other workers to the same question come too late.
         self.drop_parts(|(_, other)| other == slot);
         for asked in self.asked.values_mut() {
             asked.slots = asked.slots.minus(SlotSet::one(slot));

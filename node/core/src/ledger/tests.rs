@@ -14,6 +14,11 @@ fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
+fn proof() -> Forgotten {
+    let (by, reason) = (node("a"), Reason::Expired);
+    Forgotten { by, number: 1, accepted: vec![by], known: 1, min_copies: 1, reason }
+}
+
 struct Bench {
     ledger: Ledger,
     out: Outbox,
@@ -122,16 +127,7 @@ fn a_record_of_a_job_that_was_forgotten_meanwhile_is_nobodys() {
     let mut bench = Bench::new();
     bench.store(&[0], b"x", false);
     let ticket = bench.said().0[0];
-    let by = node("a");
-    let proof = Forgotten {
-        by,
-        number: 1,
-        accepted: vec![by],
-        known: 1,
-        min_copies: 1,
-        reason: Reason::Expired,
-    };
-    bench.ledger.forget(JOB, proof);
+    bench.ledger.forget(JOB, proof());
     assert_eq!(bench.sync(ticket), 0);
     assert_eq!(bench.said(), (vec![], vec![]));
     assert!(bench.ledger.job(JOB).is_none());
@@ -140,17 +136,8 @@ fn a_record_of_a_job_that_was_forgotten_meanwhile_is_nobodys() {
 #[test]
 fn the_oldest_tombstones_are_let_go() {
     let mut ledger = Ledger::default();
-    let by = "a".parse().unwrap();
-    let proof = Forgotten {
-        by,
-        number: 1,
-        accepted: vec![by],
-        known: 1,
-        min_copies: 1,
-        reason: Reason::Expired,
-    };
     for job in 0..TOMBSTONES as u128 + 10 {
-        assert!(ledger.forget(JobId(job), proof.clone()));
+        assert!(ledger.forget(JobId(job), proof()));
     }
     assert!(!ledger.is_forgotten(JobId(0)));
     assert!(ledger.is_forgotten(JobId(TOMBSTONES as u128 + 9)));

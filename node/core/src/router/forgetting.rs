@@ -43,8 +43,8 @@ impl Core {
         }
     }
 
-    /// A coordinator proposes that the job is over. Whoever agrees takes nothing new of it from here on,
-    /// and says so once that is on disk.
+    /// A coordinator proposes that the job is over. A member that agrees takes nothing new of it from here
+    /// on, and says so once that is on disk.
     pub(super) fn on_expire(&mut self, from: NodeId, (job, number): (JobId, u64), reason: Reason) {
         if self.say_forgotten(from, job) {
             return;

@@ -1,15 +1,14 @@
 //! Jobs: their coordinator, the clients that wait for them, and the tasks of both.
 
-use bytes::Bytes;
 use cortado_protocol::JobId;
+use cortado_protocol::SlotSet;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
-use cortado_protocol::peer::PeerMessage;
-use cortado_protocol::{NodeId, SlotSet};
 
 use super::Core;
 use crate::answers::{self, answer};
-use crate::coordination::{self, Coordination, job_log_entry};
+use crate::coordination::{self, Coordination};
 use crate::facts::Facts;
+use crate::job::job_log_entry;
 use crate::progress::Progress;
 use crate::purpose::{Origin, Purpose, WorkKey};
 use crate::replicate::Asker;
@@ -25,39 +24,6 @@ pub(super) fn progress_of(
 }
 
 impl Core {
-    /// What a coordinator hears of workers, mappers and the keeper of the queue.
-    pub(super) fn on_coordinator_message(
-        &mut self,
-        from: NodeId,
-        message: PeerMessage,
-        tail: &Bytes,
-    ) {
-        let (facts, out) = (&self.facts, &mut self.out);
-        let next = match message {
-            PeerMessage::Output { job, attempt, slot, part, parts } => {
-                let (of, part) = ((job, attempt, slot), (part, parts));
-                self.coordination.on_output(facts, out, of, part, tail)
-            }
-            PeerMessage::Incomplete { job, attempt, missing } => {
-                self.coordination.on_incomplete(facts, out, job, attempt, &missing)
-            }
-            PeerMessage::WorkFailed { job, attempt, message } => {
-                self.coordination.on_work_failed(facts, job, attempt, message)
-            }
-            PeerMessage::JobWanted { job, client } => {
-                self.coordination.on_job_wanted(facts, out, from, job, client)
-            }
-            PeerMessage::Admitted { jobs } => {
-                for (job, place) in jobs {
-                    self.on_admitted(job, place);
-                }
-                return;
-            }
-            _ => return,
-        };
-        self.lead_coordination(next);
-    }
-
     /// The keeper's word on the place of a job.
     pub(crate) fn on_admitted(&mut self, job: JobId, place: u32) {
         let next = self.coordination.on_admitted(&self.facts, &mut self.out, job, place);

@@ -306,7 +306,7 @@ fn a_deletion_is_answered_once_it_holds_and_its_reason_stays() {
     let told = told(&bench);
     assert_eq!((told[0].0, told[0].1), (4, ErrorKind::NotFound));
     assert!(told[0].2.contains("was deleted"), "{told:?}");
-    // Whoever did not hear the answer asks again.
+    // A client that did not hear the answer asks again.
     bench.input(Input::Request(5, ClientRequest::Delete(job)));
     assert_eq!(bench.replies.last(), Some(&(5, ClientResponse::Accepted)));
 }
