@@ -4,13 +4,14 @@
 //! commit, Gray and Reuter 1992 §9.4). No timer: an idle log syncs a lone request at once.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::collect::Collected;
 use crate::error::{AppendError, SyncError};
 use crate::format::RecordRef;
 use crate::log::Log;
@@ -28,7 +29,7 @@ pub struct Append<T> {
     pub group: u128,
     /// Milliseconds since the Unix epoch.
     pub wall_ms: u64,
-    /// The payload, in parts that are written one after the other.
+    /// The payload, in parts that are written one after the other. The first is the record's head.
     pub payload: Vec<Bytes>,
     /// Whether it may use the disk's reserve ([`Log::append_reserved`]).
     pub reserved: bool,
@@ -53,6 +54,9 @@ pub enum Committed<T> {
         /// Why.
         error: AppendError,
     },
+    /// Records were copied forward. To be answered with [`CommitQueue::release`] once nobody reads them
+    /// where they were.
+    Collected(Collected),
     /// The log failed: the last report of this committer. Nothing that is unreported is durable;
     /// the process has to end.
     Poisoned(SyncError),
@@ -71,6 +75,7 @@ pub struct QueueClosed<R> {
 enum Request<T> {
     Append(Append<T>),
     Forget(u128),
+    Release(u32),
 }
 
 /// Since when the committer has been at the group of requests it writes now. Clones tell the same.
@@ -129,6 +134,17 @@ impl<T> CommitQueue<T> {
         })
     }
 
+    /// Queues [`Log::release`] if there is room.
+    ///
+    /// # Errors
+    /// If the queue is full or the committer has stopped.
+    pub fn try_release(&self, segment: u32) -> Result<(), QueueClosed<u32>> {
+        self.0.try_send(Request::Release(segment)).map_err(|error| {
+            let full = matches!(error, TrySendError::Full(_));
+            QueueClosed { request: segment, full }
+        })
+    }
+
     /// Queues [`Log::forget`]; it happens after everything queued before is durable.
     ///
     /// # Errors
@@ -141,7 +157,7 @@ impl<T> CommitQueue<T> {
 fn closed<T>(request: Request<T>, full: bool) -> QueueClosed<Append<T>> {
     match request {
         Request::Append(request) => QueueClosed { request, full },
-        Request::Forget(_) => unreachable!("only appends are given back through here"),
+        Request::Forget(_) | Request::Release(_) => unreachable!("only appends are given back through here"),
     }
 }
 
@@ -201,11 +217,11 @@ fn run<T>(
     mut on_done: impl FnMut(Committed<T>),
 ) -> Log {
     let mut group = Vec::new();
-    while let Ok(first) = receiver.recv() {
+    while let Some(first) = next_request(&log, &receiver) {
         busy.set(Some(Instant::now()));
-        let mut next = Some(first);
+        let mut next = first;
         let mut bytes = 0;
-        let mut forgotten = Vec::new();
+        let (mut forgotten, mut released) = (Vec::new(), Vec::new());
         while let Some(request) = next.take() {
             match request {
                 Request::Append(append) => {
@@ -213,6 +229,7 @@ fn run<T>(
                     group.push(append_one(&mut log, append));
                 }
                 Request::Forget(group) => forgotten.push(group),
+                Request::Release(segment) => released.push(segment),
             }
             // A record after a forget may belong to the same group: keep their order.
             if bytes < GROUP_BYTES && forgotten.is_empty() {
@@ -222,7 +239,12 @@ fn run<T>(
         // A poisoned append shows here too: syncing a poisoned log fails.
         let result = log.sync().and_then(|()| {
             group.drain(..).for_each(&mut on_done);
-            forgotten.drain(..).try_for_each(|group| log.forget(group))
+            forgotten.drain(..).try_for_each(|group| log.forget(group))?;
+            released.drain(..).try_for_each(|segment| log.release(segment))?;
+            if let Some(collected) = log.collect()? {
+                on_done(Committed::Collected(collected));
+            }
+            Ok(())
         });
         if let Err(error) = result {
             // First, so that who reads the report finds the queue closed.
@@ -233,6 +255,17 @@ fn run<T>(
         busy.set(None);
     }
     log
+}
+
+/// The next request, or none at once if there is space to give back; `None` when all senders are gone.
+fn next_request<T>(log: &Log, receiver: &Receiver<Request<T>>) -> Option<Option<Request<T>>> {
+    if !log.has_garbage() {
+        return receiver.recv().ok().map(Some);
+    }
+    match receiver.try_recv() {
+        Err(TryRecvError::Disconnected) => None,
+        request => Some(request.ok()),
+    }
 }
 
 fn append_one<T>(log: &mut Log, append: Append<T>) -> Committed<T> {

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::format::{DATA_START, SegmentHeader, segment_name};
+use crate::footer::{Builder, Of};
+use crate::format::{
+    DATA_START, RECORD_HEADER_BYTES, RecordMeta, RecordRef, SegmentHeader, segment_name,
+};
 use crate::storage::Storage;
 
 /// Name of a segment that has none yet.
@@ -17,6 +20,9 @@ pub(crate) struct Current {
     pub(crate) end: u32,
     /// Length of the file.
     capacity: u32,
+    /// Sequence number of its first record.
+    first_sequence: u64,
+    footer: Builder,
     /// Whether the file exists: a log that is opened on a full disk has nowhere to write yet.
     exists: bool,
 }
@@ -25,7 +31,8 @@ impl Current {
     /// No file yet: the first append makes it, if there is space by then.
     pub(crate) fn missing(segment: u32) -> Self {
         let name = segment_name(segment);
-        Self { segment, name, end: DATA_START, capacity: DATA_START, exists: false }
+        let (end, capacity, footer) = (DATA_START, DATA_START, Builder::default());
+        Self { segment, name, end, capacity, first_sequence: 0, footer, exists: false }
     }
 
     /// Whether the file exists.
@@ -33,9 +40,39 @@ impl Current {
         self.exists
     }
 
-    /// Bytes that still fit.
-    pub(crate) fn room(&self) -> u32 {
-        self.capacity.saturating_sub(self.end)
+    /// Whether a record of so many bytes with so long a head still fits, and the footer behind it.
+    pub(crate) fn has_room(&self, frame_bytes: u32, head: usize) -> bool {
+        let footer = self.footer.len_with(head) as u64;
+        let end = u64::from(self.end) + u64::from(frame_bytes) + footer;
+        end <= self.capacity.into() && !self.footer.is_full(head)
+    }
+
+    /// Bytes of a segment for one record, in which nothing else would fit.
+    pub(crate) fn bytes_for(frame_bytes: u32, head: usize) -> u32 {
+        DATA_START + frame_bytes + Builder::default().len_with(head) as u32
+    }
+
+    /// A record stands at the end now.
+    pub(crate) fn add(&mut self, record: RecordRef, meta: &RecordMeta, head: &[u8]) {
+        self.end += RECORD_HEADER_BYTES as u32 + record.len;
+        self.footer.add(record, meta, head);
+    }
+
+    /// Ends the segment with its footer, and makes it durable.
+    pub(crate) fn seal(&mut self, storage: &dyn Storage, log_id: u128) -> io::Result<()> {
+        if !self.exists {
+            return Ok(());
+        }
+        let (segment, first_sequence) = (self.segment, self.first_sequence);
+        let of = Of { log_id, segment, first_sequence };
+        let footer = std::mem::take(&mut self.footer).finish(of, self.end);
+        let end = match storage.write_at(&self.name, self.end.into(), &footer) {
+            // Not every file system sets space aside. The next start reads the records instead.
+            Err(error) if is_full(&error) => self.end.into(),
+            written => written.map(|()| u64::from(self.end) + footer.len() as u64)?,
+        };
+        storage.resize(&self.name, end)?;
+        storage.sync(&self.name)
     }
 
     /// Whether giving its space back is worth a new file: not for every small job of an idle node.
@@ -67,7 +104,8 @@ impl Current {
             return Err(error);
         }
         let name = segment_name(segment);
-        Ok(Prepared(Self { segment, name, end: DATA_START, capacity, exists: true }))
+        let (end, footer) = (DATA_START, Builder::default());
+        Ok(Prepared(Self { segment, name, end, capacity, first_sequence, footer, exists: true }))
     }
 }
 

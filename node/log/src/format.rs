@@ -11,7 +11,8 @@
 //! 40  first sequence   u64         32  wall_ms        u64
 //!                                  40  group          u128
 //!                                  56  payload length u32
-//!                                  60  kind           u8, then three zeros
+//!                                  60  kind           u8
+//!                                  61  head length    u24, or 0xFFFFFF: all of the payload
 //! ```
 //! Checksums are CRC-32 as in IEEE 802.3 (reflected polynomial 0xEDB88320). A record's header
 //! checksum starts with the log id, the segment number and the offset: a valid record at another
@@ -23,10 +24,14 @@ use std::ops::Range;
 use crc32fast::Hasher;
 
 /// Version of this format and of what records hold; stands in every segment. 2: a specification
-/// writes each header once.
-pub(crate) const FORMAT_VERSION: u32 = 3;
+/// writes each header once; 4: records have a head, sealed segments a footer, manifests totals.
+pub(crate) const FORMAT_VERSION: u32 = 4;
 /// Largest payload of one record in bytes: a peer frame (16 MiB) and some slack.
 pub const PAYLOAD_BYTES: usize = (16 << 20) + (64 << 10);
+/// Head length that stands for the whole payload.
+const WHOLE: u32 = 0xFF_FFFF;
+/// Longest head that is not the whole payload, in bytes.
+pub(crate) const HEAD_BYTES: usize = WHOLE as usize - 1;
 /// Length of a record's header.
 pub(crate) const RECORD_HEADER_BYTES: usize = 64;
 /// Length of a segment's header.
@@ -78,6 +83,8 @@ pub struct RecordMeta {
 pub(crate) struct RecordHeader {
     pub(crate) meta: RecordMeta,
     pub(crate) len: u32,
+    /// How much of the payload a start delivers.
+    pub(crate) head: u32,
     pub(crate) payload_crc: u32,
     pub(crate) previous: u32,
     pub(crate) synced: u64,
@@ -113,7 +120,8 @@ impl RecordHeader {
         bytes[32..40].copy_from_slice(&self.meta.wall_ms.to_le_bytes());
         bytes[40..56].copy_from_slice(&self.meta.group.to_le_bytes());
         bytes[56..60].copy_from_slice(&self.len.to_le_bytes());
-        bytes[60] = self.meta.kind;
+        let head = if self.head == self.len { WHOLE } else { self.head };
+        bytes[60..].copy_from_slice(&(head << 8 | u32::from(self.meta.kind)).to_le_bytes());
         let crc = header_crc(place, &bytes);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         (bytes, crc)
@@ -126,6 +134,7 @@ impl RecordHeader {
         if bytes[..4] != RECORD_MAGIC || crc != header_crc(place, bytes) {
             return None;
         }
+        let (len, head) = (u32_at(bytes, 56), u32_at(bytes, 60) >> 8);
         let header = Self {
             meta: RecordMeta {
                 kind: bytes[60],
@@ -133,12 +142,14 @@ impl RecordHeader {
                 wall_ms: u64_at(bytes, 32),
                 sequence: u64_at(bytes, 16),
             },
-            len: u32_at(bytes, 56),
+            len,
+            head: if head == WHOLE { len } else { head },
             payload_crc: u32_at(bytes, 8),
             previous: u32_at(bytes, 12),
             synced: u64_at(bytes, 24),
         };
         let possible = header.len as usize <= PAYLOAD_BYTES
+            && header.head <= header.len
             && header.meta.sequence <= HIGHEST_SEQUENCE
             && header.synced <= HIGHEST_SEQUENCE;
         possible.then_some((header, crc))

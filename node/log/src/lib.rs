@@ -2,7 +2,8 @@
 //!
 //! One writer appends records to preallocated segments; [`Log::sync`] makes everything appended so
 //! far durable with one `fdatasync` (group commit, see [`Committer`]). Any number of threads read
-//! through a [`LogReader`]. Opening a log delivers what it holds and says what it lost.
+//! through a [`LogReader`]. Opening a log delivers the heads of its records and says what it lost.
+//! Records belong to groups; the space of forgotten groups is given back ([`Log::collect`]).
 //!
 //! Invariants:
 //! - A record that was appended before a successful [`Log::sync`] is delivered by every later
@@ -25,18 +26,20 @@
 //! drop(log);
 //!
 //! let mut seen = Vec::new();
-//! let (_, recovery) = Log::open(storage, LogConfig::default(), 8, &mut |_, meta, payload| {
-//!     seen.push((meta.group, payload.to_vec()));
+//! let (_, recovery) = Log::open(storage, LogConfig::default(), 8, &mut |_, meta, head| {
+//!     seen.push((meta.group, head.to_vec()));
 //! })?;
 //! assert_eq!(recovery.log_id, 7);
-//! assert_eq!(seen, vec![(42, b"hello world".to_vec())]);
+//! assert_eq!(seen, vec![(42, b"hello ".to_vec())]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod collect;
 mod commit;
 mod current;
 mod error;
 mod file;
+mod footer;
 mod format;
 mod log;
 mod mark;
@@ -52,6 +55,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub use collect::{Collected, Moved};
 pub use commit::{Append, Busy, CommitQueue, Committed, Committer, QueueClosed};
 pub use error::{AppendError, OpenError, ReadError, StateError, SyncError};
 pub use file::{FileStorage, LockError};

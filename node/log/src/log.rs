@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::current::{Current, is_full};
 use crate::error::{AppendError, OpenError, SyncError};
 use crate::format::{
-    PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef, payload_crc,
+    HEAD_BYTES, PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef, payload_crc,
     segment_name,
 };
 use crate::mark;
@@ -52,13 +52,17 @@ pub struct Log {
     pub(crate) previous: u32,
     pub(crate) poisoned: bool,
     pub(crate) next_segment_bytes: u32,
+    /// There may be space to give back.
+    pub(crate) garbage: bool,
     /// Bytes that may be appended before free space is looked at again; 0 while below the reserve.
     unchecked_bytes: u64,
     scratch: Vec<u8>,
 }
 
 impl Log {
-    /// Opens the log of this storage and delivers every valid record in the order it was appended.
+    /// Opens the log of this storage and delivers every valid record in the order it was appended: where
+    /// it stands, what was recorded of it, and its head. Of sealed segments only footers are read, so a
+    /// payload that is damaged there shows when it is read.
     ///
     /// A directory without a log gets one with the id `new_id`. What was delivered is durable.
     /// Memory is bounded by a few records. Method: see [`Recovery`].
@@ -108,6 +112,7 @@ impl Log {
             previous: 0,
             poisoned: false,
             next_segment_bytes: bytes.saturating_mul(2).min(config.segment_bytes),
+            garbage: true,
             unchecked_bytes: 0,
             scratch: Vec::new(),
         };
@@ -123,7 +128,7 @@ impl Log {
     /// Appends a record whose payload is the concatenation of `payload`. It is durable after the
     /// next [`Log::sync`].
     ///
-    /// `group` is the unit of [`Log::forget`]; records of group 0 belong to none and vanish with
+    /// The first part is the record's *head*: what a later start delivers of it. `group` is the unit of [`Log::forget`]; records of group 0 belong to none and vanish with
     /// the segment they happen to stand in. `wall_ms` is recorded as it is.
     ///
     /// # Errors
@@ -166,18 +171,20 @@ impl Log {
             return Err(AppendError::Poisoned);
         }
         let bytes: usize = payload.iter().map(|part| part.len()).sum();
-        if bytes > PAYLOAD_BYTES {
+        let head = payload.first().map_or(&[][..], |head| head);
+        if bytes > PAYLOAD_BYTES || head.len() > HEAD_BYTES && head.len() < bytes {
             return Err(AppendError::TooLarge { bytes });
         }
         let frame_bytes = (RECORD_HEADER_BYTES + bytes) as u32;
         self.check_reserve(u64::from(frame_bytes), reserve)?;
-        if self.current.room() < frame_bytes {
-            self.rotate(frame_bytes, reserve)?;
+        if !self.current.has_room(frame_bytes, head.len()) {
+            self.rotate(frame_bytes, head.len(), reserve)?;
         }
 
         let header = RecordHeader {
             meta: RecordMeta { kind, group, wall_ms, sequence: self.next_sequence },
             len: bytes as u32,
+            head: head.len() as u32,
             payload_crc: payload_crc(payload),
             previous: self.previous,
             synced: self.synced_sequence,
@@ -191,12 +198,13 @@ impl Log {
         // Nothing counts as appended until here: the next record overwrites what was written.
         written.map_err(|error| self.failed(error))?;
 
-        self.current.end += frame_bytes;
+        let record = RecordRef { segment, offset, len: bytes as u32 };
+        self.current.add(record, &header.meta, head);
         self.next_sequence += 1;
         self.previous = crc;
-        self.segments.note(segment, group);
+        self.segments.note(segment, group, frame_bytes.into());
         self.scratch.shrink_to(1 << 20);
-        Ok(RecordRef { segment, offset, len: bytes as u32 })
+        Ok(record)
     }
 
     /// Asking the file system on every append would cost as much as a small append.
@@ -258,44 +266,26 @@ impl Log {
         self.synced_sequence
     }
 
-    /// The caller needs no record of this group any more. Segments of which the same is true of
-    /// every group are deleted, except the current one.
+    /// The caller needs no record of this group any more. [`Log::collect`] gives its space back.
     ///
-    /// The deletion is lazy: after a restart records of a forgotten group may be delivered again.
-    /// If one of them says that the group ended, it is delivered whenever an earlier one of the
-    /// group is. So: append that record, sync, then forget; appending to a forgotten group revives
-    /// it.
+    /// After a restart any of its records may be delivered again, so the caller writes down first
+    /// that it forgets them. Appending to a forgotten group revives what is left of it.
     ///
     /// # Errors
-    /// If the disk fails; the log is poisoned.
+    /// If the log is poisoned.
     pub fn forget(&mut self, group: u128) -> Result<(), SyncError> {
         if self.poisoned {
             return Err(SyncError::Poisoned);
         }
         self.segments.forget(group);
-        self.collect().map_err(|error| {
-            self.poisoned = true;
-            SyncError::Io(error)
-        })
+        self.garbage = true;
+        Ok(())
     }
 
-    fn collect(&mut self) -> io::Result<()> {
-        let current = self.current.segment;
-        if self.segments.only_forgotten(current) && self.current.is_worth_rotating() {
-            match self.rotate(0, 0) {
-                // It goes with a later rotation.
-                Ok(()) | Err(AppendError::Full) => {}
-                Err(AppendError::Io(error)) => return Err(error),
-                Err(error) => return Err(io::Error::other(error)),
-            }
-        }
-        for segment in self.segments.deletable(self.current.segment) {
-            self.storage.delete(&segment_name(segment))?;
-            self.storage.sync_dir()?;
-            self.segments.remove(segment);
-            tracing::debug!(segment, "deleted a log segment");
-        }
-        Ok(())
+    /// Whether [`Log::collect`] may have something to do.
+    #[must_use]
+    pub fn has_garbage(&self) -> bool {
+        self.garbage
     }
 
     /// Numbers of the segments on disk, oldest first; the last one is being written.

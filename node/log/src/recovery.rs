@@ -2,7 +2,8 @@
 //!
 //! A bad place is *damage* if something proves that the record there was once synced: a later
 //! segment, a later record's synced mark, or the mark file. Damage is reported and stays as it is;
-//! reading goes on at the next valid record. Without such proof, in the last segment, it is a *torn
+//! reading goes on at the next valid record. Of a sealed segment with a valid footer nothing else is read.
+//! Without such proof, in the last segment, it is a *torn
 //! tail*: it was never acknowledged, and is cut there (protocol-aware recovery: Alagappan et al.,
 //! "Protocol-Aware Recovery for Consensus-Based Storage", FAST 2018). What is delivered is written
 //! and synced again before the log is used, because a readable tail may only be in the page cache.
@@ -11,11 +12,12 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use crate::current::discard_spare;
+use crate::current::{discard_spare, is_full};
 use crate::error::{OpenError, StateError};
+use crate::footer::{Builder, Footer, Listed, Of};
 use crate::format::{
-    BadHeader, DATA_START, FORMAT_VERSION, RecordMeta, RecordRef, SEGMENT_HEADER_BYTES,
-    SegmentHeader, segment_number,
+    BadHeader, DATA_START, FORMAT_VERSION, RECORD_HEADER_BYTES, RecordMeta, RecordRef,
+    SEGMENT_HEADER_BYTES, SegmentHeader, segment_number,
 };
 use crate::mark;
 use crate::report::{Damage, Recovery, Report};
@@ -212,9 +214,12 @@ impl Replay<'_, '_> {
                 // Deleted segments leave gaps in the numbers, which are no loss.
                 let adjacent = next.number == file.number + 1;
                 let end = next.header.filter(|_| adjacent).map(|header| header.first_sequence);
-                self.sealed(&mut scanner, end)?;
+                match self.footer(file, end)? {
+                    Some(footer) => self.listed(&footer, end),
+                    None => self.sealed(&mut scanner, end)?,
+                }
             }
-            None => self.last(&mut scanner)?,
+            None => self.last(&mut scanner, file)?,
         }
         if (records, damage) == (self.report.records, self.report.damage.len())
             && file.header.is_some()
@@ -224,11 +229,42 @@ impl Replay<'_, '_> {
         Ok(())
     }
 
+    /// The footer of a segment behind which another one begins.
+    fn footer(&self, file: &SegmentFile, end: Option<u64>) -> io::Result<Option<Footer>> {
+        let Some(of) = self.of(file) else { return Ok(None) };
+        let footer = Footer::read(self.storage, of, file.len)?;
+        // One that says more than the next segment's header is not to be trusted.
+        Ok(footer.filter(|f| end.is_none_or(|end| of.first_sequence + f.count() <= end)))
+    }
+
+    fn of(&self, file: &SegmentFile) -> Option<Of> {
+        let (log_id, segment) = (self.log_id, file.number);
+        file.header.map(|header| Of { log_id, segment, first_sequence: header.first_sequence })
+    }
+
+    /// Delivers what a footer lists.
+    fn listed(&mut self, footer: &Footer, end: Option<u64>) {
+        for Listed { record, meta, head } in footer.records() {
+            self.note(record, &meta);
+            (self.deliver)(record, &meta, head);
+            self.expected = meta.sequence + 1;
+        }
+        if end.is_some_and(|end| end > self.expected) {
+            self.lost(footer.segment(), footer.start, footer.start, end);
+        }
+    }
+
+    fn note(&mut self, record: RecordRef, meta: &RecordMeta) {
+        let bytes = RECORD_HEADER_BYTES as u64 + u64::from(record.len);
+        self.segments.note(record.segment, meta.group, bytes);
+        self.report.records += 1;
+    }
+
     /// A segment that was synced as a whole before the next one began: every bad place is damage.
     fn sealed(&mut self, scanner: &mut Scanner<'_>, end: Option<u64>) -> io::Result<()> {
         let mut offset = DATA_START;
         loop {
-            offset = self.run(scanner, offset, |_| ())?;
+            offset = self.run(scanner, offset, |_, _| ())?;
             if let Some(found) = self.search(scanner, offset)? {
                 self.lost(scanner.segment, offset, found.offset, Some(found.header.meta.sequence));
                 offset = found.offset;
@@ -243,12 +279,16 @@ impl Replay<'_, '_> {
     }
 
     /// The segment that was being written: only what is proven synced can be damaged.
-    fn last(&mut self, scanner: &mut Scanner<'_>) -> io::Result<()> {
+    fn last(&mut self, scanner: &mut Scanner<'_>, file: &SegmentFile) -> io::Result<()> {
         let mut offset = DATA_START;
+        let mut footer = Some(Builder::default());
         let mut proven = self.mark;
         let mut unproven = VecDeque::new();
         loop {
-            offset = self.run(scanner, offset, |found| {
+            offset = self.run(scanner, offset, |found, head| {
+                if let Some(footer) = &mut footer {
+                    footer.add(found.record(file.number), &found.header.meta, head);
+                }
                 proven = proven.max(found.header.synced);
                 unproven.push_back((found.header.meta.sequence, found.offset));
                 while unproven.front().is_some_and(|(sequence, _)| *sequence <= proven) {
@@ -263,6 +303,8 @@ impl Replay<'_, '_> {
             if self.expected > proven {
                 break;
             }
+            // What is damaged stays as it is.
+            footer = None;
             if let Some(found) = next {
                 self.lost(scanner.segment, offset, found.offset, Some(found.header.meta.sequence));
                 offset = found.offset;
@@ -274,12 +316,32 @@ impl Replay<'_, '_> {
                 return self.storage.sync(&scanner.name);
             }
         }
-        let written = scanner.written_end(offset)?;
-        self.report.torn_bytes += u64::from(written - offset);
+        let of = self.of(file);
+        let whole = match of {
+            Some(of) => Footer::read(self.storage, of, file.len)?,
+            None => None,
+        };
+        if whole.is_none_or(|whole| whole.start != offset) {
+            let written = scanner.written_end(offset)?;
+            self.report.torn_bytes += u64::from(written - offset);
+        }
         if let Some((_, first)) = unproven.front() {
             scanner.rewrite(*first, offset)?;
         }
         self.storage.resize(&scanner.name, offset.into())?;
+        self.storage.sync(&scanner.name)?;
+        match of.zip(footer) {
+            Some((of, footer)) => self.add_footer(scanner, footer.finish(of, offset), offset),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the footer of a segment that ends at `offset`: later starts need not read it again.
+    fn add_footer(&self, scanner: &Scanner<'_>, footer: Vec<u8>, offset: u32) -> io::Result<()> {
+        match self.storage.write_at(&scanner.name, offset.into(), &footer) {
+            Err(error) if is_full(&error) => self.storage.resize(&scanner.name, offset.into())?,
+            written => written?,
+        }
         self.storage.sync(&scanner.name)
     }
 
@@ -288,7 +350,7 @@ impl Replay<'_, '_> {
         &mut self,
         scanner: &mut Scanner<'_>,
         mut offset: u32,
-        mut seen: impl FnMut(&Found),
+        mut seen: impl FnMut(&Found, &[u8]),
     ) -> io::Result<u32> {
         while let Some(found) = scanner.record_at(offset)? {
             let meta = found.header.meta;
@@ -296,12 +358,10 @@ impl Replay<'_, '_> {
             if meta.sequence != self.expected || !chained {
                 break;
             }
-            let len = found.header.len;
-            let record = RecordRef { segment: scanner.segment, offset, len };
-            self.segments.note(scanner.segment, meta.group);
-            (self.deliver)(record, &meta, &scanner.payload);
-            seen(&found);
-            self.report.records += 1;
+            let record = found.record(scanner.segment);
+            self.note(record, &meta);
+            (self.deliver)(record, &meta, scanner.head(&found));
+            seen(&found, scanner.head(&found));
             self.expected += 1;
             self.previous = Some(found.crc);
             offset = found.end();

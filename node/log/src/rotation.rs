@@ -2,22 +2,24 @@
 //!
 //! The order matters. The new file is made, filled and synced under a temporary name; so a full
 //! disk shows before the old segment is touched, and no segment ever has half a header. Then the
-//! old segment is cut to its length and synced. Only then does the new one get its name. Hence in
+//! old segment gets its footer, is cut to its length and synced. Only then does the new one get its name. Hence in
 //! every state a crash can leave, only the last segment can hold anything unsynced, and every other
 //! one ends with its last record.
 
-use std::io;
-
 use crate::current::Current;
 use crate::error::AppendError;
-use crate::format::DATA_START;
 use crate::log::Log;
 
 impl Log {
-    /// Goes on in a new segment that has room for a record of `frame_bytes`, and leaves `reserve`
-    /// bytes free.
-    pub(crate) fn rotate(&mut self, frame_bytes: u32, reserve: u64) -> Result<(), AppendError> {
-        let needed = DATA_START + frame_bytes;
+    /// Goes on in a new segment that has room for a record of `frame_bytes` with so long a head, and
+    /// leaves `reserve` bytes free.
+    pub(crate) fn rotate(
+        &mut self,
+        frame_bytes: u32,
+        head: usize,
+        reserve: u64,
+    ) -> Result<(), AppendError> {
+        let needed = Current::bytes_for(frame_bytes, head);
         let wanted = self.next_segment_bytes.max(needed);
         let segment = match self.current.exists() {
             true => self.current.segment.checked_add(1).ok_or(AppendError::Full)?,
@@ -34,7 +36,8 @@ impl Log {
             .map_err(|error| self.failed(error))?;
 
         // From here on an error leaves the old segment cut: whatever it is, it ends the log.
-        match self.seal().and_then(|()| prepared.publish(&*self.storage)) {
+        let sealed = self.current.seal(&*self.storage, log_id);
+        match sealed.and_then(|()| prepared.publish(&*self.storage)) {
             Ok(current) => self.current = current,
             Err(error) => {
                 self.poisoned = true;
@@ -45,14 +48,5 @@ impl Log {
         self.segments.add(segment);
         self.next_segment_bytes = wanted.saturating_mul(2).min(self.config.segment_bytes);
         Ok(())
-    }
-
-    /// Cuts the current segment to its length and makes it durable.
-    fn seal(&self) -> io::Result<()> {
-        if !self.current.exists() {
-            return Ok(());
-        }
-        self.storage.resize(&self.current.name, self.current.end.into())?;
-        self.storage.sync(&self.current.name)
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::format::{
-    Place, RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, payload_crc, segment_name,
+    Place, RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, RecordRef, payload_crc, segment_name,
 };
 use crate::storage::{Storage, read_full};
 
@@ -35,6 +35,10 @@ impl Found {
     pub(crate) fn end(&self) -> u32 {
         self.offset + RECORD_HEADER_BYTES as u32 + self.header.len
     }
+
+    pub(crate) fn record(&self, segment: u32) -> RecordRef {
+        RecordRef { segment, offset: self.offset, len: self.header.len }
+    }
 }
 
 impl<'a> Scanner<'a> {
@@ -62,6 +66,11 @@ impl<'a> Scanner<'a> {
         let valid =
             read == self.payload.len() && payload_crc(&[&self.payload]) == header.payload_crc;
         Ok(valid.then_some(Found { offset, header, crc }))
+    }
+
+    /// The head of the record that was found last.
+    pub(crate) fn head(&self, found: &Found) -> &[u8] {
+        &self.payload[..self.payload.len().min(found.header.head as usize)]
     }
 
     /// The first valid record at or behind `from` that `accept` takes.

@@ -1,72 +1,124 @@
-//! Which groups stand in which segment, and which segments may go.
+//! How much of which group stands in which segment, and which segments may go.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The groups of every segment, and the forgotten ones among them.
+/// The bytes of every group in every segment, and the forgotten groups among them.
 ///
-/// A segment may be deleted when all its groups are forgotten **and** no older segment that stays
-/// holds a record of one of them. Otherwise a start after the deletion would deliver the older
-/// records of a group without the newer ones, such as the one that ended it.
+/// A segment's bytes are *live* if they belong to a group that is not forgotten. A segment without
+/// live bytes may be deleted; one of which little lives is copied forward, and deleted then.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
-    groups: BTreeMap<u32, HashSet<u128>>,
+    all: BTreeMap<u32, Held>,
     forgotten: HashSet<u128>,
+}
+
+/// What stands in a segment.
+#[derive(Debug, Default)]
+struct Held {
+    /// Bytes by group, group 0 left out.
+    groups: HashMap<u128, u64>,
+    bytes: u64,
+    live: u64,
+    /// What lives of it stands in a later segment, too.
+    copied: bool,
+}
+
+impl Held {
+    /// Whether less than a quarter of it lives.
+    fn is_sparse(&self) -> bool {
+        self.live < self.bytes.div_ceil(4)
+    }
 }
 
 impl Segments {
     /// A segment exists.
     pub(crate) fn add(&mut self, segment: u32) {
-        self.groups.entry(segment).or_default();
+        self.all.entry(segment).or_default();
     }
 
     /// A record of this group stands in this segment. A forgotten group is alive again.
-    pub(crate) fn note(&mut self, segment: u32, group: u128) {
-        let groups = self.groups.entry(segment).or_default();
+    pub(crate) fn note(&mut self, segment: u32, group: u128, bytes: u64) {
+        if group != 0 && self.forgotten.remove(&group) {
+            for held in self.all.values_mut() {
+                held.live += held.groups.get(&group).copied().unwrap_or_default();
+            }
+        }
+        let held = self.all.entry(segment).or_default();
+        held.bytes += bytes;
         if group != 0 {
-            groups.insert(group);
-            self.forgotten.remove(&group);
+            *held.groups.entry(group).or_default() += bytes;
+            held.live += bytes;
         }
     }
 
     /// The caller needs no record of this group any more.
     pub(crate) fn forget(&mut self, group: u128) {
-        if self.groups.values().any(|groups| groups.contains(&group)) {
+        if self.forgotten.contains(&group) {
+            return;
+        }
+        let mut found = false;
+        for held in self.all.values_mut() {
+            if let Some(bytes) = held.groups.get(&group) {
+                held.live -= bytes;
+                found = true;
+            }
+        }
+        if found {
             self.forgotten.insert(group);
         }
     }
 
-    /// Segments that may be deleted, oldest first: in this order no crash leaves a newer record of
-    /// a group deleted and an older one there.
-    pub(crate) fn deletable(&self, current: u32) -> Vec<u32> {
-        let mut held = HashSet::new();
-        let mut deletable = Vec::new();
-        for (segment, groups) in &self.groups {
-            let free = |group| self.forgotten.contains(group) && !held.contains(group);
-            if *segment != current && groups.iter().all(free) {
-                deletable.push(*segment);
-            } else {
-                held.extend(groups.iter().copied());
-            }
-        }
-        deletable
+    /// Whether records of this group are needed.
+    pub(crate) fn is_live(&self, group: u128) -> bool {
+        group != 0 && !self.forgotten.contains(&group)
     }
 
-    /// Whether the segment holds records of groups, all of them forgotten.
-    pub(crate) fn only_forgotten(&self, segment: u32) -> bool {
-        self.groups.get(&segment).is_some_and(|groups| {
-            !groups.is_empty() && groups.iter().all(|group| self.forgotten.contains(group))
-        })
+    /// Segments without live bytes, oldest first.
+    pub(crate) fn deletable(&self, current: u32) -> Vec<u32> {
+        let free = |(segment, held): (&u32, &Held)| {
+            (*segment != current && held.live == 0).then_some(*segment)
+        };
+        self.all.iter().filter_map(free).collect()
+    }
+
+    /// The oldest segment of which so little lives that it is to be copied.
+    pub(crate) fn sparse(&self, current: u32) -> Option<u32> {
+        let sparse = |(segment, held): (&u32, &Held)| {
+            let sparse = held.live > 0 && held.is_sparse() && !held.copied;
+            (*segment != current && sparse).then_some(*segment)
+        };
+        self.all.iter().find_map(sparse)
+    }
+
+    /// What lives of the segment stands in a later one, too.
+    pub(crate) fn copied(&mut self, segment: u32) {
+        if let Some(held) = self.all.get_mut(&segment) {
+            held.copied = true;
+        }
+    }
+
+    /// Whether what lives of the segment was copied.
+    pub(crate) fn is_copied(&self, segment: u32) -> bool {
+        self.all.get(&segment).is_some_and(|held| held.copied)
+    }
+
+    /// Whether so little of the segment lives that it is not worth its space.
+    pub(crate) fn is_sparse(&self, segment: u32) -> bool {
+        self.all.get(&segment).is_some_and(|held| !held.groups.is_empty() && held.is_sparse())
     }
 
     /// The segment is deleted.
     pub(crate) fn remove(&mut self, segment: u32) {
-        self.groups.remove(&segment);
-        let groups = &self.groups;
-        self.forgotten.retain(|group| groups.values().any(|held| held.contains(group)));
+        let Some(removed) = self.all.remove(&segment) else { return };
+        for group in removed.groups.into_keys() {
+            if !self.all.values().any(|held| held.groups.contains_key(&group)) {
+                self.forgotten.remove(&group);
+            }
+        }
     }
 
     /// Numbers of all segments, oldest first.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
-        self.groups.keys().copied()
+        self.all.keys().copied()
     }
 }

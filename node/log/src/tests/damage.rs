@@ -36,7 +36,12 @@ fn a_flipped_bit_anywhere_costs_at_most_the_record_it_is_in() {
             let (mut log, recovery, delivered) = open(&flipped);
             let hit = refs.iter().position(|r| segment.is_some_and(|s| holds(r, s, offset)));
             let mut expected = prefix(12);
-            if let Some(hit) = hit {
+            // By its footer a sealed segment is delivered unread.
+            let sealed = segment.is_some_and(|segment| segment < refs[11].segment);
+            if let Some(hit) = hit.filter(|_| sealed) {
+                assert!(recovery.report.damage.is_empty(), "{name} {offset}");
+                assert!(log.reader().read(refs[hit]).is_err());
+            } else if let Some(hit) = hit {
                 expected.remove(hit);
                 let damage = &recovery.report.damage;
                 assert_eq!(damage.len(), 1, "{name} {offset}: {damage:?}");
@@ -65,6 +70,14 @@ fn a_record_at_another_place_is_not_valid() {
     storage.read_at(&segment_name(refs[1].segment), refs[1].offset.into(), &mut bytes).unwrap();
     // Misdirected: the second record is written over the first one.
     storage.write_at(&segment_name(refs[0].segment), refs[0].offset.into(), &bytes).unwrap();
+    let (log, _, delivered) = open(&storage);
+    assert_eq!(delivered, prefix(12));
+    assert!(log.reader().read(refs[0]).is_err());
+    drop(log);
+    // Nor is it where the records are read because the footer is damaged.
+    let name = segment_name(refs[0].segment);
+    let len = storage.list().unwrap().iter().find(|(file, _)| *file == name).unwrap().1;
+    assert!(storage.flip_bit(&name, len as usize - 1, 0));
     let (_, recovery, delivered) = open(&storage);
     assert!(delivered.iter().all(|(sequence, bytes)| *bytes == payload(*sequence)));
     assert!(!delivered.iter().any(|(sequence, _)| *sequence == 1));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{SMALL, append, open, payload, prefix};
+use super::{SMALL, append, forget, open, payload, prefix};
 use crate::{AppendError, Log, LogConfig, MemStorage, Storage};
 
 #[test]
@@ -63,7 +63,7 @@ fn forgetting_gives_space_back() {
     }
     assert!(log.append(1, 1, 0, &[&[7; 100]]).is_err());
     log.sync().unwrap();
-    (1..=group).try_for_each(|group| log.forget(group)).unwrap();
+    (1..=group).for_each(|group| drop(forget(&mut log, group)));
     log.append(1, 1, 0, &[&[7; 100]]).unwrap();
 }
 

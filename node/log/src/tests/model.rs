@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::open;
-use crate::{Fate, MemStorage};
+use super::{forget, open};
+use crate::{Fate, MemStorage, RecordRef};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -84,7 +84,20 @@ proptest! {
                     model.synced = log.synced_sequence();
                 }
                 Op::Forget(group) => {
-                    log.forget(group).unwrap();
+                    let mut moved_to = BTreeMap::new();
+                    for moved in forget(&mut log, group) {
+                        let of = |(_, record): &(&u64, &RecordRef)| **record == moved.from;
+                        let old = refs.iter().find(of).map(|(sequence, _)| *sequence).unwrap();
+                        refs.insert(old, moved.to);
+                        moved_to.insert(old, moved.to);
+                    }
+                    for (old, record) in moved_to {
+                        let (meta, _) = log.reader().read(record).unwrap();
+                        let known = model.records.remove(&old).unwrap();
+                        model.records.insert(meta.sequence, known);
+                        refs.remove(&old);
+                        refs.insert(meta.sequence, record);
+                    }
                     let of_group = model.records.iter().filter(|(_, record)| record.0 == group);
                     model.forgotten.extend(of_group.map(|(sequence, _)| *sequence));
                     model.synced = log.synced_sequence();

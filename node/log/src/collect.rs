@@ -1,0 +1,182 @@
+//! Giving space back: segments of which nothing lives are deleted, and what little lives of others
+//! is copied to the end of the log first (as in Rosenblum and Ousterhout, "The Design and
+//! Implementation of a Log-Structured File System", 1992, section 3).
+//!
+//! A copied segment stays until [`Log::release`]: the caller learns first where its records are now.
+//! After a crash in between, both copies are delivered.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::error::{AppendError, SyncError};
+use crate::footer::{Footer, Of};
+use crate::format::{RecordRef, segment_name};
+use crate::log::Log;
+use crate::scan::Scanner;
+
+/// A record that was copied to the end of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Where it was; readable until its segment is released.
+    pub from: RecordRef,
+    /// Where it is.
+    pub to: RecordRef,
+    /// The caller's kind of record.
+    pub kind: u8,
+    /// The first part of its payload, as a start delivers it.
+    pub head: Bytes,
+}
+
+/// A segment whose live records were copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// The segment.
+    pub segment: u32,
+    /// Its live records. All of them are durable where they are now.
+    pub moved: Vec<Moved>,
+}
+
+impl Log {
+    /// Takes the next step in giving space back, if there is one: deletes segments of which nothing
+    /// lives, or copies what lives of one segment. Call it until it returns `None`.
+    ///
+    /// # Errors
+    /// If the disk fails; the log is poisoned.
+    pub fn collect(&mut self) -> Result<Option<Collected>, SyncError> {
+        if self.poisoned {
+            return Err(SyncError::Poisoned);
+        }
+        if !std::mem::take(&mut self.garbage) {
+            return Ok(None);
+        }
+        let collected = self.collect_one().and_then(|collected| {
+            // One more may be worth it.
+            self.garbage = collected.is_some();
+            match collected {
+                Some(_) => self.sync_moved().map(|()| collected),
+                None => Ok(None),
+            }
+        });
+        collected.map_err(|error| {
+            self.poisoned = true;
+            SyncError::Io(error)
+        })
+    }
+
+    fn sync_moved(&mut self) -> io::Result<()> {
+        self.sync().map_err(|error| match error {
+            SyncError::Io(error) => error,
+            poisoned => io::Error::other(poisoned),
+        })
+    }
+
+    fn collect_one(&mut self) -> io::Result<Option<Collected>> {
+        let current = self.current.segment;
+        if self.segments.is_sparse(current) && self.current.is_worth_rotating() {
+            match self.rotate(0, 0, 0) {
+                // It goes with a later rotation.
+                Ok(()) | Err(AppendError::Full) => {}
+                Err(AppendError::Io(error)) => return Err(error),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        self.delete(self.segments.deletable(self.current.segment))?;
+        let Some(segment) = self.segments.sparse(self.current.segment) else { return Ok(None) };
+        let mut moved = Vec::new();
+        for (record, head) in self.live_records(segment)? {
+            match self.copy(record, head) {
+                Ok(copied) => moved.extend(copied),
+                // What was copied is there twice, until space returns.
+                Err(AppendError::Full) => return Ok(None),
+                Err(AppendError::Io(error)) => return Err(error),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        self.segments.copied(segment);
+        tracing::debug!(segment, records = moved.len(), "copied what lives of a log segment");
+        Ok(Some(Collected { segment, moved }))
+    }
+
+    /// The live records of a sealed segment, and how long their heads are.
+    fn live_records(&self, segment: u32) -> io::Result<Vec<(RecordRef, u32)>> {
+        let name = segment_name(segment);
+        let mut header = [0; crate::format::SEGMENT_HEADER_BYTES];
+        crate::storage::read_full(&*self.storage, &name, 0, &mut header)?;
+        let len = self.len_of(&name)?;
+        let footer = match crate::format::SegmentHeader::decode(&header) {
+            Ok(header) => {
+                let first_sequence = header.first_sequence;
+                let of = Of { log_id: self.log_id, segment, first_sequence };
+                Footer::read(&*self.storage, of, len)?
+            }
+            Err(_) => None,
+        };
+        let mut live = Vec::new();
+        if let Some(footer) = footer {
+            let records = footer.records().filter(|listed| self.segments.is_live(listed.meta.group));
+            live.extend(records.map(|listed| (listed.record, listed.head.len() as u32)));
+            return Ok(live);
+        }
+        let mut scanner = Scanner::new(&*self.storage, self.log_id, segment, len);
+        let mut from = 0;
+        while let Some(found) = scanner.search(from, |_| true)? {
+            from = found.end();
+            if self.segments.is_live(found.header.meta.group) {
+                live.push((found.record(segment), found.header.head));
+            }
+        }
+        Ok(live)
+    }
+
+    fn len_of(&self, name: &str) -> io::Result<u64> {
+        let files = self.storage.list()?;
+        let found = files.into_iter().find(|(file, _)| file == name);
+        found.map(|(_, len)| len).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Copies a record to the end of the log. One that can't be read is left behind: whoever reads
+    /// it finds it missing.
+    fn copy(&mut self, from: RecordRef, head: u32) -> Result<Option<Moved>, AppendError> {
+        let (meta, payload) = match self.reader().read(from) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(?from, %error, "a record is damaged and goes with its segment");
+                return Ok(None);
+            }
+        };
+        let head = payload.slice(..(head as usize).min(payload.len()));
+        let rest = payload.slice(head.len()..);
+        let to = self.append_reserved(meta.kind, meta.group, meta.wall_ms, &[&head, &rest])?;
+        Ok(Some(Moved { from, to, kind: meta.kind, head }))
+    }
+
+    /// Deletes a segment whose records were copied. Nobody reads them there any more.
+    ///
+    /// # Errors
+    /// If the disk fails; the log is poisoned.
+    pub fn release(&mut self, segment: u32) -> Result<(), SyncError> {
+        if self.poisoned {
+            return Err(SyncError::Poisoned);
+        }
+        if !self.segments.is_copied(segment) {
+            return Ok(());
+        }
+        self.delete(vec![segment]).map_err(|error| {
+            self.poisoned = true;
+            SyncError::Io(error)
+        })
+    }
+
+    fn delete(&mut self, segments: Vec<u32>) -> io::Result<()> {
+        if segments.is_empty() {
+            return Ok(());
+        }
+        for segment in segments {
+            self.storage.delete(&segment_name(segment))?;
+            self.segments.remove(segment);
+            tracing::debug!(segment, "deleted a log segment");
+        }
+        self.storage.sync_dir()
+    }
+}
