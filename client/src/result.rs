@@ -55,7 +55,7 @@ pub fn finished(status: &JobStatus) -> Result<Finished, Error> {
         return Err(error);
     }
     match (&status.state, &status.manifest) {
-        (JobState::Done, Some(Manifest::Done { files, chunks, hash })) => {
+        (JobState::Done, Some(Manifest::Done { files, chunks, hash, .. })) => {
             Ok(Finished { files: files.clone(), chunks: *chunks, hash: *hash })
         }
         _ => Err(Error::Incomplete(format!(

@@ -178,8 +178,8 @@ impl SummaryFold {
     /// Adds the meta slot's delta of a batch.
     ///
     /// # Errors
-    /// If the bytes are no summary of this plan and table, or the batch was added before. The fold
-    /// is unchanged then.
+    /// If the bytes are no summary of this plan and table, or the batch was added before. After an error the
+    /// fold is worth nothing.
     pub fn add(&mut self, table: usize, number: u64, delta: &[u8]) -> Result<(), DeltaError> {
         let summary: BatchSummary =
             frame::from_postcard(delta).map_err(|_| DeltaError::Malformed("batch summary"))?;
@@ -187,10 +187,14 @@ impl SummaryFold {
         if known.coverage.contains(number) {
             return Err(DeltaError::Twice(number));
         }
-        let mut merged = known.clone();
-        merged.merge(number, summary)?;
-        *known = merged;
-        Ok(())
+        known.merge(number, summary)
+    }
+
+    /// How many batches of a table were added, and their records and bytes.
+    #[must_use]
+    pub fn size(&self, table: usize) -> (u64, u64, u64) {
+        let of = |table: &TableSummary| (table.coverage.count(), table.rows, table.bytes);
+        self.tables.get(table).map(of).unwrap_or_default()
     }
 
     /// Rejected rows of a table in the order of files and lines: the first 1,000, of each batch at

@@ -160,16 +160,15 @@ impl Disk {
             }
         }
         let mut unreadable = 0_u64;
-        let mut deliver = |record: cortado_log::RecordRef,
-                           meta: &cortado_log::RecordMeta,
-                           payload: &[u8]| {
-            let payload = Bytes::copy_from_slice(payload);
-            let cortado_log::RecordRef { segment, offset, len } = record;
-            let record = RecordRef { segment, offset, len };
-            if meta.kind != ENTRY_RECORD || core.restore(record, meta.wall_ms, &payload).is_err() {
-                unreadable += 1;
-            }
-        };
+        let mut deliver =
+            |record: cortado_log::RecordRef, meta: &cortado_log::RecordMeta, head: &[u8]| {
+                let head = Bytes::copy_from_slice(head);
+                let cortado_log::RecordRef { segment, offset, len } = record;
+                let record = RecordRef { segment, offset, len };
+                if meta.kind != ENTRY_RECORD || core.restore(record, meta.wall_ms, &head).is_err() {
+                    unreadable += 1;
+                }
+            };
         let (log, recovery) = Log::open(Arc::clone(&self.storage), config, new_id, &mut deliver)
             .context("can't open the log")?;
         core.set_log(LogId(recovery.log_id));

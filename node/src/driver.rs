@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use cortado_core::{Core, Effect, Input, Members, RecordRef};
-use cortado_log::{Append, AppendError, CommitQueue, Committed};
+use cortado_core::{Core, Effect, Group, Input, Members, MovedRecord, RecordRef};
+use cortado_log::{Append, AppendError, Collected, CommitQueue, Committed, Moved};
 use cortado_membership::{Lead, MemberState, View};
+use cortado_protocol::NodeId;
 use cortado_protocol::client::ClientResponse;
-use cortado_protocol::{JobId, NodeId};
 use cortado_transport::Register;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::watch;
@@ -91,8 +91,10 @@ pub struct Driver {
     pub refused: Vec<u64>,
     /// Records that the log refused.
     pub full: Seldom,
-    /// Jobs whose records may go, as soon as the log's queue has room.
-    pub forgotten: VecDeque<JobId>,
+    /// Groups whose records may go, as soon as the log's queue has room.
+    pub forgotten: VecDeque<Group>,
+    /// Segments whose records were moved, which may be deleted then.
+    pub released: VecDeque<u32>,
 }
 
 /// Why the driver ended.
@@ -187,11 +189,17 @@ impl Driver {
         }
     }
 
-    /// Hands jobs over to be forgotten, as far as the log's queue has room.
+    /// Hands over what is to be forgotten or released, as far as the log's queue has room.
     fn forget_some(&mut self) {
-        while let Some(job) = self.forgotten.pop_front() {
-            if self.log.try_forget(job.0).is_err_and(|refused| refused.full) {
-                self.forgotten.push_front(job);
+        while let Some(group) = self.forgotten.pop_front() {
+            if self.log.try_forget(group.number()).is_err_and(|refused| refused.full) {
+                self.forgotten.push_front(group);
+                return;
+            }
+        }
+        while let Some(segment) = self.released.pop_front() {
+            if self.log.try_release(segment).is_err_and(|refused| refused.full) {
+                self.released.push_front(segment);
                 return;
             }
         }
@@ -214,9 +222,10 @@ impl Driver {
             Effect::Send(peer, frame) => self.peers.send(peer, frame),
             Effect::Welcome(conn, next) => self.peers.welcome(conn, next),
             Effect::Ack(conn, next) => self.peers.ack(conn, next),
-            Effect::Append { ticket, job, reserved, bytes } => {
-                let (kind, payload, tag) = (ENTRY_RECORD, vec![bytes], ticket);
-                let (group, wall_ms) = (job.0, unix_ms());
+            Effect::Append { ticket, group, reserved, mut bytes, head } => {
+                let head = bytes.split_to(head.min(bytes.len()));
+                let (kind, payload, tag) = (ENTRY_RECORD, vec![head, bytes], ticket);
+                let (group, wall_ms) = (group.number(), unix_ms());
                 let append = Append { kind, group, wall_ms, payload, reserved, tag };
                 // Closed only after it reported that the log failed, which ends the process. A full
                 // queue is that of a disk that does not keep up: whoever asked tries again.
@@ -224,9 +233,8 @@ impl Driver {
                     self.refused.push(ticket);
                 }
             }
-            Effect::Forget(job) => {
-                self.forgotten.push_back(job);
-            }
+            Effect::Forget(group) => self.forgotten.push_back(group),
+            Effect::Release(segment) => self.released.push_back(segment),
             Effect::Save { ticket, file, bytes } => {
                 self.keeper.write(file.name(), Some(ticket), bytes);
             }
@@ -297,8 +305,7 @@ fn from_log(committed: &mut Vec<Committed<u64>>, full: &mut Seldom) -> Vec<Input
     for done in committed.drain(..) {
         match done {
             Committed::Stored { tag, record } => {
-                let cortado_log::RecordRef { segment, offset, len } = record;
-                appended.push((tag, RecordRef { segment, offset, len }));
+                appended.push((tag, record_ref(record)));
             }
             Committed::Refused { tag, error } => match error {
                 AppendError::Full | AppendError::TooLarge { .. } => {
@@ -309,6 +316,14 @@ fn from_log(committed: &mut Vec<Committed<u64>>, full: &mut Seldom) -> Vec<Input
                 }
                 AppendError::Io(_) | AppendError::Poisoned => fail_stop(&error),
             },
+            Committed::Collected(Collected { segment, moved }) => {
+                // One of them may have been appended just before.
+                if !appended.is_empty() {
+                    inputs.push(Input::Appended(std::mem::take(&mut appended)));
+                }
+                let records = moved.into_iter().map(moved_record).collect();
+                inputs.push(Input::Moved { segment, records });
+            }
             Committed::Poisoned(error) => fail_stop(&error),
         }
     }
@@ -316,6 +331,16 @@ fn from_log(committed: &mut Vec<Committed<u64>>, full: &mut Seldom) -> Vec<Input
         inputs.push(Input::Appended(appended));
     }
     inputs
+}
+
+fn record_ref(record: cortado_log::RecordRef) -> RecordRef {
+    let cortado_log::RecordRef { segment, offset, len } = record;
+    RecordRef { segment, offset, len }
+}
+
+fn moved_record(moved: Moved) -> MovedRecord {
+    let Moved { from, to, head, .. } = moved;
+    MovedRecord { from: record_ref(from), to: record_ref(to), head }
 }
 
 /// After a failed fsync the page cache can't be trusted: stop at once, restart from what is on disk.

@@ -185,6 +185,7 @@ pub async fn run(
         refused: Vec::new(),
         full: Seldom::default(),
         forgotten: VecDeque::new(),
+        released: VecDeque::new(),
     };
     let ended = run_bounded(&mut driver, inputs, stop, &settings).await;
     drop(supervision);

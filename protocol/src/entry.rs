@@ -151,17 +151,18 @@ impl Entry {
     /// If the bytes are not exactly one well-formed entry. Delta hashes are not recomputed here:
     /// transport and log have their own checksums.
     pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
-        let head_len = bytes.get(..4).ok_or(FrameError::Truncated)?;
-        let head_len =
-            u32::from_le_bytes([head_len[0], head_len[1], head_len[2], head_len[3]]) as usize;
-        if head_len > HEAD_BYTES {
-            return Err(FrameError::TooLarge { bytes: head_len, limit: HEAD_BYTES });
-        }
-        let head_bytes = bytes.get(4..4 + head_len).ok_or(FrameError::Truncated)?;
-        let head: EntryHead = crate::frame::from_postcard(head_bytes)?;
-        let data = bytes.slice(4 + head_len..);
-        head.check(data.len())?;
+        let head = EntryHead::decode(bytes)?;
+        let data = bytes.slice(Self::head_len(bytes)..);
+        head.check(data.len() as u64)?;
         Ok(Self { head, data })
+    }
+
+    /// Length of the part of an encoded entry that [`EntryHead::decode`] reads, or of all of it if it is
+    /// none.
+    #[must_use]
+    pub fn head_len(bytes: &[u8]) -> usize {
+        let len = bytes.first_chunk().map(|len| u32::from_le_bytes(*len) as usize);
+        len.map_or(bytes.len(), |len| len.saturating_add(4).min(bytes.len()))
     }
 
     /// The delta of a slot: empty if the entry says so, `None` if it does not speak for the slot.
@@ -199,32 +200,51 @@ impl Entry {
             return self.clone();
         }
         let mut data = BytesMut::new();
-        let mut parts = Vec::new();
-        let mut at = 0;
-        for part in &self.head.parts {
-            let end = at + part.len as usize;
-            if kept.contains(part.slot) {
-                data.put_slice(&self.data[at..end]);
-                parts.push(*part);
-            }
-            at = end;
+        for (_, delta) in self.deltas().filter(|(slot, _)| kept.contains(*slot)) {
+            data.put_slice(&delta);
         }
-        Self { head: EntryHead { slots: kept, parts, ..self.head.clone() }, data: data.freeze() }
+        Self { head: self.head.restrict(slots), data: data.freeze() }
     }
 }
 
 impl EntryHead {
+    /// Reads the head of an encoded entry, whether the data follows it or not.
+    ///
+    /// # Errors
+    /// If the bytes do not begin with a well-formed head.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        let len = bytes.first_chunk().ok_or(FrameError::Truncated)?;
+        let len = u32::from_le_bytes(*len) as usize;
+        if len > HEAD_BYTES {
+            return Err(FrameError::TooLarge { bytes: len, limit: HEAD_BYTES });
+        }
+        let bytes = bytes.get(4..4 + len).ok_or(FrameError::Truncated)?;
+        let head: Self = crate::frame::from_postcard(bytes)?;
+        head.check(head.data_len())?;
+        Ok(head)
+    }
+
+    /// The same head, speaking only for those of `slots` it speaks for now.
+    #[must_use]
+    pub fn restrict(&self, slots: SlotSet) -> Self {
+        let parts = self.parts.iter().filter(|part| slots.contains(part.slot));
+        Self { slots: self.slots.and(slots), parts: parts.copied().collect(), ..*self }
+    }
+
+    fn data_len(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.len)).sum()
+    }
+
     /// The content hash of a slot's delta; [`EMPTY_HASH`] if it is empty.
     #[must_use]
     pub fn hash(&self, slot: Slot) -> u64 {
         self.parts.iter().find(|part| part.slot == slot).map_or(EMPTY_HASH, |part| part.hash)
     }
 
-    fn check(&self, data_len: usize) -> Result<(), FrameError> {
+    fn check(&self, data_len: u64) -> Result<(), FrameError> {
         let ordered = self.parts.windows(2).all(|pair| pair[0].slot < pair[1].slot);
         let inside = self.parts.iter().all(|part| self.slots.contains(part.slot));
-        let total: u64 = self.parts.iter().map(|part| u64::from(part.len)).sum();
-        if ordered && inside && self.key.number < NUMBERS && total == data_len as u64 {
+        if ordered && inside && self.key.number < NUMBERS && self.data_len() == data_len {
             Ok(())
         } else {
             Err(FrameError::Malformed("entry head does not describe its data"))

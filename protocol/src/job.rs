@@ -152,7 +152,7 @@ impl JobEntry {
     }
 }
 
-/// How a job ended. Two coordinators that finish the same job write the same manifest, byte for byte.
+/// How a job ended. Whoever has it in its log drops the job's batches if it is done. Two coordinators that finish the same job write the same manifest, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manifest {
     /// The result is complete.
@@ -163,12 +163,39 @@ pub enum Manifest {
         chunks: u64,
         /// Content hash over all result bytes.
         hash: u64,
+        /// What became of each table, in the plan's order: its batches are dropped once the job is done.
+        tables: Vec<TableTotal>,
     },
     /// The job could not be computed; the reason is for the user.
     Failed {
         /// What went wrong and what to do.
         message: String,
     },
+}
+
+/// A table of a job that is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableTotal {
+    /// Its number of batches.
+    pub batches: u64,
+    /// Records in them, rejected ones included.
+    pub rows: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Chunks of the result edge that hold its rejected rows (postcard, [`crate::client::Reject`]s). They
+    /// stand behind those of the files, table by table.
+    pub rejects: u64,
+}
+
+impl Manifest {
+    /// The chunks of the result edge that hold the rejected rows of a table, if the job is done.
+    #[must_use]
+    pub fn rejects(&self, table: usize) -> Option<std::ops::Range<u64>> {
+        let Self::Done { chunks, tables, .. } = self else { return None };
+        let before = tables.iter().take(table).map(|total| total.rejects).sum::<u64>();
+        let start = chunks.saturating_add(before);
+        Some(start..start.saturating_add(tables.get(table)?.rejects))
+    }
 }
 
 /// One file of a result.

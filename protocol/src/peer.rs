@@ -185,6 +185,18 @@ pub enum PeerMessage {
         /// Why that is so.
         proof: Forgotten,
     },
+    /// The job is done; the tail is the entry of its log that says so. Whoever holds batches of the job
+    /// writes the entry down and drops them.
+    Ended {
+        /// The job.
+        job: JobId,
+    },
+    /// The sender holds batches of these jobs, which the receiver coordinates: are they done? Answered with
+    /// [`PeerMessage::Ended`] or [`PeerMessage::Forgotten`] for those that are.
+    HaveEnded {
+        /// The jobs.
+        jobs: Vec<JobId>,
+    },
     /// These members handed everything over and left, or were forgotten: they count no more until they
     /// are seen with a higher generation.
     Departed {
@@ -303,6 +315,8 @@ pub enum NotStored {
     Conflict,
     /// The job's time to live was over here; whether it is gone is being decided.
     Expiring,
+    /// The job is done, and its batches were dropped.
+    Ended,
 }
 
 /// What a replica does with its complete slots.

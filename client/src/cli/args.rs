@@ -23,7 +23,7 @@ pub(super) const VERSION: &str = version();
 const fn version() -> &'static str {
     const {
         // A test compares it with the protocol crate.
-        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 6)")
+        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 7)")
     }
 }
 

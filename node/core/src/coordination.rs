@@ -71,12 +71,13 @@ pub(crate) enum Next {
     },
     /// Clients that wait for news of the job are told how it stands.
     News(JobId),
-    /// The job has ended: clients that wait are told, then these mappers; if it `freed` a place in the
-    /// queue, that is reported.
+    /// The job has ended: clients that wait are told, then all members, if it is `news`, and these mappers;
+    /// if it `freed` a place in the queue, that is reported.
     Ended {
         job: JobId,
         mappers: BTreeSet<NodeId>,
         freed: bool,
+        news: bool,
     },
     /// Another node coordinates the job now.
     Resigned(JobId),
@@ -334,11 +335,12 @@ impl Coordination {
 
     fn ended(&mut self, facts: &Facts, job: JobId) -> Next {
         let round = self.open(facts.now, job);
-        let freed = !round.has_ended() && round.place.is_some();
+        let news = !round.has_ended();
+        let freed = news && round.place.is_some();
         round.phase = Phase::Ended;
         round.missing.clear();
         let mappers = std::mem::take(&mut round.wanted_by);
-        Next::Ended { job, mappers, freed }
+        Next::Ended { job, mappers, freed, news }
     }
 
     /// An entry is durable here.

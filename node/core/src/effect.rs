@@ -1,9 +1,10 @@
 //! What a core wants done.
 
 use bytes::Bytes;
+use cortado_protocol::NodeId;
 use cortado_protocol::client::{BatchReply, ClientResponse};
-use cortado_protocol::{JobId, NodeId};
 
+use crate::record::Group;
 use crate::task::Task;
 
 /// What a core wants done. Effects are to be carried out in order; none of them answers at once.
@@ -19,15 +20,19 @@ pub enum Effect {
     Append {
         /// For the answer.
         ticket: u64,
-        /// Whose record it is: it can go when the job is gone.
-        job: JobId,
+        /// What it is dropped with.
+        group: Group,
         /// Whether it may use the disk's reserve: everything but batches.
         reserved: bool,
         /// The record.
         bytes: Bytes,
+        /// How many of its first bytes [`crate::Core::restore`] needs at the next start.
+        head: usize,
     },
-    /// The log may drop the job's records.
-    Forget(JobId),
+    /// The log may drop the group's records.
+    Forget(Group),
+    /// The records of this segment that were moved are not read there any more.
+    Release(u32),
     /// Write this file and sync it, then answer [`crate::Input::Saved`]. A newer one for the same file takes
     /// the place of one that waits.
     Save {

@@ -7,7 +7,7 @@ use cortado_protocol::peer::{Hello, PeerMessage};
 use cortado_protocol::{JobId, NodeId};
 
 use crate::placement::Members;
-use crate::record::RecordRef;
+use crate::record::{MovedRecord, RecordRef};
 use crate::task::TaskOutput;
 
 /// What happens to a core.
@@ -64,6 +64,14 @@ pub enum Input {
     ClientLeft(u64),
     /// These appends are fsynced.
     Appended(Vec<(u64, RecordRef)>),
+    /// Space is given back: these records of a segment stand elsewhere now, too. Answered with
+    /// [`crate::Effect::Release`].
+    Moved {
+        /// The segment.
+        segment: u32,
+        /// Its records.
+        records: Vec<MovedRecord>,
+    },
     /// This append was refused: the disk is at its reserve.
     AppendRefused(u64),
     /// A member has shown these certificates (hashes of them).

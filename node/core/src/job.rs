@@ -168,6 +168,11 @@ impl JobLog {
         self.plan.as_ref().map_or(config.slots, |plan| plan.spec.slots)
     }
 
+    /// Whether its result is complete.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.manifest, Some(Manifest::Done { .. }))
+    }
+
     /// Why no more batches are taken, if so.
     pub(crate) fn ended(&self) -> Option<ClientError> {
         let ended = |message: &str| Some(ClientError::new(ErrorKind::Ended, message));

@@ -13,7 +13,7 @@ use crate::config::{Config, PlantedBug};
 use crate::effect::Effect;
 use crate::job::job_entry;
 use crate::outbox::Outbox;
-use crate::record::{Located, RecordRef};
+use crate::record::{Group, Located, MovedRecord, RecordRef};
 
 pub(crate) mod index;
 
@@ -119,11 +119,41 @@ impl Ledger {
     }
 
     /// Takes in a record that was in the log when the process started.
-    pub(crate) fn restore(&mut self, entry: &Entry, record: RecordRef) {
-        let edge = self.edge_of(entry.head.key);
-        if let Comparison::New(fresh) = edge.compare(&entry.head) {
-            edge.insert(&entry.restrict(fresh).head, Place::Durable(record));
+    pub(crate) fn restore(&mut self, head: &EntryHead, record: RecordRef) {
+        let edge = self.edge_of(head.key);
+        if let Comparison::New(fresh) = edge.compare(head) {
+            edge.insert(&head.restrict(fresh), Place::Durable(record));
         }
+    }
+
+    /// The job is done: its batches are dropped, and none is stored from now on. Who waits for one is
+    /// answered so.
+    pub(crate) fn complete(&mut self, out: &mut Outbox, job: JobId) {
+        self.job_mut(job).complete();
+        let of_batches = |key: &EntryKey| key.job == job && key.edge.as_table().is_some();
+        let waiting = self.waiting.extract_if(.., |key, _| of_batches(key));
+        for (key, waiting) in waiting {
+            for (to, _) in waiting {
+                out.send(to, PeerMessage::NotStored { key, reason: NotStored::Ended });
+            }
+        }
+    }
+
+    /// Whether the job is done, and no entry of this edge is stored any more.
+    pub(crate) fn is_complete(&self, key: &EntryKey) -> bool {
+        key.edge.as_table().is_some() && self.jobs.get(&key.job).is_some_and(JobIndex::is_complete)
+    }
+
+    /// Jobs of which batches are held.
+    pub(crate) fn with_batches(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.iter().filter(|(_, held)| held.has_batches()).map(|(job, _)| *job)
+    }
+
+    /// A record stands elsewhere now. One that was read twice at the start counts where it was read first.
+    pub(crate) fn moved(&mut self, moved: &MovedRecord) -> Option<EntryKey> {
+        let key = EntryHead::decode(&moved.head).ok()?.key;
+        let edge = self.jobs.get_mut(&key.job)?.edge_of(key.edge)?;
+        edge.moved(key.number, moved.from, moved.to).then_some(key)
     }
 
     /// Whether something new of the job is on its way to the disk: until then it is not acknowledged, and
@@ -136,6 +166,10 @@ impl Ledger {
     pub(crate) fn store(&mut self, config: &Config, out: &mut Outbox, offered: Offered) -> bool {
         let Offered { from, entry, bytes, moved, unanswered } = offered;
         let (key, slots) = (entry.head.key, entry.head.slots);
+        if self.is_complete(&key) {
+            out.send(from, PeerMessage::NotStored { key, reason: NotStored::Ended });
+            return false;
+        }
         let edge = self.edge_of(key);
         let compared = match config.planted {
             Some(PlantedBug::SkipDuplicateCheck) => Comparison::New(slots),
@@ -145,8 +179,9 @@ impl Ledger {
             Comparison::Conflict(slot) => {
                 tracing::error!(?key, ?slot, %from, "two different entries under one number; both kept");
                 // Logged but not indexed: kept for inspection, counted never.
-                let ticket = out.fresh_id();
-                out.effect(Effect::Append { ticket, job: key.job, reserved: false, bytes });
+                let (ticket, group, reserved) = (out.fresh_id(), Group::of(&key), false);
+                let head = Entry::head_len(&bytes);
+                out.effect(Effect::Append { ticket, group, reserved, bytes, head });
                 out.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
                 return false;
             }
@@ -175,7 +210,11 @@ impl Ledger {
         self.pending.insert(ticket, Pending { key, moved, job_entry });
         // Small, and a coordinator can't do without.
         let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
-        out.effect(Effect::Append { ticket, job: key.job, reserved, bytes });
+        // What a job's own entries say is needed at a start.
+        let all = key.edge == Edge::JOB;
+        let head = if all { bytes.len() } else { Entry::head_len(&bytes) };
+        let group = Group::of(&key);
+        out.effect(Effect::Append { ticket, group, reserved, bytes, head });
     }
 
     fn answer_when_durable(
@@ -220,7 +259,7 @@ impl Ledger {
         let mut all = Vec::with_capacity(records.len());
         for (ticket, record) in records {
             let Some(Pending { key, moved, job_entry }) = self.ended(*ticket) else { continue };
-            if self.is_forgotten(key.job) {
+            if self.is_forgotten(key.job) || self.is_complete(&key) {
                 continue;
             }
             let edge = self.edge_of(key);
@@ -246,7 +285,7 @@ impl Ledger {
     /// The disk is at its reserve: nothing was written, and whoever asked is told so. Returns of what.
     pub(crate) fn refused(&mut self, out: &mut Outbox, ticket: u64) -> Option<EntryKey> {
         let key = self.ended(ticket)?.key;
-        if self.is_forgotten(key.job) {
+        if self.is_forgotten(key.job) || self.is_complete(&key) {
             return None;
         }
         self.edge_of(key).remove(key.number, Place::Pending(ticket));
@@ -259,11 +298,11 @@ impl Ledger {
     /// Records that can't be read any more count as missing from now on; peers refill them.
     pub(crate) fn unreadable(&mut self, entries: &[Located]) {
         for (key, record, _) in entries {
-            if self.is_forgotten(key.job) {
-                continue;
+            let edge = self.jobs.get_mut(&key.job).and_then(|held| held.edge_of(key.edge));
+            // It may have been dropped or moved since.
+            if edge.is_some_and(|edge| edge.remove(key.number, Place::Durable(*record))) {
+                tracing::error!(?key, ?record, "a record can't be read; peers will refill it");
             }
-            tracing::error!(?key, ?record, "a record can't be read; peers will refill it");
-            self.edge_of(*key).remove(key.number, Place::Durable(*record));
         }
     }
 }

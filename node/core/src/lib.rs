@@ -21,6 +21,7 @@
 //! | `admission` | which jobs may run |
 //! | `forwarding` | where a client's request goes |
 //! | `expiry` | when a job is over |
+//! | `completion` | whose coordinator is asked whether a job is done, so that its batches can be dropped |
 //! | `saving` | which files beside the log have changed, and what waits for them |
 //!
 //! *Facts* are read by all and changed by the router alone:
@@ -37,6 +38,7 @@
 
 mod admission;
 mod answers;
+mod completion;
 mod config;
 mod coordination;
 mod effect;
@@ -73,5 +75,5 @@ pub use input::Input;
 pub use job::BoundPlan;
 pub use memory::Budget;
 pub use placement::Members;
-pub use record::{Located, RecordRef};
+pub use record::{Group, Located, MovedRecord, RecordRef};
 pub use router::Core;

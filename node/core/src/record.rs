@@ -1,6 +1,7 @@
-//! A record's place in the log.
+//! A record's place in the log, and what it is dropped with.
 
-use cortado_protocol::{EntryKey, SlotSet};
+use bytes::Bytes;
+use cortado_protocol::{Edge, EntryKey, JobId, SlotSet};
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,3 +17,54 @@ pub struct RecordRef {
 /// An entry, where this node's log has it, and the slots it is to be read for. The record may speak
 /// for others too, which another record counts for.
 pub type Located = (EntryKey, RecordRef, SlotSet);
+
+/// A record that was copied, for its segment to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedRecord {
+    /// Where it was.
+    pub from: RecordRef,
+    /// Where it is.
+    pub to: RecordRef,
+    /// Its first bytes, as they are restored at a start.
+    pub head: Bytes,
+}
+
+/// Records of one job that are dropped together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(u128);
+
+impl Group {
+    /// What is kept as long as the job is: its log and its result.
+    #[must_use]
+    pub fn kept(job: JobId) -> Self {
+        Self(job.0)
+    }
+
+    /// Its batches, which are dropped when it is done.
+    #[must_use]
+    pub fn batches(job: JobId) -> Self {
+        // Job ids are UUIDv7. No complement of one is: its version would be 8.
+        Self(!job.0)
+    }
+
+    /// The group of an entry.
+    #[must_use]
+    pub fn of(key: &EntryKey) -> Self {
+        match key.edge {
+            Edge::JOB | Edge::RESULT => Self::kept(key.job),
+            _ => Self::batches(key.job),
+        }
+    }
+
+    /// All groups of a job.
+    #[must_use]
+    pub fn all(job: JobId) -> [Self; 2] {
+        [Self::kept(job), Self::batches(job)]
+    }
+
+    /// Its number in the log.
+    #[must_use]
+    pub fn number(self) -> u128 {
+        self.0
+    }
+}

@@ -193,6 +193,10 @@ impl Replicator {
                 let message = format!("job {} is gone", key.job);
                 return self.fail(out, key, ClientError::new(ErrorKind::NotFound, message));
             }
+            NotStored::Ended => {
+                let error = ClientError::new(ErrorKind::Ended, "the job is done");
+                return self.fail(out, key, error);
+            }
             NotStored::Conflict => return self.fail(out, key, conflict(key)),
         }
         None

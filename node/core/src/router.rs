@@ -14,6 +14,7 @@ use cortado_protocol::{LogId, NodeId};
 
 use crate::admission::Queue;
 use crate::answers::Answers;
+use crate::completion::Completion;
 use crate::config::{Config, PlantedBug};
 use crate::coordination::Coordination;
 use crate::effect::{Effect, StateFile};
@@ -31,6 +32,7 @@ use crate::saving::Saving;
 use crate::slot_tasks::{self, SlotTasks, Wanted};
 
 mod carry_out;
+mod completing;
 mod entries;
 mod forgetting;
 mod inspect;
@@ -56,6 +58,7 @@ pub struct Core {
     slot_tasks: SlotTasks,
     coordination: Coordination,
     answers: Answers,
+    completion: Completion,
     queue: Queue,
     forwarding: Forwarding,
     expiry: Expiry,
@@ -83,6 +86,7 @@ impl Core {
             slot_tasks: SlotTasks::default(),
             coordination: Coordination::default(),
             answers: Answers::default(),
+            completion: Completion::default(),
             queue: Queue::default(),
             forwarding: Forwarding::default(),
             expiry: Expiry::default(),
@@ -112,7 +116,7 @@ impl Core {
         self.facts.now = self.facts.now.max(now);
         if self.facts.began.is_none() {
             self.facts.began = Some(now);
-            self.restoring = Restoring::default();
+            self.restored();
         }
         self.facts.wall_ms = wall_ms;
         self.on_input(input);
@@ -152,6 +156,7 @@ impl Core {
             }
             Input::ClientLeft(ticket) => self.forwarding.client_left(ticket),
             Input::Appended(records) => self.on_appended(&records),
+            Input::Moved { segment, records } => self.on_moved(segment, &records),
             Input::AppendRefused(ticket) => self.on_append_refused(ticket),
             Input::Certified(node, certificates) => {
                 if self.facts.roster.certified(node, certificates) {
@@ -195,6 +200,7 @@ impl Core {
         self.slot_tasks.tick(&self.facts, &mut self.out);
         self.handoff.tick(&self.facts, &mut self.out);
         self.check_drained();
+        self.completion.tick(&self.facts, &mut self.out);
         self.coordination.tick_report(&self.facts, &mut self.out);
         self.queue.tick(&self.facts, &mut self.out);
         self.tick_expiry();
@@ -210,11 +216,7 @@ impl Core {
                 let failed = self.replicator.on_not_stored(&mut self.out, from, key, reason);
                 self.entry_failed(failed);
             }
-            PeerMessage::Offer { job, round, held } => {
-                if !self.say_forgotten(from, job) {
-                    self.handoff.on_offer(&self.facts, &mut self.out, from, job, round, held);
-                }
-            }
+            PeerMessage::Offer { job, round, held } => self.on_offer(from, job, round, held),
             PeerMessage::Have { job, round, done, log, held } => {
                 let have = Have { job, round, done, log, held };
                 let released = self.handoff.on_have(&self.facts, from, have);
@@ -234,9 +236,17 @@ impl Core {
             }
             PeerMessage::Withdrawn { job, number } => self.on_withdrawn(from, job, number),
             PeerMessage::Forgotten { job, proof } => self.on_forgotten(from, job, proof),
+            PeerMessage::Ended { job } => self.on_ended(from, job, &tail),
+            PeerMessage::HaveEnded { jobs } => {
+                for job in jobs {
+                    self.say_ended(from, job);
+                }
+            }
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
-                if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {
+                if self.say_ended(from, job) {
+                    // There is nothing to work on.
+                } else if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {
                     self.start_work((from, attempt), Wanted { job, slots, ends, kind });
                 }
             }

@@ -12,8 +12,8 @@ use cortado_engine::{
 };
 use cortado_protocol::client::Reject;
 use cortado_protocol::entry::Entry;
-use cortado_protocol::job::{BatchHeader, Manifest, ResultFile};
-use cortado_protocol::{EntryKey, META_SLOT, Slot, SlotSet, content_hash, limits};
+use cortado_protocol::job::{BatchHeader, JobSpec, Manifest, ResultFile, TableTotal};
+use cortado_protocol::{EntryKey, META_SLOT, Slot, SlotSet, content_hash, frame, limits};
 
 use crate::job::BoundPlan;
 use crate::record::{Located, RecordRef};
@@ -90,6 +90,8 @@ pub enum Task {
     },
     /// Read entries, restricted to some slots each.
     Read(Vec<Located>),
+    /// Read the rejected rows of a table of a job that is done: all their chunks, in order.
+    KeptRejects(Vec<Located>),
     /// Collect a table's rejected rows.
     Rejects {
         /// The job.
@@ -115,7 +117,7 @@ impl Task {
     /// with what was uploaded.
     #[must_use]
     pub fn is_short(&self) -> bool {
-        matches!(self, Self::Map { .. } | Self::Read(_))
+        matches!(self, Self::Map { .. } | Self::Read(_) | Self::KeptRejects(_))
     }
 }
 
@@ -137,7 +139,7 @@ pub enum TaskOutput {
     Results(Manifest, Vec<Bytes>),
     /// Of [`Task::Read`].
     Entries(Vec<Entry>),
-    /// Of [`Task::Rejects`].
+    /// Of [`Task::Rejects`] and [`Task::KeptRejects`].
     Rejects(Vec<Reject>),
     /// These records can't be read; nothing else was done.
     Unreadable(Vec<Located>),
@@ -201,6 +203,7 @@ pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
         }
         Task::Join { state, rows } => join(state, &rows),
         Task::Read(wanted) => read(&wanted, records),
+        Task::KeptRejects(chunks) => kept_rejects(&chunks, records),
         Task::Rejects { plan, table, summaries } => summarise(&plan, &summaries, records)
             .map(|fold| TaskOutput::Rejects(fold.rejects(table, &plan.spec))),
     };
@@ -393,30 +396,71 @@ fn step(mut state: Box<Finishing>) -> Result<TaskOutput, Stop> {
             let Finishing { plan, ends, durability, summary, last } = &*state;
             let receipt = summary.receipt(&plan.spec, ends, *durability, &files, last.folded())?;
             files.push(receipt.to_file());
-            let (manifest, chunks) = package(&files);
+            let tables = (0..ends.len()).map(|table| Total::of(summary, table, &plan.spec));
+            let (manifest, chunks) = package(&files, tables);
             Ok(TaskOutput::Results(manifest, chunks))
         }
     }
 }
 
-/// Puts result files one after the other and cuts them into chunks.
-fn package(files: &[ReportFile]) -> (Manifest, Vec<Bytes>) {
+/// What is kept of a table.
+struct Total {
+    size: (u64, u64, u64),
+    /// Its rejected rows, encoded; nothing if there are none.
+    rejects: Bytes,
+}
+
+impl Total {
+    fn of(summary: &SummaryFold, table: usize, spec: &JobSpec) -> Self {
+        let rejects = summary.rejects(table, spec);
+        let encoded = (!rejects.is_empty()).then(|| frame::to_postcard(&rejects));
+        Self { size: summary.size(table), rejects: encoded.unwrap_or_default() }
+    }
+}
+
+/// Puts result files one after the other and cuts them into chunks; rejected rows follow.
+fn package(files: &[ReportFile], totals: impl Iterator<Item = Total>) -> (Manifest, Vec<Bytes>) {
     let mut all = BytesMut::with_capacity(files.iter().map(|file| file.bytes.len()).sum());
     for file in files {
         all.extend_from_slice(&file.bytes);
     }
     let all = all.freeze();
-    let chunks: Vec<_> = (0..all.len())
-        .step_by(limits::CHUNK_BYTES)
-        .map(|at| all.slice(at..all.len().min(at + limits::CHUNK_BYTES)))
-        .collect();
+    let mut chunks = cut(&all);
+    let of_files = chunks.len() as u64;
+    let tables = totals.map(|Total { size: (batches, rows, bytes), rejects }| {
+        let rejects = cut(&rejects);
+        let total = TableTotal { batches, rows, bytes, rejects: rejects.len() as u64 };
+        chunks.extend(rejects);
+        total
+    });
+    let tables = tables.collect();
     let named = |file: &ReportFile| ResultFile {
         name: file.name.clone(),
         bytes: file.bytes.len() as u64,
         rows: file.rows,
     };
     let files = files.iter().map(named).collect();
-    (Manifest::Done { files, chunks: chunks.len() as u64, hash: content_hash(&all) }, chunks)
+    (Manifest::Done { files, chunks: of_files, hash: content_hash(&all), tables }, chunks)
+}
+
+fn cut(bytes: &Bytes) -> Vec<Bytes> {
+    let starts = (0..bytes.len()).step_by(limits::CHUNK_BYTES);
+    starts.map(|at| bytes.slice(at..bytes.len().min(at + limits::CHUNK_BYTES))).collect()
+}
+
+/// Puts the rejected rows of a job that is done together again.
+fn kept_rejects(chunks: &[Located], records: &dyn Records) -> Result<TaskOutput, Stop> {
+    let mut bytes = BytesMut::new();
+    for_each(chunks, records, |entry, _| {
+        bytes.extend_from_slice(&entry.delta(META_SLOT).unwrap_or_default());
+        Ok(())
+    })?;
+    if bytes.is_empty() {
+        return Ok(TaskOutput::Rejects(Vec::new()));
+    }
+    let rejects = frame::from_postcard(&bytes);
+    let rejects = rejects.map_err(|_| Stop::Failed("the rejected rows can't be read".to_owned()));
+    rejects.map(TaskOutput::Rejects)
 }
 
 fn read(wanted: &[Located], records: &dyn Records) -> Result<TaskOutput, Stop> {

@@ -114,7 +114,8 @@ impl Log {
         };
         let mut live = Vec::new();
         if let Some(footer) = footer {
-            let records = footer.records().filter(|listed| self.segments.is_live(listed.meta.group));
+            let records =
+                footer.records().filter(|listed| self.segments.is_live(listed.meta.group));
             live.extend(records.map(|listed| (listed.record, listed.head.len() as u32)));
             return Ok(live);
         }

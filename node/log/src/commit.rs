@@ -157,7 +157,9 @@ impl<T> CommitQueue<T> {
 fn closed<T>(request: Request<T>, full: bool) -> QueueClosed<Append<T>> {
     match request {
         Request::Append(request) => QueueClosed { request, full },
-        Request::Forget(_) | Request::Release(_) => unreachable!("only appends are given back through here"),
+        Request::Forget(_) | Request::Release(_) => {
+            unreachable!("only appends are given back through here")
+        }
     }
 }
 

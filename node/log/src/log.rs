@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::current::{Current, is_full};
 use crate::error::{AppendError, OpenError, SyncError};
 use crate::format::{
-    HEAD_BYTES, PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef, payload_crc,
-    segment_name,
+    HEAD_BYTES, PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef,
+    payload_crc, segment_name,
 };
 use crate::mark;
 use crate::reader::LogReader;

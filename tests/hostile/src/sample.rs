@@ -14,7 +14,7 @@ use cortado_protocol::expiry::{ExpireAnswer, Forgotten, Reason};
 use cortado_protocol::frame::to_postcard;
 use cortado_protocol::job::{
     BatchHeader, FileSpec, JobEntry, JobSpec, JobState, JobStatus, Manifest, ResultFile,
-    StageStatus, TableFiles, TableStatus,
+    StageStatus, TableFiles, TableStatus, TableTotal,
 };
 use cortado_protocol::peer::{
     Admission, EdgeCoverage, Hello, NotStored, PeerMessage, PlaceWish, Work,
@@ -138,6 +138,12 @@ fn log_entries() -> Vec<Entry> {
     vec![meta(JobEntry::Cancel), meta(JobEntry::Manifest(failed))]
 }
 
+fn done() -> Manifest {
+    let file = ResultFile { name: "q1.csv".to_owned(), bytes: 10, rows: 1 };
+    let total = TableTotal { batches: 1, rows: 3, bytes: 100, rejects: 1 };
+    Manifest::Done { files: vec![file], chunks: 1, hash: 5, tables: vec![total; 5] }
+}
+
 /// The entries of the job's log and of its tables.
 pub(crate) fn entries() -> Vec<Entry> {
     let end = |table| JobEntry::TableEnd { table, batches: 1 };
@@ -188,6 +194,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::Stored { log, entries: vec![(key, slots), (key, SlotSet::META)] }),
         empty(PeerMessage::NotStored { key, reason: NotStored::Full }),
         empty(PeerMessage::NotStored { key, reason: NotStored::Conflict }),
+        empty(PeerMessage::NotStored { key, reason: NotStored::Ended }),
         empty(PeerMessage::Offer { job, round: 5, held: held() }),
         empty(PeerMessage::Have { job, round: 5, done: true, log, held: held() }),
         empty(PeerMessage::Fetch { job, round: 3, wanted: held() }),
@@ -205,6 +212,8 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         }),
         empty(PeerMessage::Withdrawn { job, number: 4 }),
         empty(PeerMessage::Forgotten { job: JobId(8), proof }),
+        (PeerMessage::Ended { job }, meta(JobEntry::Manifest(done())).encode()),
+        empty(PeerMessage::HaveEnded { jobs: vec![job, JobId(8)] }),
         empty(PeerMessage::Departed { members: vec![(node("c"), 3)], barred: vec![5] }),
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
@@ -254,7 +263,6 @@ pub(crate) fn requests() -> Vec<ClientRequest> {
 }
 
 pub(crate) fn responses() -> Vec<ClientResponse> {
-    let file = ResultFile { name: "q1.csv".to_owned(), bytes: 10, rows: 1 };
     let status = JobStatus {
         job: JOB,
         plan: "coffee".to_owned(),
@@ -263,7 +271,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         tables: vec![TableStatus { missing: Coverage::range(1, 2), ..TableStatus::default() }],
         stages: vec![StageStatus { name: "fold".to_owned(), complete: 1, total: 4 }],
         waits_for: Some("replicas".to_owned()),
-        manifest: Some(Manifest::Done { files: vec![file], chunks: 1, hash: 5 }),
+        manifest: Some(done()),
     };
     let member = MemberView {
         id: node("b"),

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use cortado_core::RecordRef;
-use cortado_protocol::entry::Entry;
+use cortado_protocol::entry::EntryHead;
 use cortado_protocol::{EntryKey, JobId, Slot, SlotSet};
 
 /// A record on a disk: what it is and which slots it speaks for.
@@ -24,6 +23,8 @@ pub(super) struct Copies {
     pub(super) lost: BTreeMap<EntryKey, BTreeMap<usize, Lost>>,
     /// When a first copy of each batch was on a disk.
     pub(super) since: BTreeMap<EntryKey, Duration>,
+    /// Jobs that are done: their batches are needed no more.
+    pub(super) completed: BTreeSet<JobId>,
     /// When a first node let go of each job.
     pub(super) gone_at: BTreeMap<JobId, Duration>,
 }
@@ -37,8 +38,8 @@ pub(super) struct Lost {
 }
 
 /// A node's record, as a copy, if it is an entry at all.
-pub(super) fn copy_of(record: RecordRef, payload: &Bytes) -> Option<Copy> {
-    let head = Entry::decode(payload).ok()?.head;
+pub(super) fn copy_of(record: RecordRef, payload: &[u8]) -> Option<Copy> {
+    let head = EntryHead::decode(payload).ok()?;
     Some((record, head.key, head.slots))
 }
 
@@ -84,6 +85,26 @@ impl Copies {
         }
         self.promised.retain(|key| key.job != job);
         self.lost.retain(|key, _| key.job != job);
+    }
+
+    /// The job is done, as this node knows: its batches are dropped.
+    pub(super) fn complete(&mut self, node: usize, job: JobId) {
+        let is_batch = |key: &EntryKey| key.job == job && key.edge.as_table().is_some();
+        for (_, nodes) in self.held.iter_mut().filter(|(key, _)| is_batch(key)) {
+            nodes.remove(&node);
+        }
+        self.promised.retain(|key| !is_batch(key));
+        self.lost.retain(|key, _| !is_batch(key));
+        self.completed.insert(job);
+    }
+
+    /// A segment whose records stand elsewhere, too, is deleted.
+    pub(super) fn release(&mut self, node: usize, segment: u32) {
+        for nodes in self.held.values_mut() {
+            if let Some(records) = nodes.get_mut(&node) {
+                records.retain(|record, _| record.segment != segment);
+            }
+        }
     }
 
     /// Copies of the slot of the entry that has fewest. `counts` says whether a node's copy of a

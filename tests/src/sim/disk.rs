@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cortado_core::{Input, RecordRef, StateFile};
+use cortado_core::{Group, Input, MovedRecord, RecordRef, StateFile};
 use cortado_log::AppendError;
-use cortado_protocol::{EntryKey, JobId, Slot, SlotSet};
+use cortado_protocol::job::JobEntry;
+use cortado_protocol::{Edge, EntryKey, JobId, Slot, SlotSet};
 
 use super::copies::{Lost, SLACK, copy_of};
 use super::event::Event;
@@ -16,17 +17,19 @@ impl World {
         &mut self,
         node: usize,
         ticket: u64,
-        job: JobId,
+        group: Group,
         reserved: bool,
-        bytes: &Bytes,
+        (bytes, head): (&Bytes, usize),
     ) {
         let (unix_ms, boot) = (self.unix_ms(node), self.nodes[node].boot);
         let delay = self.delay(100, self.dials.sync_ms * 1_000);
         let Some(process) = &mut self.nodes[node].process else { return };
+        let (head, rest) = bytes.split_at(head.min(bytes.len()));
+        let (group, payload) = (group.number(), [head, rest]);
         let appended = if reserved {
-            process.log.append_reserved(1, job.0, unix_ms, &[bytes])
+            process.log.append_reserved(1, group, unix_ms, &payload)
         } else {
-            process.log.append(1, job.0, unix_ms, &[bytes])
+            process.log.append(1, group, unix_ms, &payload)
         };
         match appended {
             Ok(cortado_log::RecordRef { segment, offset, len }) => {
@@ -60,7 +63,52 @@ impl World {
             self.copies.add(node, copy);
             self.copies.found(copy.1, self.now);
         }
-        self.input(node, Input::Appended(records));
+        let moved = self.collect(node);
+        if !records.is_empty() {
+            self.input(node, Input::Appended(records));
+        }
+        for moved in moved {
+            self.input(node, moved);
+        }
+    }
+
+    /// Gives space of the node's log back, and tells what was moved for that.
+    fn collect(&mut self, node: usize) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        loop {
+            let Some(process) = &mut self.nodes[node].process else { return Vec::new() };
+            let collected = match process.log.collect() {
+                Ok(Some(collected)) => collected,
+                Ok(None) => return inputs,
+                Err(_) => {
+                    self.abort(node);
+                    return Vec::new();
+                }
+            };
+            let record = |record: cortado_log::RecordRef| {
+                let cortado_log::RecordRef { segment, offset, len } = record;
+                RecordRef { segment, offset, len }
+            };
+            let moved = collected.moved.into_iter().map(|moved| MovedRecord {
+                from: record(moved.from),
+                to: record(moved.to),
+                head: moved.head,
+            });
+            let records: Vec<_> = moved.collect();
+            for moved in &records {
+                let copy = copy_of(moved.to, &moved.head).expect("nodes log entries");
+                self.copies.add(node, copy);
+            }
+            inputs.push(Input::Moved { segment: collected.segment, records });
+        }
+    }
+
+    pub(super) fn release(&mut self, node: usize, segment: u32) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if process.log.release(segment).is_err() {
+            return self.abort(node);
+        }
+        self.copies.release(node, segment);
     }
 
     /// A state file is on the node's disk.
@@ -69,7 +117,46 @@ impl World {
         self.input(node, Input::Saved(ticket));
     }
 
-    pub(super) fn forget(&mut self, node: usize, job: JobId) {
+    pub(super) fn forget(&mut self, node: usize, group: Group) {
+        let jobs = || self.clients.iter().map(|client| client.data.spec.job);
+        if let Some(job) = jobs().find(|job| Group::batches(*job) == group) {
+            self.check_completion(node, job);
+            self.copies.complete(node, job);
+        } else if let Some(job) = jobs().find(|job| Group::kept(*job) == group) {
+            self.forget_job(node, job);
+        }
+        let delay = self.delay(100, self.dials.sync_ms * 1_000);
+        let boot = self.nodes[node].boot;
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if process.log.forget(group.number()).is_err() {
+            return self.abort(node);
+        }
+        // Space is given back when the log's thread has synced what it is at.
+        if !process.sync_planned {
+            process.sync_planned = true;
+            self.plan(delay, Event::Sync { node, boot });
+        }
+    }
+
+    /// A node that drops a job's batches has written down that the job is done, and its result is on
+    /// some disk.
+    fn check_completion(&mut self, node: usize, job: JobId) {
+        let gone = self.copies.gone_at.contains_key(&job);
+        let end = EntryKey { job, edge: Edge::JOB, number: JobEntry::MANIFEST };
+        let known = self.copies.held.get(&end).is_some_and(|nodes| nodes.contains_key(&node));
+        let lost = |key: &&EntryKey| {
+            key.job == job && key.edge == Edge::RESULT && self.copies.count(**key, |_, _| true) == 0
+        };
+        let lost = self.copies.held.keys().find(lost);
+        if !gone && (!known || lost.is_some()) {
+            let id = self.nodes[node].id;
+            let message =
+                format!("{id} dropped the batches of {job}: lost {lost:?}, end known {known}");
+            self.violation.get_or_insert(message);
+        }
+    }
+
+    fn forget_job(&mut self, node: usize, job: JobId) {
         let now = self.now;
         let copies = &self.copies;
         let alive = |key: &&EntryKey| {
@@ -82,10 +169,6 @@ impl World {
             self.violation.get_or_insert(message);
         }
         self.copies.gone_at.entry(job).or_insert(now);
-        let Some(process) = &mut self.nodes[node].process else { return };
-        if process.log.forget(job.0).is_err() {
-            return self.abort(node);
-        }
         self.copies.forget(node, job);
     }
 
@@ -96,6 +179,9 @@ impl World {
 
     /// A batch is acknowledged: from now on it must survive.
     pub(super) fn promise(&mut self, node: usize, key: EntryKey) {
+        if self.copies.completed.contains(&key.job) {
+            return;
+        }
         if let Some(message) = self.false_acknowledgement(node, key) {
             self.violation.get_or_insert(message);
         }

@@ -123,17 +123,16 @@ impl SimNode {
             core.restore_state(*file, bytes).expect("a file is as it was saved");
         }
         let log_config =
-            LogConfig { first_segment_bytes: 64 << 10, segment_bytes: 256 << 10, reserve_bytes };
+            LogConfig { first_segment_bytes: 16 << 10, segment_bytes: 64 << 10, reserve_bytes };
         let mut copies = Vec::new();
-        let mut deliver = |record: cortado_log::RecordRef,
-                           meta: &cortado_log::RecordMeta,
-                           payload: &[u8]| {
-            let cortado_log::RecordRef { segment, offset, len } = record;
-            let record = RecordRef { segment, offset, len };
-            let payload = Bytes::copy_from_slice(payload);
-            core.restore(record, meta.wall_ms, &payload).expect("the log delivers whole records");
-            copies.extend(copy_of(record, &payload));
-        };
+        let mut deliver =
+            |record: cortado_log::RecordRef, meta: &cortado_log::RecordMeta, head: &[u8]| {
+                let cortado_log::RecordRef { segment, offset, len } = record;
+                let record = RecordRef { segment, offset, len };
+                let head = Bytes::copy_from_slice(head);
+                core.restore(record, meta.wall_ms, &head).expect("the log delivers whole heads");
+                copies.extend(copy_of(record, &head));
+            };
         let opened = Log::open(self.storage.clone(), log_config, rng.random(), &mut deliver);
         let (log, recovery) = opened.ok()?;
         self.log_id = Some(LogId(recovery.log_id));
@@ -152,6 +151,8 @@ impl SimNode {
         let detector_config = DetectorConfig { profile: Profile::Lan, seed: rng.random(), seeds };
         let detector = Membership::new(detector_config, me, self.known.clone(), now, unix_ms);
         let reader = log.reader();
+        // What is damaged in a sealed segment shows when it is read.
+        copies.retain(|(record, ..)| SimRecords(reader.clone()).read(*record).is_some());
         self.process = Some(Process {
             core,
             detector,

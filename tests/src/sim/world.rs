@@ -310,8 +310,8 @@ impl World {
         node.hash(&mut self.trace);
         match effect {
             Effect::Send(to, bytes) => (to, bytes).hash(&mut self.trace),
-            Effect::Append { ticket, job, reserved, bytes } => {
-                (ticket, job, reserved, bytes).hash(&mut self.trace);
+            Effect::Append { ticket, group, reserved, bytes, head } => {
+                (ticket, group, reserved, bytes, head).hash(&mut self.trace);
             }
             Effect::Save { ticket, file, bytes } => {
                 (ticket, bytes).hash(&mut self.trace);
@@ -346,10 +346,11 @@ impl World {
                 let at = self.backward(from, node);
                 self.plan_at(at, Event::Ack { from, to: node, conn, next });
             }
-            Effect::Append { ticket, job, reserved, bytes } => {
-                self.append(node, ticket, job, reserved, &bytes);
+            Effect::Append { ticket, group, reserved, bytes, head } => {
+                self.append(node, ticket, group, reserved, (&bytes, head));
             }
-            Effect::Forget(job) => self.forget(node, job),
+            Effect::Forget(group) => self.forget(node, group),
+            Effect::Release(segment) => self.release(node, segment),
             Effect::Save { ticket, file, bytes } => {
                 let delay = self.delay(100, 20_000);
                 self.plan(delay, Event::Saved { node, boot, ticket, file, bytes });

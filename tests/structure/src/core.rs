@@ -7,9 +7,10 @@ use syn::visit::{self, Visit};
 use crate::modules::Tree;
 
 /// The components, as the documentation of the core's root lists them.
-const COMPONENTS: [&str; 12] = [
+const COMPONENTS: [&str; 13] = [
     "admission",
     "answers",
+    "completion",
     "coordination",
     "expiry",
     "forwarding",

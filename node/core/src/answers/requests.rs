@@ -1,5 +1,6 @@
 //! What clients ask of a job's coordinator.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use cortado_engine::mebi;
@@ -161,6 +162,17 @@ impl Answers {
                     answer(out, origin, ClientResponse::Error(no_such_table()));
                     return Next::Nothing;
                 }
+                if let Some(chunks) =
+                    facts.jobs[job].manifest.as_ref().and_then(|m| m.rejects(table))
+                {
+                    return self.kept_rejects(
+                        facts,
+                        out,
+                        (origin, job),
+                        (request, chunks),
+                        searched,
+                    );
+                }
                 let ends = facts.jobs[job].known_ends();
                 let summaries = facts.located(job, table..table + 1, SlotSet::META, &ends);
                 let task = Task::Rejects { plan, table, summaries };
@@ -177,6 +189,30 @@ impl Answers {
             | ClientRequest::Drain(_) => {}
         }
         Next::Nothing
+    }
+
+    /// A client wants the rejected rows of a table of a job that is done.
+    fn kept_rejects(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (origin, job): (Origin, JobId),
+        (request, chunks): (ClientRequest, Range<u64>),
+        searched: bool,
+    ) -> Next {
+        let located: Option<Vec<_>> = chunks.map(|chunk| located(facts, job, chunk)).collect();
+        match located {
+            Some(located) => {
+                out.run(Task::KeptRejects(located), Purpose::Rejects(origin));
+                Next::Nothing
+            }
+            None if searched => {
+                let message = "no live node has all of the rejected rows";
+                answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
+                Next::Nothing
+            }
+            None => self.search(facts, out, (origin, job), request),
+        }
     }
 
     /// An entry is to be written to the job log; the client is answered when it is durable.
@@ -321,9 +357,13 @@ fn result(facts: &Facts, job: JobId, chunk: u64) -> Result<Option<Located>, Clie
         let message = format!("the result has {chunks} chunks");
         return Err(ClientError::new(ErrorKind::NotFound, message));
     }
+    Ok(located(facts, job, chunk))
+}
+
+/// Where a chunk of the result edge is, if it is here.
+fn located(facts: &Facts, job: JobId, chunk: u64) -> Option<Located> {
     let (edge, slots) = (Edge::RESULT, SlotSet::META);
     let wanted = EdgeCoverage { edge, slots, coverage: Coverage::range(chunk, chunk + 1) };
-    let held = facts.ledger.edge(job, edge);
-    let record = held.and_then(|held| held.wanted(&wanted).next().map(|(_, record, _)| record));
-    Ok(record.map(|record| (EntryKey { job, edge, number: chunk }, record, slots)))
+    let (_, record, _) = facts.ledger.edge(job, edge)?.wanted(&wanted).next()?;
+    Some((EntryKey { job, edge, number: chunk }, record, slots))
 }

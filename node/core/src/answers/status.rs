@@ -57,6 +57,11 @@ fn table(
         total_bytes: files.files.iter().map(|file| file.bytes).sum(),
         ..TableStatus::default()
     };
+    if let Some(Manifest::Done { tables, .. }) = &log.manifest {
+        let total = tables.get(table).copied().unwrap_or_default();
+        (status.batches, status.rows, status.bytes) = (total.batches, total.rows, total.bytes);
+        return status;
+    }
     let edge = Edge::table(table);
     let end = status.declared.unwrap_or(limits::NUMBERS);
     let sources = facts.ledger.edge(job, edge).into_iter().flat_map(|held| held.sources(0));

@@ -118,14 +118,23 @@ impl EdgeIndex {
         }
     }
 
-    /// The record never reached the log, or can't be read any more.
-    pub(crate) fn remove(&mut self, number: u64, place: Place) {
-        if let Some(numbered) = self.entries.get_mut(&number) {
-            numbered.holdings.retain(|holding| holding.place != place);
-            if numbered.holdings.is_empty() {
-                self.entries.remove(&number);
-            }
+    /// The record never reached the log, or can't be read any more. Returns whether it was here.
+    pub(crate) fn remove(&mut self, number: u64, place: Place) -> bool {
+        let Some(numbered) = self.entries.get_mut(&number) else { return false };
+        let before = numbered.holdings.len();
+        numbered.holdings.retain(|holding| holding.place != place);
+        let removed = numbered.holdings.len() < before;
+        if numbered.holdings.is_empty() {
+            self.entries.remove(&number);
         }
+        removed
+    }
+
+    /// A record stands elsewhere now. Returns whether it was here.
+    pub(crate) fn moved(&mut self, number: u64, from: RecordRef, to: RecordRef) -> bool {
+        let holdings = self.entries.get_mut(&number).into_iter().flat_map(|n| &mut n.holdings);
+        let found = holdings.into_iter().find(|holding| holding.place == Place::Durable(from));
+        found.map(|holding| holding.place = Place::Durable(to)).is_some()
     }
 
     /// Slots held of a number.
@@ -300,12 +309,35 @@ pub(crate) fn numbers(parts: &[EdgeCoverage]) -> u64 {
 #[derive(Default)]
 pub(crate) struct JobIndex {
     edges: BTreeMap<Edge, EdgeIndex>,
+    /// The job is done: nothing of its tables is held any more.
+    complete: bool,
 }
 
 impl JobIndex {
     /// What is held of an edge.
     pub(crate) fn edge(&self, edge: Edge) -> Option<&EdgeIndex> {
         self.edges.get(&edge)
+    }
+
+    /// Drops all batches, for good.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+        self.edges.retain(|edge, _| edge.as_table().is_none());
+    }
+
+    /// Whether they were dropped.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether there are any.
+    pub(crate) fn has_batches(&self) -> bool {
+        self.edges.keys().any(|edge| edge.as_table().is_some())
+    }
+
+    /// An edge of which something was held, to be changed.
+    pub(crate) fn edge_of(&mut self, edge: Edge) -> Option<&mut EdgeIndex> {
+        self.edges.get_mut(&edge)
     }
 
     /// What is held of an edge, to be changed.

@@ -6,17 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_engine::{MapError, Mapped};
 use cortado_protocol::entry::Entry;
+use cortado_protocol::job::{JobEntry, Manifest};
 use cortado_protocol::peer::{EdgeCoverage, NotStored, PeerMessage};
 use cortado_protocol::{Edge, EntryKey, JobId, LogId, NodeId, SlotSet};
 
 use super::Core;
 use super::jobs::progress_of;
+use crate::effect::{Effect, StateFile};
 use crate::facts::Facts;
 use crate::job::job_entry;
 use crate::ledger::Offered;
 use crate::mapper;
 use crate::purpose::{Fetch, Mapping};
-use crate::record::RecordRef;
+use crate::record::{MovedRecord, RecordRef};
 use crate::replicate::{Asker, Failed};
 
 impl Core {
@@ -55,6 +57,9 @@ impl Core {
             self.say_forgotten(from, key.job);
             return;
         }
+        if self.facts.ledger.is_complete(&key) {
+            self.say_ended(from, key.job);
+        }
         // What is new now would be lost if the job is over; what is only moved here is lost with it, and
         // kept without a word: whoever sent it may count the answer for a batch that is new.
         let closed = self.facts.jobs.closed_by(key.job).is_some();
@@ -76,6 +81,7 @@ impl Core {
     pub(super) fn on_appended(&mut self, records: &[(u64, RecordRef)]) {
         let Facts { config, ledger, jobs, now, wall_ms, .. } = &mut self.facts;
         let mut keys: Vec<EntryKey> = Vec::new();
+        let mut done = BTreeSet::new();
         for durable in ledger.appended(config, &mut self.out, records) {
             let job = durable.key.job;
             if !durable.moved {
@@ -83,6 +89,9 @@ impl Core {
                 jobs.seen(job, *now, false);
             }
             if let Some(entry) = durable.job_entry {
+                if matches!(entry, JobEntry::Manifest(Manifest::Done { .. })) {
+                    done.insert(job);
+                }
                 jobs.apply(job, *now, *wall_ms, entry);
             }
             if let Some(log) = jobs.get_mut(job) {
@@ -91,6 +100,9 @@ impl Core {
             if keys.last() != Some(&durable.key) {
                 keys.push(durable.key);
             }
+        }
+        for job in done {
+            self.drop_batches(job);
         }
         for key in &keys {
             self.handoff.offer_foreign(&self.facts, *key);
@@ -104,6 +116,19 @@ impl Core {
         for job in touched {
             self.handoff.go_on_fetching(&self.facts, &mut self.out, job);
         }
+    }
+
+    /// Records of a segment stand elsewhere now, too. A record that is younger by that is no sign of life.
+    pub(super) fn on_moved(&mut self, segment: u32, records: &[MovedRecord]) {
+        let Facts { ledger, jobs, .. } = &mut self.facts;
+        for moved in records {
+            let Some(key) = ledger.moved(moved) else { continue };
+            if let Some(log) = jobs.get_mut(key.job) {
+                log.newest = log.newest.max((moved.to.segment, moved.to.offset));
+            }
+        }
+        self.saving.save(StateFile::Expiry, None);
+        self.out.effect(Effect::Release(segment));
     }
 
     /// The disk is at its reserve: nothing was written.
@@ -172,6 +197,9 @@ impl Core {
     pub(super) fn on_fetch(&mut self, fetch: Fetch, wanted: &[EdgeCoverage]) {
         if self.say_forgotten(fetch.from, fetch.job) {
             return fetch.end(&mut self.out, None);
+        }
+        if wanted.iter().any(|part| part.edge.as_table().is_some()) {
+            self.say_ended(fetch.from, fetch.job);
         }
         let idle_ms = self.idle_ms(fetch.job);
         fetch.read(&self.facts, &mut self.out, wanted, idle_ms);

@@ -10,6 +10,7 @@ use super::Core;
 use crate::effect::{Effect, StateFile};
 use crate::expiry::{self, Heard};
 use crate::jobs::Agreement;
+use crate::record::Group;
 use crate::saving::Then;
 
 impl Core {
@@ -105,12 +106,16 @@ impl Core {
                         let told = PeerMessage::Forgotten { job, proof };
                         self.out.send_to_all(self.facts.others(), &told);
                     }
-                    self.out.effect(Effect::Forget(job));
+                    self.drop_records(job);
                 }
-                Then::DropRecords(job) => self.out.effect(Effect::Forget(job)),
+                Then::DropRecords(job) => self.drop_records(job),
                 Then::TellDeparted { ticket } => self.member_forgotten(ticket),
             }
         }
+    }
+
+    fn drop_records(&mut self, job: JobId) {
+        Group::all(job).into_iter().for_each(|group| self.out.effect(Effect::Forget(group)));
     }
 
     /// Tells of a job that is forgotten; returns whether it is.

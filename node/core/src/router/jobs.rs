@@ -45,8 +45,11 @@ impl Core {
                 self.start_work((self.facts.config.node, attempt), wanted);
             }
             News(job) => self.tell_clients(job),
-            Ended { job, mappers, freed } => {
+            Ended { job, mappers, freed, news } => {
                 self.tell_clients(job);
+                if news {
+                    self.say_ended_to_all(job);
+                }
                 for mapper in mappers {
                     let next =
                         self.coordination.tell_mapper(&self.facts, &mut self.out, mapper, job);

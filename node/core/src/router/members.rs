@@ -74,6 +74,7 @@ impl Core {
         }
         self.slot_tasks.after_change(&self.facts, &mut self.out);
         self.handoff.after_change(&self.facts);
+        self.completion.after_change(&self.facts);
         let new_keeper = self.queue.after_change(&self.facts);
         self.coordination.report_after_change(&self.facts, &mut self.out, new_keeper);
     }

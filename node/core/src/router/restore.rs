@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cortado_protocol::entry::Entry;
+use cortado_protocol::entry::{Entry, EntryHead};
 use cortado_protocol::expiry::Forgotten;
-use cortado_protocol::{JobId, frame};
+use cortado_protocol::{Edge, JobId, frame};
 
 use super::Core;
-use super::restoring::{ExpiryFile, IdleJob};
+use super::restoring::{ExpiryFile, IdleJob, Restoring};
 use crate::effect::{Effect, StateFile};
 use crate::job::job_entry;
-use crate::record::RecordRef;
+use crate::record::{Group, RecordRef};
 
 impl Core {
     /// Takes in a file as it was saved last, before [`Core::restore`].
@@ -42,31 +42,49 @@ impl Core {
         Ok(())
     }
 
-    /// Takes in a record of this node's own log, in log order, before the first input.
+    /// Takes in a record of this node's own log, in log order, before the first input: its first bytes, as
+    /// many as [`Effect::Append`] said.
     ///
     /// # Errors
-    /// If the payload is no entry; the record is then not indexed, and peers refill what it was.
+    /// If they are no entry's; the record is then not indexed, and peers refill what it was.
     pub fn restore(
         &mut self,
         record: RecordRef,
         wall_ms: u64,
-        payload: &Bytes,
+        head: &Bytes,
     ) -> Result<(), frame::FrameError> {
-        let entry = Entry::decode(payload)?;
-        let job = entry.head.key.job;
+        let bytes = head;
+        let head = EntryHead::decode(bytes)?;
+        let job = head.key.job;
+        let says = match head.key.edge {
+            Edge::JOB => job_entry(&Entry::decode(bytes)?),
+            _ => None,
+        };
         if self.facts.ledger.is_forgotten(job) {
             if self.restoring.forgotten.insert(job) {
-                self.out.effect(Effect::Forget(job));
+                Group::all(job)
+                    .into_iter()
+                    .for_each(|group| self.out.effect(Effect::Forget(group)));
             }
             return Ok(());
         }
-        self.facts.ledger.restore(&entry, record);
+        self.facts.ledger.restore(&head, record);
         // A record counts as a sign of life if it is newer than what was written down of the job.
         let at = (record.segment, record.offset);
         let known = self.restoring.idle.get(&job).filter(|idle| at <= idle.newest);
         let before = known.map_or(Duration::ZERO, |idle| Duration::from_millis(idle.idle_ms));
-        self.facts.jobs.restore(job, at, before, wall_ms, job_entry(&entry));
+        self.facts.jobs.restore(job, at, before, wall_ms, says);
         Ok(())
+    }
+
+    /// Everything was restored. Batches of jobs that are done were read before it was known.
+    pub(super) fn restored(&mut self) {
+        self.restoring = Restoring::default();
+        let done = self.facts.jobs.iter().filter(|(_, log)| log.is_done());
+        let done: Vec<_> = done.map(|(job, _)| job).collect();
+        for job in done {
+            self.drop_batches(job);
+        }
     }
 
     /// Hands the files that have changed to the shell.

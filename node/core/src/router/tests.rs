@@ -13,6 +13,7 @@ use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet, frame};
 use crate::config::tests::config;
 use crate::{Core, Effect, Input, Members, RecordRef};
 
+mod completing;
 mod expiry;
 mod memory;
 mod pages;
@@ -41,7 +42,7 @@ struct Bench {
     tasks: Vec<u64>,
     /// Files to save.
     saves: Vec<(u64, crate::StateFile, Bytes)>,
-    forgotten: Vec<JobId>,
+    forgotten: Vec<crate::Group>,
     drained: bool,
 }
 
@@ -95,7 +96,7 @@ impl Bench {
                 Effect::Welcome(conn, _) => self.welcomes.push(conn),
                 Effect::Ack(_, next) => self.acks.push(next),
                 Effect::Save { ticket, file, bytes } => self.saves.push((ticket, file, bytes)),
-                Effect::Forget(job) => self.forgotten.push(job),
+                Effect::Forget(group) => self.forgotten.push(group),
                 Effect::Run(id, _) => self.tasks.push(id),
                 Effect::Drained => self.drained = true,
                 _ => {}

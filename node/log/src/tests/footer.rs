@@ -74,7 +74,8 @@ fn a_footer_of_the_segment_written_last_proves_nothing() {
 #[test]
 fn heads_without_end_do_not_make_a_footer_without_end() {
     let storage = Arc::new(MemStorage::new());
-    let config = LogConfig { first_segment_bytes: 64 << 20, segment_bytes: 64 << 20, reserve_bytes: 0 };
+    let config =
+        LogConfig { first_segment_bytes: 64 << 20, segment_bytes: 64 << 20, reserve_bytes: 0 };
     let shared: Arc<dyn Storage> = storage.clone();
     let (mut log, _) = Log::open(shared, config, ID, &mut |_, _, _| ()).unwrap();
     let head = vec![1; 1 << 20];

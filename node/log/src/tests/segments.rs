@@ -56,7 +56,8 @@ fn what_little_lives_of_a_segment_is_copied_and_readable_until_it_is_released() 
     let collected = log.collect().unwrap().expect("little lives of the first segment");
     let [moved] = &collected.moved[..] else { panic!("{collected:?}") };
     assert_eq!((moved.from, moved.kind, &moved.head[..]), (kept, 7, &b"head"[..]));
-    let read = |log: &Log, record| log.reader().read(record).map(|(meta, bytes)| (meta.group, bytes));
+    let read =
+        |log: &Log, record| log.reader().read(record).map(|(meta, bytes)| (meta.group, bytes));
     assert_eq!(read(&log, kept).unwrap(), read(&log, moved.to).unwrap());
     assert_eq!(log.collect().unwrap(), None);
     // Before the caller knows, both copies are there after a power cut, and what was copied is durable.

@@ -90,7 +90,7 @@ fn a_job_is_dropped_when_a_majority_has_written_down_that_it_is_over() {
     next.core.restore_state(StateFile::Tombstones, gone).unwrap();
     assert!(next.core.is_forgotten(job), "the next process knows");
     bench.saved();
-    assert!(bench.core.is_forgotten(job) && bench.forgotten == [job]);
+    assert!(bench.core.is_forgotten(job) && bench.forgotten == crate::Group::all(job));
     let proof = bench.gone("c").unwrap();
     assert_eq!((proof.accepted.len(), proof.known), (2, 3));
     // Who has not heard asks, by agreeing again or by offering what it has.
@@ -226,7 +226,7 @@ fn too_few_prove_nothing() {
     // Its records go once it is written down that they are to.
     assert!(bench.forgotten.is_empty());
     bench.saved();
-    assert_eq!(bench.forgotten, [job]);
+    assert_eq!(bench.forgotten, crate::Group::all(job));
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_deletion_is_answered_once_it_holds_and_its_reason_stays() {
     bench.saved();
     assert_eq!(bench.replies, [(3, ClientResponse::Accepted)]);
     assert_eq!(bench.gone("c").unwrap().reason, Reason::Deleted);
-    assert_eq!(bench.forgotten, [job]);
+    assert_eq!(bench.forgotten, crate::Group::all(job));
     bench.input(Input::Request(4, ClientRequest::Status { job, wait_ms: 0 }));
     let told = told(&bench);
     assert_eq!((told[0].0, told[0].1), (4, ErrorKind::NotFound));

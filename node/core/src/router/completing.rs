@@ -1,0 +1,88 @@
+//! A job is done: its batches are dropped, here and elsewhere.
+
+use bytes::Bytes;
+use cortado_protocol::entry::Entry;
+use cortado_protocol::job::{JobEntry, Manifest};
+use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
+use cortado_protocol::{JobId, NodeId};
+
+use super::Core;
+use crate::effect::Effect;
+use crate::facts::Facts;
+use crate::job::{job_entry, job_log_entry};
+use crate::ledger::Offered;
+use crate::record::Group;
+
+impl Core {
+    /// The job is done, and the entry that says so is durable here. Whoever stores, fetches or works on
+    /// batches from here on hears of it; tasks that still read them find nothing and are given up.
+    pub(super) fn drop_batches(&mut self, job: JobId) {
+        self.facts.ledger.complete(&mut self.out, job);
+        self.slot_tasks.forget(job);
+        self.out.effect(Effect::Forget(Group::batches(job)));
+    }
+
+    /// Tells a node that the job is done, or forgotten; returns whether it is.
+    pub(super) fn say_ended(&mut self, to: NodeId, job: JobId) -> bool {
+        if self.say_forgotten(to, job) {
+            return true;
+        }
+        let Some(entry) = self.end_of(job) else { return false };
+        self.out.send_with(to, PeerMessage::Ended { job }, entry);
+        true
+    }
+
+    /// Tells all members that the job is done, if it is.
+    pub(super) fn say_ended_to_all(&mut self, job: JobId) {
+        let Some(entry) = self.end_of(job) else { return };
+        for to in self.facts.others().collect::<Vec<_>>() {
+            self.out.send_with(to, PeerMessage::Ended { job }, entry.clone());
+        }
+    }
+
+    /// The entry that says that the job is done, encoded, if it is.
+    fn end_of(&self, job: JobId) -> Option<Bytes> {
+        let manifest = self.facts.jobs.get(job)?.manifest.clone();
+        let done = manifest.filter(|manifest| matches!(manifest, Manifest::Done { .. }))?;
+        Some(job_log_entry(job, &JobEntry::Manifest(done)).encode())
+    }
+
+    /// A peer says that the job is done, and with which result. A node that has something of it to drop
+    /// writes that down first.
+    pub(super) fn on_ended(&mut self, from: NodeId, job: JobId, bytes: &Bytes) {
+        if self.say_forgotten(from, job) {
+            return;
+        }
+        let entry = match Entry::decode(bytes) {
+            Ok(entry) if entry.head.key.job == job => entry,
+            _ => return tracing::warn!(%from, %job, "refused the end of a job that can't be read"),
+        };
+        let done = matches!(job_entry(&entry), Some(JobEntry::Manifest(Manifest::Done { .. })));
+        let held = self.facts.ledger.job(job).is_some_and(|held| held.has_batches());
+        if done && (held || self.coordination.has(job)) {
+            let Facts { config, ledger, .. } = &mut self.facts;
+            let (bytes, moved, unanswered) = (bytes.clone(), true, true);
+            ledger.store(config, &mut self.out, Offered { from, entry, bytes, moved, unanswered });
+        }
+    }
+
+    /// A holder says what it has of what this node owns. Of a job that is done it has too much.
+    pub(super) fn on_offer(
+        &mut self,
+        from: NodeId,
+        job: JobId,
+        round: u64,
+        mut held: Vec<EdgeCoverage>,
+    ) {
+        if self.say_forgotten(from, job) {
+            return;
+        }
+        let is_batches = |part: &EdgeCoverage| part.edge.as_table().is_some();
+        let complete = self.facts.ledger.job(job).is_some_and(|held| held.is_complete());
+        if complete && held.iter().any(is_batches) {
+            self.say_ended(from, job);
+            held.retain(|part| !is_batches(part));
+        }
+        self.handoff.on_offer(&self.facts, &mut self.out, from, job, round, held);
+    }
+}
