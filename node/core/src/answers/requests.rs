@@ -326,8 +326,12 @@ fn deletable(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Result<(), 
         );
         return Err(ClientError::new(ErrorKind::Unavailable, message));
     }
-    let closing = progress(job).is_some_and(|progress| progress.step == Step::Close);
-    if closing || facts.jobs[job].ended().is_none() {
+    if progress(job).is_some_and(|progress| progress.step == Step::Close) {
+        // Another node may have said already that it has.
+        let message = "the job's end is being written to the replicas";
+        return Err(ClientError::new(ErrorKind::Unavailable, message));
+    }
+    if facts.jobs[job].ended().is_none() {
         let message = format!(
             "job {job} has not ended, and only an ended one can be deleted: `cortado cancel {job}` \
              ends it"
