@@ -1,4 +1,5 @@
-//! Tells a program its git revision, if it is built from a repository. The daemon is built with it too.
+//! Passes the git revision to the program, if it is built from a repository. The daemon uses the
+//! same build script.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! The two certificate authorities of a cluster, and what each node and each client needs of them.
+//! The two certificate authorities of a cluster: makes and loads them, and writes the files that
+//! nodes and clients need. `cortado init` and the local cluster use it.
 
 use std::fs;
 use std::net::IpAddr;
@@ -15,17 +16,17 @@ use crate::{Error, files};
 const PEERS: &str = "peer";
 const CLIENTS: &str = "client";
 
-/// Who may be a node, and who may be a client.
+/// The authority for nodes and the authority for clients.
 pub(crate) struct Authorities {
     peers: Authority,
     clients: Authority,
 }
 
 impl Authorities {
-    /// Where they are in a cluster's folder.
+    /// Name of their folder in a cluster's folder.
     pub(crate) const FOLDER: &str = "authority";
 
-    /// Makes both, in a new folder that only its owner can read.
+    /// Makes both in a new folder that only its owner can read.
     pub(crate) fn make(folder: &Path, cluster: &str) -> Result<Self, Error> {
         fs::DirBuilder::new()
             .mode(0o700)
@@ -40,7 +41,7 @@ impl Authorities {
         Ok(Self { peers: make(Role::Peer, PEERS)?, clients: make(Role::Client, CLIENTS)? })
     }
 
-    /// Those of a cluster that exists.
+    /// Loads those of an existing cluster.
     pub(crate) fn load(folder: &Path) -> Result<Self, Error> {
         let load = |name| {
             let (certificate, key) = paths(folder, name);
@@ -49,8 +50,9 @@ impl Authorities {
         Ok(Self { peers: load(PEERS)?, clients: load(CLIENTS)? })
     }
 
-    /// Writes what a node shows to others and knows them by, into its folder. Clients and peers check
-    /// its id; host names and addresses are for other programs.
+    /// Writes a node's certificate and key and the certificates of both authorities into the node's
+    /// folder. Clients and peers check the id in it; host names and addresses are for other
+    /// programs.
     pub(crate) fn write_node(
         &self,
         folder: &Path,
@@ -73,7 +75,7 @@ impl Authorities {
         Ok(())
     }
 
-    /// Writes what a client of this name shows to nodes and knows them by, where its profile says.
+    /// Writes a client's certificate and key and the nodes' authority to the paths in its profile.
     pub(crate) fn write_client(&self, profile: &Profile, name: &str) -> Result<(), Error> {
         let dir = &profile.dir;
         let ca = dir.join(&profile.ca);
@@ -84,7 +86,7 @@ impl Authorities {
     }
 }
 
-/// Where a node finds its certificates, relative to its configuration.
+/// Paths of a node's certificates, relative to its configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct NodeFiles {
     peer_ca: PathBuf,
@@ -117,8 +119,8 @@ fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     (file("pem"), file("key"))
 }
 
-/// Certificates and profiles are our own making here, so what goes wrong is the disk or a damaged
-/// folder.
+/// This program makes these certificates and profiles itself, so an error means a failing disk or a
+/// damaged folder.
 pub(crate) fn internal(error: impl std::error::Error) -> Error {
     Error::BadInput(error.to_string())
 }

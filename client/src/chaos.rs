@@ -1,6 +1,6 @@
-//! Trouble made on purpose, to see how a cluster bears it: processes are killed and paused, networks
-//! cut and disturbed, disks filled. Nodes disturb themselves, below QUIC, if they were started with
-//! `--allow-chaos`; they heal by themselves when the time is over.
+//! Faults made on purpose, to test a cluster: processes are killed and paused, networks cut and
+//! disturbed, disks filled. `cortado chaos` uses it. Nodes that were started with `--allow-chaos`
+//! disturb themselves, below QUIC, and stop when the time is over.
 
 mod cluster;
 mod fault;

@@ -1,5 +1,5 @@
-//! The command `cortado`: reads its arguments, calls the library, prints, and turns errors into exit
-//! codes.
+//! The command `cortado`: reads its arguments, calls the library, prints, and turns errors into
+//! exit codes.
 
 mod args;
 mod chaos_command;
@@ -27,7 +27,7 @@ use output::Output;
 
 use crate::{Cluster, Error, Target};
 
-/// Exit code of a usage error; clap's own.
+/// Exit code of a usage error, the same as clap's.
 const USAGE: u8 = 2;
 
 /// Runs the command line of this process.
@@ -36,7 +36,8 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version go to standard output and are no error; a closed one is none either.
+            // Help and version are printed to standard output and are not errors; a closed output
+            // is not one either.
             let _ = error.print();
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
@@ -73,14 +74,14 @@ fn run(arguments: Arguments) -> Result<(), Error> {
                 .build()
                 .map_err(|source| Error::io("start", "the runtime".as_ref(), source))?;
             let result = runtime.block_on(run_online(command, &arguments.global, output));
-            // Reader threads may hang on a slow disk; the answer is known.
+            // Reader threads may hang on a slow disk; the command does not wait for them.
             runtime.shutdown_background();
             result
         }
     }
 }
 
-/// Commands that speak to a cluster.
+/// Runs a command that needs a cluster.
 async fn run_online(
     command: Command,
     global: &GlobalArguments,
@@ -124,7 +125,7 @@ async fn run_online(
     }
 }
 
-/// An error as its last words on standard error.
+/// Prints an error to standard error, at the end of the command.
 fn report(error: &Error) {
     let stderr = std::io::stderr();
     let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -132,7 +133,7 @@ fn report(error: &Error) {
     output::note(&format!("{prefix} {error}"));
 }
 
-/// Diagnostics of the libraries below, for those who ask for them in `CORTADO_LOG`.
+/// Prints diagnostics of the libraries to standard error, filtered by `CORTADO_LOG`.
 fn log_to_stderr() {
     let filter = std::env::var("CORTADO_LOG").unwrap_or_else(|_| "error".into());
     let _ = tracing_subscriber::fmt()

@@ -1,5 +1,6 @@
-//! The cluster as a client sees it: addresses to try, members once one of them has answered, one
-//! connection to each, and requests that go on to the next node when one does not answer.
+//! A client's access to the cluster: the addresses to try, the members once one of them has
+//! answered, one connection to each, and requests that move on to the next node when one does not
+//! answer. All commands use it.
 
 mod address;
 mod causes;
@@ -27,38 +28,39 @@ use causes::Causes;
 use connections::Connections;
 pub(crate) use connections::NoAnswer;
 
-/// The same for what every node knows by itself: a node that is gone is found out soon.
+/// How long a node has to answer a request that it can answer alone: a short time, so that a dead
+/// node is noticed soon.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a node has to take a connection before the next one is tried.
 const HEAD_START: Duration = Duration::from_millis(300);
-/// Pause after all nodes were asked in vain, or said "not now".
+/// Pause after no node answered, or after all answers were "not now".
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
-/// How long a client is refused before it gives up: certificates may be changing just now.
+/// How long the client tolerates refusals before it gives up: certificates may be about to change.
 const REFUSED_FOR: Duration = Duration::from_secs(3);
 /// How long a cluster may be silent before it counts as unreachable.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where the cluster is.
+/// How to reach the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
     /// Profile directory.
     pub profile: Option<PathBuf>,
     /// Addresses instead of the profile's.
     pub addresses: Vec<String>,
-    /// How long the cluster may be silent; [`DEFAULT_PATIENCE`] if none.
+    /// How long the cluster may be silent; `None` means [`DEFAULT_PATIENCE`].
     pub patience: Option<Duration>,
-    /// Bytes per second an upload may take; as fast as it goes if none.
+    /// Most bytes per second of an upload; `None` means no limit.
     pub upload_rate: Option<NonZeroU64>,
 }
 
-/// A cluster's nodes, reached over QUIC with the profile's certificate. Connections are made when
-/// they are needed and kept.
+/// The nodes of a cluster, reached over QUIC with the profile's certificate. It opens connections
+/// when needed and keeps them.
 pub struct Cluster {
     name: String,
     seeds: Vec<String>,
-    /// Where nodes are reached from here, if not where they say.
+    /// Addresses at which clients reach nodes, where they differ from the nodes' own.
     published: BTreeMap<NodeId, SocketAddr>,
-    /// Whether the user left it to us whom to ask.
+    /// Whether the user gave no addresses, so that any node may be asked.
     any_node: bool,
     patience: Duration,
     upload_rate: Option<NonZeroU64>,
@@ -66,7 +68,7 @@ pub struct Cluster {
     known: Mutex<Known>,
 }
 
-/// What is known of the members.
+/// What is known about the members.
 #[derive(Default)]
 struct Known {
     view: Option<ClusterView>,
@@ -110,7 +112,7 @@ impl Cluster {
     /// The cluster of a local folder.
     ///
     /// # Errors
-    /// As [`Cluster::new`].
+    /// Like [`Cluster::new`].
     pub fn from_folder(dir: &Path) -> Result<Self, Error> {
         Self::new(&Target { profile: Some(dir.to_owned()), ..Target::default() })
     }
@@ -127,16 +129,17 @@ impl Cluster {
         self.patience
     }
 
-    /// Bytes per second an upload may take.
+    /// Most bytes per second of an upload.
     pub(crate) fn upload_rate(&self) -> Option<NonZeroU64> {
         self.upload_rate
     }
 
-    /// The members as any node sees them now; remembered for later requests. If that node misses half
-    /// of them or more, the others are asked too: the network may be cut, and this the smaller side.
+    /// The members in the view of any node, remembered for later requests. If that node does not
+    /// see half of them or more, the others are asked too: the network may be cut, and that node
+    /// may be on the smaller side.
     ///
     /// # Errors
-    /// As [`Cluster::request`].
+    /// Like [`Cluster::request`].
     pub async fn view(&self) -> Result<ClusterView, Error> {
         let mut view = match self.request(&ClientRequest::Cluster).await? {
             (ClientResponse::Cluster(view), _) => self.with_published(view),
@@ -149,8 +152,8 @@ impl Cluster {
         Ok(view)
     }
 
-    /// The view of a node that `view` misses, if it sees more than `view`; that node is asked first from
-    /// now on.
+    /// The view of a node that `view` shows as down, if it has more live members than `view`; later
+    /// requests go to that node first.
     async fn widest_view(&self, view: ClusterView) -> ClusterView {
         let missed = view.members.iter().filter(|member| member.state == MemberState::Down);
         let asked = join_all(missed.map(|member| async {
@@ -170,7 +173,7 @@ impl Cluster {
         }
     }
 
-    /// A view with the addresses at which nodes are reached from here.
+    /// The view, with the addresses at which clients reach the nodes.
     fn with_published(&self, mut view: ClusterView) -> ClusterView {
         for member in &mut view.members {
             if let Some(published) = self.published.get(&member.id) {
@@ -180,13 +183,13 @@ impl Cluster {
         view
     }
 
-    /// The members that take work, by the last [`Cluster::view`].
+    /// The members that take work, in the last [`Cluster::view`].
     #[must_use]
     pub fn live_members(&self) -> Vec<(NodeId, SocketAddr)> {
         self.members(MemberState::Alive)
     }
 
-    /// The members in a state, by the last [`Cluster::view`].
+    /// The members in a state, in the last [`Cluster::view`].
     #[must_use]
     pub fn members(&self, state: MemberState) -> Vec<(NodeId, SocketAddr)> {
         let known = self.known();
@@ -197,21 +200,21 @@ impl Cluster {
             .collect()
     }
 
-    /// Asks any node, going on to the next one when one does not answer, and asking again while the
-    /// answer is "not now".
+    /// Sends a request to any node. It tries the next node when one does not answer, and asks again
+    /// while the answer is "not now".
     ///
     /// # Errors
-    /// What the node says; [`Error::Unreachable`] when nothing else was heard for the cluster's
-    /// patience.
+    /// The error that a node answers; [`Error::Unreachable`] if there was no other answer within
+    /// the cluster's patience.
     pub async fn request(&self, request: &ClientRequest) -> Result<(ClientResponse, Bytes), Error> {
         let deadline = Instant::now() + self.patience;
         let timeout = answer_timeout(request);
         let mut silence = Causes::default();
-        // What a node said tells more than that another one, or the same later, said nothing.
+        // An earlier answer of a node is a better reason than a later silence.
         let mut said = None;
         loop {
-            // A node that is gone leaves a dial without an answer: first those that take a connection
-            // at once. Only if none of them says anything are the others given more time.
+            // A dead node does not answer a dial. So nodes that take a connection at once are asked
+            // first; the others get more time only if none of these answers.
             let candidates = self.candidates(&mut silence).await;
             let mut turns: VecDeque<_> = candidates.into_iter().map(|addr| (addr, true)).collect();
             let mut heard = false;
@@ -278,7 +281,7 @@ impl Cluster {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let error = self.connections.refusal(addr).unwrap_or(error);
-                // Whatever went wrong on it, the next request gets a fresh connection.
+                // The next request uses a new connection.
                 self.connections.drop(addr);
                 Err(error)
             }
@@ -304,9 +307,9 @@ impl Cluster {
         self.connections.drop(addr);
     }
 
-    /// Whether there is a connection to the node, or it takes one at once. A node that has not
-    /// answered before must also say what it sees: one whose loop stands still takes connections, too,
-    /// and one that is ill would wait in vain for what others have to say.
+    /// Whether there is a connection to the node, or the node takes one at once. A node that did
+    /// not give the last answer must also answer with its view: a node whose event loop stands
+    /// still takes connections too, and an ill node would wait for other nodes in vain.
     async fn is_awake(&self, addr: SocketAddr, left: Duration, asks_view: bool) -> bool {
         let dial = self.connections.get(addr);
         if !matches!(tokio::time::timeout(HEAD_START.min(left), dial).await, Ok(Ok(_))) {
@@ -324,7 +327,7 @@ impl Cluster {
         }
     }
 
-    /// What to say when the cluster was silent for too long.
+    /// The error for a cluster that was silent for too long.
     pub(crate) fn unreachable(&self, reason: &str) -> Error {
         Error::Unreachable(format!(
             "cluster '{}' can't be reached ({} s without success): {reason}. It is safe to try \
@@ -334,8 +337,8 @@ impl Cluster {
         ))
     }
 
-    /// Whom to ask, in order: who answered last unless it is ill, live members, the others, the addresses
-    /// given. A node that is ill may answer by itself and wait in vain for what others have to say.
+    /// The nodes to ask, in order: the one that answered last unless it is ill, live members, the
+    /// others, the given addresses. An ill node may answer, but would wait for other nodes in vain.
     async fn candidates(&self, causes: &mut Causes) -> Vec<SocketAddr> {
         let mut candidates: Vec<SocketAddr> = Vec::new();
         {
@@ -385,7 +388,8 @@ fn answer_timeout(request: &ClientRequest) -> Duration {
     }
 }
 
-/// An answer that does not fit the question: the node speaks another version, or is broken.
+/// The error for an answer that does not fit the request: the node has another version, or is
+/// broken.
 pub(crate) fn unexpected(response: &ClientResponse) -> Error {
     match response {
         ClientResponse::Error(ClientError { kind, message }) => {

@@ -1,7 +1,8 @@
-//! A dataset on disk: which files belong to which table, and their batches.
+//! A dataset on disk: the files of each table, and their batches. The upload and
+//! `verify --recompute` read it.
 //!
-//! Files are ordered by name and cut the same way every time, so a client that was interrupted makes
-//! the same batches with the same numbers when it returns.
+//! Files are ordered by name and always cut in the same way, so an interrupted client makes the
+//! same batches with the same numbers when it continues.
 
 mod batches;
 mod scan;

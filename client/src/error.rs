@@ -1,4 +1,4 @@
-//! What can go wrong for a user, and the exit code that says so.
+//! The errors that users see, and their exit codes. All commands end with one of them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientError, ErrorKind};
 
-/// Why a command did not do what was asked. Each variant stands for one exit code.
+/// Why a command failed. Each variant stands for one exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The job failed or was cancelled.
@@ -18,11 +18,11 @@ pub enum Error {
     /// A file can't be read or written.
     #[error("can't {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, for example `read`.
+        /// The action, for example `read`.
         action: &'static str,
-        /// At which path.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// There is no such job, node or table.
@@ -31,13 +31,13 @@ pub enum Error {
     /// The result is incomplete, or a check found a mismatch.
     #[error("{0}")]
     Incomplete(String),
-    /// The cluster can't be reached or does not get on; trying again is safe.
+    /// The cluster can't be reached or makes no progress; trying again is safe.
     #[error("{0}")]
     Unreachable(String),
-    /// The user interrupted; the job goes on in the cluster.
+    /// The user interrupted the command; the job continues in the cluster.
     #[error("interrupted; job {0} stays in the cluster")]
     Detached(JobId),
-    /// Nobody reads standard output any more.
+    /// Standard output was closed by its reader.
     #[error("standard output is closed")]
     BrokenPipe,
 }
@@ -59,7 +59,7 @@ impl Error {
             Self::Incomplete(_) => 4,
             Self::Unreachable(_) => 5,
             Self::Detached(_) => 130,
-            // The reader has what it wanted (`cortado jobs | head -1`).
+            // The reader has all it wanted (`cortado jobs | head -1`).
             Self::BrokenPipe => 0,
         }
     }

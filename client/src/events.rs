@@ -1,4 +1,4 @@
-//! What happened to the cluster, gathered from all nodes that answer: each tells what it saw itself.
+//! The events of all nodes that answer; each node reports what it saw. `cortado log` uses it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,39 +12,39 @@ use tokio::task::JoinSet;
 
 use crate::{Cluster, Error};
 
-/// Longest time a node may take to answer, beyond the wait asked of it.
+/// Longest time that a node may take to answer, beyond the wait that the client asks for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An event, and whose word it is.
+/// An event and the node that saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The node that saw it.
     pub by: NodeId,
-    /// That node's run: events are numbered anew in each.
+    /// The boot of that node: each boot numbers its events from the start.
     pub boot: u64,
-    /// What it saw.
+    /// The event.
     pub event: Event,
 }
 
-/// Gathers events, each once.
+/// Collects events, each once.
 pub struct Events {
     cluster: Arc<Cluster>,
-    /// Run and number of the last event of each node.
+    /// For each node, boot and number of its last event.
     seen: BTreeMap<NodeId, (u64, u64)>,
 }
 
 impl Events {
-    /// Begins with the oldest events that are kept.
+    /// Starts with the oldest events that nodes keep.
     #[must_use]
     pub fn new(cluster: Arc<Cluster>) -> Self {
         Self { cluster, seen: BTreeMap::new() }
     }
 
-    /// What is new since the last call, in the order of the nodes' clocks. Waits up to `wait` for it;
-    /// with no wait, everything there is. Nodes that do not answer are passed over.
+    /// The events since the last call, in the order of the nodes' clocks. Waits up to `wait` for
+    /// them; without a wait, returns all there are. Nodes that do not answer are skipped.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] if no node says who is there.
+    /// [`Error::Unreachable`] if no node answers with the members.
     pub async fn next(&mut self, wait: Duration) -> Result<Vec<Seen>, Error> {
         self.cluster.view().await?;
         let mut asking = JoinSet::new();
@@ -66,7 +66,7 @@ impl Events {
     }
 }
 
-/// One node's events after `last`, and the last one then.
+/// One node's events after `last`, and its last event now.
 async fn ask(
     cluster: &Cluster,
     addr: std::net::SocketAddr,

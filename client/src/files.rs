@@ -1,4 +1,4 @@
-//! Writing files so that nobody ever sees half of one.
+//! Writes files so that no reader ever sees half of one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// Writes a file under a temporary name, then renames it. A `secret` one is readable by its owner
-/// alone from its first byte on.
+/// Writes a file under a temporary name, then renames it. Only its owner can ever read a `secret`
+/// file.
 ///
 /// # Errors
-/// What the system says; the file of that name is then as it was.
+/// The error of the system; then the file with this name is unchanged.
 pub(crate) fn write(path: &Path, bytes: &[u8], secret: bool) -> io::Result<()> {
     let temporary = temporary(path);
     let mode = if secret { 0o600 } else { 0o644 };
@@ -30,11 +30,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8], secret: bool) -> io::Result<()> {
     written
 }
 
-/// Sees that a file can be written in a folder, or, if it is not there, that it can be made. Leaves
-/// nothing behind.
+/// Checks that a file can be written in a folder, or that the folder can be made. Leaves no file
+/// behind.
 ///
 /// # Errors
-/// [`Error::BadInput`] with what to do, if not.
+/// [`Error::BadInput`] with advice, if not.
 pub(crate) fn check_folder(folder: &Path) -> Result<(), Error> {
     let there = folder.ancestors().find(|part| part.as_os_str().is_empty() || part.exists());
     let there = there.filter(|part| !part.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -47,7 +47,7 @@ pub(crate) fn check_folder(folder: &Path) -> Result<(), Error> {
     })
 }
 
-/// The name a file has while it is written.
+/// The name of a file while it is being written.
 #[must_use]
 pub(crate) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -1,7 +1,8 @@
-//! Made-up datasets, the same bytes for the same options on every machine.
+//! Generated datasets: the same options give the same bytes on every machine. `cortado gen` uses
+//! it.
 //!
-//! Every file has a random stream of its own, seeded by the seed and the file's name, so files can
-//! be written in parallel and a month's content does not depend on the other months.
+//! Every file has its own random stream, seeded by the seed and the file's name, so files can be
+//! written in parallel and a month's content does not depend on the other months.
 
 pub mod coffee;
 mod random;

@@ -1,5 +1,6 @@
-//! What a cluster on other hosts or in containers is made of: both authorities, a folder for each node
-//! (configuration and certificate), and the profile for clients. Nothing is started.
+//! Makes the files of a cluster on other hosts or in containers: both authorities, a folder for
+//! each node (configuration and certificate), and the profile for clients. It starts nothing.
+//! `cortado init` calls it.
 
 mod host;
 mod owner;
@@ -17,20 +18,20 @@ use crate::local::Durability;
 use crate::{Error, Timing};
 use host::{Host, check_different};
 
-/// Ports of every node: each has an address of its own.
+/// Ports of every node; nodes have different addresses.
 const GOSSIP_PORT: u16 = 7400;
 const PEER_PORT: u16 = 7401;
-/// Where a node listens for clients.
+/// The port for clients.
 pub const CLIENT_PORT: u16 = 7402;
 
-/// What is wanted.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The cluster's name.
     pub cluster: String,
     /// Names or addresses of the hosts, one per node, as the nodes reach each other.
     pub hosts: Vec<String>,
-    /// Where clients reach the nodes, in the same order, if not at these hosts.
+    /// Addresses at which clients reach the nodes, in the same order, if they are not the hosts.
     pub published: Vec<SocketAddr>,
     /// The nodes' data folder, on their hosts.
     pub data: PathBuf,
@@ -40,22 +41,22 @@ pub struct Options {
     pub min_copies: u8,
     /// Timing of the failure detector.
     pub timing: Timing,
-    /// Who brings dead nodes back: `docker` or `none`.
+    /// The means to start dead nodes: `docker` or `none`.
     pub reviver: String,
     /// Whether clients may disturb the nodes (`cortado chaos`).
     pub allow_chaos: bool,
-    /// Whether this cluster, made before, is left as it is.
+    /// Whether an existing cluster is left unchanged.
     pub once: bool,
-    /// Group of the nodes, if they run as somebody else than the owner of the folder.
+    /// Group of the nodes, if they do not run as the owner of the folder.
     pub node_group: Option<u32>,
 }
 
-/// What became of the folder.
+/// The outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
     /// The nodes' names.
     pub nodes: Vec<NodeId>,
-    /// Whether they were there before, and nothing was written.
+    /// Whether the cluster existed already, so that nothing was written.
     pub before: bool,
 }
 
@@ -66,7 +67,7 @@ struct NodeConfig<'a> {
     node: NodeId,
     data: &'a Path,
     bind: &'static str,
-    /// If not given, what the host's own name stands for.
+    /// If absent, the address of the host's own name.
     #[serde(skip_serializing_if = "Option::is_none")]
     advertise: Option<IpAddr>,
     gossip_port: u16,
@@ -82,11 +83,11 @@ struct NodeConfig<'a> {
     tls: NodeFiles,
 }
 
-/// Writes it all into a folder that is empty or does not exist.
+/// Writes all files into a folder that is empty or does not exist.
 ///
 /// # Errors
-/// [`Error::BadInput`] if the options or the folder make no sense, [`Error::Io`] if the disk does not
-/// work.
+/// [`Error::BadInput`] if the options or the folder make no sense, [`Error::Io`] if a file can't be
+/// written.
 pub fn init(dir: &Path, options: &Options) -> Result<Made, Error> {
     check(options)?;
     let hosts =
@@ -101,7 +102,7 @@ pub fn init(dir: &Path, options: &Options) -> Result<Made, Error> {
     let authorities = Authorities::make(&dir.join(Authorities::FOLDER), &options.cluster)?;
 
     let join: Vec<_> = hosts.iter().map(|host| host.with_port(GOSSIP_PORT)).collect();
-    // One of them that has only such an address is reached by sockets of both kinds.
+    // If a host has only an IPv6 address, all nodes need sockets for both kinds of addresses.
     let bind = if hosts.iter().any(Host::is_v6) { "::" } else { "0.0.0.0" };
     for (&node, host) in nodes.iter().zip(&hosts) {
         let folder = dir.join(node.as_str());
@@ -111,7 +112,7 @@ pub fn init(dir: &Path, options: &Options) -> Result<Made, Error> {
         fs::write(&file, config(options, node, host, bind, &join))
             .map_err(|source| Error::io("write", &file, source))?;
     }
-    // Last of all: where there is a profile, everything is there.
+    // Written last: a folder with a profile is complete.
     write_profile(dir, options, &nodes, &hosts, &authorities)?;
     if let Some(group) = options.node_group {
         owner::share(dir, &nodes, group)?;
@@ -142,7 +143,7 @@ fn is_made(dir: &Path, options: &Options) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Hidden files don't count, nor do empty folders, such as an engine makes for a mount.
+/// Hidden files do not count, nor do empty folders such as an engine makes for a mount.
 fn check_empty(dir: &Path) -> Result<(), Error> {
     let counts = |entry: fs::DirEntry| {
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn a_cluster_is_made_once() {
         let root = tempfile::tempdir().unwrap();
-        // As in a folder that is kept empty in a repository.
+        // Like a folder that is kept empty in a repository.
         fs::write(root.path().join(".gitignore"), "*").unwrap();
         fs::create_dir(root.path().join("node-1")).unwrap();
         let once = |nodes| Options { once: true, ..options(nodes) };

@@ -1,4 +1,5 @@
-//! Running a job: submit, upload, wait, and what to do when an earlier client was interrupted.
+//! Runs a job: submits it, uploads its batches, waits for its end, and continues after an
+//! interrupted client.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ pub use crate::status::{ended, status};
 use crate::upload::{Known, TableWork, upload};
 use crate::{Cluster, Error, Observer, Progress, dataset};
 
-/// How long a node is asked to wait for news of a job.
+/// How long a node waits for a change before it answers a request for a job's state.
 const STATUS_WAIT: Duration = Duration::from_secs(5);
-/// Shortest time between two looks at a job.
+/// Shortest time between two requests for a job's state.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A new job's id: a UUIDv7 (RFC 9562 §5.7), so that ids sort by time.
@@ -25,7 +26,7 @@ pub fn new_job_id() -> JobId {
     JobId(uuid::Uuid::now_v7().as_u128())
 }
 
-/// A plan and where it came from.
+/// A plan and its text.
 pub struct PlanSource {
     /// The parsed plan.
     pub plan: Plan,
@@ -34,10 +35,10 @@ pub struct PlanSource {
 }
 
 impl PlanSource {
-    /// The plan of the given name, or in the file of that path.
+    /// The plan with the given name, or in the file at that path.
     ///
     /// # Errors
-    /// [`Error::BadInput`] with file and line if there is a mistake in it.
+    /// [`Error::BadInput`] with file and line if the plan has a mistake.
     pub fn load(name: &str) -> Result<Self, Error> {
         let text = match name {
             "coffee" => cortado_engine::COFFEE.to_owned(),
@@ -57,10 +58,10 @@ impl PlanSource {
         Self::parse(text, name)
     }
 
-    /// The plan of a text; `name` stands in messages.
+    /// Parses a plan; `name` is its name in messages.
     ///
     /// # Errors
-    /// As [`PlanSource::load`].
+    /// Like [`PlanSource::load`].
     pub fn parse(text: String, name: &str) -> Result<Self, Error> {
         let plan = Plan::parse(&text).map_err(|error| {
             Error::BadInput(format!("{name}:{}: {}", error.line, error.message))
@@ -72,7 +73,7 @@ impl PlanSource {
 /// Submits a job. Submitting it again is harmless.
 ///
 /// # Errors
-/// [`Error::BadInput`] if another job has this id, and as [`Cluster::request`].
+/// [`Error::BadInput`] if another job has this id; otherwise like [`Cluster::request`].
 pub async fn submit(
     cluster: &Cluster,
     job: JobId,
@@ -93,10 +94,10 @@ pub async fn submit(
     }
 }
 
-/// What was submitted under this id.
+/// The specification that was submitted under this id.
 ///
 /// # Errors
-/// [`Error::NotFound`] if nothing was, and as [`Cluster::request`].
+/// [`Error::NotFound`] if there is no such job; otherwise like [`Cluster::request`].
 pub async fn spec(cluster: &Cluster, job: JobId) -> Result<JobSpec, Error> {
     match cluster.request(&ClientRequest::Spec(job)).await? {
         (ClientResponse::Spec(spec), _) => Ok(spec),
@@ -104,10 +105,10 @@ pub async fn spec(cluster: &Cluster, job: JobId) -> Result<JobSpec, Error> {
     }
 }
 
-/// Reads what the job was submitted with, and compares it with the dataset at `root`.
+/// Reads the job's specification, and compares it with the dataset at `root`.
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the file that differs, and as [`spec`].
+/// [`Error::BadInput`] with the name of the file that differs; otherwise like [`spec`].
 pub async fn open(cluster: &Cluster, job: JobId, root: &Path) -> Result<(JobSpec, Plan), Error> {
     let spec = spec(cluster, job).await?;
     let source = PlanSource::parse(spec.plan_toml.clone(), &spec.plan_name)?;
@@ -115,10 +116,10 @@ pub async fn open(cluster: &Cluster, job: JobId, root: &Path) -> Result<(JobSpec
     Ok((spec, source.plan))
 }
 
-/// Uploads what the cluster does not have yet of a job.
+/// Uploads the batches of a job that the cluster does not have.
 ///
 /// # Errors
-/// As [`upload`].
+/// Like [`upload`].
 pub async fn send_missing(
     cluster: &Arc<Cluster>,
     spec: &Arc<JobSpec>,
@@ -141,8 +142,8 @@ pub async fn send_missing(
     upload(cluster, root, spec, remaining(there), observer).await
 }
 
-/// The batches of a table that have arrived, and what they were made from, in as many answers as it
-/// takes.
+/// The batches of a table that have arrived, with the hashes of their content. It asks as often as
+/// the answer continues.
 async fn known_batches(cluster: &Cluster, job: JobId, table: u16) -> Result<Known, Error> {
     let mut known = Known::new();
     let mut from = 0;
@@ -160,18 +161,18 @@ async fn known_batches(cluster: &Cluster, job: JobId, table: u16) -> Result<Know
     }
 }
 
-/// What has to be read of each table: all of it. What is there already is compared, not sent, also
-/// where nothing is missing: a changed dataset must not go unnoticed.
+/// The work for each table: all of it is read. Batches that have arrived are compared, not sent,
+/// even if none is missing: a changed dataset must be noticed.
 fn remaining(there: Vec<Known>) -> Vec<TableWork> {
     let work = |(table, known)| TableWork { table: table as u16, known, only: None };
     there.into_iter().enumerate().map(work).collect()
 }
 
-/// Waits for the end of a job, sending again what its coordinator asks for if the dataset is at hand.
+/// Waits for the end of a job, and sends the batches again that its coordinator asks for.
 ///
 /// # Errors
-/// [`Error::Ended`] if the job failed or was cancelled, [`Error::Incomplete`] if batches are missing
-/// that only a client with the dataset can send, and as [`Cluster::request`].
+/// [`Error::Ended`] if the job failed or was cancelled, [`Error::NotFound`] if no node knows it for
+/// the cluster's patience; otherwise like [`upload`] and [`Cluster::request`].
 pub async fn wait(
     cluster: &Arc<Cluster>,
     spec: &Arc<JobSpec>,
@@ -182,8 +183,8 @@ pub async fn wait(
     loop {
         let asked = Instant::now();
         let status = match status(cluster, spec.job, STATUS_WAIT).await {
-            // The job was acknowledged, so it exists: a node that joined during a cut may be its
-            // coordinator before it has heard of those who know it.
+            // The job was acknowledged, so it exists. Its coordinator may be a node that joined
+            // during a cut and has not learned of the job yet.
             Err(error @ Error::NotFound(_)) => {
                 let since: Instant = *unknown_since.get_or_insert(asked);
                 if since.elapsed() > cluster.patience() {
@@ -214,7 +215,7 @@ pub async fn wait(
     }
 }
 
-/// The batches a job's coordinator asks for.
+/// The batches that a job's coordinator asks for.
 fn missing(status: &JobStatus) -> Vec<TableWork> {
     let tables = status.tables.iter().enumerate();
     tables

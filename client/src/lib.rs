@@ -1,7 +1,8 @@
-//! The Cortado client: upload, results, local cluster, generators; a library others can use.
+//! The Cortado client as a library: upload, results, local cluster, generators.
 //!
-//! [`Cluster`] speaks to a cluster's nodes, [`generate`] makes datasets and [`local`] runs a cluster
-//! of processes on this machine. [`cli`] is the command `cortado`, a thin layer on top.
+//! [`Cluster`] sends requests to a cluster's nodes, [`generate`] makes datasets, and [`local`] runs
+//! a cluster of processes on this machine. [`cli`] is the command `cortado`, a thin layer on top.
+//! Tests and tools use the library, too.
 
 mod authorities;
 pub mod chaos;

@@ -1,9 +1,10 @@
-//! A cluster of real node processes on this machine, without containers.
+//! A cluster of real node processes on this machine, without containers. `cortado local` and tests
+//! use it.
 //!
-//! A cluster is a folder: `cluster.toml` (what was asked for), `authority/` (both certificate
+//! A cluster is a folder: `cluster.toml` (the options), `authority/` (both certificate
 //! authorities), `node-K/` (configuration, certificate, data, log and process id of each node) and,
-//! at the top, the profile that clients use (`--cluster DIR`). Nodes outlive the command that
-//! started them.
+//! at the top, the profile that clients use (`--cluster DIR`). Nodes continue to run after the
+//! command that started them has ended.
 
 mod down;
 mod durability;

@@ -1,47 +1,47 @@
-//! What a long command tells about its progress. The library reports; the command line draws.
+//! Progress of long commands. The library reports it, and the command line draws it.
 
 use std::time::Duration;
 
 use cortado_protocol::JobId;
 use cortado_protocol::job::JobStatus;
 
-/// Something has happened.
+/// A step of the progress.
 #[derive(Clone, Debug)]
 pub enum Progress<'a> {
-    /// The job is known under this id; said first.
+    /// The job's id; always reported first.
     Job(JobId),
-    /// The upload begins, or goes on: bytes in all files, and those the cluster has already.
+    /// The upload starts or continues.
     Upload {
         /// Bytes of all files.
         total_bytes: u64,
-        /// Bytes that need not be sent.
+        /// Bytes that the cluster has already.
         resumed_bytes: u64,
     },
     /// Another batch is durable.
     Durable {
-        /// Its length.
+        /// Its length in bytes.
         bytes: u64,
-        /// About its number of rows.
+        /// Its approximate number of rows.
         rows: u64,
-        /// Rows of it that were rejected.
+        /// Its rejected rows.
         rejected: u64,
-        /// Disks that have it.
+        /// Number of disks that have it.
         copies: u8,
-        /// Disks that should.
+        /// Number of disks that should have it.
         replicas: u8,
-        /// Time since it was sent for the first time.
+        /// Time since it was first sent.
         took: Duration,
     },
-    /// A batch is there already from an earlier run; its content is the same.
+    /// A batch has arrived in an earlier run, with the same content.
     Known {
-        /// Its length.
+        /// Its length in bytes.
         bytes: u64,
     },
-    /// The cluster says "not now".
+    /// A node answered "not now"; this is the reason.
     Waiting(&'a str),
-    /// Everything is uploaded or the upload has to wait; this is how the job stands.
+    /// The state of the job, while the upload waits or after it.
     Status(&'a JobStatus),
-    /// No live node has these batches of a table any more; they are sent again.
+    /// No live node has these batches of a table: they are sent again.
     Resend {
         /// The table.
         table: &'a str,
@@ -50,13 +50,13 @@ pub enum Progress<'a> {
     },
 }
 
-/// Hears of progress.
+/// Receives progress.
 pub trait Observer: Send + Sync {
-    /// Takes note.
+    /// Takes one step of the progress.
     fn note(&self, progress: Progress<'_>);
 }
 
-/// Nobody listens.
+/// Ignores all progress.
 impl Observer for () {
     fn note(&self, _: Progress<'_>) {}
 }

@@ -1,4 +1,5 @@
-//! Fetches results: chunks from any node, several under way at once, split into files and checked.
+//! Fetches results: requests several chunks at once from any node, splits them into files and
+//! checks them.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -17,39 +18,39 @@ use twox_hash::XxHash3_64;
 use crate::cluster::unexpected;
 use crate::{Cluster, Error, files, job};
 
-/// Chunks under way at once.
+/// Number of chunks requested at once.
 const PIPELINE: usize = 8;
-/// The file with the proof of completeness.
+/// Name of the receipt's file.
 pub const RECEIPT: &str = "receipt.json";
 
-/// Takes a result, file by file.
+/// Receives a result, file by file.
 pub trait Sink {
-    /// The next file begins.
+    /// Starts the next file.
     ///
     /// # Errors
-    /// Ends the fetch.
+    /// An error ends the fetch.
     fn begin(&mut self, file: &ResultFile) -> Result<(), Error>;
-    /// More of the file that began last.
+    /// Takes more bytes of the current file.
     ///
     /// # Errors
-    /// Ends the fetch.
+    /// An error ends the fetch.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error>;
 }
 
-/// What a finished job left.
+/// The result of a finished job.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// The files, the receipt among them.
+    /// The files, including the receipt.
     pub files: Vec<ResultFile>,
     chunks: u64,
     hash: u64,
 }
 
-/// The manifest of a job that is done.
+/// The result of a job that is done, by its manifest.
 ///
 /// # Errors
-/// [`Error::Ended`] if it failed or was cancelled, [`Error::Incomplete`] if it still runs, with what
-/// it waits for.
+/// [`Error::Ended`] if the job failed or was cancelled, [`Error::Incomplete`] with what it waits
+/// for if it still runs.
 pub fn finished(status: &JobStatus) -> Result<Finished, Error> {
     if let Some(error) = job::ended(status) {
         return Err(error);
@@ -66,11 +67,11 @@ pub fn finished(status: &JobStatus) -> Result<Finished, Error> {
     }
 }
 
-/// Fetches a result and hands its bytes to `sink`. Returns the receipt's bytes.
+/// Fetches a result and passes its bytes to `sink`. Returns the receipt's bytes.
 ///
 /// # Errors
-/// [`Error::Incomplete`] if the bytes are not those of the manifest; what they were handed to must
-/// then be dropped. Otherwise as [`Cluster::request`].
+/// [`Error::Incomplete`] if the bytes do not match the manifest: then discard what the sink has
+/// received. Otherwise like [`Cluster::request`].
 pub async fn fetch(
     cluster: &Arc<Cluster>,
     job: JobId,
@@ -106,7 +107,7 @@ async fn chunk(cluster: Arc<Cluster>, job: JobId, chunk: u64) -> Result<Bytes, E
     }
 }
 
-/// Cuts a stream of bytes into files and hashes it.
+/// Splits a stream of bytes into files and hashes it.
 struct Splitter<'a> {
     files: std::slice::Iter<'a, ResultFile>,
     current: Option<&'a ResultFile>,
@@ -172,8 +173,8 @@ fn mismatch(what: &str) -> Error {
     Error::Incomplete(format!("the result that arrived is not the one of the manifest: {what}"))
 }
 
-/// Writes the files of a result into a folder. They appear under their names when all are complete
-/// and checked; until then, and if this is dropped, there is nothing of them.
+/// Writes the files of a result into a folder. The files get their names once all are complete and
+/// checked; if this is dropped before that, it deletes them.
 pub struct FolderSink {
     folder: PathBuf,
     files: Vec<(PathBuf, PathBuf)>,
@@ -181,7 +182,7 @@ pub struct FolderSink {
 }
 
 impl FolderSink {
-    /// Makes the folder if there is none.
+    /// Makes the folder if it does not exist.
     ///
     /// # Errors
     /// If it can't be made.
@@ -190,10 +191,10 @@ impl FolderSink {
         Ok(Self { folder: folder.to_owned(), files: Vec::new(), open: None })
     }
 
-    /// Gives the files their names.
+    /// Renames the files to their names.
     ///
     /// # Errors
-    /// If one can't be written.
+    /// If a file can't be renamed.
     pub fn commit(mut self) -> Result<(), Error> {
         self.close()?;
         for (temporary, path) in std::mem::take(&mut self.files) {
@@ -214,7 +215,7 @@ impl FolderSink {
 impl Sink for FolderSink {
     fn begin(&mut self, file: &ResultFile) -> Result<(), Error> {
         self.close()?;
-        // The name comes from outside and must not lead out of the folder.
+        // The name comes from a node and must not lead out of the folder.
         let plain = Path::new(&file.name).file_name() == Some(file.name.as_ref());
         if !plain {
             return Err(Error::Incomplete(format!("'{}' is no name for a result file", file.name)));
@@ -243,7 +244,7 @@ impl Drop for FolderSink {
     }
 }
 
-/// Keeps nothing: for those who want the receipt alone.
+/// Discards the files, for callers that need only the receipt.
 pub struct NoSink;
 
 impl Sink for NoSink {

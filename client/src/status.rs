@@ -1,4 +1,4 @@
-//! How a job stands.
+//! The state of a job.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use cortado_protocol::job::{JobState, JobStatus};
 use crate::cluster::unexpected;
 use crate::{Cluster, Error};
 
-/// How a job stands, at once or after news within `wait`.
+/// The state of a job: at once, or after a change within `wait`.
 ///
 /// # Errors
-/// As [`Cluster::request`].
+/// Like [`Cluster::request`].
 pub async fn status(cluster: &Cluster, job: JobId, wait: Duration) -> Result<JobStatus, Error> {
     let wait_ms = wait.as_millis() as u32;
     match cluster.request(&ClientRequest::Status { job, wait_ms }).await? {
@@ -21,7 +21,7 @@ pub async fn status(cluster: &Cluster, job: JobId, wait: Duration) -> Result<Job
     }
 }
 
-/// The error that the end of a job means; none while it runs or if it is done.
+/// The error for a job that failed or was cancelled; `None` while it runs or if it is done.
 #[must_use]
 pub fn ended(status: &JobStatus) -> Option<Error> {
     match &status.state {

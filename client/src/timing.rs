@@ -1,8 +1,9 @@
-//! How patient the failure detector of a new cluster is.
+//! The timing of the failure detector in a new cluster. `cortado init` and `cortado local up` write
+//! it into configurations.
 
 use serde::{Deserialize, Serialize};
 
-/// Up to this many cores, if all nodes share them, the failure detector is given more time.
+/// Up to this many cores, if all nodes share them, the failure detector gets more time.
 const SHARED_CORES: usize = 4;
 
 /// Timing of the failure detector.
@@ -19,7 +20,7 @@ pub enum Timing {
 }
 
 impl Timing {
-    /// The node's setting `profile`.
+    /// The value of the node's setting `profile`.
     #[must_use]
     pub fn profile(self) -> &'static str {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,7 +1,8 @@
-//! Sends a dataset's batches to the nodes and sees every one of them durable.
+//! Sends the batches of a dataset to the nodes until every batch is durable. Jobs and tests call
+//! it.
 //!
-//! One loop moves batches from the readers to the links as the [`schedule`] decides; whatever dies or is
-//! slow on the way, a batch is sent again until a node has said that it is durable.
+//! One loop moves batches from the readers to the links, as the [`schedule`] decides. If a node
+//! dies or is slow, a batch is sent again until a node has answered that it is durable.
 
 mod link;
 mod pace;
@@ -32,23 +33,23 @@ use readers::Read;
 pub use readers::TableWork;
 use schedule::{Key, Schedule, WINDOW};
 
-/// How often members and job are looked at while uploading,
+/// Pause between two requests for members and job while uploading.
 const PULSE: Duration = Duration::from_secs(1);
-/// and while the job may not begin yet.
+/// The same pause while the job is queued.
 const QUEUED_PULSE: Duration = Duration::from_millis(200);
-/// Pause before a lost link is made again.
+/// Pause before a lost link is opened again.
 const REDIAL_AFTER: Duration = Duration::from_millis(300);
-/// Longest sleep of the loop; deadlines are checked this often.
+/// Longest sleep of the loop, which checks deadlines at least this often.
 const TICK: Duration = Duration::from_millis(250);
-/// Events that wait for the loop.
+/// Most events that wait for the loop.
 const EVENTS: usize = 256;
 
-/// Uploads what `work` names and declares the tables that were read in full. Returns when every
-/// batch is durable and every declaration accepted.
+/// Uploads the batches in `work`, and declares the end of tables that were read completely. Returns
+/// when every batch is durable and every declaration is accepted.
 ///
 /// # Errors
 /// [`Error::BadInput`] if a file changed, [`Error::Ended`] if the job ended meanwhile, and
-/// [`Error::Unreachable`] after the cluster's patience without any answer.
+/// [`Error::Unreachable`] if no node answered for the cluster's patience.
 pub async fn upload(
     cluster: &Arc<Cluster>,
     root: &Path,
@@ -122,7 +123,7 @@ pub async fn upload(
 struct Upload<'a> {
     cluster: &'a Arc<Cluster>,
     job: JobId,
-    /// Tables of which only some batches are sent: they are declared already.
+    /// Tables of which only some batches are sent; their end is declared already.
     partial: Vec<u16>,
     observer: &'a dyn Observer,
     schedule: Schedule,
@@ -131,30 +132,30 @@ struct Upload<'a> {
     links: BTreeMap<NodeId, Link>,
     /// Links and the pulse; aborted when the upload ends.
     tasks: JoinSet<()>,
-    /// Tables read to their end, and their numbers of batches, not declared yet.
+    /// Completely read tables with their numbers of batches, not declared yet.
     ends: BTreeMap<u16, u64>,
     declarations: JoinSet<Result<(), Error>>,
     event_sender: mpsc::Sender<LinkEvent>,
-    /// When any node was last heard.
+    /// When a node last answered.
     heard: Instant,
-    /// Whether the job has to wait for others to end.
+    /// Whether the job waits in the queue.
     queued: bool,
-    /// Whether the job is done: another client has sent the rest.
+    /// Whether the job is done because another client has sent the rest.
     done: bool,
-    /// Whether a batch was refused because the job has ended; its status says how.
+    /// Whether a batch was refused because the job has ended. The job's state says how.
     ended: bool,
     last_reason: String,
 }
 
 enum Link {
-    /// Being made, or usable.
+    /// Being opened, or open.
     Open(mpsc::Sender<Batch>),
-    /// To be made again.
+    /// Lost at this time; to be opened again.
     Lost(Instant),
 }
 
 impl Upload<'_> {
-    /// Makes links to all live members that have none.
+    /// Opens links to all live members that have none.
     fn connect(&mut self) {
         let now = Instant::now();
         for (node, addr) in self.cluster.live_members() {
@@ -176,7 +177,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Sends all that the schedule lets go.
+    /// Sends all batches that the schedule allows.
     fn send(&mut self) {
         if self.queued {
             return;
@@ -194,7 +195,7 @@ impl Upload<'_> {
                 _ => false,
             };
             if !sent {
-                // The link has ended and its last word is on its way.
+                // The link has ended; its last event is still in the queue.
                 self.schedule.node_down(node);
             }
         }
@@ -231,8 +232,8 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Declares the tables that were read to their end and are durable as a whole: a job counts as
-    /// uploading for as long as it is.
+    /// Declares the tables that were read completely and whose batches are all durable. A job
+    /// counts as uploading until all tables are declared.
     fn declare_durable(&mut self) {
         let open = |table: u16| self.payloads.keys().any(|key| key.0 == table);
         let whole: Vec<_> = self.ends.extract_if(.., |table, _| !open(*table)).collect();
@@ -298,7 +299,7 @@ impl Upload<'_> {
     fn learn_members(&mut self) {
         let members = self.cluster.live_members();
         self.schedule.set_members(members.into_iter().map(|(node, _)| node).collect());
-        // Members learn of a death sooner than a connection does.
+        // The members notice a dead node sooner than the connection does.
         for (node, addr) in self.cluster.members(MemberState::Down) {
             if matches!(self.links.get(&node), Some(Link::Open(_))) {
                 self.links.insert(node, Link::Lost(Instant::now()));
@@ -308,7 +309,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Members or job may have changed.
+    /// Takes in changed members and the new state of the job.
     fn on_pulse(&mut self, status: &JobStatus) -> Result<(), Error> {
         self.heard = Instant::now();
         self.learn_members();
@@ -324,11 +325,11 @@ impl Upload<'_> {
     }
 }
 
-/// Looks at members and job, again and again.
+/// Asks for members and job, again and again.
 async fn pulse(cluster: Arc<Cluster>, job: JobId, pulses: mpsc::Sender<JobStatus>) {
     loop {
         let mut rest = PULSE;
-        // What goes wrong is seen by the silence that follows.
+        // After an error nothing is sent to the loop, which notices the silence.
         if cluster.view().await.is_ok()
             && let Ok(status) = status(&cluster, job, Duration::ZERO).await
         {

@@ -1,5 +1,5 @@
-//! Checks a result: its receipt adds up, and, with the data at hand, one process that computes
-//! everything again gets the same bytes.
+//! Checks a result: its receipt must add up, and, if the dataset is given, a computation in this
+//! process must give the same bytes. `cortado verify` uses it.
 
 use std::hash::Hasher as _;
 use std::path::Path;
@@ -14,23 +14,23 @@ use crate::dataset::TableReader;
 use crate::result::{self, Finished, Sink};
 use crate::{Cluster, Error, job};
 
-/// What was checked.
+/// The outcome of a check.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// The receipt as it was fetched.
+    /// The fetched receipt.
     pub receipt: Receipt,
-    /// Every problem found, as a sentence; none if all is well.
+    /// Every problem, as a sentence; empty if there is none.
     pub problems: Vec<String>,
-    /// Names of the files that were computed again and compared.
+    /// Names of the files that were recomputed and compared.
     pub compared: Vec<String>,
 }
 
-/// Fetches the receipt of a finished job and checks it; with `data`, computes all files again and
-/// compares them byte for byte.
+/// Fetches and checks the receipt of a finished job; with `data`, recomputes all files and compares
+/// them byte for byte.
 ///
 /// # Errors
-/// If the job is not done, the dataset is another one, or the cluster can't be reached. What is
-/// wrong with the result is no error but stands in [`Verified::problems`].
+/// If the job is not done, the dataset is a different one, or the cluster can't be reached.
+/// Problems of the result are not errors: they are in [`Verified::problems`].
 pub async fn verify(
     cluster: &Arc<Cluster>,
     job: JobId,
@@ -57,16 +57,16 @@ pub async fn verify(
     Ok(Verified { receipt, problems, compared })
 }
 
-/// Reads a receipt.
+/// Parses a receipt.
 ///
 /// # Errors
-/// [`Error::Incomplete`] if it is none.
+/// [`Error::Incomplete`] if it is not a receipt.
 pub fn parse_receipt(bytes: &[u8]) -> Result<Receipt, Error> {
     Receipt::parse(bytes)
         .map_err(|error| Error::Incomplete(format!("{} can't be read: {error}", result::RECEIPT)))
 }
 
-/// Computes a job's files in this process, one batch at a time.
+/// Recomputes a job's files in this process, one batch at a time.
 ///
 /// # Errors
 /// If the dataset can't be read, or can't be computed.
@@ -87,7 +87,7 @@ pub fn recompute(
     computed.finish(durability).map_err(failed)
 }
 
-/// Hashes files as they arrive, to compare them with what the receipt says of them.
+/// Hashes files as they arrive, for the comparison with the receipt.
 #[derive(Default)]
 struct Hashes(Vec<(String, u64, XxHash3_64)>);
 
@@ -121,7 +121,7 @@ impl Sink for Hashes {
     }
 }
 
-/// Fetches the result once more and compares it with what was computed.
+/// Fetches the result again and compares it with the recomputed files.
 async fn compare(
     cluster: &Arc<Cluster>,
     job: JobId,

@@ -1,4 +1,4 @@
-//! What the real program says to mistakes: exit code and message, before anything is sent.
+//! Exit codes and messages of the real program for mistakes that it finds before it sends anything.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::path::Path;
@@ -16,7 +16,7 @@ fn cortado(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Expects an exit code and all these texts on standard error.
+/// Expects an exit code, and all these texts on standard error.
 fn expect(arguments: &[&str], code: i32, texts: &[&str]) -> Output {
     let output = cortado(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -27,10 +27,10 @@ fn expect(arguments: &[&str], code: i32, texts: &[&str]) -> Output {
     output
 }
 
-/// A small dataset and the profile of a cluster that nobody runs.
+/// A small dataset, and the profile of a cluster that does not run.
 struct Setting {
     folder: tempfile::TempDir,
-    /// Held, so that the port stays silent and nobody else takes it.
+    /// Held so that the port stays silent and no other process takes it.
     _socket: std::net::UdpSocket,
 }
 

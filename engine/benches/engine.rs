@@ -1,4 +1,4 @@
-//! What a batch costs: decoding with filters and groups, and folding its deltas.
+//! The cost of a batch: decoding it with filters and groups, and folding its deltas.
 
 use std::fmt::Write;
 use std::hint::black_box;
@@ -14,7 +14,7 @@ const SLOTS: usize = 64;
 /// Rows of a batch of about 1 MiB.
 const ROWS: u64 = 12_000;
 
-/// Numbers that look random and are the same every time (SplitMix64, Steele et al., OOPSLA 2014).
+/// Numbers that look random but are the same in every run (SplitMix64, Steele et al., OOPSLA 2014).
 fn drawn(at: u64) -> u64 {
     let state = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

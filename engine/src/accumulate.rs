@@ -1,5 +1,5 @@
-//! Aggregates per group, a column of state each. The same states serve a batch (fed from columns)
-//! and a ledger (fed from deltas); merging them is commutative and associative.
+//! Aggregates per group: each aggregate keeps a column of states. Batches update states from
+//! columns, and folds merge states from deltas; merging is commutative and associative.
 
 use crate::batch::{Column, Texts, VALUE, Values};
 use crate::expr::{Aggregate, Outcome, State};
@@ -20,7 +20,7 @@ pub(crate) struct Accumulator {
     texts: Vec<Box<[u8]>>,
     /// Bytes of all texts.
     text_bytes: usize,
-    /// Sums lose digits: a fault for the simulator to find.
+    /// A fault that the simulator must find: sums in floating point, which lose digits.
     float_sums: bool,
 }
 
@@ -44,7 +44,7 @@ impl Accumulator {
         self.float_sums = true;
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory that the states take.
     pub(crate) fn bytes(&self) -> usize {
         let texts = self.texts.capacity() * size_of::<Box<[u8]>>() + self.text_bytes;
         self.counts.capacity() * size_of::<u64>()
@@ -52,7 +52,7 @@ impl Accumulator {
             + texts
     }
 
-    /// Makes room for so many groups.
+    /// Makes room for `groups` groups.
     pub(crate) fn resize(&mut self, groups: usize) {
         self.counts.resize(groups, 0);
         if self.state == State::Nothing {
@@ -100,7 +100,7 @@ impl Accumulator {
         }
     }
 
-    /// Takes a number; sums of 64-bit values can't leave 128 bits.
+    /// Adds a number to a group. Sums of 64-bit values can't leave 128 bits.
     fn number(&mut self, group: usize, value: i128) {
         let first = self.counts[group] == 0;
         match self.state {
@@ -124,7 +124,7 @@ impl Accumulator {
         let better = match self.state {
             State::Least => first || *value < *self.texts[group],
             State::Greatest => first || *value > *self.texts[group],
-            // Texts are not added up: a plan that asks for it is refused.
+            // A plan that sums texts is refused.
             State::Nothing | State::Sum => false,
         };
         if better {
@@ -134,7 +134,8 @@ impl Accumulator {
         }
     }
 
-    /// Whether the number of values travels: it is needed, or tells null from a value.
+    /// Whether the encoded state has the number of values: it is needed for the result, or to tell
+    /// null from a value.
     fn sends_count(&self) -> bool {
         let needed = match self.outcome {
             Outcome::Count | Outcome::Mean => true,
@@ -143,7 +144,7 @@ impl Accumulator {
         needed || self.input.nullable
     }
 
-    /// Appends a group's state.
+    /// Appends the state of a group.
     pub(crate) fn encode(&self, group: usize, out: &mut Vec<u8>) {
         if self.sends_count() {
             put_uint(out, self.counts[group]);
@@ -189,7 +190,7 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Appends a group's result as a value of the aggregate's type.
+    /// Appends the result of a group as a value of the aggregate's type.
     pub(crate) fn finish(&self, group: usize, ty: ColumnType, out: &mut Vec<u8>) {
         let count = self.counts[group];
         let result = match self.outcome {
@@ -211,7 +212,7 @@ impl Accumulator {
         }
     }
 
-    /// The quotient in the output's scale. Null if it is beyond 128 bits, which takes a sum of more
+    /// The quotient in the output's scale; null if it is beyond 128 bits, which needs a sum of more
     /// than 10^32.
     fn average(&self, group: usize) -> Option<i128> {
         let shift = self.output.scale()?.saturating_sub(self.input.ty.scale()?);
@@ -253,7 +254,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever there is in the table of aggregates.
+        /// Checks every aggregate in the table of aggregates.
         #[test]
         fn parts_merged_in_any_order_are_the_whole(
             values in prop::collection::vec(any::<i64>(), 1..20), cut in 0_usize..20,

@@ -1,5 +1,5 @@
-//! A batch as typed columns. Texts stay where they are in the payload; only what had to be
-//! unescaped, and the plan's literals, live in a side buffer.
+//! A batch as typed columns: decoding fills it, expressions and groups read it. Texts stay in the
+//! payload; only unescaped texts and the plan's literals are in a side buffer.
 
 use crate::types::ColumnType;
 use crate::wire::{put_bytes, put_int64};
@@ -41,7 +41,7 @@ impl Column {
         self.states.get(row).copied().unwrap_or(VALUE)
     }
 
-    /// Keeps the rows whose place says so.
+    /// Keeps the rows whose entry in `kept` is true.
     pub(crate) fn retain(&mut self, kept: &[bool]) {
         match &mut self.values {
             Values::Numbers(values) => retain(values, kept),
@@ -51,13 +51,13 @@ impl Column {
     }
 }
 
-/// Keeps the values whose place says so.
+/// Keeps the values whose entry in `kept` is true.
 pub(crate) fn retain<T>(values: &mut Vec<T>, kept: &[bool]) {
     let mut kept = kept.iter();
     values.retain(|_| kept.next().copied().unwrap_or(false));
 }
 
-/// Where texts are.
+/// The buffers that spans refer to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Texts<'a> {
     pub(crate) payload: &'a [u8],
@@ -71,8 +71,9 @@ impl<'a> Texts<'a> {
         if start < len { &self.payload[start..end] } else { &self.side[start - len..end - len] }
     }
 
-    /// The eight bytes of the payload that end with a text of one to eight, and its length. `whole`
-    /// leaves out a `.0` at the end, with which many programs write whole numbers.
+    /// The last eight bytes of the payload up to the end of a text of one to eight bytes, and the
+    /// text's length. With `whole`, a final `.0` is left out, which many programs append to whole
+    /// numbers.
     #[inline]
     pub(crate) fn last_eight(&self, (start, end): Span, whole: bool) -> Option<([u8; 8], usize)> {
         let text = match self.payload.get(..end as usize)? {
@@ -83,7 +84,7 @@ impl<'a> Texts<'a> {
         (1..=8).contains(&len).then_some((*text.last_chunk()?, len))
     }
 
-    /// Appends a row's value as deltas carry it.
+    /// Appends a row's value in the encoding of deltas.
     pub(crate) fn put(&self, out: &mut Vec<u8>, column: &Column, ty: ColumnType, row: usize) {
         if ty.nullable {
             let present = column.state(row) == VALUE;

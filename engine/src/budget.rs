@@ -1,4 +1,5 @@
-//! How much memory the engine takes, and what it says when that is too much.
+//! Estimates of the memory that the engine takes, and the errors when that is too much. Mapping
+//! checks them before it evaluates a batch; the core uses them for its limit on folds.
 
 use bytes::Bytes;
 use cortado_protocol::limits::ENTRY_BYTES;
@@ -7,11 +8,12 @@ use crate::plan::{Plan, Shape};
 use crate::tally::Tally;
 use crate::wire::Reader;
 
-/// Most memory that evaluating one batch may take, in bytes. It is the same on every node, so a batch
-/// that is taken anywhere is taken everywhere.
+/// Most memory for the evaluation of one batch, in bytes. It is the same on every node, so all
+/// nodes accept the same batches.
 pub const MAP_BYTES: usize = 256 << 20;
 
-/// Why a batch can't be turned into deltas. The same batch and plan give the same answer everywhere.
+/// Why a batch can't be turned into deltas. The same batch and plan give the same error on every
+/// node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     /// The deltas are larger than an entry may be.
@@ -37,14 +39,14 @@ pub enum MapError {
     },
 }
 
-/// A size for people.
+/// A size as text.
 #[must_use]
 pub fn mebi(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// What evaluating so many rows of a table takes at most, in bytes: a column for each expression, the
-/// groups, and for one query after the other the states of its aggregates.
+/// Most bytes that the evaluation of `rows` rows of a table takes: a column for each expression,
+/// the groups, and the states of the aggregates, one query at a time.
 pub(crate) fn map_bytes(plan: &Plan, table: usize, rows: usize) -> usize {
     let columns = plan.program(table).nodes.len() * COLUMN_ROW;
     let aggregates = |shape: &Shape| match shape {
@@ -58,25 +60,25 @@ pub(crate) fn map_bytes(plan: &Plan, table: usize, rows: usize) -> usize {
 
 /// A value and its state.
 const COLUMN_ROW: usize = 9;
-/// A count, a sum, or a text's place.
+/// A count, a sum, or the span of a text.
 const STATE_ROW: usize = 24;
 /// Row number, hash, group, and the table of groups.
 const GROUP_ROW: usize = 48;
 
-/// The query that takes most of these sizes, one for each query of the plan.
+/// The query with the largest of these sizes, which are in the order of the plan's queries.
 fn largest(plan: &Plan, sizes: &[usize]) -> String {
     let named = plan.queries().iter().zip(sizes);
     named.max_by_key(|(_, size)| **size).map(|(query, _)| query.output.clone()).unwrap_or_default()
 }
 
-/// The query that has the largest part of these sizes of stages ([`crate::SlotFold::stage_bytes`]).
+/// The query whose stage has the largest of these sizes ([`crate::SlotFold::stage_bytes`]).
 #[must_use]
 pub fn largest_of_stages(plan: &Plan, stages: &[usize]) -> String {
     let sizes: Vec<_> = plan.queries().iter().map(|query| stages[query.stage]).collect();
     largest(plan, &sizes)
 }
 
-/// The query with the most bytes in the outputs of slots ([`crate::SlotFold::finish`]).
+/// The query with the most bytes in the outputs of the slots ([`crate::SlotFold::finish`]).
 #[must_use]
 pub fn largest_query<'a>(plan: &Plan, outputs: impl Iterator<Item = &'a Bytes>) -> String {
     let mut sizes = vec![0; plan.queries().len()];

@@ -9,8 +9,8 @@ use crate::number::are_digits;
 pub(crate) const MICROS_PER_SECOND: i64 = 1_000_000;
 pub(crate) const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// Days since 1970-01-01 of a date of the years 0 to 9999. Nothing here is negative, so that divisions
-/// become multiplications: counting starts an era of 400 years early.
+/// Days since 1970-01-01 of a date in the years 0 to 9999. The count starts one era of 400 years
+/// early, so that no number is negative and the compiler can turn divisions into multiplications.
 const fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
     let year = year + 400 - if month <= 2 { 1 } else { 0 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -33,7 +33,7 @@ pub(crate) const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// A number of that many digits.
+/// Reads a number of exactly `N` digits.
 #[inline]
 fn digits<const N: usize>(bytes: &[u8]) -> Option<u32> {
     let mut value = 0;
@@ -88,7 +88,7 @@ pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
 fn parse_clock(field: [u8; 8]) -> Option<i64> {
     let values = u64::from_le_bytes(field) ^ u64::from_le_bytes(*b"00:00:00");
     let digits = values & 0xffff_00ff_ff00_ffff;
-    // Neither a byte beyond nine nor anything but a colon where one belongs.
+    // The digits must be 0 to 9, and there must be a colon at each place of a colon.
     if !are_digits(digits) || digits != values {
         return None;
     }
@@ -100,7 +100,7 @@ fn parse_clock(field: [u8; 8]) -> Option<i64> {
     Some(((hour * 60 + minute) * 60 + second) as i64 * MICROS_PER_SECOND)
 }
 
-/// Reads `.25` as 250,000 microseconds; nothing as 0.
+/// Reads `.25` as 250,000 microseconds; an empty field as 0.
 fn fraction(field: &[u8]) -> Option<u32> {
     match field {
         [] => Some(0),
@@ -116,8 +116,8 @@ fn fraction(field: &[u8]) -> Option<u32> {
     }
 }
 
-/// Reads timestamps one after the other. Neighbours mostly share their day, so the last one is
-/// remembered.
+/// Reads timestamps one after the other. Neighbouring rows mostly have the same day, so it keeps
+/// the last one.
 pub(crate) struct Days {
     text: [u8; 10],
     micros: i64,
@@ -130,7 +130,7 @@ impl Default for Days {
 }
 
 impl Days {
-    /// As [`parse_timestamp`].
+    /// Like [`parse_timestamp`].
     #[inline]
     pub(crate) fn timestamp(&mut self, field: &[u8]) -> Option<i64> {
         let (date, rest) = field.split_first_chunk()?;
@@ -139,7 +139,7 @@ impl Days {
             self.micros = parse_date(date)? * MICROS_PER_DAY;
             self.text = *date;
         }
-        // With seconds: `06:00` is a time, but no time of a timestamp.
+        // A timestamp needs seconds; `06:00` alone is only a time.
         if time.len() < 8 { None } else { Some(self.micros + parse_time(time)?) }
     }
 }
@@ -167,7 +167,7 @@ pub(crate) fn parse_year_half(field: &[u8]) -> Option<i64> {
     (1..=2).contains(&half).then_some(i64::from(digits::<4>(field)? * 2 + half - 1))
 }
 
-// Writing to a vector cannot fail, so the results of `write!` are dropped below.
+// Writing to a vector can't fail, so the results of `write!` are dropped below.
 
 pub(crate) fn write_date(days: i64, out: &mut Vec<u8>) {
     let (year, month, day) = civil_from_days(days);

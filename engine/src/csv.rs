@@ -1,8 +1,9 @@
-//! CSV: RFC 4180, and what real exports add to it.
+//! CSV: RFC 4180 with the additions of real exports. Clients cut files with it, and nodes decode
+//! batches with it.
 //!
-//! A byte-order mark is skipped, lines end in CRLF or LF or with the file, blank lines are no
-//! records, and a quote opens a quoted field only at the start of a field. Text between a closing
-//! quote and the next separator is kept as it is.
+//! A byte-order mark is skipped, lines end in CRLF or LF or at the end of the file, blank lines are
+//! not records, and a quote opens a quoted field only at the start of a field. Text between a
+//! closing quote and the next separator is kept.
 
 mod cutter;
 mod header;

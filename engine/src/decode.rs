@@ -1,6 +1,7 @@
-//! From the bytes of a batch to typed columns: rows first, by their separators alone, then the needed
-//! columns one after the other. Nothing is allocated per row. A row that can't be read is left out,
-//! counted and remembered; it never stops the batch.
+//! Decodes the bytes of a batch into typed columns: first it finds the rows by their separators
+//! alone, then it reads the needed columns one after the other. It allocates nothing per row. A row
+//! that can't be read is left out, counted and remembered; it never stops the batch. Mapping calls
+//! it.
 
 mod columns;
 mod value;
@@ -14,26 +15,27 @@ use crate::plan::{ColumnSchema, Layout, TableSchema};
 use crate::types::Type;
 use value::ValueProblem;
 
-/// Above this many columns the exact number is not told, which bounds the number of reasons.
+/// Above this many columns the reason does not name the exact number, which limits the number of
+/// different reasons.
 const MOST_FIELDS_TOLD: usize = 100;
 
-/// Why a row is not counted.
+/// Why a row is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// Another number of columns than the header has.
+    /// The row has another number of columns than the header.
     Fields { expected: usize, found: usize },
     /// A quote that is never closed.
     Unclosed,
-    /// More than [`RECORD_BYTES`].
+    /// The row is longer than [`RECORD_BYTES`].
     TooLong,
-    /// A needed value.
+    /// A needed value can't be read.
     Value { column: usize, problem: ValueProblem },
     /// An arithmetic error in a stage.
     Arithmetic { stage: usize },
 }
 
 impl Problem {
-    /// The reason as receipts and `cortado rejects` tell it.
+    /// The reason as it appears in receipts and in `cortado rejects`.
     pub(crate) fn reason(self, table: &TableSchema, outputs: impl Fn(usize) -> String) -> String {
         match self {
             Self::Fields { expected, found } if found > MOST_FIELDS_TOLD => {
@@ -66,9 +68,9 @@ impl Problem {
 /// A decoded batch.
 pub(crate) struct Decoded<'a> {
     pub(crate) batch: Batch<'a>,
-    /// Where each decoded row starts in the payload.
+    /// Start of each decoded row in the payload.
     pub(crate) starts: Vec<u32>,
-    /// Start of each row that was left out, and why, in order.
+    /// Start of each rejected row and the reason, in order.
     pub(crate) problems: Vec<(u32, Problem)>,
 }
 
@@ -101,7 +103,7 @@ pub(crate) fn decode<'a>(
         });
     }
     if !bad.is_empty() {
-        // The first of a row's problems is the one that is told.
+        // Only the first problem of a row is reported.
         bad.sort_by_key(|(row, _)| *row);
         bad.dedup_by_key(|(row, _)| *row);
         problems.extend(bad.iter().map(|(row, problem)| (starts[*row as usize], *problem)));
@@ -122,11 +124,11 @@ fn is_too_long(payload: &[u8]) -> bool {
     })
 }
 
-/// Where the rows and their wanted fields are.
+/// The positions of the rows and of their needed fields.
 struct RowSpans<'p> {
     layout: &'p Layout,
     starts: Vec<u32>,
-    /// A column of spans for each wanted field.
+    /// A column of spans for each needed field.
     spans: Vec<Vec<Span>>,
     problems: Vec<(u32, Problem)>,
 }
@@ -142,7 +144,7 @@ impl<'p> RowSpans<'p> {
         }
     }
 
-    /// Every comma and line break separates.
+    /// Finds rows in a payload without quotes: every comma and line break separates.
     fn without_quotes(&mut self, payload: &[u8], mut places: Vec<u32>) {
         if !payload.is_empty() && payload.last() != Some(&b'\n') {
             places.push(payload.len() as u32 | BREAK);
@@ -151,7 +153,7 @@ impl<'p> RowSpans<'p> {
         let mut rest = &places[..];
         let mut start = 0;
         while !rest.is_empty() {
-            // Nearly always the next line break is that of the last field.
+            // Nearly always the next line break ends the last field.
             let row = match rest.split_at_checked(fields) {
                 Some((row, after)) if whole(row) => {
                     rest = after;
@@ -168,7 +170,8 @@ impl<'p> RowSpans<'p> {
         }
     }
 
-    /// Takes the row that begins at `start` and has these separators; returns where the next begins.
+    /// Takes the row that starts at `start` and has these separators; returns where the next row
+    /// starts.
     #[inline]
     fn row(&mut self, payload: &[u8], start: u32, separators: &[u32]) -> u32 {
         let Some(last) = separators.last() else { return start };
@@ -215,8 +218,7 @@ impl<'p> RowSpans<'p> {
         self.problems.push((start as u32, problem));
     }
 
-    /// Takes a record of so many fields, each where `span` says, unless there is something wrong with
-    /// it.
+    /// Takes a record of `found` fields, each at `span`, unless it must be rejected.
     #[inline]
     fn record(&mut self, start: usize, end: usize, found: usize, span: impl Fn(usize) -> Span) {
         if end - start >= RECORD_BYTES {
@@ -233,14 +235,14 @@ impl<'p> RowSpans<'p> {
     }
 }
 
-/// Whether of these separators the last is a line break, and no other.
+/// Whether the last separator is a line break and no other one is.
 #[inline]
 fn whole(row: &[u32]) -> bool {
     let Some((last, others)) = row.split_last() else { return false };
     others.iter().fold(!last, |breaks, place| breaks | place) & BREAK == 0
 }
 
-/// Where the content of a field is; what must be unescaped goes to the side buffer.
+/// The span of a field's content; unescaped content goes to the side buffer.
 fn place(field: &Field, payload: &[u8], side: &mut Vec<u8>) -> Span {
     if let Some((start, end)) = field.plain() {
         return (start as u32, end as u32);

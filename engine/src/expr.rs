@@ -1,9 +1,9 @@
 //! Expressions: compiled once per plan into typed nodes, evaluated a batch at a time.
 //!
-//! The expressions of all queries over a table share one list of nodes, in which equal
-//! subexpressions stand once; a node's operands stand before it. SQL's three-valued logic holds. An
-//! arithmetic error (a result beyond 64 bits, a division by zero) is a fourth state of a row's value:
-//! it survives every operation except an `and` that is false or an `or` that is true anyway.
+//! The expressions of all queries over a table share one list of nodes, without duplicates of equal
+//! subexpressions; a node comes after its operands. SQL's three-valued logic holds. An arithmetic
+//! error (a result beyond 64 bits, a division by zero) is a fourth state of a row's value: it
+//! passes through every operation, except an `and` with a false operand or an `or` with a true one.
 
 mod aggregate;
 mod call;

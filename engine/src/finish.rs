@@ -1,4 +1,5 @@
-//! From slot outputs to result files: top n, joins, order, limit, CSV.
+//! The last stage at the job's coordinator: makes result files from slot outputs by top n, joins,
+//! order, limit and CSV.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,13 +15,13 @@ use crate::tally::Tally;
 use crate::types::ColumnType;
 use crate::wire::{DeltaError, Reader, put_uint};
 
-/// Rows of a reference table that are wanted.
+/// Rows that are needed of a reference table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupRequest {
     /// The table's index in the plan.
     pub table: usize,
-    /// The keys in order, by the slot that holds them; see [`crate::LookupFold`]. All keys of one slot
-    /// may need several requests.
+    /// The keys in order, by the slot that holds them; see [`crate::LookupFold`]. The keys of one
+    /// slot may need several requests.
     pub keys: Vec<(Slot, Vec<Vec<u8>>)>,
 }
 
@@ -35,16 +36,17 @@ pub struct ReportFile {
     pub rows: u64,
 }
 
-/// What is to be done next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinalStep {
-    /// Answer each slot of each request by [`Final::add_rows`], then call [`Final::next`] again.
+    /// Pass the answer of each slot of each request to [`Final::add_rows`], then call
+    /// [`Final::next`] again.
     Lookup(Vec<LookupRequest>),
     /// The result files, without the receipt.
     Done(Vec<ReportFile>),
 }
 
-/// Why there is no result. Nothing was published from what is there.
+/// Why there is no result. Nothing was published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FinalError {
     /// Outputs of slots are missing.
@@ -58,12 +60,12 @@ pub enum FinalError {
     Coverage {
         /// The table's name.
         table: String,
-        /// Half-open intervals that are there.
+        /// The half-open intervals of its batches that are present.
         found: Vec<(u64, u64)>,
         /// The declared number of batches.
         declared: u64,
     },
-    /// The slots did not fold what was made of the batches.
+    /// The slots did not fold exactly what was made of the batches.
     #[error(
         "query '{query}': {made} pieces were made of the batches, and {folded} were folded{}",
         if made == folded { ", but other ones" } else { "" }
@@ -71,9 +73,9 @@ pub enum FinalError {
     Tally {
         /// A query's output.
         query: String,
-        /// Sections of deltas.
+        /// Sections of deltas that were made of the batches.
         made: u64,
-        /// Sections of deltas.
+        /// Sections of deltas that the slots folded.
         folded: u64,
     },
     /// The job's specification does not fit the plan.
@@ -100,15 +102,15 @@ pub struct Final {
     folded: Vec<Tally>,
     started: bool,
     found: KeyedRows,
-    /// Answers that are awaited, by table and slot.
+    /// Number of expected answers, by table and slot.
     pending: BTreeMap<(usize, Slot), usize>,
 }
 
-/// How far a query is.
+/// The progress of a query.
 struct Progress {
     rows: Rows,
     joined: usize,
-    /// Joins whose rows have been asked for.
+    /// Whether the rows of each join were requested.
     requested: Vec<bool>,
 }
 
@@ -120,7 +122,7 @@ impl Query {
 }
 
 impl Final {
-    /// A last stage that waits for the outputs of slots 0 to `slots - 1`.
+    /// A last stage that expects the outputs of slots 0 to `slots - 1`.
     #[must_use]
     pub fn new(plan: &Plan, slots: usize) -> Self {
         let progress = |query: &Query| Progress {
@@ -143,8 +145,8 @@ impl Final {
     /// Adds a slot's output, in any order.
     ///
     /// # Errors
-    /// If the bytes are no output of this plan, or the slot is unknown or was added before. After
-    /// damage this last stage is of no use.
+    /// If the bytes are not an output of this plan, or the slot is unknown or was added before.
+    /// After damage this value can't be used any more.
     pub fn add(&mut self, slot: Slot, output: &[u8]) -> Result<(), DeltaError> {
         if usize::from(slot.0) >= self.slots {
             return Err(DeltaError::Malformed("output of an unknown slot"));
@@ -176,16 +178,16 @@ impl Final {
         Ok(())
     }
 
-    /// What the slots folded, by stage: for the receipt.
+    /// What the slots folded, by stage. The receipt needs it.
     #[must_use]
     pub fn folded(&self) -> &[Tally] {
         &self.folded
     }
 
-    /// Adds what a [`crate::LookupFold`] found in a slot of the table.
+    /// Adds the rows that a [`crate::LookupFold`] found in a slot of the table.
     ///
     /// # Errors
-    /// If this was not asked for, or the bytes are no such rows.
+    /// If they were not requested, or the bytes are not such rows.
     pub fn add_rows(&mut self, table: usize, slot: Slot, rows: &[u8]) -> Result<(), DeltaError> {
         if !self.pending.contains_key(&(table, slot)) {
             return Err(DeltaError::Malformed("rows that were not asked for"));
@@ -204,10 +206,11 @@ impl Final {
         Ok(())
     }
 
-    /// Goes on as far as possible. Each query's joins are asked for together where they can be.
+    /// Continues as far as possible. It requests the rows of several joins of a query at once where
+    /// it can.
     ///
     /// # Errors
-    /// If outputs or requested rows are missing: nothing is published from a part.
+    /// If outputs or requested rows are missing: no partial result is published.
     #[expect(clippy::should_implement_trait, reason = "steps, not items")]
     pub fn next(&mut self) -> Result<FinalStep, FinalError> {
         let missing = SlotSet::first(self.slots).minus(self.seen).len();
@@ -243,7 +246,7 @@ impl Final {
             return Ok(FinalStep::Done(self.files()));
         }
         if wanted.is_empty() {
-            // Asked for, but no row has a key: go on with nothing found.
+            // Rows were needed, but no row has a key: continue without any.
             return self.next();
         }
         let mut requests = Vec::new();
@@ -258,7 +261,8 @@ impl Final {
         Ok(FinalStep::Lookup(requests))
     }
 
-    /// All outputs are here: the row of an aggregate over nothing, and the top of all slots.
+    /// All outputs are present: adds the row of an aggregate over nothing, and takes the top of all
+    /// slots.
     fn start(&mut self) {
         self.started = true;
         for (query, progress) in self.plan.queries().iter().zip(&mut self.queries) {
@@ -277,12 +281,12 @@ impl Final {
     }
 }
 
-/// Cuts keys into parts of so many bytes each.
+/// Cuts keys into parts of at most `most` bytes each.
 fn key_parts(
     slots: BTreeMap<Slot, BTreeSet<Vec<u8>>>,
     most: usize,
 ) -> Vec<Vec<(Slot, Vec<Vec<u8>>)>> {
-    /// A length before each key on the wire.
+    /// Length before each key on the wire.
     const KEY_OVERHEAD: usize = 5;
     let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (slot, keys) in slots {
@@ -323,7 +327,8 @@ fn join_key(join: &Join, rows: &Rows, row: usize) -> Option<Vec<u8>> {
     Some(key)
 }
 
-/// Every row once per match, in the order of matches; without one once with nulls, or not at all.
+/// Repeats each row for each match, in the order of matches. A row without a match stays once with
+/// nulls, or is dropped.
 fn apply_join(plan: &Plan, join: &Join, rows: &Rows, found: &KeyedRows) -> Rows {
     let mut matched = Rows::new(plan.keying_columns(&plan.keyings()[join.keying]));
     let mut places = Vec::new();
@@ -368,8 +373,8 @@ fn write_csv(query: &Query, rows: &Rows) -> ReportFile {
     ReportFile { name: query.output.clone(), bytes: out.into(), rows: places.len() as u64 }
 }
 
-/// Quotes only what needs it: separators, quotes, line breaks, and an empty field that stands alone
-/// and would make a blank line.
+/// Quotes a field only where necessary: with separators, quotes, line breaks, and an empty field
+/// that would be the only one of its line.
 fn write_field(field: &[u8], alone: bool, at: usize, out: &mut Vec<u8>) {
     if at > 0 {
         out.push(b',');
@@ -408,7 +413,7 @@ mod tests {
             }
         }
         assert_eq!(all, slots);
-        // One that is too long goes alone.
+        // A key that is too long is a part of its own.
         assert_eq!(key_parts(slots, 1).len(), 20);
     }
 }

@@ -1,4 +1,5 @@
-//! A slot's state: a fold over its deltas by an operation that is commutative and associative.
+//! Folds the deltas of a slot into its state, by an operation that is commutative and associative.
+//! Owners call it once a slot's ledger is complete.
 
 use bytes::Bytes;
 use cortado_protocol::content_hash;
@@ -30,15 +31,15 @@ struct Encoded {
 struct StageFold {
     key_types: Vec<ColumnType>,
     keys: Encoded,
-    /// Hashes of the keys; none for rows.
+    /// Hashes of the keys; empty for rows.
     hashes: Vec<u64>,
-    /// Finds groups by key; stays empty for rows.
+    /// Finds a group by its key; empty for rows.
     table: HashTable<u32>,
     states: Vec<Accumulator>,
     grouped: bool,
 }
 
-/// A section of a delta: number, entries, content.
+/// The sections of a delta: number, entries, content.
 pub(crate) fn sections(delta: &[u8]) -> impl Iterator<Item = Result<Section<'_>, DeltaError>> {
     let mut reader = Reader(delta);
     std::iter::from_fn(move || {
@@ -68,7 +69,7 @@ const UNKNOWN_SECTION: DeltaError = DeltaError::Malformed("unknown section");
 const TRAILING: DeltaError = DeltaError::Malformed("trailing bytes");
 
 impl SlotFold {
-    /// The fold of no deltas.
+    /// A fold without deltas.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let stages = plan.stages().iter().map(|stage| StageFold::new(plan, stage)).collect();
@@ -76,7 +77,7 @@ impl SlotFold {
         Self { plan: plan.clone(), stages, folded }
     }
 
-    /// Adds up in floating point from now on, which loses digits: a fault that the simulator must
+    /// Sums in floating point from now on, which loses digits: a fault that the simulator must
     /// find.
     #[doc(hidden)]
     pub fn plant_float_sums(&mut self) {
@@ -84,10 +85,11 @@ impl SlotFold {
         states.for_each(Accumulator::plant_float_sums);
     }
 
-    /// Adds a delta of the table. Each delta must be added once; the ledger sees to that.
+    /// Adds a delta of the table. The ledger makes sure that each delta is added once.
     ///
     /// # Errors
-    /// If the bytes are not a delta of this plan and table. The fold is of no use afterwards.
+    /// If the bytes are not a delta of this plan and table. After an error the fold can't be used
+    /// any more.
     pub fn add(&mut self, table: usize, delta: &[u8]) -> Result<(), DeltaError> {
         let own = self.plan.stages().len();
         for section in sections(delta) {
@@ -113,8 +115,8 @@ impl SlotFold {
         Ok(())
     }
 
-    /// Adds several deltas, each of a table: as [`SlotFold::add`] one after the other, but with room
-    /// made for all of them first.
+    /// Adds several deltas with their tables. Like [`SlotFold::add`] for each of them, but reserves
+    /// room for all of them first.
     ///
     /// # Errors
     /// As [`SlotFold::add`].
@@ -123,7 +125,7 @@ impl SlotFold {
         for section in deltas.iter().flat_map(|(_, delta)| sections(delta)) {
             let Section { number, entries, content } = section?;
             if let Some(groups) = groups.get_mut(number) {
-                // An entry has at least a byte, whatever its section says.
+                // An entry has at least one byte, whatever number its section gives.
                 *groups += entries.min(content.0.len() as u64) as usize;
             }
         }
@@ -136,8 +138,8 @@ impl SlotFold {
         self.stages.iter().map(StageFold::bytes)
     }
 
-    /// The slot's output: what was folded of each stage, then for each query its rows, already cut to
-    /// the slot's own top.
+    /// The slot's output: first what was folded of each stage, then for each query its rows,
+    /// already limited to the slot's own top.
     #[must_use]
     pub fn finish(self) -> Bytes {
         let mut output = Vec::new();
@@ -146,7 +148,7 @@ impl SlotFold {
         output.into()
     }
 
-    /// The rows of the output alone: they do not depend on how the table was cut into batches.
+    /// Only the rows of the output. They do not depend on how the table was cut into batches.
     #[must_use]
     pub fn rows(&self) -> Bytes {
         let mut output = Vec::new();
@@ -192,7 +194,7 @@ impl StageFold {
 
     fn bytes(&self) -> usize {
         let keys = self.keys.bytes.capacity() + self.keys.ends.capacity() * size_of::<usize>();
-        // A group's number and a byte of its hash, with the room that a hash table leaves.
+        // A group's number and a byte of its hash, plus the free room of a hash table.
         let table = self.table.capacity() * (size_of::<u32>() + 1) * 8 / 7;
         let states: usize = self.states.iter().map(Accumulator::bytes).sum();
         keys + self.hashes.capacity() * size_of::<u64>() + table + states
@@ -239,7 +241,7 @@ impl StageFold {
         Ok(())
     }
 
-    /// Rows of a query in an order that does not depend on the order of deltas.
+    /// Appends the rows of a query, in an order that does not depend on the order of deltas.
     fn output(&self, plan: &Plan, query: &Query, output: &mut Vec<u8>) {
         let mut row = Vec::new();
         let mut content = Vec::new();
@@ -248,7 +250,7 @@ impl StageFold {
             for at in 0..self.keys.len() {
                 row.clear();
                 self.query_row(query, at, &mut row);
-                // What was encoded from checked keys can be read again; see `query_row`.
+                // The row was encoded from checked keys, so it can be read again; see `query_row`.
                 if rows.push_encoded(&mut Reader(&row)).is_err() {
                     debug_assert!(false, "own rows are readable: {}", plan.name());
                 }
@@ -272,7 +274,7 @@ impl StageFold {
         put_bytes(output, &content);
     }
 
-    /// The query's columns of a group or row: all of the keys, then its aggregates.
+    /// The query's columns of a group or row: all keys, then its aggregates.
     fn query_row(&self, query: &Query, at: usize, row: &mut Vec<u8>) {
         row.extend_from_slice(self.keys.get(at));
         let keys = self.key_types.len();

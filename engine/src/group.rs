@@ -1,4 +1,5 @@
-//! Grouping the rows of a batch: keys are compared where they are, nothing is encoded per row.
+//! Groups the rows of a batch. Keys are compared in place; nothing is encoded per row. Mapping
+//! calls it.
 
 use cortado_protocol::content_hash;
 use hashbrown::HashTable;
@@ -8,14 +9,14 @@ use crate::batch::{Column, Texts, VALUE, Values};
 
 /// Most combinations of keys that are grouped without hashing.
 const PLACES: i64 = 1 << 12;
-/// No group yet.
+/// Marks a place without a group.
 const NONE: u32 = u32::MAX;
 
 /// The groups of some rows.
 pub(crate) struct Groups {
-    /// The group of each row, in the order of the rows given.
+    /// The group of each row, in the order of `rows`.
     pub(crate) of_row: Vec<u32>,
-    /// A row of each group: its first.
+    /// The first row of each group.
     pub(crate) first_row: Vec<u32>,
 }
 
@@ -36,15 +37,15 @@ pub(crate) fn group_rows(rows: &[u32], keys: &[&Column], texts: Texts<'_>) -> Gr
     }
 }
 
-/// The numbers of a key that has one in each of these rows.
+/// The numbers of a key column, if it has one in each of these rows.
 fn plain_numbers<'a>(key: &'a Column, rows: &[u32]) -> Option<&'a [i64]> {
     let Values::Numbers(values) = &key.values else { return None };
     let plain = key.states.is_empty() || rows.iter().all(|row| key.state(*row as usize) == VALUE);
     plain.then_some(values)
 }
 
-/// Groups by keys of few possible values, like months and stores: where a key stands among them is
-/// looked up in an array. None if there are too many.
+/// Groups by keys with few possible values, such as months and stores: an array has a place for
+/// each combination of values. `None` if there are too many combinations.
 fn by_place(rows: &[u32], keys: &[&[i64]]) -> Option<Groups> {
     let mut possible = 1;
     let mut ranges = Vec::with_capacity(keys.len());
@@ -75,9 +76,10 @@ fn by_place(rows: &[u32], keys: &[&[i64]]) -> Option<Groups> {
     Some(Groups { of_row, first_row })
 }
 
-/// Groups rows by their keys' hashes and by `equal`, which tells whether two rows' keys are.
+/// Groups rows by the hashes of their keys and by `equal`, which tells whether two rows have equal
+/// keys.
 fn by_hash(rows: &[u32], hashes: &[u64], equal: impl Fn(u32, u32) -> bool) -> Groups {
-    // Room for a group of each row costs less than growing.
+    // Room for one group per row costs less than growing.
     let mut table: HashTable<u32> = HashTable::with_capacity(rows.len());
     let mut first_row: Vec<u32> = Vec::new();
     let mut first_hash: Vec<u64> = Vec::new();
@@ -116,7 +118,7 @@ fn equal_values(key: &Column, a: u32, b: u32, texts: Texts<'_>) -> bool {
     }
 }
 
-/// A hash of each row's keys, column by column. It never leaves this batch.
+/// A hash of each row's keys, column by column. It is used for this batch only.
 fn hash_rows(rows: &[u32], keys: &[&Column], texts: Texts<'_>) -> Vec<u64> {
     let mut hashes = vec![0; rows.len()];
     for key in keys {

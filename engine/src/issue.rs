@@ -1,4 +1,5 @@
-//! Issues receipts: from the fold of all batch summaries, once nothing is missing.
+//! Issues receipts from the fold of all batch summaries, once no batch is missing. The coordinator
+//! and `verify --recompute` call it.
 
 use cortado_protocol::content_hash;
 use cortado_protocol::job::JobSpec;
@@ -12,12 +13,12 @@ use crate::summary::{ReasonCount, SummaryFold, TableSummary};
 use crate::tally::Tally;
 
 impl SummaryFold {
-    /// The receipt of a result. `ends` are the declared numbers of batches, per table; `folded` is what
-    /// the slots say that they folded ([`crate::Final::folded`]).
+    /// The receipt of a result. `ends` are the declared numbers of batches by table; `folded` is
+    /// what the slots report to have folded ([`crate::Final::folded`]).
     ///
     /// # Errors
-    /// If a table's batches are not exactly `0..end`, if the slots folded anything else than was made of
-    /// them, or if the specification does not fit the plan.
+    /// If a table's batches are not exactly `0..end`, if the slots did not fold exactly what was
+    /// made of them, or if the specification does not fit the plan.
     pub fn receipt(
         &self,
         spec: &JobSpec,
@@ -69,8 +70,8 @@ impl SummaryFold {
         Ok(receipt)
     }
 
-    /// Holds what the slots folded against what was made of the batches; returns how much is missing and
-    /// how much is there too often.
+    /// Compares what the slots folded with what was made of the batches; returns how many sections
+    /// are missing and how many were folded too often.
     fn compare(&self, folded: &[Tally]) -> Result<(u64, u64), FinalError> {
         let (mut missing, mut twice) = (0, 0);
         for count in self.tables.iter().flat_map(|table| &table.stages) {

@@ -1,12 +1,13 @@
-//! What is computed: schema, CSV decoding, plan, operators, ledger folds, receipt. No I/O.
+//! The computation of jobs: schema, CSV decoding, plan, operators, ledger folds, receipt. Nodes and
+//! clients use it. No I/O.
 //!
-//! The path of a job: [`csv::Cutter`] cuts files into batches, [`map_batch`] turns each into deltas,
-//! one per slot, [`SlotFold`] folds a slot's deltas into its output, [`Final`] makes result files of
-//! the outputs and asks for rows of reference tables, which [`LookupFold`] finds. [`SummaryFold`]
-//! makes the [`Receipt`]. [`Recompute`] does all of it in one process.
+//! The path of a job: [`csv::Cutter`] cuts files into batches. [`map_batch`] turns each batch into
+//! deltas, one per slot. [`SlotFold`] folds a slot's deltas into its output. [`Final`] makes result
+//! files from the outputs, and requests rows of reference tables, which [`LookupFold`] finds.
+//! [`SummaryFold`] makes the [`Receipt`]. [`Recompute`] does all of this in one process.
 //!
 //! Invariant: the result depends on the input and the [`Plan`] only. Batches may be cut anywhere
-//! between records, mapped anywhere and folded in any order, over any number of slots.
+//! between records, mapped on any node and folded in any order, over any number of slots.
 
 mod accumulate;
 mod batch;
@@ -48,7 +49,7 @@ pub use tally::Tally;
 pub use types::{ColumnType, Type};
 pub use wire::DeltaError;
 
-/// A moment, given in seconds since the Unix epoch, as reports write it: `2024-01-01 10:06:50`.
+/// A time in seconds since the Unix epoch, in the format of reports: `2024-01-01 10:06:50`.
 #[must_use]
 pub fn timestamp_text(unix_seconds: i64) -> String {
     let mut text = Vec::new();

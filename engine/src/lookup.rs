@@ -1,4 +1,5 @@
-//! Rows of a reference table for the keys that are asked for.
+//! Finds the rows of a reference table for requested keys. Owners call it for the coordinator's
+//! joins.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +10,16 @@ use crate::plan::Plan;
 use crate::types::ColumnType;
 use crate::wire::{DeltaError, Reader, put_bytes, put_uint};
 
-/// Encoded rows of each key.
+/// Encoded rows by key.
 pub(crate) type KeyedRows = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
 
-/// What a key takes beside its bytes: its place in the map, and its list.
+/// Memory of a key beside its bytes: its entry in the map, and its list.
 const KEY_BYTES: usize = 2 * size_of::<Vec<u8>>() + 32;
-/// What a row takes beside its bytes.
+/// Memory of a row beside its bytes.
 const ROW_BYTES: usize = size_of::<Vec<u8>>() + 16;
 
-/// Collects, from the deltas of one slot of a reference table, the rows of some keys. Duplicate keys
-/// keep all their rows. The order of deltas does not matter.
+/// Collects the rows of some keys from the deltas of one slot of a reference table. A key that
+/// occurs several times keeps all its rows. The order of deltas does not matter.
 pub struct LookupFold {
     plan: Plan,
     table: usize,
@@ -27,7 +28,7 @@ pub struct LookupFold {
 }
 
 impl LookupFold {
-    /// A fold that looks for `keys`, as a [`LookupRequest`](crate::LookupRequest) names them.
+    /// A fold that looks for the `keys` of a [`LookupRequest`](crate::LookupRequest).
     #[must_use]
     pub fn new(plan: &Plan, table: usize, keys: Vec<Vec<u8>>) -> Self {
         let bytes = keys.iter().map(|key| key.len() + KEY_BYTES).sum();
@@ -38,7 +39,8 @@ impl LookupFold {
     /// Adds a delta of the table.
     ///
     /// # Errors
-    /// If the bytes are not a delta of this plan and table. The fold is of no use afterwards.
+    /// If the bytes are not a delta of this plan and table. After an error the fold can't be used
+    /// any more.
     pub fn add(&mut self, delta: &[u8]) -> Result<(), DeltaError> {
         let stages = self.plan.stages().len();
         for section in sections(delta) {
@@ -64,7 +66,7 @@ impl LookupFold {
         Ok(())
     }
 
-    /// About how many bytes of memory it takes.
+    /// Approximate bytes of memory that the fold takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -86,7 +88,7 @@ impl LookupFold {
     }
 }
 
-/// The bytes of a key: its keying's number and its value.
+/// The bytes of a key: the number of its keying and its value.
 fn keyed<'a>(
     reader: &mut Reader<'a>,
     number: usize,

@@ -1,8 +1,9 @@
-//! From a batch to deltas, one for each slot: a pure function of the batch and the plan.
+//! Turns a batch into deltas, one for each slot: a pure function of the batch and the plan. Mappers
+//! call it.
 //!
-//! A delta is a list of sections: number, length, content. Section `s` below the number of stages
-//! holds rows or groups of stage `s`; the ones after that hold rows of a reference table under their
-//! keys. Keys are encoded in one way only, and a key's hash decides its slot.
+//! A delta is a list of sections: number, length, content. A section whose number is below the
+//! number of stages holds rows or groups of that stage; the following ones hold rows of a reference
+//! table with their keys. Each key has only one encoding, and its hash decides its slot.
 
 use bytes::Bytes;
 use cortado_protocol::job::BatchHeader;
@@ -21,15 +22,15 @@ use crate::tally::Tally;
 use crate::types::ColumnType;
 use crate::wire::{put_bytes, put_uint};
 
-/// What a batch becomes.
+/// The result of mapping a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapped {
-    /// The deltas that are not empty, in slot order; the last is the meta slot's, with what is said
-    /// about the batch.
+    /// The deltas that are not empty, in slot order. The last one belongs to the meta slot and
+    /// holds the batch's summary.
     pub deltas: Vec<(Slot, Bytes)>,
     /// Records in the batch, rejected ones included.
     pub rows: u32,
-    /// Records that were rejected for the whole table.
+    /// Records rejected for the whole table.
     pub rejected: u32,
 }
 
@@ -37,7 +38,7 @@ pub struct Mapped {
 /// [`SLOTS`](cortado_protocol::limits::SLOTS)).
 ///
 /// # Errors
-/// If the plan makes more of the batch than can be stored, or evaluated in [`MAP_BYTES`].
+/// If the deltas are larger than an entry, or their evaluation would take more than [`MAP_BYTES`].
 ///
 /// # Panics
 /// If the plan has no table `header.table`.
@@ -99,7 +100,7 @@ pub fn map_batch(
     Ok(Mapped { deltas, rows, rejected })
 }
 
-/// Which rows a stage takes.
+/// The rows that a stage takes.
 struct Selection {
     rows: Vec<u32>,
     errors: Vec<u32>,
@@ -111,7 +112,7 @@ fn select(stage: &Stage, evaluation: &Evaluation<'_>, rows: usize) -> Selection 
     match stage.filter.map(|filter| evaluation.column(filter)) {
         None => selection.rows = (0..rows as u32).collect(),
         Some(Column { values: Values::Numbers(values), states }) if states.is_empty() => {
-            // Every row is written, and stays if it passes: whether one does can't be predicted.
+            // Every row is written and kept only if it passes: a branch could not be predicted.
             selection.rows = vec![0; rows + 1];
             let mut passed = 0;
             for (row, value) in values.iter().enumerate() {
@@ -154,16 +155,16 @@ fn select(stage: &Stage, evaluation: &Evaluation<'_>, rows: usize) -> Selection 
     selection
 }
 
-/// Room a section begins with; most grow beyond it.
+/// Initial capacity of a section; most grow beyond it.
 const SECTION_BYTES: usize = 256;
 
-/// All deltas together are larger than an entry may be.
+/// All deltas together are larger than an entry.
 struct Full;
 
-/// A section under construction for every slot.
+/// An open section for every slot.
 struct Sections {
     slots: Vec<(Vec<u8>, Vec<u8>, u64)>,
-    /// Bytes in all of them.
+    /// Bytes in all sections.
     bytes: usize,
 }
 
@@ -174,7 +175,7 @@ impl Sections {
         Self { slots: (0..slots).map(slot).collect(), bytes: 0 }
     }
 
-    /// Writes an entry under its key into the open section of the slot the key belongs to.
+    /// Appends an entry with its key to the open section of the key's slot.
     fn put(&mut self, key: &[u8], rest: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
         let slot = slot_of(key, self.slots.len());
         let (_, section, entries) = &mut self.slots[usize::from(slot.0)];
@@ -186,7 +187,7 @@ impl Sections {
         if self.bytes > ENTRY_BYTES { Err(Full) } else { Ok(()) }
     }
 
-    /// Ends a section in each slot, and says what it has.
+    /// Closes the section of each slot, and returns what they contain.
     fn close(&mut self, number: usize) -> Tally {
         let mut made = Tally::default();
         for (delta, section, entries) in &mut self.slots {

@@ -1,13 +1,13 @@
-//! Exact numbers: reading, writing, dividing.
+//! Exact numbers: reads, writes and divides them.
 
 /// Why a field is not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NumberError {
-    /// Not the spelling of a number.
+    /// The field is not spelled like a number.
     Malformed,
-    /// Digits other than zero beyond the scale.
+    /// There are digits other than zero beyond the scale.
     TooPrecise,
-    /// Beyond 64 bits.
+    /// The number is beyond 64 bits.
     OutOfRange,
 }
 
@@ -17,23 +17,23 @@ pub(crate) const fn are_digits(values: u64) -> bool {
     (values | values.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 == 0
 }
 
-/// Reads a decimal of digits and perhaps one point, that is, nearly every field: it is the last `len`
-/// of these eight bytes, 1 to 8. All digits at once, within a word, since loops over as many bytes as
-/// a field happens to have are mispredicted (Lemire, "Quickly parsing eight digits", 2018). None if it
-/// takes [`parse_decimal`] to say what it is.
+/// Reads a decimal of digits and at most one point, as nearly every field is. The field is the last
+/// `len` of these eight bytes, 1 to 8. It reads all digits at once, within a word, since loops over
+/// a varying number of bytes are mispredicted (Lemire, "Quickly parsing eight digits", 2018).
+/// `None` if only [`parse_decimal`] can tell what the field is.
 #[inline]
 pub(crate) fn parse_eight(eight: [u8; 8], len: usize, scale: u8) -> Option<i64> {
     const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     const POINTS: u64 = u64::from_le_bytes([b'.' ^ b'0'; 8]);
-    // Digits become their values, and what stands before the field becomes zeros.
+    // Turns digits into their values, and the bytes before the field into zeros.
     let before = 64 - 8 * len as u32;
     let mut digits = ((u64::from_le_bytes(eight) ^ ZEROS) >> before) << before;
     let other = digits ^ POINTS;
     let points = !(((other & LOW) + LOW) | other | LOW);
     let mut fraction = 0;
     if points != 0 {
-        // Without the point: what stands before it moves up, which is towards the last byte.
+        // Removes the point: the digits before it move up, towards the last byte.
         let point = points.trailing_zeros() - 7;
         let below = digits & ((1 << point) - 1);
         let above = digits & (u64::MAX << point << 7 << 1);
@@ -51,14 +51,14 @@ pub(crate) fn parse_eight(eight: [u8; 8], len: usize, scale: u8) -> Option<i64> 
     let value = i64::from(value as u32);
     match u32::from(scale).checked_sub(fraction) {
         Some(missing) if missing <= 10 => Some(value * 10i64.pow(missing)),
-        // Whole numbers exported as `1038745.0`.
+        // A whole number exported as `1038745.0`.
         None if scale == 0 && fraction == 1 && value % 10 == 0 => Some(value / 10),
         _ => None,
     }
 }
 
-/// Reads a decimal with `scale` fractional digits as its mantissa. With scale 0 this reads whole
-/// numbers, also those exported as `1038745.0`.
+/// Reads a decimal with `scale` fractional digits as its mantissa. With scale 0 it reads whole
+/// numbers, including those exported as `1038745.0`.
 pub(crate) fn parse_decimal(field: &[u8], scale: u8) -> Result<i64, NumberError> {
     let (negative, digits) = match field {
         [b'-', rest @ ..] => (true, rest),
@@ -98,7 +98,7 @@ pub(crate) fn parse_decimal(field: &[u8], scale: u8) -> Result<i64, NumberError>
     if fraction[kept..].iter().any(|b| *b != b'0') {
         return Err(NumberError::TooPrecise);
     }
-    // Accumulated as a negative number, whose range is larger by one.
+    // The value was accumulated as a negative number, because their range is larger by one.
     if negative { Ok(value) } else { value.checked_neg().ok_or(NumberError::OutOfRange) }
 }
 

@@ -1,9 +1,10 @@
-//! Plans: which tables are read and what is asked of them. A plan is data (TOML); nothing here or
-//! below knows any particular one. [`Plan`] tells the format.
+//! Plans: the tables of a job and the queries over them. A plan is data (TOML); no code here or
+//! below knows any particular plan. [`Plan`] describes the format. Client and nodes parse the same
+//! text.
 //!
 //! A plan compiles into *stages* (what is computed over one table and folded slot by slot),
-//! *keyings* (columns of a reference table under the column it is joined by) and *queries* (what is
-//! done with a stage's rows until they are a file). Queries over the same rows and keys share a stage.
+//! *keyings* (columns of a reference table with the key column for joins) and *queries* (the steps
+//! from a stage's rows to a file). Queries over the same rows and keys share a stage.
 
 mod document;
 mod layout;
@@ -67,20 +68,22 @@ const PLAN_BYTES: usize = 256 << 10;
 /// let error = cortado_engine::Plan::parse("name = 'x'\ncolour = 1").unwrap_err();
 /// assert_eq!(error.line, 2);
 /// ```
-/// A query with neither `group_by` nor `aggregates` makes a row of each row: of the expressions in
-/// `columns = { name = "expression" }`, or else of the table's columns it mentions. The steps follow
-/// each other in the order above. A join is `kind = "left"` (the default: nulls, which are empty
-/// fields, where nothing is found) or `"inner"`; every match makes a row. Nulls sort last. Rows that
-/// are level are ordered by all their columns, so that every result has one order.
+/// A query with neither `group_by` nor `aggregates` makes one row of each row: from the expressions
+/// in `columns = { name = "expression" }`, or otherwise from the table's columns that it mentions.
+/// The steps are applied in the order above. A join is `kind = "left"` (the default: a row without
+/// a match gets nulls, which are empty fields) or `"inner"`; every match makes a row. Nulls sort
+/// last. Rows with equal order keys are ordered by all their columns, so that every result has
+/// exactly one order.
 ///
 /// # Expressions
-/// SQL: columns, numbers, `'texts'`, `true`, `false`, `=` `<>` `<` `<=` `>` `>=`, `and`, `or`, `not`,
-/// `in (…)`, `between`, `is [not] null`, `+ - * /` and the functions `year`, `month`, `half` (int),
-/// `year_month` (`2024-01`), `year_half` (`2024-H1`), `date`, `time` and `coalesce`. Text literals
-/// compare with dates and times in their spelling. Arithmetic is exact: a product has the fractional
-/// digits of both sides, a quotient those of the longer side but at least 6, an average 6 more than
-/// its values (at most 18), both rounded half to even. A result beyond 64 bits or a division by zero
-/// rejects the row for this query. Aggregates are `sum`, `count(*)`, `count(x)`, `min`, `max`, `avg`.
+/// SQL: columns, numbers, `'texts'`, `true`, `false`, `=` `<>` `<` `<=` `>` `>=`, `and`, `or`,
+/// `not`, `in (…)`, `between`, `is [not] null`, `+ - * /` and the functions `year`, `month`, `half`
+/// (int), `year_month` (`2024-01`), `year_half` (`2024-H1`), `date`, `time` and `coalesce`. Text
+/// literals are compared with dates and times in the spelling of these. Arithmetic is exact: a
+/// product has the fractional digits of both sides together, a quotient those of the longer side
+/// but at least 6, an average 6 more than its values (at most 18); quotients and averages are
+/// rounded half to even. A result beyond 64 bits or a division by zero rejects the row for this
+/// query. Aggregates are `sum`, `count(*)`, `count(x)`, `min`, `max`, `avg`.
 #[derive(Clone, Debug)]
 pub struct Plan(Arc<Compiled>);
 
@@ -99,7 +102,7 @@ impl Plan {
     /// Parses and checks a plan.
     ///
     /// # Errors
-    /// Says the line, what is wrong and what was expected.
+    /// If the plan has a mistake: the line, what is wrong and what was expected.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let source = Source(text);
         if text.len() > PLAN_BYTES {
@@ -149,17 +152,17 @@ impl Plan {
         self.0.queries.iter().map(|query| query.output.as_str())
     }
 
-    /// Whether a table's rows count in any query; if not, they are only looked up.
+    /// Whether any query reads the table's rows; if not, the table only serves lookups.
     #[must_use]
     pub fn counts(&self, table: usize) -> bool {
         self.0.stages.iter().any(|stage| stage.table == table)
     }
 
-    /// Finds a table's columns in the header of one of its files. An empty header, of an empty
-    /// file, is fine.
+    /// Finds a table's columns in the header of one of its files. The empty header of an empty file
+    /// is accepted.
     ///
     /// # Errors
-    /// If a column is missing or stands there twice.
+    /// If a column is missing or occurs twice.
     ///
     /// # Panics
     /// If the plan has no such table.
@@ -196,7 +199,7 @@ impl Plan {
         nodes.iter().map(|node| program.ty(*node)).collect()
     }
 
-    /// The type of a keying's key: never null, since null finds nothing.
+    /// The type of a keying's key. It is never null, since null matches nothing.
     pub(crate) fn keying_key(&self, keying: &Keying) -> ColumnType {
         let ty = self.0.tables[keying.table].columns[keying.key].ty;
         ColumnType { nullable: false, ..ty }

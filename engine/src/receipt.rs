@@ -1,5 +1,6 @@
-//! The receipt: what went in, what came out, and that nothing is missing or counted twice. It holds
-//! no times, names of machines or job ids: the same input and plan give the same receipt.
+//! The receipt: what a job read, what it produced, and that nothing is missing or counted twice. It
+//! holds no times, names of machines or job ids: the same input and plan give the same receipt. The
+//! coordinator issues it; clients check it.
 
 use cortado_protocol::content_hash;
 use serde::{Deserialize, Serialize};
@@ -9,13 +10,13 @@ use crate::names::RECEIPT_FILE;
 
 pub(crate) const FORMAT: u32 = 1;
 
-/// How safe acknowledged data was.
+/// How many copies of acknowledged data there were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Durability {
     /// Copies aimed at (R).
     pub replicas: u8,
-    /// Copies on distinct nodes, fsynced, before an acknowledgement (W).
+    /// Fsynced copies on distinct nodes that an acknowledgement needed (W).
     pub min_copies: u8,
 }
 
@@ -25,26 +26,27 @@ pub struct Durability {
 pub struct Receipt {
     /// Version of this format.
     pub format: u32,
-    /// [`Receipt::sentence`].
+    /// The text of [`Receipt::sentence`].
     pub summary: String,
-    /// What was computed.
+    /// The plan.
     pub plan: PlanReceipt,
-    /// How safe acknowledged data was.
+    /// How many copies of acknowledged data there were.
     pub durability: Durability,
-    /// Batches, or their parts for slots, that are missing in the answer: what was declared and made of
-    /// them, less what was folded. A result for which it is not 0 is not published.
+    /// Batches, or their parts for slots, that are missing in the result: those declared and made,
+    /// less those folded. A result with a number other than 0 is not published.
     pub batches_lost: u64,
-    /// Parts of batches that were folded more often than they were made; as above.
+    /// Parts of batches that were folded more often than they were made. A result with a number
+    /// other than 0 is not published.
     pub batches_twice: u64,
-    /// What went in, in the plan's order.
+    /// The input, in the plan's order.
     pub tables: Vec<TableReceipt>,
-    /// What the queries took of it, in the plan's order.
+    /// The queries and their input, in the plan's order.
     pub queries: Vec<QueryReceipt>,
-    /// What came out, without the receipt itself.
+    /// The result files, without the receipt itself.
     pub results: Vec<ResultReceipt>,
 }
 
-/// A plan, in a receipt.
+/// The plan in a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanReceipt {
@@ -54,41 +56,41 @@ pub struct PlanReceipt {
     pub hash: String,
 }
 
-/// Rows rejected for one reason, in a receipt.
+/// Rows rejected for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonReceipt {
     /// The reason, for example `final_amount: not a decimal`.
     pub reason: String,
-    /// How many rows.
+    /// Number of rows.
     pub rows: u64,
 }
 
-/// A table, in a receipt.
+/// A table in a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableReceipt {
     /// Its name.
     pub name: String,
-    /// Files, empty ones included.
+    /// Number of files, empty ones included.
     pub files: u64,
     /// Bytes of its batches: its files without their headers.
     pub bytes: u64,
-    /// Batches; they are numbered from 0 and all are there.
+    /// Number of batches. They are numbered from 0, and none is missing.
     pub batches: u64,
     /// Wrapping sum of a hash of each batch's number and content, 16 hexadecimal digits.
     pub content_hash: String,
-    /// Records.
+    /// Number of records.
     pub rows_in: u64,
     /// Records that could be read.
     pub rows_accepted: u64,
-    /// Records that could not.
+    /// Records that could not be read.
     pub rows_rejected: u64,
-    /// Why not, ordered by reason.
+    /// The reasons, in alphabetical order.
     pub rejected: Vec<ReasonReceipt>,
 }
 
-/// A query, in a receipt.
+/// A query in a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueryReceipt {
@@ -98,23 +100,23 @@ pub struct QueryReceipt {
     pub table: String,
     /// Rows of the table that could be read.
     pub rows_in: u64,
-    /// Rows that went into the answer.
+    /// Rows that are part of the result.
     pub rows_passed: u64,
-    /// Rows its condition left out.
+    /// Rows that its condition excluded.
     pub rows_filtered: u64,
-    /// Rows that could not be calculated with.
+    /// Rows with an arithmetic error.
     pub rows_rejected: u64,
-    /// Why not.
+    /// The reasons.
     pub rejected: Vec<ReasonReceipt>,
 }
 
-/// A result file, in a receipt.
+/// A result file in a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultReceipt {
     /// Its name.
     pub name: String,
-    /// Data rows.
+    /// Number of data rows.
     pub rows: u64,
     /// Length in bytes.
     pub bytes: u64,
@@ -127,8 +129,8 @@ pub(crate) fn hex(hash: u64) -> String {
 }
 
 impl Receipt {
-    /// The receipt in a sentence: `complete: 1,240,000 rows, 0 rejected, 0 lost, 0 twice,
-    /// acknowledged by fsync on 2 of 3`.
+    /// The receipt as a sentence:
+    /// `complete: 1,240,000 rows, 0 rejected, 0 lost, 0 twice, acknowledged by fsync on 2 of 3`.
     #[must_use]
     pub fn sentence(&self) -> String {
         let sum =
@@ -146,10 +148,10 @@ impl Receipt {
         )
     }
 
-    /// Adds everything up again.
+    /// Checks that all numbers add up.
     ///
     /// # Errors
-    /// What does not add up, a sentence each.
+    /// One sentence for each number that does not add up.
     pub fn check(&self) -> Result<(), Vec<String>> {
         let mut problems = Vec::new();
         let mut expect = |holds: bool, problem: &dyn Fn() -> String| {
@@ -200,10 +202,10 @@ impl Receipt {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// Compares result files, the receipt not among them, with what the receipt says of them.
+    /// Compares result files, without the receipt, with the entries of the receipt.
     ///
     /// # Errors
-    /// What differs, a sentence each.
+    /// One sentence for each difference.
     pub fn check_results(&self, files: &[ReportFile]) -> Result<(), Vec<String>> {
         let mut problems = Vec::new();
         for result in &self.results {
@@ -227,10 +229,10 @@ impl Receipt {
         ReportFile { name: RECEIPT_FILE.to_owned(), bytes: bytes.into(), rows: 0 }
     }
 
-    /// Reads the file again.
+    /// Reads the result file.
     ///
     /// # Errors
-    /// [`FinalError::Receipt`] if the bytes are no receipt of this version.
+    /// [`FinalError::Receipt`] if the bytes are not a receipt of this version.
     pub fn parse(json: &[u8]) -> Result<Self, FinalError> {
         serde_json::from_slice(json).map_err(|error| FinalError::Receipt(error.to_string()))
     }
@@ -245,7 +247,7 @@ fn total(reasons: &[ReasonReceipt]) -> Option<u64> {
     reasons.iter().try_fold(0u64, |sum, reason| sum.checked_add(reason.rows))
 }
 
-/// `1240000` as `1,240,000`.
+/// Writes `1240000` as `1,240,000`.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

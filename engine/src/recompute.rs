@@ -1,4 +1,5 @@
-//! The whole job in one process: no slots, no replicas, the same answer.
+//! Computes a whole job in one process, without replicas, with the same result.
+//! `cortado verify --recompute` uses it.
 
 use bytes::Bytes;
 use cortado_protocol::job::{BatchHeader, JobSpec};
@@ -12,8 +13,9 @@ use crate::plan::{Layout, Plan};
 use crate::receipt::Durability;
 use crate::summary::SummaryFold;
 
-/// Computes a job from its batches, in any order. Memory grows with groups and with the needed
-/// columns of reference tables, which are kept encoded until it is known which rows are wanted.
+/// Computes a job from its batches, in any order. Its memory grows with the number of groups and
+/// with the needed columns of reference tables, which stay encoded until it is known which rows are
+/// needed.
 pub struct Recompute {
     plan: Plan,
     spec: JobSpec,
@@ -27,7 +29,7 @@ pub struct Recompute {
 const ONLY_SLOT: Slot = Slot(0);
 
 impl Recompute {
-    /// A job without batches yet.
+    /// A job without batches.
     ///
     /// # Errors
     /// If the specification's tables or headers do not fit the plan.
@@ -55,7 +57,7 @@ impl Recompute {
         })
     }
 
-    /// Adds a batch. Its number must be new.
+    /// Adds a batch.
     ///
     /// # Errors
     /// If the batch names a table or file that is not in the specification, or was added before.
@@ -78,7 +80,8 @@ impl Recompute {
         Ok(())
     }
 
-    /// The result files, the receipt last: byte for byte those of a cluster with this durability.
+    /// The result files, the receipt last: the same bytes as those of a cluster with this
+    /// durability.
     ///
     /// # Errors
     /// If a table's batches have a gap.

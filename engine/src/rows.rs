@@ -1,4 +1,5 @@
 //! Rows between stages and results, as columns. Numbers have 128 bits here, since they may be sums.
+//! Folds and the last stage use them.
 
 use std::cmp::Ordering;
 
@@ -11,7 +12,7 @@ use crate::plan::{Order, Top};
 use crate::types::ColumnType;
 use crate::wire::{DeltaError, Reader, check_text, put_bytes, put_int};
 
-/// Above this many rows per group, finding the best is no cheaper than sorting all.
+/// With more rows per group than this, selecting the best is not cheaper than sorting all.
 const MANY: u64 = 64;
 
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,7 @@ struct RowColumn {
     nulls: Vec<bool>,
     numbers: Vec<i128>,
     texts: Vec<u8>,
-    /// Where each text ends in `texts`; used by text columns only.
+    /// End of each text in `texts`; only used by text columns.
     ends: Vec<usize>,
 }
 
@@ -66,7 +67,8 @@ impl Rows {
         self.types.len()
     }
 
-    /// Adds a row that is encoded as its types say. After an error the rows are of no use.
+    /// Adds a row that is encoded according to its types. After an error the rows can't be used any
+    /// more.
     pub(crate) fn push_encoded(&mut self, reader: &mut Reader<'_>) -> Result<(), DeltaError> {
         for (column, ty) in self.columns.iter_mut().zip(&self.types) {
             let null = ty.nullable && !reader.present()?;
@@ -83,7 +85,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Adds a row of nulls; `zero` makes those zeros that can't be null.
+    /// Adds a row of nulls; with `zero`, columns that can't be null get zero.
     pub(crate) fn push_nulls(&mut self, zero: bool) {
         for (column, ty) in self.columns.iter_mut().zip(&self.types) {
             column.nulls.push(!zero || ty.nullable);
@@ -120,7 +122,7 @@ impl Rows {
         self.columns[column].nulls[row]
     }
 
-    /// A text or a number as it stands in results, without quotes; nothing for null.
+    /// Writes a text or a number in the format of results, without quotes; nothing for null.
     pub(crate) fn write(&self, column: usize, row: usize, out: &mut Vec<u8>) {
         let values = &self.columns[column];
         match self.types[column].ty {
@@ -130,7 +132,7 @@ impl Rows {
         }
     }
 
-    /// The rows at the given places, in that order.
+    /// The rows at the given indices, in that order.
     pub(crate) fn take(&self, places: &[usize]) -> Self {
         let mut taken = Self::new(self.types.clone());
         for ((to, from), ty) in taken.columns.iter_mut().zip(&self.columns).zip(&self.types) {
@@ -140,7 +142,7 @@ impl Rows {
         taken
     }
 
-    /// Adds columns of other rows, of the same number.
+    /// Adds columns of other rows; both must have the same number of rows.
     pub(crate) fn append_columns(&mut self, other: &Self, columns: &[usize]) {
         debug_assert_eq!(self.len, other.len);
         for column in columns {
@@ -168,13 +170,13 @@ impl Rows {
         order.iter().map(by).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// Orders rows that are level by all columns, from the first to the last.
+    /// Compares two rows by all columns, from the first to the last.
     fn compare_all(&self, a: usize, b: usize) -> Ordering {
         let by = |column| self.compare_column(column, a, b, false);
         (0..self.types.len()).map(by).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// The places of all rows, ordered; what is level is ordered by all columns.
+    /// The indices of all rows in order; rows with equal order keys are ordered by all columns.
     pub(crate) fn sorted(&self, order: &[Order]) -> Vec<usize> {
         self.sort((0..self.len).collect(), order)
     }
@@ -191,8 +193,8 @@ impl Rows {
         places.into_iter().map(|(_, row)| row).collect()
     }
 
-    /// A number that orders rows as the column does wherever two rows' differ: most comparisons of a
-    /// sort need not look at the rows.
+    /// A number that orders rows as the column does, wherever the numbers of two rows differ: then
+    /// most comparisons of a sort need not read the rows.
     fn rank(&self, order: &Order, row: usize) -> (bool, u64) {
         let values = &self.columns[order.column];
         if values.nulls[row] {
@@ -212,15 +214,16 @@ impl Rows {
         (false, if order.descending { !rank } else { rank })
     }
 
-    /// The places of all rows that can be among the top: those that no `n` others of their group
-    /// are better than. Few are left to be sorted.
+    /// The indices of all rows that can be among the top: those with fewer than `n` better rows in
+    /// their group. Few remain to be sorted.
     fn contenders(&self, top: &Top) -> Vec<usize> {
         if top.n == 0 || top.n > MANY {
             return (0..if top.n == 0 { 0 } else { self.len }).collect();
         }
         let n = top.n as usize;
         let mut table: HashTable<u32> = HashTable::new();
-        // The best rows of each group, best first; the first row of each, and its hash.
+        // The best rows of each group, best first; for each group its first row, and that row's
+        // hash.
         let mut best: Vec<Vec<usize>> = Vec::new();
         let mut firsts: Vec<(usize, u64)> = Vec::new();
         let mut contenders = Vec::new();
@@ -256,7 +259,7 @@ impl Rows {
         contenders.into_iter().filter(remains).map(|(_, row)| row).collect()
     }
 
-    /// A hash of a row's values in these columns. It never leaves this process.
+    /// A hash of a row's values in these columns. It is used in this process only.
     fn hash(&self, columns: &[usize], row: usize) -> u64 {
         let value = |column: &usize| {
             let values = &self.columns[*column];
@@ -271,8 +274,7 @@ impl Rows {
         columns.iter().fold(0, |hash, column| mix(hash ^ value(column)))
     }
 
-    /// The places of the top rows. Taking the top of parts first and of what they leave afterwards
-    /// gives the same rows as taking it once.
+    /// The indices of the top rows. The top of the tops of several parts is the top of the whole.
     pub(crate) fn top(&self, top: &Top) -> Vec<usize> {
         let per: Vec<_> =
             top.per.iter().map(|&column| Order { column, descending: false }).collect();

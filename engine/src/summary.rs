@@ -1,4 +1,5 @@
-//! What is said about batches: the deltas of the meta slot, and their fold.
+//! Batch summaries: the deltas of the meta slot, and their fold. Mappers write them; the
+//! coordinator folds them for receipts and rejected rows.
 
 use cortado_protocol::client::Reject;
 use cortado_protocol::job::{BatchHeader, JobSpec};
@@ -11,35 +12,35 @@ use crate::plan::Plan;
 use crate::tally::Tally;
 use crate::wire::DeltaError;
 
-/// Rejected rows a single batch tells in full.
+/// Most rejected rows that one batch keeps in full.
 pub(crate) const REJECTS_PER_BATCH: usize = 250;
-/// Bytes of a rejected row that are kept.
+/// Most bytes kept of a rejected row.
 const REJECT_ROW_BYTES: usize = 1_000;
-/// Most different reasons of a table. Reasons name columns and few numbers, so a plan within its
-/// limits never has as many.
+/// Most different reasons of a table. Reasons contain column names and only few numbers, so a plan
+/// within its limits never has as many.
 const REASONS: usize = 4_096;
 
-/// What became of the rows of a batch or table in one stage.
+/// Counts of the rows of a batch or table in one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StageCount {
     pub(crate) stage: u32,
     pub(crate) passed: u64,
     pub(crate) filtered: u64,
     pub(crate) rejected: u64,
-    /// What was made for it, for all slots together.
+    /// The sections made for the stage, for all slots together.
     pub(crate) made: Tally,
 }
 
 /// Rows rejected for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReasonCount {
-    /// The stage that rejected them, or nothing if they were rejected for the whole table.
+    /// The stage that rejected them; `None` if they were rejected for the whole table.
     pub(crate) stage: Option<u32>,
     pub(crate) reason: String,
     pub(crate) rows: u64,
 }
 
-/// A rejected row; ordered by where it stands.
+/// A rejected row, ordered by its position.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Kept {
     line: u64,
@@ -47,7 +48,7 @@ struct Kept {
     row: Vec<u8>,
 }
 
-/// What is known about a batch besides its rows.
+/// The summary of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchSummary {
     file: u32,
@@ -126,7 +127,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// The row that starts at `start`, without its line break, cut.
+/// The row that starts at `start`, without its line break and cut at the limit.
 fn raw_row(payload: &[u8], start: usize) -> &[u8] {
     let end = match crate::csv::scan_record(payload, start, |_| ()) {
         crate::csv::Scan::Record(next) => next - 1,
@@ -136,7 +137,7 @@ fn raw_row(payload: &[u8], start: usize) -> &[u8] {
     row.strip_suffix(b"\r").unwrap_or(row)
 }
 
-/// What is known about a table's batches.
+/// The summary of a table's batches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TableSummary {
     pub(crate) coverage: Coverage,
@@ -158,7 +159,7 @@ pub struct SummaryFold {
 }
 
 impl SummaryFold {
-    /// The fold of no batches.
+    /// A fold without batches.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let tables = plan.tables().iter().enumerate().map(|(table, _)| {
@@ -175,7 +176,7 @@ impl SummaryFold {
         Self { plan: plan.clone(), tables: tables.collect() }
     }
 
-    /// Adds the meta slot's delta of a batch.
+    /// Adds a batch's delta of the meta slot.
     ///
     /// # Errors
     /// If the bytes are no summary of this plan and table, or the batch was added before. After an error the
@@ -197,8 +198,8 @@ impl SummaryFold {
         self.tables.get(table).map(of).unwrap_or_default()
     }
 
-    /// Rejected rows of a table in the order of files and lines: the first 1,000, of each batch at
-    /// most 250.
+    /// Rejected rows of a table in the order of files and lines: the first 1,000, and at most 250
+    /// of each batch.
     #[must_use]
     pub fn rejects(&self, table: usize, spec: &JobSpec) -> Vec<Reject> {
         let files = spec.tables.get(table).map_or(&[][..], |table| &table.files);

@@ -1,17 +1,17 @@
-//! Tallies: what was made for a stage, and what was folded of it. When a batch is mapped, its summary
-//! says how much went to all slots; each slot says how much it folded. Both must come to the same
-//! before a result is published: a delta that is missing, or counted twice, or not the one that was
-//! made, shows.
+//! Tallies: the sections of deltas that were made for a stage, and those that were folded. A
+//! batch's summary has the tally of what was made for all slots; each slot counts what it folds.
+//! Before a result is published, both tallies must be equal: a delta that is missing, folded twice
+//! or changed makes a difference.
 
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{DeltaError, Reader, put_uint};
 use cortado_protocol::content_hash;
 
-/// Sections of deltas of one stage, in any order.
+/// Counts sections of deltas of one stage, in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// How many.
+    /// Their number.
     pub(crate) sections: u64,
     /// Rows or groups in them.
     pub(crate) entries: u64,
@@ -25,7 +25,7 @@ impl Tally {
         self.merge(Self { sections: 1, entries, hash: content_hash(content) });
     }
 
-    /// Counts what another one counted.
+    /// Adds the counts of another tally.
     pub(crate) fn merge(&mut self, other: Self) {
         self.sections = self.sections.wrapping_add(other.sections);
         self.entries = self.entries.wrapping_add(other.entries);

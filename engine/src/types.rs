@@ -1,5 +1,6 @@
-//! Types of values. Everything but text is a 64-bit number while rows are processed (128-bit once
-//! summed): a decimal is its mantissa, a date days and a timestamp microseconds since 1970-01-01.
+//! Types of values. While rows are processed, every value except a text is a 64-bit number (128-bit
+//! once summed): a decimal is its mantissa, a date is days and a timestamp microseconds since
+//! 1970-01-01.
 
 use std::fmt;
 
@@ -31,12 +32,12 @@ pub enum Type {
 /// Most fractional digits of a decimal.
 pub(crate) const MAX_SCALE: u8 = 18;
 
-/// A type, and whether values may be missing.
+/// A type, and whether values may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ColumnType {
     /// The type.
     pub ty: Type,
-    /// Whether an empty field is a value (null).
+    /// Whether an empty field is read as null.
     pub nullable: bool,
 }
 
@@ -63,7 +64,7 @@ impl fmt::Display for ColumnType {
 }
 
 impl ColumnType {
-    /// Reads the spelling of a plan: `int`, `decimal(3)?`.
+    /// Parses the spelling in a plan: `int`, `decimal(3)?`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (name, nullable) = match text.strip_suffix('?') {
             Some(name) => (name, true),
@@ -97,12 +98,12 @@ impl Type {
         }
     }
 
-    /// Whether values are kept as text, not as numbers.
+    /// Whether values are stored as texts, not as numbers.
     pub(crate) const fn is_text(self) -> bool {
         matches!(self, Self::Text)
     }
 
-    /// Appends a non-text value as it stands in results.
+    /// Appends a value that is not a text in the format of results.
     pub(crate) fn write(self, value: i128, out: &mut Vec<u8>) {
         let small = i64::try_from(value).unwrap_or(i64::MAX);
         match self {

@@ -1,10 +1,10 @@
-//! The bytes of deltas, slot outputs and lookups: varints (LEB128, zigzag when signed) and values
-//! that are as long as their type says. Readers never trust a length or a count.
+//! The encoding of deltas, slot outputs and lookups: varints (LEB128, zigzag when signed), and
+//! values whose length follows from their type. Readers check every length and count.
 
 use crate::types::ColumnType;
 
-/// Why bytes of a ledger or of another node are not what they should be. Nothing was counted from
-/// them; the caller treats it as damage, since the bytes carry checksums of their own.
+/// Why bytes of a ledger or of another node can't be used. Nothing was counted from them. The
+/// caller treats this as damage, since the bytes have checksums of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeltaError {
     /// The bytes end before their content does.
@@ -37,7 +37,7 @@ pub(crate) fn put_int(out: &mut Vec<u8>, value: i128) {
     }
 }
 
-/// Appends a signed varint; the same bytes as [`put_int`]'s.
+/// Appends a signed varint, with the same bytes as [`put_int`].
 #[inline]
 pub(crate) fn put_int64(out: &mut Vec<u8>, value: i64) {
     put_uint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
@@ -119,8 +119,8 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    /// The encoded bytes of the next values, which have these types. What passes here can be read
-    /// again without an error.
+    /// The encoded bytes of the next values, which have these types. Bytes that this accepts can be
+    /// read again without an error.
     pub(crate) fn values(&mut self, types: &[ColumnType]) -> Result<&'a [u8], DeltaError> {
         let before = self.0;
         for column in types {
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Texts from elsewhere must be what columns guarantee.
+/// Checks that a text from elsewhere is UTF-8, as columns guarantee.
 pub(crate) fn check_text(text: &[u8]) -> Result<(), DeltaError> {
     match simdutf8::basic::from_utf8(text) {
         Ok(_) => Ok(()),

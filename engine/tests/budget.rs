@@ -1,4 +1,4 @@
-//! What a plan may make of a batch, and what a fold says of itself.
+//! Limits on what a plan makes of a batch, and the memory that a fold reports.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use cortado_engine::{
 use cortado_protocol::META_SLOT;
 use cortado_protocol::job::BatchHeader;
 
-/// A plan over a table of a number and a text.
+/// A plan over a table with a number and a text.
 fn plan(queries: &str) -> Plan {
     let table = "name = 'x'\n[tables.x]\nfiles = 'x.csv'\n\
                  [tables.x.columns]\nn = 'int'\nt = 'text'\n";
@@ -46,7 +46,7 @@ fn what_no_entry_can_hold_is_not_made() {
         message.starts_with("this plan makes more than 16.0 MiB of a batch of 1.0 MiB"),
         "{message}"
     );
-    // One row is enough for it.
+    // One long row is enough.
     let wide = format!("1,{}\n", "x".repeat(1_000_000));
     assert_eq!(map(&plan, &wide).unwrap_err(), MapError::Output(wide.len()));
 }
@@ -79,7 +79,8 @@ fn a_fold_knows_what_it_takes_and_which_query_it_is() {
             fold.add(0, &delta).unwrap();
         }
     }
-    // A key of 3 bytes with its end, a hash, a place in the table, a count; vectors may be half empty.
+    // A key of 3 bytes with its end, a hash, an entry of the table, a count; vectors may be half
+    // empty.
     let least = GROUPS * (3 + 8 + 8 + 5 + 8);
     let bytes = sum(&fold);
     assert!((least..4 * least).contains(&bytes), "{bytes}");

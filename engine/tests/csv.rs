@@ -1,4 +1,5 @@
-//! Batch boundaries and headers: the same for the same file, and nothing lost or read twice.
+//! Batch boundaries and headers: a file always gives the same batches, and no byte is lost or read
+//! twice.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 /// Offset, length, line breaks and whether it is a batch.
 type Piece = (usize, usize, u64, bool);
 
-/// Cuts a file that arrives in chunks of these sizes (over and over).
+/// Cuts a file that arrives in chunks of these sizes, which repeat.
 fn pieces(file: &[u8], target: usize, chunks: &[usize]) -> Vec<Piece> {
     let mut cutter = Cutter::new(target);
     let mut sizes = chunks.iter().cycle();
@@ -21,7 +22,7 @@ fn pieces(file: &[u8], target: usize, chunks: &[usize]) -> Vec<Piece> {
                 at += len;
             }
             Cut::Skip { len, lines } => {
-                // Skips depend on what has arrived; only their sum counts.
+                // The lengths of skips depend on the chunks; only their sum is compared.
                 match pieces.last_mut() {
                     Some((_, last, breaks, false)) => {
                         (*last, *breaks) = (*last + len, *breaks + lines)

@@ -1,4 +1,4 @@
-//! The same answer whatever the batches, slots and orders: the path through a cluster, the
+//! The result does not depend on batches, slots and orders: the path through a cluster, the
 //! recomputation in one process and a naive oracle agree.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -25,13 +25,13 @@ fn agree(plan: &str, dataset: &Dataset, oracle: Oracle, slots: u8, target: usize
         assert_eq!(text(file), content, "{name}");
     }
     assert_eq!(files.last().unwrap().name, "receipt.json");
-    // Another cut, another number of slots: the same results, the receipt apart.
+    // Other batches and another number of slots give the same results, except the receipt.
     let (spec, batches) = cut(&plan, 1, dataset, 1 << 20);
     let once = recompute(&plan, &spec, &batches);
     assert_eq!(files[..expected.len()], once[..expected.len()]);
 }
 
-/// The output of every slot from its deltas in this order.
+/// The output of every slot, folded from its deltas in this order.
 fn outputs(plan: &Plan, dataset: &Dataset, order: impl Fn(&mut Vec<Batch>)) -> Vec<Bytes> {
     let (spec, mut batches) = cut(plan, 3, dataset, 300);
     order(&mut batches);

@@ -1,4 +1,4 @@
-//! What expressions mean, row by row.
+//! The meaning of expressions, row by row.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

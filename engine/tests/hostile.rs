@@ -1,4 +1,4 @@
-//! Bytes from elsewhere are refused, or harmless; nothing panics.
+//! Bytes from elsewhere are refused or harmless; nothing panics.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use cortado_protocol::{META_SLOT, Slot};
 use proptest::prelude::*;
 use support::{Random, coffee, cut, rides};
 
-/// Feeds the bytes to everything that decodes.
+/// Passes the bytes to every decoder.
 fn feed(plan: &Plan, bytes: &[u8]) {
     for table in 0..=plan.tables().len() {
         let mut fold = SlotFold::new(plan);

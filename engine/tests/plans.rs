@@ -1,4 +1,4 @@
-//! Mistakes in plans: the line, what is wrong, what was expected.
+//! Errors in plans: the line, what is wrong, what was expected.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -123,7 +123,7 @@ fn deep_and_long_expressions_are_refused() {
     for text in [deep, long] {
         assert_eq!(complaint(&filter(text)).0, 15);
     }
-    // Within the bytes, and as deep as it is long; of the list's members there may be many.
+    // Within the limit of bytes, but too deep. A list may have many members, since it is not deep.
     for chain in ["- ".repeat(1000) + "id > 1", "id+".repeat(1000) + "id > 1"] {
         let (line, message) = complaint(&filter(chain));
         assert_eq!(line, 15);

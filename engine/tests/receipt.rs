@@ -1,4 +1,4 @@
-//! Rejects and receipts: what was not counted is told, and what does not add up is found.
+//! Rejects and receipts: receipts list rejected rows, and inconsistent receipts are detected.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -109,10 +109,10 @@ fn gaps_are_no_receipt() {
     assert_eq!((table.as_str(), &found[..]), ("transactions", &[(0, 1), (2, declared[0])][..]));
 }
 
-/// A slot's delta of a table.
+/// A slot, a table and the slot's delta of it.
 type Delta = (Slot, usize, bytes::Bytes);
 
-/// The slots' part of a receipt must be what was made of the batches, no less and no more.
+/// The slots must have folded exactly what was made of the batches, or there is no receipt.
 #[test]
 fn what_a_slot_left_out_or_counted_twice_is_no_receipt() {
     const SLOTS: usize = 4;
@@ -160,7 +160,7 @@ fn what_a_slot_left_out_or_counted_twice_is_no_receipt() {
         more.push(one);
         complaint(&more);
     }
-    // As many as were made, but one of them twice and another one never.
+    // The number of deltas is right, but one is there twice and another one is missing.
     let same = |a: &Delta, b: &Delta| a.1 == b.1;
     let other = deltas.iter().rposition(|other| same(other, &deltas[0])).unwrap();
     let mut swapped = deltas.clone();

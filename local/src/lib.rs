@@ -1,8 +1,8 @@
-//! The processes of a local cluster: who runs, who starts them, who was stopped on purpose.
+//! The processes of a local cluster: which nodes run, and which were stopped on purpose.
 //!
-//! A node has a folder ([`Place`]) in which its configuration, log and process id lie. The command
-//! line starts and stops nodes there, and so do nodes that bring their peers back; whoever does it
-//! holds the folder's lock, so that a node is started once.
+//! Each node has a folder ([`Place`]) with its configuration, log and process id. The command line
+//! starts and stops nodes there, and so do nodes that bring back their peers. Each of them holds
+//! the folder's lock while it starts a node, so a node is started only once.
 
 mod place;
 mod process;

@@ -1,4 +1,5 @@
-//! One node's folder, as far as its process goes.
+//! One node's folder: it holds the id of the node's process and whether the operator stopped it.
+//! The command line and the process reviver use it.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,32 +16,32 @@ use crate::process::Record;
 
 /// A node's configuration.
 const CONFIG: &str = "node.toml";
-/// What the node says.
+/// The node's messages.
 const LOG: &str = "node.log";
 /// The process that runs, or ran last.
 const PID: &str = "pid";
-/// There while the node is to stay down.
+/// Exists while the node is to stay down.
 const RETIRED: &str = "stopped";
-/// Held while the process is started, or it is written down that it shall not be.
+/// Locked while a process is started, or while the node is marked to stay down.
 const LOCK: &str = ".lock";
-/// How long the end of a process is waited for after SIGKILL.
+/// How long to wait for the end of a process after SIGKILL.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
-/// Who wants a node started.
+/// Who starts a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// The operator, whose word is new.
+    /// The operator, who overrides an earlier stop.
     Operator,
-    /// A peer, which respects what the operator has said before.
+    /// A peer, which does not start a node that the operator has stopped.
     Peer,
 }
 
-/// What became of a start.
+/// The outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// The process was started.
     Started,
-    /// It ran already.
+    /// The process ran already.
     Running,
     /// The operator wants the node to stay down.
     Retired,
@@ -59,13 +60,13 @@ impl Place {
         Self { path: path.into() }
     }
 
-    /// Whether a node lives here.
+    /// Whether a node has its folder here.
     #[must_use]
     pub fn is_node(&self) -> bool {
         self.config().is_file()
     }
 
-    /// Where it is.
+    /// The folder's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -77,14 +78,14 @@ impl Place {
         self.path.join(CONFIG)
     }
 
-    /// The file the node's messages go to.
+    /// The file with the node's messages.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
     }
 
-    /// Its process, if it runs or is paused. A copied folder has none: what it says is about the
-    /// process of the folder that it was copied from.
+    /// The node's process, if it runs or is paused. A copied folder has none: its process id
+    /// belongs to the original folder.
     #[must_use]
     pub fn process(&self) -> Option<ProcessId> {
         let record = Record::load(&self.path.join(PID))?;
@@ -104,7 +105,7 @@ impl Place {
         self.path.join(RETIRED).exists()
     }
 
-    /// From now on no peer starts the node; what runs goes on.
+    /// Marks the node to stay down: from now on no peer starts it. A running process continues.
     ///
     /// # Errors
     /// If the folder can't be written to.
@@ -115,8 +116,8 @@ impl Place {
             .map_err(|error| about(&file, &error))
     }
 
-    /// Starts the node's process, in a process group of its own so that no terminal's signals reach
-    /// it, unless it runs already.
+    /// Starts the node's process unless it runs already. The process gets its own process group, so
+    /// that no signals of a terminal reach it.
     ///
     /// # Errors
     /// If the folder can't be written to, or the daemon can't be started.
@@ -149,18 +150,19 @@ impl Place {
         if let Some(process) = ProcessId::of(child.id())
             && let Err(error) = self.save(process)
         {
-            // Nobody would find it.
+            // Without the file no other process could find the node.
             let _ = child.kill().and_then(|()| child.wait());
             return Err(error);
         }
-        // Reaps it should it end before its parent does.
+        // Waits for the child, so that it does not stay a zombie if it ends before this process.
         std::thread::spawn(move || child.wait());
         Ok(Start::Started)
     }
 
-    /// Writes down that this process is the node's: who has started it may have died before that, and
-    /// nobody would find it. The node calls this once its data folder is locked. Nothing is written
-    /// where nodes are not started by [`Self::start`].
+    /// Records this process as the node's: the process that started it may have ended before it
+    /// could record that, and then no other process could find the node. The node calls this once
+    /// its data folder is locked. It writes nothing in folders whose nodes are not started by
+    /// [`Self::start`].
     ///
     /// # Errors
     /// If the folder can't be written to.
@@ -171,10 +173,10 @@ impl Place {
         }
     }
 
-    /// Ends the node's process (SIGKILL), if it runs, and starts it anew.
+    /// Ends the node's process (SIGKILL) if it runs, and starts a new one.
     ///
     /// # Errors
-    /// As [`Self::start`]; also if the process does not end.
+    /// Like [`Self::start`]; also if the process does not end.
     pub fn restart(&self, daemon: &Path, by: By) -> io::Result<Start> {
         if let Some(process) = self.process() {
             let _ = process.signal(Signal::KILL);
@@ -193,13 +195,13 @@ impl Place {
     }
 }
 
-/// Device and number of a folder, which a copy does not share and a new name does not change.
+/// Device and inode number of a folder. A copy has different ones; a renamed folder keeps them.
 fn folder_id(path: &Path) -> Option<(u64, u64)> {
     let folder = fs::metadata(path).ok()?;
     Some((folder.dev(), folder.ino()))
 }
 
-/// The error, with the file that it is about.
+/// The error, with the path of its file.
 fn about(file: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
@@ -210,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// A node whose daemon sleeps, and counts its starts.
+    /// A node whose daemon sleeps, and writes a line at each start.
     struct Sleeper {
         root: tempfile::TempDir,
         place: Place,

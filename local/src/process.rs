@@ -1,6 +1,7 @@
-//! Processes of other commands' making, named so that a recycled process id is never signalled: by
-//! id *and* start time (field 22 of `/proc/PID/stat`, see proc(5)), and signalled through a pidfd
-//! that was opened before the start time was compared.
+//! Processes that another command may have started. A recycled process id is never signalled: a
+//! process is identified by its id *and* start time (field 22 of `/proc/PID/stat`, see proc(5)),
+//! and signalled through a pidfd that was opened before the start time was compared.
+//! [`Place`](crate::Place), the command line and the process reviver use it.
 
 use std::fs;
 use std::path::Path;
@@ -9,25 +10,25 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-/// How often a process is looked at while waiting for its end.
+/// How often a process is checked while its end is awaited.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A process, for good.
+/// A process, identified for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessId {
     /// The process id.
     pub pid: i32,
-    /// When it started, in clock ticks since the machine did.
+    /// Its start time, in clock ticks since the machine started.
     pub start: u64,
 }
 
-/// What is written down of a process: which one it is, and for which folder it was started.
+/// The stored record of a process: its identity, and the folder that it was started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     pid: i32,
     start: u64,
-    /// Device and number of the folder; files of earlier versions name none.
+    /// Device and inode number of the folder; files of earlier versions have none.
     pub(crate) folder: Option<(u64, u64)>,
 }
 
@@ -45,28 +46,29 @@ impl Record {
         toml::from_str(&fs::read_to_string(path).ok()?).ok()
     }
 
-    /// Writes it to a file, in place of what is there.
+    /// Writes the record to a file, replacing an earlier one.
     pub(crate) fn save(&self, path: &Path) -> std::io::Result<()> {
         let text = toml::to_string(self).map_err(std::io::Error::other)?;
-        // Of each writer's own: the process and who started it may write at the same moment.
+        // Each writer has its own temporary file: the process and its starter may write at the same
+        // moment.
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         fs::write(&temporary, text)?;
         fs::rename(&temporary, path)
     }
 }
 
-/// What `/proc/PID/stat` says.
+/// The fields of `/proc/PID/stat` that matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
-    /// Threads that have not ended, the first one included until it is waited for.
+    /// Threads that have not ended. The first one counts until the parent has waited for it.
     threads: u64,
     start: u64,
 }
 
 impl Stat {
-    /// Whether nothing of it is left but its exit code. The first thread may have ended before the
-    /// others: until these have too, they hold the process's files and locks.
+    /// Whether only the exit code is left. The first thread may end before the others: until they
+    /// have ended too, they hold the process's files and locks.
     const fn ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
     }
@@ -81,7 +83,8 @@ impl ProcessId {
         Some(Self { pid, start: stat.start })
     }
 
-    /// Whether it runs (or is stopped). A process that has ended and waits for its parent does not.
+    /// Whether it runs or is stopped by a signal. A process that has ended and was not waited for
+    /// does not run.
     #[must_use]
     pub fn is_running(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.start == self.start && !stat.ended())
@@ -101,7 +104,7 @@ impl ProcessId {
         self.is_running() && pidfd_send_signal(handle, signal).is_ok()
     }
 
-    /// Waits for its end; returns whether it came within `limit`.
+    /// Waits for the process to end; returns whether it ended within `limit`.
     #[must_use]
     pub fn wait_end(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
@@ -119,7 +122,7 @@ fn stat(pid: i32) -> Option<Stat> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name (field 2) may hold anything, so fields are counted from its last parenthesis.
+/// The name (field 2) may contain any character, so fields are counted from its last parenthesis.
 fn parse(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -161,7 +164,7 @@ mod tests {
         assert!(!recycled.signal(Signal::KILL));
         assert!(process.is_running());
         assert!(process.signal(Signal::KILL));
-        // Not waited for yet: a zombie counts as ended.
+        // The child was not waited for: a zombie counts as ended.
         assert!(process.wait_end(Duration::from_secs(10)));
         child.wait().unwrap();
         assert!(!process.signal(Signal::KILL));

@@ -1,14 +1,22 @@
-//! The Bully election: among the live nodes the one with the highest name leads.
+//! The Bully election: the live node with the highest name leads.
 //!
-//! Sans-IO. A node that misses its leader asks all nodes with a higher name (`Election`); each that
-//! lives takes over (`Answer`) and asks on; who hears no answer leads and says so (`Coordinator`).
-//! A higher node that returns takes the lead back. Method: H. Garcia-Molina, "Elections in a
-//! distributed computing system", IEEE Transactions on Computers C-31(1), 1982.
+//! Owns one node's part in the election: the candidates, the leader and its term. Once views agree
+//! and messages arrive, all nodes have the same leader. During a cut each side has a leader, so
+//! whatever a leader does must be safe while another one leads. Sans-IO; driven by
+//! [`Membership`](crate::Membership).
 //!
-//! Added to it, because here messages get lost, doubled and late, and views differ: *terms* (a
-//! leader's claim counts up; an older claim is corrected, not followed), repetition (a leader repeats
-//! its claim every two seconds, an election its question), and no reaction to nodes outside the view.
-//! During a cut each side has a leader; whatever a leader does must bear that.
+//! A node without a leader sends `Election` to all nodes with a higher name. A live node replies
+//! with `Answer` and, if it knows no leader either, asks the nodes above itself. A node that
+//! receives no answer leads, and sends `Coordinator` to all. A higher node that returns takes the
+//! lead back. Method: H. Garcia-Molina, "Elections in a distributed computing system", IEEE
+//! Transactions on Computers C-31(1), 1982.
+//!
+//! Here messages get lost, doubled and late, and views differ. So there is more than in the paper:
+//! - *terms*: each new lead has a higher term, and a node corrects an older claim instead of
+//!   following it;
+//! - repetition: a leader repeats its claim every two seconds, and a candidate repeats its
+//!   question;
+//! - messages from nodes outside the view are dropped.
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,33 +38,34 @@ use serde::{Deserialize, Serialize};
 
 /// How long to wait for an answer before asking again.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
-/// How often to ask before taking the silence for an answer.
+/// How many times a node asks before it claims the lead without an answer.
 const ASKS: u32 = 3;
-/// How long whoever answered may take to claim the lead.
+/// How long a node that answered may take to claim the lead.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How often a leader repeats its claim, for those who missed it.
+/// How often a leader repeats its claim, since messages get lost.
 const REPEAT: Duration = Duration::from_secs(2);
-/// Shortest time between two claims that only contradict others. Two nodes that both think the lead to
-/// be theirs, for their views differ, would tell each other so as fast as the network carries it, and
-/// everyone else each time.
+/// Shortest time between two claims that only contradict other claims. Without this pause, two
+/// nodes with different views that both claim the lead would send claims to each other, and to all
+/// other nodes, as fast as the network carries them.
 const COUNTER_PAUSE: Duration = Duration::from_millis(250);
-/// A term this far above ours is no term but an attack on the counter.
+/// Messages with a term this far above ours are dropped: to follow one would use up the counter.
 const LEAP: u64 = 1 << 32;
 
-/// What nodes say to each other. Carries the highest term the sender knows.
+/// A message between nodes. It carries the highest term that the sender knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// To all higher nodes: does one of you live?
+    /// To all higher nodes: asks whether one of them is alive.
     Election {
         /// Highest term known.
         term: u64,
     },
-    /// To a lower node: I do, leave it to me. To a leader with an old term: count on from this one.
+    /// To a lower node: a higher node is alive and takes over. To a node that claims the lead
+    /// wrongly or with an old term: the term to count on from.
     Answer {
         /// Highest term known.
         term: u64,
     },
-    /// To all: I lead.
+    /// To all: the sender leads.
     Coordinator {
         /// The term of this lead.
         term: u64,
@@ -78,12 +87,12 @@ pub enum Output {
     Send {
         /// The addressee.
         to: NodeId,
-        /// What to say.
+        /// The message.
         message: Message,
     },
     /// The leader has changed, or its term has.
     Leader {
-        /// Who leads now; `None` while there is an election.
+        /// The leader; `None` during an election.
         leader: Option<NodeId>,
         /// The leader's term, or the highest known if there is none.
         term: u64,
@@ -92,7 +101,8 @@ pub enum Output {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A leader is known (or nothing is: before the first view).
+    /// A leader is known, or there is no election: before the first view, or while this node
+    /// abstains.
     Settled,
     /// Higher nodes were asked `asks` times.
     Asking { asks: u32 },
@@ -104,11 +114,11 @@ enum Phase {
 #[derive(Debug)]
 pub struct Election {
     me: NodeId,
-    /// Nodes that may lead, this one included.
+    /// Nodes that may lead. Includes this node, even while it abstains.
     live: BTreeSet<NodeId>,
-    /// Nodes to be told who leads: also those that may not lead.
+    /// Nodes that receive the claims of a leader, including those that may not lead.
     audience: BTreeSet<NodeId>,
-    /// This node may not lead: it only learns who does.
+    /// This node may not lead: it only follows.
     abstains: bool,
     leader: Option<NodeId>,
     term: u64,
@@ -121,7 +131,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// A node that knows nobody yet. It takes part from its first [`Self::set_view`] on.
+    /// An election without members. The node takes part from its first [`Self::set_view`] on.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
         Self {
@@ -139,13 +149,13 @@ impl Election {
         }
     }
 
-    /// The nodes that may lead and be led now, this one included or not.
+    /// Sets the nodes that may lead and follow. This node need not be in the list.
     pub fn set_view(&mut self, now: Duration, live: &[NodeId]) {
         self.set_candidates(now, live, live, false);
     }
 
-    /// The nodes that may lead, and all that may be led. A node that `abstains` may not lead itself:
-    /// it gives the lead up, and follows whoever claims it.
+    /// Sets the nodes that may lead (`live`) and all nodes that may follow (`audience`). A node
+    /// that `abstains` may not lead: it gives the lead up, and follows any node that claims it.
     pub fn set_candidates(
         &mut self,
         now: Duration,
@@ -173,7 +183,8 @@ impl Election {
             self.leader = None;
             self.elect(now);
         } else if self.leads() {
-            // Whoever is new here does not know; to tell all, each time one comes, would be a storm.
+            // Only new members receive the claim: a claim to all for each new member would be a
+            // storm.
             let new: Vec<NodeId> = self.audience.difference(&before).copied().collect();
             let message = Message::Coordinator { term: self.term };
             new.into_iter().for_each(|to| self.send(to, message));
@@ -181,7 +192,8 @@ impl Election {
         self.report();
     }
 
-    /// A message from a node, as its certificate names it. Anything may come twice or too late.
+    /// Handles a message. `from` is the name in the sender's certificate. Messages may arrive twice
+    /// or too late.
     pub fn handle(&mut self, now: Duration, from: NodeId, message: Message) {
         let unknown = !self.audience.contains(&from) || from == self.me;
         if unknown || message.term() > self.term.saturating_add(LEAP) {
@@ -204,14 +216,15 @@ impl Election {
                     return self.report();
                 }
                 self.send(from, Message::Answer { term: self.term });
-                // Who follows a leader need not ask again: the leader answers for itself, and if it is
-                // dead, the next view says so. Else each question would raise as many as there are
-                // nodes.
+                // A node that follows a leader does not ask again: the leader answers the question
+                // itself, and if the leader is dead, the next view says so. Otherwise each question
+                // would cause as many questions as there are nodes.
                 if self.phase == Phase::Settled && self.leader.is_none() {
                     self.elect(now);
                 }
             }
-            // Asked by a node that ought to lead us: its view is not ours yet.
+            // The sender has the higher name and may lead: its view differs from ours. Use only its
+            // term.
             Message::Election { term } => self.learn(term),
             Message::Answer { term } if !may_lead => self.learn(term),
             Message::Answer { term } => self.answered(now, from, term),
@@ -240,12 +253,12 @@ impl Election {
         self.deadline
     }
 
-    /// The next thing to do. Drain it after every call of any other method.
+    /// The next output. Drain all outputs after every call of any other method.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outbox.pop_front()
     }
 
-    /// Who leads, and in which term; `None` while there is an election.
+    /// The leader and its term; `None` during an election.
     #[must_use]
     pub fn leader(&self) -> Option<(NodeId, u64)> {
         self.leader.map(|leader| (leader, self.term))
@@ -257,7 +270,8 @@ impl Election {
         self.leader == Some(self.me)
     }
 
-    /// Repeats the claim, if this node leads: there is more to say with it.
+    /// Repeats the claim if this node leads. The owner calls it when it has news to send with the
+    /// claim.
     pub fn repeat(&mut self, now: Duration) {
         if self.leads() {
             self.claim(now, self.term);
@@ -268,10 +282,10 @@ impl Election {
         let behind = term > self.term;
         self.learn(term);
         if self.leads() && from > self.me {
-            // We led only because we had not heard of it.
+            // This node led only because it did not see the higher node.
             self.elect(now);
         } else if self.leads() && behind {
-            // Someone has seen a later claim than ours, maybe our own before a restart.
+            // The sender has seen a higher term, maybe this node's own from before a restart.
             self.counter(now, term + 1);
         } else if from > self.me && matches!(self.phase, Phase::Asking { .. }) {
             self.phase = Phase::Promised;
@@ -281,7 +295,7 @@ impl Election {
 
     fn claimed(&mut self, now: Duration, from: NodeId, term: u64) {
         if from < self.me || !self.live.contains(&from) {
-            // The lead is not its to take. The term is ours to learn.
+            // The sender may not take the lead, but its term is used.
             self.learn(term);
             if self.leads() {
                 self.counter(now, self.term.max(term + 1));
@@ -300,7 +314,7 @@ impl Election {
         }
     }
 
-    /// Takes note of a term. A leader keeps its own until it claims a new one.
+    /// Raises the term to `term` while no leader is known. A known leader's term stays as it is.
     fn learn(&mut self, term: u64) {
         if self.leader.is_none() {
             self.term = self.term.max(term);
@@ -325,7 +339,7 @@ impl Election {
         self.outbox.extend(asked);
     }
 
-    /// Claims the lead against somebody who does not know of it, now or a little later.
+    /// Claims the lead against a wrong claim: now, or `COUNTER_PAUSE` after the last claim.
     fn counter(&mut self, now: Duration, term: u64) {
         match self.claimed_at.map(|at| at + COUNTER_PAUSE) {
             Some(due) if now < due => {

@@ -1,20 +1,24 @@
-//! The failure detector: SWIM through foca, and what foca leaves to its user.
+//! The failure detector: SWIM through the crate foca, and the parts that foca leaves to its user.
 //!
-//! Sans-IO. The shell hands in datagrams and the time, and drains [`Detector::poll_output`]:
+//! Owns this node's identity and the members it knows, and reports every change as a [`View`].
+//! Sans-IO; driven by [`Membership`](crate::Membership). The caller hands in datagrams and the
+//! time:
 //!
-//! 1. read *all* datagrams that have arrived ([`Detector::handle_packet`]),
-//! 2. then run what is due ([`Detector::tick`]): an answer that waits must be heard before its
-//!    absence is judged,
-//! 3. then drain the outputs, in order, and sleep until [`Detector::next_deadline`].
+//! 1. it reads *all* datagrams that have arrived ([`Detector::handle_packet`]),
+//! 2. then it runs what is due ([`Detector::tick`]): an answer that has arrived must be read before
+//!    its absence is judged,
+//! 3. then it drains [`Detector::poll_output`], in order, and sleeps until
+//!    [`Detector::next_deadline`].
 //!
 //! What is added to SWIM (A. Das, I. Gupta, A. Motivala, "SWIM: scalable weakly-consistent
 //! infection-style process group membership protocol", DSN 2002), and why:
-//! - an announce loop: without it isolated nodes and crossing renewals never heal (`announce`);
-//! - renewal with a clock and a disk: a node that was declared down comes back under a higher
-//!   generation, which is persisted first;
-//! - a lag guard: our own stall must not condemn others (after Lifeguard, A. Dadgar, J. Phillips,
-//!   J. Currey, arXiv 1707.00788);
-//! - checks of every datagram against the sender's certificate, the clock and sense (`packet`,
+//! - an announce loop: without it isolated nodes, and nodes that renew their identities at the same
+//!   time, never find each other again (`announce`);
+//! - renewal with a disk: a node that was declared down returns under a higher generation, which is
+//!   persisted first;
+//! - a lag guard: a node that has stalled must not declare others down because of it (after
+//!   Lifeguard, A. Dadgar, J. Phillips, J. Currey, arXiv 1707.00788);
+//! - checks of every datagram against the sender's certificate, the clock and limits (`packet`,
 //!   `rumour`, `screen`).
 
 mod announce;
@@ -49,15 +53,15 @@ use twin::Twins;
 type Swim = Foca<Identity, PostcardCodec, StdRng, foca::NoCustomBroadcast>;
 type Runtime = AccumulatingRuntime<Identity>;
 
-/// A tick that is later than this is a stall of our own.
+/// If a tick is later than this, this node has stalled.
 const STALL: Duration = Duration::from_millis(100);
-/// Least time between two renewals: two nodes that share a name would else take each other down as
-/// fast as the network carries it.
+/// Shortest time between two renewals. Without it, two nodes with one name would declare each other
+/// down as fast as the network carries it.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
 /// How far a generation may lie ahead of our clock, in milliseconds: one day.
 const GENERATION_AHEAD: u64 = 24 * 60 * 60 * 1000;
-/// The same for what others remember of us: our clock may have been far ahead before our disk was
-/// lost.
+/// The same for generations that others report of this node: its clock may have been far ahead
+/// before its disk was lost.
 const OWN_GENERATION_AHEAD: u64 = 3650 * GENERATION_AHEAD;
 
 /// What the shell has to do, in this order.
@@ -65,9 +69,9 @@ const OWN_GENERATION_AHEAD: u64 = 3650 * GENERATION_AHEAD;
 pub enum Output {
     /// Send a datagram, once, without waiting for anything.
     Send {
-        /// Where to.
+        /// The address.
         to: SocketAddr,
-        /// Who must be there, as its certificate says; `None` if the name is not known yet.
+        /// The node that must be there, by its certificate; `None` if its name is not known yet.
         node: Option<NodeId>,
         /// At most [`cortado_protocol::limits::GOSSIP_BYTES`].
         data: Bytes,
@@ -79,25 +83,27 @@ pub enum Output {
         /// To be given to [`next_generation`](crate::next_generation) at the next start.
         generation: u64,
     },
-    /// All nodes ever seen that did not leave: keep them, for the next start.
+    /// All nodes ever seen that did not leave. Keep the list for the next start.
     Known(Vec<KnownPeer>),
-    /// Another process runs in this node's name, there.
+    /// Another process with this node's name runs at this address.
     Twin(SocketAddr),
 }
 
-/// What went wrong, since the start.
+/// Counts of errors since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Datagrams that could not be read, or were too long.
     pub malformed: u64,
-    /// Datagrams whose sender was not the one its certificate names, or claimed to be us.
+    /// Datagrams whose sender was not the node in its certificate, or that claimed to come from
+    /// this node.
     pub forged: u64,
-    /// Datagrams that named a generation more than a day ahead of our clock, of another node than
-    /// their sender.
+    /// Datagrams that named a generation more than a day ahead of our clock for a node other than
+    /// the sender.
     pub future: u64,
-    /// Datagrams that would have made the cluster larger than it may be.
+    /// Datagrams that would have made the cluster larger than its limit.
     pub crowded: u64,
-    /// Datagrams whose bad news were left out, because their sender declared too many down.
+    /// Datagrams whose reports of down nodes were ignored, because the sender declared too many
+    /// down.
     pub rumours: u64,
     /// Errors of the protocol's state machine. They need no action.
     pub errors: u64,
@@ -109,7 +115,7 @@ pub struct Counters {
     pub stalls: u64,
 }
 
-/// The failure detector of one node. See the module's description of how to drive it.
+/// The failure detector of one node. The module's description says how to drive it.
 pub struct Detector {
     config: DetectorConfig,
     swim: Swim,
@@ -122,34 +128,35 @@ pub struct Detector {
     outbox: VecDeque<Output>,
     view: View,
     counters: Counters,
-    /// Someone has confirmed that it knows our present identity.
+    /// A member has confirmed that it knows this node's present identity.
     confirmed: bool,
-    /// Something may have changed that the view shows.
+    /// The view may be out of date.
     stale: bool,
-    /// Number of identities the protocol held when the view was made.
+    /// Number of identities that foca held when the view was made.
     shown: usize,
-    /// Our identity is dead: take a new one at this time.
+    /// This node was declared down: renew its identity at this time.
     renew_at: Option<Duration>,
     /// The earliest time for the next renewal.
     renewable_from: Duration,
-    /// The state machine failed in the middle of something.
+    /// foca panicked in the middle of a step.
     broken: bool,
     left: bool,
-    /// Nodes that are gone for good, up to a generation: they are no members, whoever names them.
+    /// Forgotten nodes. Each is no member up to the given generation, whichever node names it.
     gone: BTreeMap<NodeId, u64>,
-    /// Highest generation of ours that anyone spoke of.
+    /// Highest generation of this node that a datagram has named.
     own_generation_seen: u64,
-    /// Latest wall clock seen; a clock that is set back must not make others look futuristic.
+    /// Latest wall clock seen. With a clock that is set back, other nodes must not seem to be
+    /// ahead.
     latest_unix_ms: u64,
-    /// What each member that was heard itself says of itself.
+    /// The generation that each sender gave for itself.
     heard: BTreeMap<NodeId, u64>,
 }
 
 impl Detector {
     /// A node that is about to join.
     ///
-    /// `me.generation` comes from [`next_generation`](crate::next_generation) and is on disk already. `known` is what
-    /// [`Output::Known`] said last time.
+    /// `me.generation` comes from [`next_generation`](crate::next_generation) and is on disk
+    /// already. `known` is the last [`Output::Known`] of the previous run.
     #[must_use]
     pub fn new(
         config: DetectorConfig,
@@ -190,7 +197,7 @@ impl Detector {
         detector
     }
 
-    /// A datagram from the node that `from` is, as its certificate proves.
+    /// Handles a datagram. `from` is the sender's name, proved by its certificate.
     pub fn handle_packet(&mut self, now: Duration, unix_ms: u64, from: NodeId, data: &[u8]) {
         if self.left {
             return;
@@ -241,7 +248,8 @@ impl Detector {
         let lag = self.timers.next().map_or(Duration::ZERO, |due| now.saturating_sub(due));
         if lag > STALL {
             self.counters.stalls += 1;
-            // After a long pause a full suspicion period is enough to be heard in.
+            // However long the stall was, one full suspicion period is enough for a live node to
+            // refute.
             let grace = lag.min(self.config.profile.suspicion());
             self.timers.put_off_condemnations(now, now + grace);
         }
@@ -267,7 +275,7 @@ impl Detector {
         [self.timers.next(), self.renew_at, Some(self.announcer.next)].into_iter().flatten().min()
     }
 
-    /// The next thing to do. Drain it after every call of any other method.
+    /// The next output. Drain all outputs after every call of any other method.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outbox.pop_front()
     }
@@ -277,8 +285,8 @@ impl Detector {
         self.announcer.set_seeds(seeds);
     }
 
-    /// Tells the cluster that this node is (or is no longer) about to leave: it serves on but owns
-    /// nothing new.
+    /// Announces that this node starts or stops draining: a draining node serves, but gets no new
+    /// roles.
     pub fn set_draining(&mut self, now: Duration, draining: bool) {
         if !self.left && self.me().draining != draining {
             let me = Identity { draining, ..self.me() };
@@ -287,7 +295,7 @@ impl Detector {
         }
     }
 
-    /// Tells the cluster that this node is reached at another address now.
+    /// Announces this node's new address.
     pub fn set_address(&mut self, now: Duration, ip: IpAddr) {
         if !self.left && self.me().ip != ip {
             let me = Identity { ip, ..self.me() };
@@ -296,8 +304,8 @@ impl Detector {
         }
     }
 
-    /// Leaves for good: the others forget this node at once instead of finding it dead. Send what
-    /// [`Self::poll_output`] yields, then stop; nothing follows.
+    /// Leaves for good: the other nodes drop this node at once instead of declaring it down later.
+    /// Send what [`Self::poll_output`] yields, then stop; there are no later outputs.
     pub fn leave(&mut self, now: Duration) {
         if self.left {
             return;
@@ -305,7 +313,7 @@ impl Detector {
         let me = Identity { leaving: true, ..self.me() };
         self.drive(now, |swim, runtime| swim.change_identity(me, runtime));
         self.drive(now, |swim, runtime| swim.leave_cluster(runtime));
-        // Each round tells three nodes picked at random; the rest hears it from them.
+        // Each round reaches three random nodes, which pass the news on.
         for _ in 0..2 {
             self.drive(now, |swim, runtime| swim.gossip(runtime));
         }
@@ -320,7 +328,7 @@ impl Detector {
         &self.view
     }
 
-    /// What went wrong so far.
+    /// Counts of errors so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
@@ -339,7 +347,7 @@ impl Detector {
         now: Duration,
         step: impl FnOnce(&mut Swim, &mut Runtime) -> Result<(), foca::Error>,
     ) {
-        // Unwind safety: after a panic nothing of the two is used but a copy of the members.
+        // Unwind safety: after a panic only a copy of the members is taken out of these two.
         let (swim, runtime) = (&mut self.swim, &mut self.runtime);
         match catch_unwind(AssertUnwindSafe(|| step(swim, runtime))) {
             Ok(Ok(())) => {}
@@ -367,7 +375,7 @@ impl Detector {
         }
         let me = self.me().id;
         while let Some((to, data)) = self.runtime.to_send() {
-            // Nobody listens any more where a node has left, or at what we were before.
+            // Nothing listens at a node that has left, or at a former identity of this node.
             if !to.leaving && to.id != me {
                 let node = (to.id.as_str() != ANYONE).then_some(to.id);
                 self.outbox.push_back(Output::Send { to: to.gossip_addr(), node, data });
@@ -375,7 +383,7 @@ impl Detector {
         }
     }
 
-    /// Does what the last steps left to do: rebuild, renew, show.
+    /// Rebuilds the state machine and renews the identity if that is due, then updates the view.
     fn settle(&mut self, now: Duration) {
         if self.broken {
             self.rebuild(now);
@@ -388,8 +396,9 @@ impl Detector {
         self.refresh();
     }
 
-    /// Takes on `me` with a generation above all that is known of us, and tells everyone at once:
-    /// foca would tell three, under names they may just have given up themselves.
+    /// Adopts `me` with a generation above all known ones of this node, and announces it to all
+    /// nodes at once. foca would send it to three, perhaps under identities that they have just
+    /// renewed.
     fn change_identity(&mut self, now: Duration, me: Identity) {
         let me = self.next_identity(me);
         self.confirmed = false;
@@ -402,13 +411,13 @@ impl Detector {
     }
 
     fn next_identity(&mut self, me: Identity) -> Identity {
-        // No clock is needed where the generation before is known, and clocks jump.
+        // The previous generation is known, so no clock is needed, and clocks jump.
         let generation = self.me().generation.max(self.own_generation_seen).saturating_add(1);
         self.outbox.push_back(Output::Persist { generation });
         Identity { generation, ..me }
     }
 
-    /// Starts over with the members as they are known, under a new identity.
+    /// Builds a new state machine with the known members, under a new identity.
     fn rebuild(&mut self, now: Duration) {
         self.broken = false;
         self.counters.rebuilt += 1;
@@ -422,7 +431,7 @@ impl Detector {
         self.confirmed = false;
         self.renew_at = None;
         self.drive(now, |swim, runtime| swim.apply_many(members.into_iter(), false, runtime));
-        // Having members is no confirmation: they know us under the identity before this one.
+        // To have members is no confirmation: they know the previous identity of this node.
         self.confirmed = false;
         self.announce(now);
         self.stale = true;
@@ -436,8 +445,8 @@ impl Detector {
         }
     }
 
-    /// These nodes are gone for good, each up to a generation: they are no members any more, whoever
-    /// names them. One that comes with a higher generation is a new one.
+    /// Removes these nodes from the membership for good, each up to a generation, whichever node
+    /// still names them. A node with a higher generation is a new member.
     pub fn forget(&mut self, now: Duration, nodes: &[(NodeId, u64)]) {
         let me = self.me().id;
         for (node, generation) in nodes.iter().filter(|(node, _)| *node != me) {
@@ -459,7 +468,7 @@ impl Detector {
     /// Brings the view up to date and reports it if it changed.
     fn refresh(&mut self) {
         let held = self.swim.iter_membership_state();
-        // Members that were down when we first heard of them come without a notification.
+        // foca does not report a member that was already down when it was first named.
         if !std::mem::take(&mut self.stale) && held.len() == self.shown {
             return;
         }
@@ -470,7 +479,7 @@ impl Detector {
         for member in held {
             let identity = *member.id();
             if identity.id == me.id {
-                // An identity of ours from before.
+                // A former identity of this node.
             } else if identity.leaving || self.is_gone(&identity) {
                 news |= self.announcer.forget(identity.id);
             } else {

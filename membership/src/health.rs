@@ -1,9 +1,9 @@
-//! Who is ill, by its own word, and who is not reached by whom.
+//! Reports of health: the nodes that say they are ill, and the nodes that can't reach others.
 //!
 //! Owns the reports of all members. A node with something to report sends it to every member it can
 //! reach, once a second and on each change; a report that is not repeated expires. Reports carry no
-//! generation and touch no disk: a node whose disk hangs must be able to say so. Called by
-//! [`Membership`](crate::Membership) alone, which proves the sender by its certificate.
+//! generation and touch no disk, so that a node whose disk hangs can send them. Only
+//! [`Membership`](crate::Membership) calls it, and proves each sender by its certificate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,16 +16,16 @@ use crate::{Hysteresis, MemberState, View};
 
 /// How often a report is repeated.
 const REPEAT: Duration = Duration::from_secs(1);
-/// After this long without a repetition a report counts no more.
+/// A report expires after this long without a repetition.
 const EXPIRES: Duration = Duration::from_secs(5);
-/// How often "nothing to report" is said, since datagrams get lost.
+/// How many times an empty report is sent, since datagrams get lost.
 const FAREWELLS: u8 = 3;
-/// How long a cause is there before it is judged to be one.
+/// How long a cause has lasted when this node's checks report it.
 const JUDGED_AFTER: Duration = Duration::from_secs(2);
-/// Nodes named in one report: fits a datagram, however long their names are.
+/// Most nodes in one report, which then fits a datagram however long their names are.
 const NAMED: usize = 32;
 
-/// What a node reports.
+/// The report of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// What is wrong with the node itself.
@@ -47,7 +47,7 @@ impl Report {
 /// What a node knows about the health of the members.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
-    /// What this node's own checks saw last, and the judgement by it.
+    /// For each cause, what this node's own check saw last, and the judgement that follows.
     causes: BTreeMap<Illness, (bool, Hysteresis)>,
     unreached: BTreeSet<NodeId>,
     heard: BTreeMap<NodeId, (Report, Duration)>,
@@ -57,7 +57,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// This node is ill, or not: what its own checks see at `now`.
+    /// Takes in what this node's own check for one cause sees at `now`.
     pub(crate) fn set_ill(&mut self, now: Duration, illness: Illness, is_bad: bool) {
         self.causes.entry(illness).or_default().0 = is_bad;
         self.judge(now);
@@ -73,7 +73,7 @@ impl Reports {
         }
     }
 
-    /// This node has no working data link to these members.
+    /// Sets the members to which this node has no working data link.
     pub(crate) fn set_unreached(&mut self, now: Duration, nodes: impl IntoIterator<Item = NodeId>) {
         let nodes: BTreeSet<_> = nodes.into_iter().take(NAMED).collect();
         if self.unreached != nodes {
@@ -82,7 +82,7 @@ impl Reports {
         }
     }
 
-    /// What is wrong with this node.
+    /// This node's illness; `None` if it is well.
     pub(crate) fn ill(&self, now: Duration) -> Option<Ill> {
         self.causes.iter().find_map(|(illness, (_, judged))| {
             let for_s =
@@ -91,18 +91,18 @@ impl Reports {
         })
     }
 
-    /// What this node reports.
+    /// This node's own report.
     fn own(&self, now: Duration) -> Report {
         Report { ill: self.ill(now), unreached: self.unreached.iter().copied().collect() }
     }
 
-    /// Whether nobody, this node included, has anything to report.
+    /// Whether no node, this one included, has anything to report.
     pub(crate) fn are_quiet(&self) -> bool {
         let well = self.causes.values().all(|(_, judged)| !judged.is_bad());
         well && self.unreached.is_empty() && self.heard.is_empty()
     }
 
-    /// A member reports.
+    /// Takes in a member's report.
     pub(crate) fn hear(&mut self, now: Duration, from: NodeId, report: Report) {
         if report.is_empty() {
             self.heard.remove(&from);
@@ -111,7 +111,7 @@ impl Reports {
         }
     }
 
-    /// This node's report, if it is time to send it.
+    /// This node's report, if one is due.
     pub(crate) fn tick(&mut self, now: Duration) -> Option<Report> {
         self.heard.retain(|_, (_, at)| now < *at + EXPIRES);
         self.judge(now);
@@ -131,7 +131,7 @@ impl Reports {
         [self.due, expiry].into_iter().flatten().min()
     }
 
-    /// Writes what is known into a view.
+    /// Adds the reported illnesses and missing links to a view.
     pub(crate) fn overlay(&self, now: Duration, me: NodeId, view: &mut View) {
         let mine = self.own(now);
         let heard = self.heard.iter().map(|(node, (report, _))| (*node, report));

@@ -1,12 +1,13 @@
-//! A judgement that does not flap: bad at once, good again only after a while.
+//! A judgement that does not flap: bad at once, good again only after a while. Reports of health
+//! and the checks of data links use it.
 
 use std::time::Duration;
 
-/// How long something must be good before it is judged so.
+/// How long something must be good before it is judged good.
 const HOLD: Duration = Duration::from_secs(3);
-/// The longest such time, for what turns bad again and again.
+/// The longest such time, for something that turns bad again and again.
 const LONGEST_HOLD: Duration = Duration::from_secs(12);
-/// What turns bad again within this time of being judged good is held for longer.
+/// Something that turns bad again within this time after it was judged good is held for longer.
 const RELAPSE: Duration = Duration::from_secs(30);
 
 /// Follows one thing that can be bad. Sans-IO: time is an argument.
@@ -30,7 +31,7 @@ pub struct Hysteresis {
 }
 
 impl Hysteresis {
-    /// Takes in how it is at `now`; returns whether it is judged bad.
+    /// Takes in whether the thing is bad at `now`; returns whether it is judged bad.
     pub fn update(&mut self, now: Duration, is_bad: bool) -> bool {
         if is_bad {
             if !self.judged_bad {
@@ -48,13 +49,13 @@ impl Hysteresis {
         self.judged_bad
     }
 
-    /// Whether it is judged bad.
+    /// Whether the thing is judged bad.
     #[must_use]
     pub fn is_bad(&self) -> bool {
         self.judged_bad
     }
 
-    /// When it was judged bad last.
+    /// Since when the thing is judged bad; `None` while it is judged good.
     #[must_use]
     pub fn bad_since(&self) -> Option<Duration> {
         self.judged_bad.then_some(self.bad_since)

@@ -1,27 +1,28 @@
-//! What a node tells about itself, and which of two statements about one node is the newer.
+//! The identity that a node announces, and which of two identities of one node is the newer. The
+//! detector renews it; the other modules only read it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use cortado_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// One incarnation of a node: its name, where to reach it, and a generation that orders all it ever
-/// said about itself.
+/// One incarnation of a node: its name, its addresses, and a generation that orders the identities
+/// of one node.
 ///
-/// SWIM declares an identity down for good; a node that lives on then renews it with a higher
-/// generation. So an identity is nothing to key anything on: use [`Identity::id`].
+/// SWIM declares an identity down for good; a node that is still alive renews it with a higher
+/// generation. So an identity is not a key for anything: use [`Identity::id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    // `Ord` compares in this order, which makes it decide conflicts: see `win_addr_conflict`.
+    // `Ord` compares the fields in this order, and so decides conflicts: see `win_addr_conflict`.
     /// Orders the identities of one node. Persisted before use, see [`next_generation`].
     pub generation: u64,
-    /// The node is leaving for good, right now. Set by the detector alone.
+    /// The node is leaving for good, right now. Only the detector sets it.
     pub leaving: bool,
     /// The node still serves but must not be given new work: it is about to leave.
     pub draining: bool,
     /// The node's lasting name.
     pub id: NodeId,
-    /// Where its three ports are.
+    /// Address of its three ports.
     pub ip: IpAddr,
     /// UDP port of the membership datagrams.
     pub gossip_port: u16,
@@ -32,25 +33,25 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Where membership datagrams for it go.
+    /// Address for membership datagrams.
     #[must_use]
     pub fn gossip_addr(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.gossip_port)
     }
 
-    /// Where other nodes open data connections to it.
+    /// Address for data connections from other nodes.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.peer_port)
     }
 
-    /// Where clients reach it.
+    /// Address for clients.
     #[must_use]
     pub fn client_addr(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.client_port)
     }
 
-    /// An identity that is good for one thing: to address an announcement to `id` at `gossip`.
+    /// An identity that serves only to address an announcement to `id` at `gossip`.
     pub(crate) fn addressee(id: NodeId, gossip: SocketAddr) -> Self {
         Self {
             generation: 0,
@@ -68,7 +69,7 @@ impl Identity {
 impl foca::Identity for Identity {
     type Addr = NodeId;
 
-    /// Never: renewing takes a clock and a disk, which foca has not. The detector does it when foca
+    /// Never: to renew takes a disk, which foca does not have. The detector does it when foca
     /// reports that this identity is defunct.
     fn renew(&self) -> Option<Self> {
         None
@@ -79,7 +80,8 @@ impl foca::Identity for Identity {
     }
 
     /// The higher generation wins. Within a generation leaving wins, so that a node can leave
-    /// without a write to its disk; what is left is ordered in any way all nodes agree on.
+    /// without a write to its disk. The other fields only need an order that is the same on all
+    /// nodes.
     fn win_addr_conflict(&self, adversary: &Self) -> bool {
         self > adversary
     }
@@ -87,20 +89,20 @@ impl foca::Identity for Identity {
 
 /// The generation to use after `previous` (as persisted; `None` on a new disk).
 ///
-/// Never a bare clock: a clock that was set back would yield an identity that loses against the
-/// node's own past. Never a bare counter: a node that lost its disk would have to count up to it.
-/// Write it to disk and sync before its first use.
+/// A clock alone is not enough: after it was set back, the new identity would lose against the
+/// node's own past. A counter alone is not enough: a node that lost its disk would have to count up
+/// to its old value. Write the generation to disk and sync it before its first use.
 #[must_use]
 pub fn next_generation(previous: Option<u64>, unix_ms: u64) -> u64 {
     previous.map_or(unix_ms, |old| old.saturating_add(1).max(unix_ms))
 }
 
-/// A node seen at least once, and where: what a restarted node needs to find the others again.
+/// A node seen at least once, and its address. A restarted node needs it to find the others again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KnownPeer {
     /// The node.
     pub id: NodeId,
-    /// Where its membership datagrams went last.
+    /// The last known address for its membership datagrams.
     pub gossip: SocketAddr,
 }
 

@@ -1,14 +1,16 @@
-//! Who is here, who is down, who leads and who owns what: SWIM, rendezvous ring, Bully. No I/O, no clock.
+//! Which nodes are present, down, leading, and own what: SWIM, rendezvous ring, Bully. No I/O, no
+//! clock.
 //!
-//! Three state machines and one function, all pure: time is an argument (a [`Duration`] since the
-//! process started; wall clock as milliseconds since the Unix epoch), randomness comes from a seed,
-//! effects are polled.
+//! State machines and one function, all pure: time is an argument (a [`Duration`] since the process
+//! started; wall clock as milliseconds since the Unix epoch), randomness comes from a seed, effects
+//! are polled. The daemon and the simulator drive them; the core reads views; core and client use
+//! the ring.
 //!
-//! - [`Detector`]: SWIM failure detection and membership. Ends in a [`View`].
+//! - [`Detector`]: SWIM failure detection and membership. Produces a [`View`].
 //! - [`ring`]: which nodes of a view own a key. Every node computes it for itself.
 //! - [`Election`]: the Bully election of the node that supervises the others.
-//! - [`Supervisor`]: what the elected node does about those that are down.
-//! - [`Membership`]: detector and election together, as a node runs them.
+//! - [`Supervisor`]: how the elected node brings back nodes that are down.
+//! - [`Membership`]: detector, reports of health and election together, as a node runs them.
 //!
 //! *Down is a hint*: nothing irreversible may follow from a view alone. Roles, acknowledgements and
 //! sequence numbers are keyed on the node id, never on an [`Identity`]: identities renew.

@@ -1,8 +1,10 @@
-//! One node's part in the cluster: failure detector and election, over one kind of datagram.
+//! One node's part in the cluster: failure detector, reports of health and election, over one kind
+//! of datagram.
 //!
-//! The election sees the members the detector can reach, and the leader is worth nothing once the
-//! detector says it is down; so both are driven together, in the manner [`Detector`] describes.
-//! A datagram's first byte says whose it is.
+//! Owns all three. The reachable members take part in the election, and a leader loses the lead
+//! once the detector declares it down; so one call drives all three, in the order that [`Detector`]
+//! describes. The first byte of a datagram names the part it belongs to. The daemon and the
+//! simulator call it.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -32,20 +34,20 @@ const HEALTH: u8 = 2;
 /// What the shell has to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Of the membership itself. Datagrams go out as they are given here.
+    /// An output of the detector. Its datagrams already have their first byte.
     Membership(Output),
-    /// Another node leads, or in a later term, or it has other news.
+    /// The leader, its term or the list of troubles has changed.
     Leader(Lead),
 }
 
-/// Who leads, and what is known about nodes that had to be revived.
+/// The leader, and what is known about nodes that had to be revived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lead {
     /// The leader; `None` while there is an election.
     pub leader: Option<NodeId>,
     /// The leader's term, or the highest known if there is none.
     pub term: u64,
-    /// Nodes that had to be revived lately, or too often, as far as one datagram names them.
+    /// Nodes that were revived lately or given up, at most as many as one datagram names.
     pub troubles: Vec<Trouble>,
 }
 
@@ -61,11 +63,11 @@ impl Lead {
 #[derive(Serialize, Deserialize)]
 struct Said {
     message: bully::Message,
-    /// All the sender knows.
+    /// All troubles that the sender knows.
     troubles: Vec<Trouble>,
 }
 
-/// Detector and election of one node.
+/// Detector, reports of health and election of one node.
 pub struct Membership {
     detector: Detector,
     election: Election,
@@ -73,11 +75,11 @@ pub struct Membership {
     lead: Lead,
     troubles: Troubles,
     reports: Reports,
-    /// What the owner was told: the detector's view and the reports of health.
+    /// The view reported last: the detector's view with the reports of health.
     shown: View,
-    /// There was no report when it was made.
+    /// No node had anything to report when that view was made.
     was_quiet: bool,
-    /// Datagrams of the election that could not be read.
+    /// Datagrams that could not be read, apart from those counted by the detector.
     malformed: u64,
     left: bool,
 }
@@ -108,7 +110,7 @@ impl Membership {
         membership
     }
 
-    /// A datagram from the node that `from` is, as its certificate proves.
+    /// Handles a datagram. `from` is the sender's name, proved by its certificate.
     pub fn handle_packet(&mut self, now: Duration, unix_ms: u64, from: NodeId, data: &[u8]) {
         match data.split_first() {
             _ if self.left => return,
@@ -122,8 +124,8 @@ impl Membership {
             Some((&HEALTH, report)) if data.len() <= limits::GOSSIP_BYTES => {
                 match from_postcard::<Report>(report) {
                     Ok(report) if report.is_sensible() => {
-                        // How this node is, it knows itself: another process with its certificate
-                        // does not.
+                        // A report in this node's own name comes from another process with its
+                        // certificate.
                         let other = from != self.me().id;
                         if other && self.detector.view().get(from).is_some() {
                             self.reports.hear(now, from, report);
@@ -137,21 +139,22 @@ impl Membership {
         self.settle(now);
     }
 
-    /// This node is ill, or not, as far as this cause goes. It is well again some seconds after.
+    /// Takes in whether this node is ill by this cause. It counts as well some seconds after the
+    /// cause has ended.
     pub fn set_ill(&mut self, now: Duration, illness: Illness, is_bad: bool) {
         self.reports.set_ill(now, illness, is_bad);
         self.settle(now);
     }
 
-    /// This node has no working data link to these members. If that makes it the one that is cut off,
-    /// it is ill, and accuses nobody.
+    /// Sets the members to which this node has no working data link. If this node is the one that
+    /// is `cut_off`, it reports itself ill and names no member.
     pub fn set_unreached(&mut self, now: Duration, nodes: Vec<NodeId>, cut_off: bool) {
         self.reports.set_ill(now, Illness::Links, cut_off);
         self.reports.set_unreached(now, if cut_off { Vec::new() } else { nodes });
         self.settle(now);
     }
 
-    /// These nodes are gone for good: see [`Detector::forget`].
+    /// Removes nodes for good: see [`Detector::forget`].
     pub fn forget(&mut self, now: Duration, nodes: &[(NodeId, u64)]) {
         if !self.left {
             self.detector.forget(now, nodes);
@@ -166,7 +169,7 @@ impl Membership {
             return;
         }
         self.detector.tick(now, unix_ms);
-        // Who is down is known before anyone's silence is taken for an answer.
+        // The election needs the newest view before it takes silence for an answer.
         self.settle(now);
         self.election.tick(now);
         self.settle(now);
@@ -186,7 +189,7 @@ impl Membership {
         deadlines.into_iter().flatten().min()
     }
 
-    /// The next thing to do. Drain it after every call of any other method.
+    /// The next effect. Drain all effects after every call of any other method.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.outbox.pop_front()
     }
@@ -221,8 +224,8 @@ impl Membership {
         &self.shown
     }
 
-    /// Learns what this node's supervisor knows of nodes it had to revive. A leader tells the others
-    /// at once.
+    /// Adds what this node's supervisor knows of nodes it had to revive. A leader sends it to the
+    /// other members at once.
     pub fn add_troubles(&mut self, now: Duration, troubles: &[Trouble]) {
         if self.troubles.learn(now, self.detector.view(), troubles) {
             self.tell_lead(now);
@@ -231,13 +234,13 @@ impl Membership {
         }
     }
 
-    /// Who leads, and in which term; `None` while there is an election.
+    /// The leader and its term; `None` during an election.
     #[must_use]
     pub fn leader(&self) -> Option<(NodeId, u64)> {
         self.election.leader()
     }
 
-    /// What went wrong so far.
+    /// Counts of errors so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let counters = self.detector.counters();
@@ -258,7 +261,7 @@ impl Membership {
         self.election.handle(now, from, said.message);
         self.settle(now);
         let bully::Message::Coordinator { term } = said.message else { return };
-        // A leader that has just come back knows less than those it leads.
+        // A leader that has just returned may know fewer troubles than its followers.
         let follows = self.election.leader() == Some((from, term));
         if follows && self.troubles.exceed(now, &said.troubles) {
             self.send(now, from, bully::Message::Answer { term });
@@ -270,7 +273,7 @@ impl Membership {
         self.outbox.push_back(Effect::Leader(self.lead.clone()));
     }
 
-    /// Takes over what detector, reports and election have to say.
+    /// Moves the outputs of detector, reports and election to the outbox.
     fn settle(&mut self, now: Duration) {
         let mut changed = false;
         while let Some(output) = self.detector.poll_output() {
@@ -278,7 +281,7 @@ impl Membership {
                 Output::Send { to, node, data } => {
                     Output::Send { to, node, data: marked(SWIM, &data) }
                 }
-                // Shown below, with the reports of health.
+                // `show` reports the view, with the reports of health.
                 Output::View(_) => {
                     changed = true;
                     continue;
@@ -289,7 +292,7 @@ impl Membership {
         }
         self.report_health(now);
         let quiet = self.reports.are_quiet();
-        // Most datagrams change nothing: then what was shown before is still right.
+        // Most datagrams change nothing: then the last view is still right.
         if changed || !quiet || !self.was_quiet {
             self.show(now);
         }
@@ -305,7 +308,7 @@ impl Membership {
         }
     }
 
-    /// Tells the members how this node is, if it is time.
+    /// Sends this node's report of health to all reachable members, if one is due.
     fn report_health(&mut self, now: Duration) {
         let Some(report) = self.reports.tick(now) else { return };
         let data = marked(HEALTH, &to_postcard(&report));
@@ -319,7 +322,7 @@ impl Membership {
         }
     }
 
-    /// Shows the view if it differs from the one shown before.
+    /// Reports the view if it differs from the last one.
     fn show(&mut self, now: Duration) {
         let me = self.detector.me().id;
         let mut view = self.detector.view().clone();
@@ -329,7 +332,7 @@ impl Membership {
             return;
         }
         view.version += 1;
-        // Who drains still answers, and leads until it is gone. Who is ill does not lead.
+        // A draining node may lead until it has left. An ill node may lead only if no node is well.
         let fit = |m: &&Member| matches!(m.state, MemberState::Alive | MemberState::Draining);
         let fit: Vec<_> = view.members.iter().filter(fit).map(|m| m.identity.id).collect();
         let reachable = view.reachable();

@@ -1,8 +1,8 @@
-//! Who owns what: rendezvous hashing.
+//! The owners of each key, by rendezvous hashing. Core, client and simulator use it for all roles.
 //!
 //! The owners of a key are *all* members ordered by a hash of (member, key); roles go to the first
-//! of them. Nothing has to be agreed on or tuned: the spread is even, and when a member goes only
-//! its own keys move, each to the next in the key's list. The hash is stable across processes,
+//! of them. Nodes need no agreement and no tuning: the spread is even, and when a member leaves
+//! only its own keys move, each to the next owner in its list. The hash is stable across processes,
 //! platforms and versions.
 //!
 //! Method: D. G. Thaler, C. V. Ravishankar, "Using name-based mappings to increase hit rates",
@@ -43,7 +43,7 @@ pub fn owners(key: u64, members: &[NodeId]) -> Vec<NodeId> {
     ordered
 }
 
-/// As [`owners`], into a list that is reused; what it held is dropped.
+/// Like [`owners`], but overwrites a list that the caller reuses.
 pub fn owners_into(key: u64, members: &[NodeId], into: &mut Vec<NodeId>) {
     into.clear();
     into.extend_from_slice(members);

@@ -1,12 +1,13 @@
-//! Bringing back nodes that are down. Every node has a supervisor; the elected one's acts.
+//! Brings back nodes that are down. Every node has a supervisor; only the elected node's acts.
 //!
-//! Sans-IO: it is told the view, whether this node leads, and what a *reviver* (process, container
-//! engine) found and did; it says what to look at and whom to start. Nothing is done on the word of
-//! the failure detector alone: before a node is touched the reviver inspects it, and [`decide`]
-//! judges what it found.
+//! Owns the number of revivals of each node and the time of its next inspection. Before it touches
+//! a node, a *reviver* (process, container engine) inspects the node, and [`decide`] judges what
+//! was found: a report of the failure detector alone is not enough. Sans-IO: the daemon hands in
+//! the view, whether this node leads, and what the reviver found and did, and carries out each
+//! [`Step`].
 //!
-//! Two supervisors may act at once while the network is cut. Both inspect before they start, and
-//! starting what runs already does nothing, so they do no harm.
+//! Two supervisors may act at once while the network is cut. That does no harm: both inspect a node
+//! before they start it, and to start a running node does nothing.
 
 mod budget;
 mod decision;
@@ -23,37 +24,38 @@ use crate::{MemberState, Trouble, View};
 use budget::Budget;
 pub use decision::{Allowance, Decision, Evidence, Facts, Reason, decide};
 
-/// How long a member that was never heard of since our start has to speak up: after a start of the
-/// whole cluster the others are starting, too.
+/// How long a member that has sent nothing since this node started has to answer before it is
+/// inspected: after a start of the whole cluster the other nodes are starting, too.
 const UNHEARD: Duration = Duration::from_secs(3);
-/// How long a node that was started has to join before it is looked at again.
+/// How long a started node has to join before it is inspected again.
 const JOIN: Duration = Duration::from_secs(3);
-/// Pause after the first start that failed; doubled with each further one, up to [`START_AGAIN_MOST`].
+/// Pause after the first failed start; doubled with each further one, up to [`START_AGAIN_MOST`].
 const START_AGAIN: Duration = Duration::from_secs(1);
 /// Longest pause between attempts to start a node.
 const START_AGAIN_MOST: Duration = Duration::from_secs(30);
-/// How often a node that is left alone is looked at.
+/// How often a node that is left alone is inspected.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a health check must fail before its node is called hung.
 const HUNG: Duration = Duration::from_secs(3);
-/// How long a node that answers may be ill, by its own word, before it is restarted.
+/// How long a node that answers may report that it is ill before it is restarted.
 const ILL_FOR: Duration = Duration::from_secs(30);
 
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Have the reviver look; report with [`Supervisor::inspected`].
+    /// Let the reviver inspect the node; report with [`Supervisor::inspected`].
     Inspect(NodeId),
-    /// Have the reviver start it, or with `kill` end it first; report with [`Supervisor::revived`].
+    /// Let the reviver start the node, after ending it if `kill`; report with
+    /// [`Supervisor::revived`].
     Revive {
-        /// Whom.
+        /// The node.
         node: NodeId,
-        /// Whether it runs and has to be ended.
+        /// Whether the node runs and has to be ended first.
         kill: bool,
     },
-    /// Keep this as an event.
+    /// Record this event.
     Record(Happening),
-    /// Tell the others what is known of nodes that had to be revived, for who leads next.
+    /// Send the other members what is known of revived nodes, for the next supervisor.
     Tell(Vec<Trouble>),
 }
 
@@ -63,24 +65,24 @@ enum Phase {
     Idle,
     /// To be inspected at this time.
     Due(Duration),
-    /// The reviver is at it.
+    /// The reviver is inspecting or starting it.
     Busy,
 }
 
 #[derive(Debug)]
 struct Target {
-    /// In the view: neither unknown nor gone for good.
+    /// The view has it as a member.
     member: bool,
     down: bool,
     phase: Phase,
     ill_since: Option<Duration>,
-    /// Since when it says itself that it is ill.
+    /// Since when it reports that it is ill.
     says_ill_since: Option<Duration>,
     budget: Budget,
     given_up: bool,
-    /// What was said last about leaving it alone.
+    /// The reason recorded last for leaving it alone.
     told: Option<Reason>,
-    /// Attempts in a row that did not even start it: a full disk, a missing program.
+    /// Starts in a row that failed, for example because of a full disk or a missing program.
     failed_starts: u32,
 }
 
@@ -93,13 +95,13 @@ pub struct Supervisor {
     leads: bool,
     majority: bool,
     targets: BTreeMap<NodeId, Target>,
-    /// What the others were told: of whom, how many revivals, whether it was given up.
+    /// The troubles sent last: the node, its number of revivals, whether it was given up.
     told: Vec<(NodeId, u8, bool)>,
     outbox: VecDeque<Step>,
 }
 
 impl Supervisor {
-    /// A supervisor that does not lead and knows nobody.
+    /// A supervisor that does not lead and knows no node.
     #[must_use]
     pub fn new(me: NodeId, reviver: &'static str) -> Self {
         Self {
@@ -113,7 +115,7 @@ impl Supervisor {
         }
     }
 
-    /// The membership has changed.
+    /// Takes in a changed view.
     pub fn set_view(&mut self, now: Duration, view: &View) {
         self.majority = view.has_majority();
         let mut named = BTreeSet::new();
@@ -152,8 +154,7 @@ impl Supervisor {
         self.settle(now);
     }
 
-    /// This node was elected, or no longer is; or there is something new about nodes that had to be
-    /// revived by others.
+    /// Takes in whether this node leads, and what other supervisors know of revived nodes.
     pub fn set_leading(&mut self, now: Duration, leads: bool, troubles: &[Trouble]) {
         for trouble in troubles {
             if let Some(target) = self.targets.get_mut(&trouble.node) {
@@ -166,7 +167,8 @@ impl Supervisor {
         self.settle(now);
     }
 
-    /// The reviver has seen a node end. It is looked at at once, whatever the detector thinks.
+    /// The reviver has seen a node end. A supervisor that leads inspects the node at once, whatever
+    /// the view says.
     pub fn ended(&mut self, now: Duration, node: NodeId) {
         if self.leads
             && let Some(target) = self.targets.get_mut(&node)
@@ -178,7 +180,7 @@ impl Supervisor {
         self.settle(now);
     }
 
-    /// What the reviver found.
+    /// Takes in what the reviver found, and decides what to do.
     pub fn inspected(&mut self, now: Duration, node: NodeId, evidence: Evidence) {
         let (leads, majority, reviver) = (self.leads, self.majority, self.reviver);
         let Some(target) = self.targets.get_mut(&node) else { return };
@@ -206,7 +208,7 @@ impl Supervisor {
                 let kill = how == Decision::Restart;
                 target.phase = Phase::Busy;
                 (target.ill_since, target.told) = (None, None);
-                // It gets as long again.
+                // A restarted node has the full time again to become well.
                 target.says_ill_since = target.says_ill_since.map(|_| now);
                 let attempt = target.budget.spend(now) as u32;
                 let reviver = reviver.to_owned();
@@ -231,10 +233,10 @@ impl Supervisor {
         self.settle(now);
     }
 
-    /// The reviver has started a node, or could not.
+    /// Takes in the result of a start.
     ///
-    /// A node that could not be started has not crashed: the attempt does not count, and there are
-    /// more, further and further apart.
+    /// A node that could not be started has not crashed: the attempt does not count as a revival,
+    /// and is repeated after growing pauses.
     pub fn revived(&mut self, now: Duration, node: NodeId, result: Result<(), String>) {
         let started = result.is_ok();
         let what = match result {
@@ -257,7 +259,7 @@ impl Supervisor {
         self.settle(now);
     }
 
-    /// Looks at whom it is time to look at. Call it at [`Self::next_deadline`].
+    /// Inspects the nodes that are due. Call it at [`Self::next_deadline`].
     pub fn tick(&mut self, now: Duration) {
         self.settle(now);
     }
@@ -273,7 +275,7 @@ impl Supervisor {
         due.min().filter(|_| self.leads)
     }
 
-    /// The next thing to do. Drain it after every call of any other method.
+    /// The next step. Drain all steps after every call of any other method.
     pub fn poll_step(&mut self) -> Option<Step> {
         self.outbox.pop_front()
     }
@@ -325,9 +327,9 @@ impl Target {
         }
     }
 
-    /// It answers, or has left.
+    /// The node answers or has left.
     fn is_well(&mut self) {
-        // What is under way ends by itself.
+        // An inspection or start that is under way ends by itself.
         if self.phase != Phase::Busy {
             self.phase = Phase::Idle;
         }

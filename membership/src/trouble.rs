@@ -1,8 +1,9 @@
-//! What nodes tell each other about those that had to be revived, so that the limit holds for a node
-//! and not for each supervisor, and the next one knows whom the last one has given up.
+//! What nodes send each other about revived nodes, so that the limit of revivals holds for a node
+//! and not for each supervisor, and the next supervisor knows which nodes were given up.
 //!
-//! All of it are facts that are added up and expire by themselves. So they may be learned from
-//! anyone, twice and in any order.
+//! A node keeps the highest count it has seen, and counts expire by themselves. So it may learn
+//! them from any node, twice and in any order. [`Membership`](crate::Membership) owns the list, and
+//! sends it with the messages of the election.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MemberState, View};
 
-/// Nodes named in one datagram: fits, however long their names are.
+/// Most nodes in one datagram, which then fits however long their names are.
 pub(crate) const NAMED: usize = 32;
 
-/// A node that had to be revived lately, or too often.
+/// A node that was revived lately, or was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Who.
+    /// The node.
     pub node: NodeId,
     /// How often it was revived within the last minutes.
     pub revivals: u8,
@@ -29,7 +30,7 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Whether somebody who knows this knows the other one, too.
+    /// Whether this says at least as much as `other`.
     fn covers(&self, other: &Self) -> bool {
         self.revivals >= other.revivals && self.given_up >= other.given_up
     }
@@ -38,17 +39,17 @@ impl Trouble {
 #[derive(Debug, Default)]
 struct Known {
     revivals: u8,
-    /// Until then they count.
+    /// Until when the revivals count.
     until: Duration,
     given_up: bool,
 }
 
-/// All that a node knows of it.
+/// The troubles that a node knows.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles(BTreeMap<NodeId, Known>);
 
 impl Troubles {
-    /// Learns what somebody says; tells whether that was new.
+    /// Takes in troubles from another node or the own supervisor; returns whether any were new.
     pub(crate) fn learn(&mut self, now: Duration, view: &View, told: &[Trouble]) -> bool {
         let mut news = false;
         for trouble in told {
@@ -70,7 +71,8 @@ impl Troubles {
         news
     }
 
-    /// Who answers, or has left, is given up no longer; tells whether that was news.
+    /// A node that answers or has left is no longer given up. Returns whether that changed
+    /// anything.
     pub(crate) fn look(&mut self, view: &View) -> bool {
         let mut news = false;
         for (node, known) in &mut self.0 {
@@ -81,7 +83,7 @@ impl Troubles {
         news
     }
 
-    /// What is known now, as far as one datagram names it; those given up first.
+    /// The troubles known now, at most as many as one datagram names; given-up nodes first.
     pub(crate) fn list(&mut self, now: Duration) -> Vec<Trouble> {
         for known in self.0.values_mut().filter(|known| known.until <= now) {
             known.revivals = 0;
@@ -99,7 +101,7 @@ impl Troubles {
         list
     }
 
-    /// Whether something is known here that somebody who says this does not know.
+    /// Whether this node knows a trouble that `told` does not cover.
     pub(crate) fn exceed(&mut self, now: Duration, told: &[Trouble]) -> bool {
         let known = |trouble: &Trouble| {
             told.iter().any(|other| other.node == trouble.node && other.covers(trouble))

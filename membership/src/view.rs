@@ -1,4 +1,5 @@
-//! What a node believes about the cluster at a moment.
+//! A node's view of the cluster at a moment: the members and their states. Every view comes from
+//! [`Membership`](crate::Membership); core, shell and supervisor read it.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +9,27 @@ use cortado_protocol::health::Ill;
 
 use crate::Identity;
 
-/// How a member stands.
+/// The state of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemberState {
     /// Serves, and takes new work. A suspected member is still alive.
     Alive,
-    /// Serves, but hands its work over and is given no more.
+    /// Serves, but hands its roles over and gets no new ones.
     Draining,
     /// Did not answer, directly or through others. A hint, never a proof.
     Down,
-    /// Serves, but says that something is wrong with it: it is given no roles.
+    /// Serves, but reports that something is wrong with it: it gets no roles.
     Ill(Ill),
 }
 
 /// A node of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
-    /// The latest it said about itself. Of a node that is known from an earlier start but was not
-    /// heard of since this one, only the name and the gossip address are meant: generation 0.
+    /// The latest identity that it announced. For a node that is known from an earlier start but
+    /// was not heard of since this one, only the name and the gossip address are valid; its
+    /// generation is 0.
     pub identity: Identity,
-    /// How it stands.
+    /// Its state.
     pub state: MemberState,
 }
 
@@ -39,7 +41,7 @@ pub struct View {
     pub version: u64,
     /// All members, ordered by name. Nodes that left are not in it; nodes that crashed stay.
     pub members: Vec<Member>,
-    /// By whom members are not reached with data, as far as it was reported.
+    /// For each member, the nodes that reported no working data link to it.
     pub unreached: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
@@ -57,7 +59,7 @@ impl View {
         self.ids(|state| state == MemberState::Alive)
     }
 
-    /// Nodes that can be talked to: alive, ill or draining. Ordered by name.
+    /// Nodes that answer: alive, ill or draining. Ordered by name.
     #[must_use]
     pub fn reachable(&self) -> Vec<NodeId> {
         self.ids(|state| state != MemberState::Down)
@@ -76,8 +78,8 @@ impl View {
         2 * self.reachable().len() > self.members.len()
     }
 
-    /// Who came, went, or stands otherwise than in an earlier view. A member that was down when it was
-    /// first named is no news.
+    /// The members that joined, left or changed their state since an earlier view. A member that
+    /// was down when it was first named is no change.
     #[must_use]
     pub fn changes_since(&self, earlier: &Self) -> Vec<Happening> {
         let mut before: BTreeMap<NodeId, MemberState> =

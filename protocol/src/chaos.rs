@@ -1,5 +1,5 @@
-//! Disturbances a node can be asked for, to see how the cluster bears them. A node refuses them unless
-//! it was started with `--allow-chaos`.
+//! Disturbances that `cortado chaos` asks of a node, to test how the cluster behaves under them. A
+//! node refuses them unless it was started with `--allow-chaos`.
 
 use std::fmt;
 
@@ -9,53 +9,53 @@ use crate::NodeId;
 
 /// Longest time a disturbance may last, in milliseconds: one hour.
 pub const LONGEST_MS: u32 = 3_600_000;
-/// Most a packet may be held back, in milliseconds.
+/// Longest delay of a packet, in milliseconds.
 pub const LONGEST_DELAY_MS: u32 = 10_000;
 
-/// What is asked of a node.
+/// A request to disturb a node, or to stop that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// Disturb, together with what is going on already.
+    /// Start a disturbance, in addition to those under way.
     Begin {
-        /// How.
+        /// The disturbance.
         what: Disturbance,
-        /// For how long, in milliseconds, up to [`LONGEST_MS`].
+        /// Its duration in milliseconds, up to [`LONGEST_MS`].
         for_ms: u32,
     },
     /// End every disturbance at once.
     Heal,
 }
 
-/// What goes wrong. Only traffic between nodes is disturbed, never that of clients.
+/// A fault. Only traffic between nodes is disturbed, never that of clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Disturbance {
-    /// Nothing is sent to these nodes, and nothing of theirs is heard.
+    /// The node sends nothing to these nodes and drops what they send.
     Cut(Vec<NodeId>),
-    /// Nothing is sent to these nodes.
+    /// The node sends nothing to these nodes.
     Mute(Vec<NodeId>),
-    /// Nothing of these nodes is heard.
+    /// The node drops what these nodes send.
     Deaf(Vec<NodeId>),
-    /// Every packet to another node is sent later.
+    /// The node sends every packet to other nodes later.
     Delay {
-        /// By how much, in milliseconds, up to [`LONGEST_DELAY_MS`].
+        /// The delay in milliseconds, up to [`LONGEST_DELAY_MS`].
         ms: u32,
     },
     /// Packets to other nodes are lost at random.
     Loss {
-        /// Which share of them, in percent, up to 100.
+        /// The share of lost packets, in percent, up to 100.
         percent: u8,
     },
-    /// The disk has no more free space than its reserve: it takes no batches.
+    /// The disk has no free space beyond its reserve: the node takes no batches.
     DiskFull,
     /// No write and no sync of the disk returns.
     DiskHang,
-    /// The node's event loop stands still. Its membership goes on.
+    /// The node's event loop stands still. Its membership continues.
     LoopStall,
-    /// As [`Self::Cut`], for connections that carry data only: membership datagrams pass.
+    /// Like [`Self::Cut`], but only for connections that carry data: membership datagrams pass.
     CutData(Vec<NodeId>),
-    /// As [`Self::Mute`], for data only.
+    /// Like [`Self::Mute`], for data only.
     MuteData(Vec<NodeId>),
-    /// As [`Self::Deaf`], for data only.
+    /// Like [`Self::Deaf`], for data only.
     DeafData(Vec<NodeId>),
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Disturbance {
 }
 
 impl Order {
-    /// Whether its numbers make sense.
+    /// Whether its numbers are within the limits.
     #[must_use]
     pub fn is_sensible(&self) -> bool {
         let Self::Begin { what, for_ms } = self else { return true };

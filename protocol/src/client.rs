@@ -13,31 +13,32 @@ use crate::event::Event;
 use crate::job::{JobSpec, JobStatus};
 use crate::{Coverage, JobId, NodeId, Slot};
 
-/// How long a client waits for an answer, beyond the wait that it asks for. Nodes give up earlier, to
-/// say why.
+/// How long a client waits for an answer, beyond the wait that it asks for. Nodes give up earlier,
+/// so that they can answer with the reason.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client asks.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientRequest {
-    /// Who is here? Answered by [`ClientResponse::Cluster`].
+    /// Asks for the members. Answered by [`ClientResponse::Cluster`].
     Cluster,
-    /// Run this job. Answered by [`ClientResponse::Status`] once it is durable.
+    /// Submits a job. Answered by [`ClientResponse::Status`] once it is durable.
     Submit(JobSpec),
-    /// What was submitted under this id? Answered by [`ClientResponse::Spec`].
+    /// Asks for the specification of a job. Answered by [`ClientResponse::Spec`].
     Spec(JobId),
-    /// What has arrived of a table? Answered by [`ClientResponse::Coverage`].
+    /// Asks which batches of a table have arrived. Answered by [`ClientResponse::Coverage`].
     Coverage {
         /// The job.
         job: JobId,
         /// The table's index in the plan.
         table: u16,
-        /// The first batch number to be told of.
+        /// The first batch number of interest.
         from: u64,
     },
     /// Batches of this job follow on this stream.
     Upload(JobId),
-    /// The table has this many batches. Answered by [`ClientResponse::Status`] once it is durable.
+    /// Declares the table's number of batches. Answered by [`ClientResponse::Status`] once it is
+    /// durable.
     EndTable {
         /// The job.
         job: JobId,
@@ -46,61 +47,63 @@ pub enum ClientRequest {
         /// Its number of batches.
         batches: u64,
     },
-    /// How does it stand? Answered by [`ClientResponse::Status`]: at once with `wait_ms` 0, otherwise
-    /// when the job ended, misses batches or the time is over.
+    /// Asks for the state of a job. Answered by [`ClientResponse::Status`]: at once with `wait_ms`
+    /// 0, otherwise when the job has ended, batches are missing or the time is over.
     Status {
         /// The job.
         job: JobId,
         /// Longest wait in milliseconds; nodes cap it at 5,000.
         wait_ms: u32,
     },
-    /// Jobs the live members know, in the order of their ids, at most
+    /// Asks for the jobs that the live members know, in the order of their ids, at most
     /// [`crate::limits::JOBS_PER_ANSWER`]. Answered by [`ClientResponse::Jobs`].
     Jobs {
-        /// Only those with a larger id.
+        /// Only jobs with a larger id.
         after: Option<JobId>,
     },
-    /// Stop it. Answered by [`ClientResponse::Status`] once it is durable.
+    /// Cancels a job. Answered by [`ClientResponse::Status`] once it is durable.
     Cancel(JobId),
-    /// One chunk of the result. Answered by [`ClientResponse::Chunk`] with the bytes as tail.
+    /// Asks for one chunk of the result. Answered by [`ClientResponse::Chunk`] with the bytes as
+    /// tail.
     Result {
         /// The job.
         job: JobId,
         /// The chunk's number.
         chunk: u64,
     },
-    /// Rejected rows of a table. Answered by [`ClientResponse::Rejects`].
+    /// Asks for rejected rows of a table. Answered by [`ClientResponse::Rejects`].
     Rejects {
         /// The job.
         job: JobId,
         /// The table's index in the plan.
         table: u16,
     },
-    /// Who owns what? Answered by [`ClientResponse::Ring`].
+    /// Asks which nodes own which slots. Answered by [`ClientResponse::Ring`].
     Ring,
-    /// Move everything off the node and let it leave. Answered by [`ClientResponse::Accepted`].
+    /// Moves all data off the node and makes it leave. Answered by [`ClientResponse::Accepted`].
     Drain(NodeId),
-    /// Forget a dead node for good.
+    /// Removes a dead node from the cluster for good.
     Forget(NodeId),
-    /// What did you see happen after this? Answered by [`ClientResponse::Log`]: at once, or when
-    /// something happens, or the time is over.
+    /// Asks for events after a given one. Answered by [`ClientResponse::Log`]: at once if there are
+    /// any, otherwise when something happens or the time is over.
     Log {
-        /// Boot of the last answer; 0 at first.
+        /// The boot in the previous answer; 0 at first.
         boot: u64,
-        /// Number of the last event known; 0 for all.
+        /// Number of the last event that the client has; 0 for all events.
         after: u64,
         /// Longest wait in milliseconds; nodes cap it at 5,000.
         wait_ms: u32,
     },
-    /// Disturb this node's network or disk, or stop that. Answered by [`ClientResponse::Accepted`].
+    /// Disturbs this node's network or disk, or stops that. Answered by
+    /// [`ClientResponse::Accepted`].
     Chaos(chaos::Order),
-    /// Forget a job that has ended, with its result. Answered by [`ClientResponse::Accepted`] once enough
-    /// members have agreed that nobody can bring it back.
+    /// Deletes a job that has ended, with its result. Answered by [`ClientResponse::Accepted`] once
+    /// enough members have agreed that no node can bring it back.
     Delete(JobId),
 }
 
 impl ClientRequest {
-    /// The job it is about.
+    /// The job that the request is about.
     #[must_use]
     pub fn job(&self) -> Option<JobId> {
         match self {
@@ -125,17 +128,17 @@ impl ClientRequest {
     }
 }
 
-/// What a node answers.
+/// A node's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientResponse {
     /// To [`ClientRequest::Cluster`].
     Cluster(ClusterView),
-    /// How the job stands.
+    /// The state of the job.
     Status(JobStatus),
     /// To [`ClientRequest::Spec`].
     Spec(JobSpec),
-    /// To [`ClientRequest::Coverage`]: the first [`crate::limits::BATCHES_PER_ANSWER`] batches from the
-    /// given number on.
+    /// To [`ClientRequest::Coverage`]: the first [`crate::limits::BATCHES_PER_ANSWER`] batches from
+    /// the requested number on.
     Coverage(TableCoverage),
     /// To [`ClientRequest::Jobs`].
     Jobs(Vec<JobStatus>),
@@ -145,30 +148,30 @@ pub enum ClientResponse {
     Rejects(Vec<Reject>),
     /// To [`ClientRequest::Ring`].
     Ring(RingView),
-    /// It will be done.
+    /// The node will carry out the request.
     Accepted,
-    /// It was not done; the state is as before.
+    /// The request failed; the state is unchanged.
     Error(ClientError),
     /// To [`ClientRequest::Log`].
     Log {
-        /// The answering node's run: events are numbered anew in each.
+        /// The boot of the answering node: each boot numbers its events from the start.
         boot: u64,
-        /// The oldest first.
+        /// The events, oldest first.
         events: Vec<Event>,
     },
 }
 
-/// What kind of error, for exit codes and retries.
+/// The kind of an error, which decides exit codes and retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
     /// The user can fix it (exit code 2).
     BadInput,
     /// There is no such job, table or node (exit code 3).
     NotFound,
-    /// Not now: not enough replicas, still forming, coordinator unreachable. Ask again (exit code 5 in
-    /// the end).
+    /// Not possible now: too few replicas, a cluster that is still forming, an unreachable
+    /// coordinator. The client asks again (exit code 5 if it gives up).
     Unavailable,
-    /// The request contradicts what is already recorded (exit code 2).
+    /// The request contradicts what is recorded already (exit code 2).
     Conflict,
     /// The job failed or was cancelled (exit code 1).
     Ended,
@@ -185,9 +188,9 @@ impl ClientResponse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ClientError {
-    /// What kind it is.
+    /// Its kind.
     pub kind: ErrorKind,
-    /// What happened and what to do, in a sentence.
+    /// What happened and what to do, as a sentence.
     pub message: String,
 }
 
@@ -198,67 +201,67 @@ impl ClientError {
     }
 }
 
-/// A node's answer to a batch, in any order.
+/// A node's answer to a batch. Answers come in any order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchReply {
     /// The table's index in the plan.
     pub table: u16,
     /// The batch's number.
     pub number: u64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: BatchOutcome,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BatchOutcome {
-    /// Every delta of it is fsynced on at least `copies` of `replicas` nodes.
+    /// Every delta of the batch is fsynced on at least `copies` of `replicas` nodes.
     Durable {
-        /// Fewest copies of any of its deltas.
+        /// The smallest number of copies of any of its deltas.
         copies: u8,
         /// Copies aimed at.
         replicas: u8,
-        /// Rows of it that were rejected.
+        /// Rejected rows of the batch.
         rejected: u32,
     },
-    /// Nothing of it is promised; send it again, here or elsewhere, after a pause.
+    /// The batch may not be durable: send it again after a pause, to this or another node.
     Retry {
-        /// Why, in a sentence, for example `waiting for replicas: 1 of 2`.
+        /// The reason, as a sentence, for example `waiting for replicas: 1 of 2`.
         reason: String,
     },
-    /// It will never be accepted.
+    /// No node will ever accept the batch.
     Refused(ClientError),
 }
 
-/// Which batches of a table have arrived.
+/// The batches of a table that have arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TableCoverage {
     /// Batches and their content hashes, in ascending order.
     pub batches: Vec<(u64, u64)>,
     /// Declared number of batches, once it is known.
     pub declared: Option<u64>,
-    /// Where to go on asking; nothing if these are the last.
+    /// The number to ask for next; `None` if these are the last.
     pub next: Option<u64>,
 }
 
 impl TableCoverage {
-    /// The numbers alone.
+    /// The numbers without the hashes.
     #[must_use]
     pub fn coverage(&self) -> Coverage {
         self.batches.iter().map(|(number, _)| *number).collect()
     }
 }
 
-/// A row that was not counted, and why.
+/// A rejected row, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reject {
     /// File below the dataset's directory.
     pub file: String,
     /// Line in the file, counted from 1.
     pub line: u64,
-    /// Why, for example `final_amount: not a decimal`.
+    /// The reason, for example `final_amount: not a decimal`.
     pub reason: String,
-    /// The row as it was, cut at 1,000 bytes.
+    /// The original row, cut at 1,000 bytes.
     pub row: String,
 }
 
@@ -275,9 +278,9 @@ pub struct ClusterView {
     pub min_copies: u8,
     /// Slots of a job.
     pub slots: u8,
-    /// Members that must have been seen before the first job is accepted.
+    /// How many members the cluster must have seen before it accepts the first job.
     pub expected_nodes: u16,
-    /// Whether they have been.
+    /// Whether the cluster has seen that many.
     pub formed: bool,
     /// Members, live and down, ordered by id.
     pub members: Vec<MemberView>,
@@ -285,16 +288,16 @@ pub struct ClusterView {
     pub supervisor: Option<(NodeId, u64)>,
     /// Members that were revived too often and are left to the operator.
     pub crash_looping: Vec<NodeId>,
-    /// Jobs that would be gone if enough members were there.
+    /// Jobs that stay only because too many members are away.
     pub overdue: Option<Overdue>,
 }
 
-/// Jobs whose time to live is over, but so many members are away that it can't be decided.
+/// Jobs whose time to live is over, while too many members are away to decide about them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overdue {
-    /// How many jobs, of those that the answering node has records of.
+    /// Their number, among the jobs that the answering node has records of.
     pub jobs: u32,
-    /// Who is away; members that were never seen are not among them.
+    /// The members that are away, without members that were never seen.
     pub away: Vec<NodeId>,
 }
 
@@ -303,39 +306,39 @@ pub struct Overdue {
 pub struct MemberView {
     /// Its name.
     pub id: NodeId,
-    /// How it stands.
+    /// Its state.
     pub state: MemberState,
-    /// Where clients reach it.
+    /// Its address for clients.
     pub client_addr: SocketAddr,
-    /// Its generation: grows with every start and every renewal.
+    /// Its generation, which grows with every start and every renewal.
     pub generation: u64,
-    /// Jobs whose records it holds; known of the answering node only.
+    /// Number of jobs whose records it holds; only known for the answering node.
     pub jobs: Option<u32>,
-    /// Why it is ill, for people.
+    /// Why it is ill, as a sentence.
     pub reason: Option<String>,
 }
 
-/// How a member stands.
+/// The state of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// It answers.
     Alive,
-    /// It answers, and takes no new work: it is moving its records away.
+    /// It answers, but takes no new work and moves its records to other nodes.
     Draining,
     /// It does not answer.
     Down,
-    /// It answers, but something is wrong with it: it has no roles until it is well again.
+    /// It answers, but something is wrong with it: it gets no roles until it is well again.
     Ill,
 }
 
-/// Slot owners by the answering node's view, for jobs in general and moves in progress.
+/// The slot owners in the answering node's view, for jobs in general, and the moves in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingView {
-    /// Number of the view: grows with every change the node saw.
+    /// Number of the view, which grows with every change that the node saw.
     pub version: u64,
-    /// The owners of each slot, the first one first.
+    /// The owners of each slot, first owner first.
     pub slots: Vec<(Slot, Vec<NodeId>)>,
-    /// Entries still to move, per job and target.
+    /// Number of entries still to move, by job and target.
     pub moves: Vec<(JobId, NodeId, u64)>,
 }

@@ -1,4 +1,5 @@
-//! Coverage: which batch numbers a ledger holds, as disjoint half-open intervals.
+//! Coverage: the batch numbers that a ledger holds, as disjoint half-open intervals. Nodes and
+//! clients use it wherever they say which batches they have.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

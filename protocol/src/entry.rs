@@ -1,8 +1,9 @@
-//! Entries: what ledgers are made of, what travels to replicas and what the log records.
+//! Entries: ledgers consist of them, nodes send them to replicas, and the log records them.
 //!
-//! An entry is one numbered batch of one edge of one job, turned into deltas, one for each slot. It
-//! is encoded once by the mapper; the same bytes travel, are logged and are handed off. A slot in
-//! [`EntryHead::slots`] without a part has an *empty* delta, which counts as coverage all the same.
+//! An entry is one numbered batch of one edge of one job, turned into deltas, one for each slot.
+//! The mapper encodes it once; nodes send, log and hand off the same bytes. A slot in
+//! [`EntryHead::slots`] without a part has an *empty* delta, which counts for coverage like any
+//! other.
 
 use std::fmt;
 
@@ -18,7 +19,8 @@ use crate::{JobId, META_SLOT, Slot, SlotSet, content_hash};
 pub struct Edge(pub u16);
 
 impl Edge {
-    /// The job log: specification, ends of tables, cancellation, manifest ([`crate::job::JobEntry`]).
+    /// The job log: specification, ends of tables, cancellation, manifest
+    /// ([`crate::job::JobEntry`]).
     pub const JOB: Self = Self(u16::MAX);
     /// The result files, concatenated and cut into chunks.
     pub const RESULT: Self = Self(u16::MAX - 1);
@@ -46,7 +48,7 @@ impl fmt::Debug for Edge {
     }
 }
 
-/// What an entry is called everywhere.
+/// The name of an entry, the same on all nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntryKey {
     /// The job.
@@ -57,7 +59,7 @@ pub struct EntryKey {
     pub number: u64,
 }
 
-/// What the batch was before it became deltas.
+/// The batch that the deltas were made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Source {
     /// Content hash of the batch as the client sent it.
@@ -71,7 +73,7 @@ pub struct Source {
 /// A delta's place in the entry's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Whose delta it is.
+    /// The slot of the delta.
     pub slot: Slot,
     /// Its length in bytes.
     pub len: u32,
@@ -82,11 +84,11 @@ pub struct Part {
 /// An entry without its data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryHead {
-    /// What it is called.
+    /// The name of the entry.
     pub key: EntryKey,
-    /// What it was made from.
+    /// The batch it was made from.
     pub source: Source,
-    /// The slots it speaks for.
+    /// The slots for which the entry has a delta, empty or not.
     pub slots: SlotSet,
     /// The deltas that are not empty, in slot order.
     pub parts: Vec<Part>,
@@ -95,7 +97,7 @@ pub struct EntryHead {
 /// An entry: head and data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Who, what and where.
+    /// Key, source, slots and parts.
     pub head: EntryHead,
     /// The deltas of [`EntryHead::parts`], one after the other.
     pub data: Bytes,
@@ -105,7 +107,8 @@ pub struct Entry {
 pub const EMPTY_HASH: u64 = 0;
 
 impl Entry {
-    /// Puts deltas together. `deltas` must be in slot order; slots of `slots` without one are empty.
+    /// Builds an entry from deltas, which must be in slot order. Slots of `slots` without a delta
+    /// have an empty one.
     #[must_use]
     pub fn new(key: EntryKey, source: Source, slots: SlotSet, deltas: &[(Slot, Bytes)]) -> Self {
         debug_assert!(deltas.windows(2).all(|pair| pair[0].0 < pair[1].0));
@@ -119,13 +122,13 @@ impl Entry {
         Self { head: EntryHead { key, source, slots, parts }, data: data.freeze() }
     }
 
-    /// An entry that speaks for the meta slot only.
+    /// An entry with a delta for the meta slot only.
     #[must_use]
     pub fn meta(key: EntryKey, delta: Bytes) -> Self {
         Self::new(key, Source::default(), SlotSet::META, &[(META_SLOT, delta)])
     }
 
-    /// Length of what [`Entry::encode`] gives.
+    /// Length of the bytes that [`Entry::encode`] returns.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let head =
@@ -133,7 +136,7 @@ impl Entry {
         4 + head.len() + self.data.len()
     }
 
-    /// The bytes that travel and are logged.
+    /// The bytes for the wire and for the log.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let head =
@@ -145,10 +148,10 @@ impl Entry {
         bytes.freeze()
     }
 
-    /// Reads what [`Entry::encode`] wrote; the data is a slice of `bytes`, not a copy.
+    /// Decodes what [`Entry::encode`] wrote; the data is a slice of `bytes`, not a copy.
     ///
     /// # Errors
-    /// If the bytes are not exactly one well-formed entry. Delta hashes are not recomputed here:
+    /// If the bytes are not exactly one well-formed entry. Delta hashes are not checked here:
     /// transport and log have their own checksums.
     pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
         let head = EntryHead::decode(bytes)?;
@@ -165,7 +168,7 @@ impl Entry {
         len.map_or(bytes.len(), |len| len.saturating_add(4).min(bytes.len()))
     }
 
-    /// The delta of a slot: empty if the entry says so, `None` if it does not speak for the slot.
+    /// The delta of a slot; may be empty. `None` if the entry has no delta for the slot.
     #[must_use]
     pub fn delta(&self, slot: Slot) -> Option<Bytes> {
         if !self.head.slots.contains(slot) {
@@ -192,7 +195,7 @@ impl Entry {
         })
     }
 
-    /// The same entry, speaking only for those of `slots` it speaks for now.
+    /// The same entry, without the slots that are not in `slots`.
     #[must_use]
     pub fn restrict(&self, slots: SlotSet) -> Self {
         let kept = self.head.slots.and(slots);

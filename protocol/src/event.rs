@@ -1,5 +1,6 @@
-//! What happened to the cluster, as one node saw it: who came and went, who was elected, who was
-//! revived. Kept in memory by each node, up to [`EVENTS_KEPT`](crate::limits::EVENTS_KEPT).
+//! Events of the cluster as one node saw them: members that came and went, elections, revivals.
+//! Each node keeps its latest [`EVENTS_KEPT`](crate::limits::EVENTS_KEPT) in memory, and
+//! `cortado log` shows them.
 
 use std::fmt;
 
@@ -9,18 +10,18 @@ use crate::NodeId;
 use crate::chaos::Disturbance;
 use crate::health::Ill;
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Its number on this node since the node started, from 1.
     pub number: u64,
-    /// When, by the node's clock, in milliseconds since the Unix epoch.
+    /// Its time by the node's clock, in milliseconds since the Unix epoch.
     pub unix_ms: u64,
-    /// What.
+    /// What happened.
     pub what: Happening,
 }
 
-/// What can happen.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Happening {
     /// This node started.
@@ -28,9 +29,9 @@ pub enum Happening {
         /// Its generation.
         generation: u64,
     },
-    /// A member answers: it is new, or back.
+    /// A member answers: it is new or has returned.
     MemberAlive(NodeId),
-    /// A member takes no new work: it is about to leave.
+    /// A member takes no new work, because it is about to leave.
     MemberDraining(NodeId),
     /// A member does not answer.
     MemberDown(NodeId),
@@ -41,59 +42,59 @@ pub enum Happening {
         /// The term that ended.
         term: u64,
     },
-    /// A supervisor was elected, or goes on in a later term.
+    /// A supervisor was elected, or continues in a later term.
     Elected {
-        /// Who.
+        /// The supervisor.
         leader: NodeId,
         /// Its term.
         term: u64,
     },
     /// This node, as supervisor, is about to bring a node back.
     Reviving {
-        /// Who.
+        /// The node.
         node: NodeId,
-        /// Whether it has to be ended first: it runs, but does nothing.
+        /// Whether the node must be ended first, because its process runs but does not work.
         kill: bool,
-        /// How often it was revived within the last five minutes, this time included.
+        /// Number of its revivals within the last five minutes, this one included.
         attempt: u32,
-        /// By what means: `process`, `docker`.
+        /// The reviver: `process`, `docker`.
         reviver: String,
     },
     /// A node's process was started; it joins when it is ready.
     Revived(NodeId),
     /// A node's process could not be started.
     ReviveFailed {
-        /// Who.
+        /// The node.
         node: NodeId,
-        /// Why, in a sentence.
+        /// The reason, as a sentence.
         reason: String,
     },
     /// This node, as supervisor, does nothing about a node that is down.
     LeftAlone {
-        /// Who.
+        /// The node.
         node: NodeId,
-        /// Why, in a sentence.
+        /// The reason, as a sentence.
         reason: String,
     },
     /// A node was revived too often and is left to the operator.
     CrashLooping {
-        /// Who.
+        /// The node.
         node: NodeId,
         /// Its revivals within the last five minutes.
         attempts: u32,
     },
-    /// This node was asked to disturb its own network or disk.
+    /// A client asked this node to disturb its own network or disk.
     Disturbed {
-        /// How.
+        /// The disturbance.
         what: Disturbance,
-        /// For how long, in milliseconds.
+        /// Its duration in milliseconds.
         for_ms: u32,
     },
-    /// This node was asked to end all disturbances.
+    /// A client asked this node to end all disturbances.
     Healed,
-    /// A member answers, but says that it is ill: its roles go to others.
+    /// A member answers but reports that it is ill: other nodes take its roles.
     MemberIll {
-        /// Who.
+        /// The node.
         node: NodeId,
         /// What is wrong.
         ill: Ill,
@@ -101,7 +102,7 @@ pub enum Happening {
 }
 
 impl Happening {
-    /// Its name for programs.
+    /// The name of the event for programs.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -123,7 +124,7 @@ impl Happening {
         }
     }
 
-    /// The node it is about, if it is about one other than its witness.
+    /// The node that the event is about, unless it is about the node that saw it.
     #[must_use]
     pub const fn node(&self) -> Option<NodeId> {
         match self {

@@ -1,37 +1,39 @@
-//! The end of a job's life: a step that nobody can take back, so a majority takes it.
+//! The end of a job's life: an irreversible step, so a majority of the members has to agree. The
+//! core exchanges these messages and keeps the proof as a tombstone.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{JobId, NodeId};
 
-/// What a member says to a proposal that a job is over.
+/// A member's answer to the proposal to drop a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpireAnswer {
-    /// It agrees, and has written that down: until it knows the outcome it takes nothing new of the job.
+    /// The member agrees and has written that down: until it knows the outcome, it takes nothing
+    /// new of the job.
     Accepted {
-        /// The members it knows.
+        /// The members that it knows.
         known: Vec<NodeId>,
-        /// Copies that an acknowledgement stands for, as it is set.
+        /// The number of copies that its acknowledgements stand for.
         min_copies: u8,
     },
-    /// It saw the job within the time to live, so long ago.
+    /// The member refuses: it saw a sign of life of the job within the time to live.
     Active {
-        /// In milliseconds.
+        /// How long ago that was, in milliseconds.
         idle_ms: u64,
     },
 }
 
-/// Why a job is forgotten.
+/// Why a job is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// It showed no sign of life for its time to live.
     Expired,
-    /// A client wanted it, after the job had ended.
+    /// A client deleted it after it had ended.
     Deleted,
 }
 
 impl Reason {
-    /// A sentence on the job.
+    /// A sentence about the job.
     #[must_use]
     pub fn tell(self, job: JobId) -> String {
         match self {
@@ -41,18 +43,18 @@ impl Reason {
     }
 }
 
-/// Who agreed that a job is over: the proof that it is forgotten for good.
+/// The members that agreed to drop a job: the proof that it is gone for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
-    /// Who proposed it.
+    /// The node that proposed it.
     pub by: NodeId,
     /// The proposal's number.
     pub number: u64,
-    /// Members that wrote down that they agree.
+    /// Members that have written down that they agree.
     pub accepted: Vec<NodeId>,
-    /// How many members there were.
+    /// The number of known members.
     pub known: u16,
-    /// Fewest copies that an acknowledgement stood for.
+    /// The smallest number of copies that an acknowledgement stood for.
     pub min_copies: u8,
     /// Why it was proposed.
     pub reason: Reason,
@@ -66,9 +68,9 @@ impl Forgotten {
     }
 }
 
-/// How many of the known members an irreversible step takes: a majority, so that any two such steps
-/// share a member; and so many that no acknowledged entry, which is on `min_copies` of them, is known to
-/// the others alone.
+/// How many of the known members must agree to an irreversible step: a majority, so that any two
+/// such steps share a member, and so many that at least one of them holds each acknowledged entry,
+/// which is on `min_copies` members.
 #[must_use]
 pub fn needed(known: usize, min_copies: u8) -> usize {
     let majority = known / 2 + 1;

@@ -1,4 +1,4 @@
-//! Framing: how messages lie on a stream.
+//! Framing: the layout of messages on a stream.
 //!
 //! ```text
 //! u32 le  length of everything after these four bytes
@@ -6,8 +6,8 @@
 //! head    postcard
 //! tail    raw bytes, may be empty
 //! ```
-//! The same layout serves both protocols. This module turns messages into bytes and back; reading
-//! from and writing to streams is the transport's job.
+//! Both protocols use this layout. This module encodes and decodes messages; the transport reads
+//! them from streams and writes them to streams.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
@@ -18,21 +18,22 @@ use crate::limits::HEAD_BYTES;
 /// Bytes of the outer length prefix.
 pub const PREFIX_BYTES: usize = 4;
 
-/// Why bytes are not a message. The connection they came from is closed; nothing else is affected.
+/// Why bytes are not a message. The connection that they came from is closed; nothing else is
+/// affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The bytes end before the message does.
     #[error("message is truncated")]
     Truncated,
-    /// A length is beyond its limit; nothing was allocated for it.
+    /// A length is over its limit; no memory was allocated for it.
     #[error("message of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
-        /// What was announced.
+        /// The announced length.
         bytes: usize,
-        /// What is allowed.
+        /// The limit.
         limit: usize,
     },
-    /// The bytes are no value of the expected type.
+    /// The bytes are not a value of the expected type.
     #[error("message is malformed: {0}")]
     Malformed(&'static str),
 }
@@ -44,13 +45,13 @@ pub fn encode<T: Serialize>(head: &T, tail: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-/// Encodes the beginning of a frame whose tail, of `tail_len` bytes, follows by itself: a large one
-/// need not be copied.
+/// Encodes the beginning of a frame whose tail of `tail_len` bytes is sent separately, so that a
+/// large tail need not be copied.
 pub fn encode_head<T: Serialize>(head: &T, tail_len: usize) -> Bytes {
     start(head, tail_len, 0).freeze()
 }
 
-/// The frame up to its tail, with room for so many bytes more.
+/// The frame up to its tail, with room for `room` more bytes.
 fn start<T: Serialize>(head: &T, tail_len: usize, room: usize) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(128 + room);
     bytes.put_bytes(0, 8);
@@ -63,7 +64,7 @@ fn start<T: Serialize>(head: &T, tail_len: usize, room: usize) -> BytesMut {
     bytes
 }
 
-/// `BytesMut` collects bytes through `Extend<u8>`; postcard wants the collector by value.
+/// Collects the bytes of postcard, which takes the collector by value.
 struct Extender(BytesMut);
 
 impl Extend<u8> for Extender {
@@ -72,10 +73,10 @@ impl Extend<u8> for Extender {
     }
 }
 
-/// The length of the frame that follows, checked against the connection's limit.
+/// The length of the frame that follows the prefix, checked against the connection's limit.
 ///
 /// # Errors
-/// [`FrameError::TooLarge`] if the frame may not be read.
+/// [`FrameError::TooLarge`] if the frame is over the limit.
 pub fn frame_len(prefix: [u8; PREFIX_BYTES], limit: usize) -> Result<usize, FrameError> {
     let bytes = u32::from_le_bytes(prefix) as usize;
     if bytes > limit { Err(FrameError::TooLarge { bytes, limit }) } else { Ok(bytes) }
@@ -95,7 +96,7 @@ pub fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<(T, Bytes), FrameErr
     Ok((from_postcard(head)?, frame.slice(4 + head_len..)))
 }
 
-/// Whether an encoded frame (prefix included) is one that a receiver with this limit takes, also if
+/// Whether a receiver with this limit accepts an encoded frame (prefix included), even if the
 /// numbers in its head grow to their full length.
 #[must_use]
 pub fn fits(frame: &[u8], limit: usize) -> bool {
@@ -106,7 +107,7 @@ pub fn fits(frame: &[u8], limit: usize) -> bool {
     head_len + NUMBER_BYTES <= HEAD_BYTES && frame.len() - PREFIX_BYTES + NUMBER_BYTES <= limit
 }
 
-/// Encodes a value as the tails of some messages carry it.
+/// Encodes a value as postcard, for example for the tail of a message.
 pub fn to_postcard<T: Serialize>(value: &T) -> Bytes {
     postcard::to_stdvec(value).expect("messages serialize to memory").into()
 }

@@ -1,7 +1,7 @@
-//! Hashes that stand in messages and logs: the same on every machine.
+//! Hashes for messages and logs, the same on every machine.
 
-/// Hash of a client's name (the identity in its certificate), by which nodes tell clients apart. Never
-/// 0, which stands for a client that is not known.
+/// Hash of a client's name (the identity in its certificate), by which nodes tell clients apart.
+/// Never 0, which means that the client is not known.
 #[must_use]
 pub fn client_key(identity: &str) -> u64 {
     content_hash(identity.as_bytes()).max(1)

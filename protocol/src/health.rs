@@ -1,14 +1,15 @@
-//! Why a node that answers takes no roles: what it says of itself, and what its peers say.
+//! Why a node that answers gets no roles: its own reports, and the reports of its peers. Membership
+//! exchanges them, and placement follows them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a node, by its own judgement.
+/// What is wrong with a node, as its own checks find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Illness {
-    /// Its event loop does not turn.
+    /// Its event loop stands still.
     Loop,
     /// Its disk has not finished a write or a sync.
     Disk,
@@ -17,16 +18,16 @@ pub enum Illness {
 }
 
 impl Illness {
-    /// All of them.
+    /// All illnesses.
     pub const ALL: [Self; 3] = [Self::Loop, Self::Disk, Self::Links];
 }
 
-/// An illness, and for how long it has lasted.
+/// An illness and its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ill {
-    /// What is wrong.
+    /// The illness.
     pub illness: Illness,
-    /// Since so many seconds.
+    /// Its duration in seconds.
     pub for_s: u16,
 }
 

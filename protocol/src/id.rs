@@ -1,4 +1,4 @@
-//! Identifiers: who (node), what (job) and on which disk (log).
+//! Identifiers of nodes, jobs and logs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,10 +20,10 @@ pub enum IdError {
     Job(String),
 }
 
-/// The lasting name of a node. It stands in the node's certificate; roles, acknowledgements and
-/// sequence numbers are keyed on it, never on an address or a membership identity.
+/// The lasting name of a node. Its certificate contains it; roles, acknowledgements and sequence
+/// numbers are keyed on it, never on an address or a membership identity.
 ///
-/// A short inline string: cheap to copy, ordered bytewise (Bully: the highest id wins).
+/// A short inline string: cheap to copy, ordered bytewise (in an election the highest id wins).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; NODE_ID_BYTES]);
 
@@ -36,7 +36,7 @@ impl NodeId {
         std::str::from_utf8(&self.0[..len]).unwrap_or_default()
     }
 
-    /// Names with `separator` between them.
+    /// The names, with `separator` between them.
     pub fn join<'a>(nodes: impl IntoIterator<Item = &'a Self>, separator: &str) -> String {
         nodes.into_iter().map(Self::as_str).collect::<Vec<_>>().join(separator)
     }
@@ -150,14 +150,15 @@ uuid_id!(
 );
 
 impl JobId {
-    /// Milliseconds since the Unix epoch in a UUIDv7 (RFC 9562 §5.7): when the client made the id.
+    /// The time at which the client made the id, in milliseconds since the Unix epoch (UUIDv7, RFC
+    /// 9562 §5.7).
     #[must_use]
     pub fn unix_ms(self) -> u64 {
         (self.0 >> 80) as u64
     }
 
-    /// Whether it is a UUIDv7. A cluster takes no other ids for new jobs: what is kept of jobs that are
-    /// gone is let go oldest first, and the id 0 means "no job" in a log.
+    /// Whether it is a UUIDv7. A cluster takes no other ids for new jobs: tombstones are dropped
+    /// oldest first, and the id 0 means "no job" in a log.
     #[must_use]
     pub fn is_v7(self) -> bool {
         (self.0 >> 76) & 0xf == 7 && (self.0 >> 62) & 0b11 == 0b10

@@ -1,4 +1,5 @@
-//! Jobs: what a client submits, what the job log says, and how a job stands.
+//! Jobs: their specification, the entries of the job log, and their state. Clients submit and read
+//! them, the job's coordinator writes them.
 
 use std::sync::Arc;
 
@@ -6,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Coverage, JobId, NodeId, limits};
 
-/// What a client submits. Submitting the same specification again is harmless; another one under
+/// What a client submits. To submit the same specification again is harmless; a different one under
 /// the same id is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {
     /// The job.
     pub job: JobId,
-    /// What the plan is called in listings, for example `coffee`.
+    /// The plan's name in listings, for example `coffee`.
     pub plan_name: String,
     /// The plan file's text.
     pub plan_toml: String,
@@ -28,7 +29,7 @@ pub struct JobSpec {
 pub struct TableFiles {
     /// The table's name in the plan.
     pub name: String,
-    /// Its files, ordered by name. Headers that several files have are written once.
+    /// Its files, ordered by name. A header that several files share is encoded once.
     #[serde(with = "shared_headers")]
     pub files: Vec<FileSpec>,
 }
@@ -44,7 +45,7 @@ pub struct FileSpec {
     pub header: Arc<[String]>,
 }
 
-/// Writes the headers of a table's files, each different one once, before the files.
+/// Encodes the headers of a table's files before the files, each different header once.
 mod shared_headers {
     use std::collections::HashMap;
     use std::sync::Arc;
@@ -84,7 +85,7 @@ mod shared_headers {
     }
 }
 
-/// What stands before the payload of a batch on an upload stream.
+/// The head of a batch on an upload stream; the payload is the tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchHeader {
     /// The table's index in the plan.
@@ -93,7 +94,7 @@ pub struct BatchHeader {
     pub number: u64,
     /// Index of the file in [`TableFiles::files`].
     pub file: u32,
-    /// Where the batch starts in the file, in bytes.
+    /// Offset of the batch in the file, in bytes.
     pub offset: u64,
     /// Number of the batch's first line in the file, counted from 1.
     pub first_line: u64,
@@ -113,15 +114,15 @@ pub fn trace_id(job: JobId, table: u16, number: u64) -> u64 {
     crate::content_hash(&bytes)
 }
 
-/// One entry of the job log (edge [`crate::Edge::JOB`]). Entries are a set: each has one number, and
-/// any order of arrival means the same.
+/// One entry of the job log (edge [`crate::Edge::JOB`]). The entries form a set: each has its own
+/// number, and their order of arrival has no effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobEntry {
-    /// What to do.
+    /// The specification.
     Spec(JobSpec),
-    /// The user does not want it any more. A manifest that exists all the same wins.
+    /// The user has cancelled the job. If a manifest exists too, the manifest wins.
     Cancel,
-    /// The job has ended, and how.
+    /// The job has ended; the manifest says how.
     Manifest(Manifest),
     /// A table is declared to have this many batches.
     TableEnd {
@@ -157,7 +158,7 @@ impl JobEntry {
 pub enum Manifest {
     /// The result is complete.
     Done {
-        /// The result files in order; their bytes, one after the other, are the result edge.
+        /// The result files in order. Their concatenated bytes form the result edge.
         files: Vec<ResultFile>,
         /// Number of chunks on the result edge.
         chunks: u64,
@@ -209,18 +210,18 @@ pub struct ResultFile {
     pub rows: u64,
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// Too many jobs run already; this one waits at the given place in the queue (1 is next).
+    /// Too many jobs run already; this one waits at this position of the queue (1 is next).
     Queued {
         /// Place in the queue.
         position: u32,
     },
     /// Batches are being accepted.
     Uploading,
-    /// All tables are declared; gaps are being closed and slots folded.
+    /// The end of every table is declared; missing batches are being fetched and slots folded.
     Finishing,
     /// The result can be fetched.
     Done,
@@ -234,14 +235,14 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// Whether nothing more will happen to the job.
+    /// Whether the state can't change any more.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Done | Self::Failed { .. } | Self::Cancelled)
     }
 }
 
-/// How a table stands, as its coordinator sees it.
+/// The state of a table, as the job's coordinator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TableStatus {
     /// The table's name.
@@ -256,7 +257,7 @@ pub struct TableStatus {
     pub bytes: u64,
     /// Bytes of the table's files.
     pub total_bytes: u64,
-    /// Batches the client is asked to send again: no live node has them.
+    /// Batches that no live node has: the client must send them again.
     pub missing: Coverage,
 }
 
@@ -265,28 +266,28 @@ pub struct TableStatus {
 pub struct StageStatus {
     /// The stage's name: `fold`, `join` or `result`.
     pub name: String,
-    /// Slots complete.
+    /// Number of complete slots.
     pub complete: u32,
-    /// Slots in all.
+    /// Number of all slots.
     pub total: u32,
 }
 
-/// How a job stands.
+/// The state of a job, with its progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStatus {
     /// The job.
     pub job: JobId,
     /// The plan's name.
     pub plan: String,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
-    /// The node that drives it now.
+    /// Its present coordinator.
     pub coordinator: NodeId,
-    /// Per table.
+    /// The tables.
     pub tables: Vec<TableStatus>,
-    /// Per stage, once finishing has begun.
+    /// The stages, once finishing has begun.
     pub stages: Vec<StageStatus>,
-    /// One sentence: what it waits for now, if anything.
+    /// What the job waits for now, as a sentence; `None` if it waits for nothing.
     pub waits_for: Option<String>,
     /// The manifest, once there is one.
     pub manifest: Option<Manifest>,

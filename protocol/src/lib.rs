@@ -1,8 +1,9 @@
-//! Messages between Cortado nodes and with clients: types, limits, framing and versions. No I/O.
+//! Messages between nodes and with clients: types, limits, framing and versions. All other crates
+//! use it. No I/O.
 //!
-//! Everything that crosses a wire or reaches a log is defined here, once. A message is a *frame*
-//! ([`frame`]): a small postcard-encoded head and an optional tail of raw bytes that is never
-//! copied through serde. Decoding never trusts a length before it was compared with [`limits`].
+//! Everything that nodes send or log is defined here, once. A message is a *frame* ([`frame`]): a
+//! small postcard-encoded head and an optional tail of raw bytes that is never copied through
+//! serde. No length is used before it was compared with [`limits`].
 //!
 //! ```
 //! use cortado_protocol::{Coverage, JobId, NodeId, SlotSet};
@@ -40,8 +41,8 @@ pub use hash::{client_key, content_hash};
 pub use id::{IdError, JobId, LogId, NodeId};
 pub use slot::{META_SLOT, Slot, SlotSet};
 
-/// Version of both protocols and of the log's record payloads. Nodes that differ in it refuse each
-/// other's streams with a clear error.
+/// Version of both protocols and of the log's record payloads. Nodes with different versions refuse
+/// each other's streams with a clear error.
 pub const PROTOCOL_VERSION: u32 = 7;
 
 /// ALPN of node-to-node connections that carry data.

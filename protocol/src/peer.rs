@@ -1,9 +1,9 @@
-//! Messages between nodes.
+//! Messages between nodes. The node's links carry them; the core decides what to send.
 //!
-//! Each node dials every peer once for the messages *it* sends: a bidirectional stream that carries
-//! [`LinkFrame`]s forward and cumulative acknowledgements back. Messages carry per-sender sequence
-//! numbers; the receiver handles each number once and in order, the sender keeps what is
-//! unacknowledged and sends it again after a reconnect.
+//! Each node dials every peer once for the messages that it sends: a bidirectional stream that
+//! carries [`LinkFrame`]s forward and cumulative acknowledgements back. Messages have sequence
+//! numbers per sender. The receiver handles each number once and in order; the sender keeps
+//! unacknowledged messages and sends them again after a reconnect.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,18 +15,18 @@ use crate::{Coverage, Edge, EntryKey, JobId, LogId, NodeId, Slot, SlotSet};
 /// First frame in both directions of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`crate::PROTOCOL_VERSION`] of the speaker.
+    /// [`crate::PROTOCOL_VERSION`] of the sender.
     pub version: u32,
     /// The cluster's name.
     pub cluster: String,
-    /// The speaker; must be the node of its certificate.
+    /// The sender; must be the node of its certificate.
     pub node: NodeId,
-    /// Number of the speaker's process start: sequence numbers begin anew with each.
+    /// The sender's boot: sequence numbers start again with each boot.
     pub boot: u64,
-    /// The log it writes to.
+    /// The log that the sender writes to.
     pub log: LogId,
-    /// From the dialler: the lowest sequence number it still has. From the other side: the next
-    /// number it expects.
+    /// From the dialler: the lowest sequence number that it still has. From the other side: the
+    /// next number that it expects.
     pub seq: u64,
 }
 
@@ -38,10 +38,10 @@ pub enum LinkFrame {
     Message {
         /// Grows by one with each message of this sender's boot to this receiver.
         seq: u64,
-        /// What it says.
+        /// The message.
         message: PeerMessage,
     },
-    /// Everything below this number has been handled.
+    /// All messages with lower numbers have been handled.
     Ack {
         /// The next number expected.
         next: u64,
@@ -53,13 +53,13 @@ pub enum LinkFrame {
 pub struct EdgeCoverage {
     /// The edge.
     pub edge: Edge,
-    /// The slots it is said of.
+    /// The slots that it is about.
     pub slots: SlotSet,
     /// The numbers.
     pub coverage: Coverage,
 }
 
-/// Cuts coverages into pages, each of which fits a message.
+/// Cuts coverages into pages, so that each page fits a message.
 #[must_use]
 pub fn pages(parts: Vec<EdgeCoverage>) -> Vec<Vec<EdgeCoverage>> {
     let (mut pages, mut page, mut room) = (Vec::new(), Vec::new(), PAGE_INTERVALS);
@@ -88,39 +88,41 @@ pub fn first_page(parts: Vec<EdgeCoverage>) -> Vec<EdgeCoverage> {
     pages(parts).into_iter().next().unwrap_or_default()
 }
 
-/// What one node says to another. The table in docs/protocol.md tells who answers what.
+/// A message of one node to another. The table in docs/protocol.md says which message answers
+/// which.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// Log this entry (encoded in the tail) and answer [`PeerMessage::Stored`] when it is fsynced.
     Store,
-    /// The same for an entry that is only moved or copied: it is no sign of life of its job.
+    /// Like [`PeerMessage::Store`], for an entry that is only moved or copied: it is no sign of
+    /// life of its job.
     Moved,
-    /// These entries are fsynced in this log, for these slots.
+    /// The entries are fsynced in this log, for these slots.
     Stored {
         /// The log that has them.
         log: LogId,
-        /// What is stored.
+        /// The stored entries.
         entries: Vec<(EntryKey, SlotSet)>,
     },
-    /// The entry was not taken; the sender may try again later.
+    /// The entry was not stored; the sender may try again later.
     NotStored {
-        /// Which one.
+        /// The entry.
         key: EntryKey,
-        /// Why.
+        /// The reason.
         reason: NotStored,
     },
-    /// The sender holds this of a job; the receiver, an owner of these slots, asks for what it misses.
-    /// A large offer comes in [`pages`].
+    /// The sender holds these entries of a job. The receiver, an owner of these slots, asks for
+    /// those it lacks. A large offer comes in [`pages`].
     Offer {
         /// The job.
         job: JobId,
-        /// Given back in the answers; the same for all pages.
+        /// The answers repeat it; the same for all pages.
         round: u64,
         /// What the sender holds.
         held: Vec<EdgeCoverage>,
     },
-    /// Answer to a page of an offer: what the receiver holds durably of what is offered there. It may
-    /// need several pages itself, and is said again when more of it is durable.
+    /// Answer to a page of an offer: the offered entries that the receiver holds durably. The
+    /// answer may need several pages itself, and is repeated when more entries are durable.
     Have {
         /// The job.
         job: JobId,
@@ -133,36 +135,37 @@ pub enum PeerMessage {
         /// What it holds.
         held: Vec<EdgeCoverage>,
     },
-    /// Send these entries if you have them, as [`PeerMessage::Moved`], then [`PeerMessage::Fetched`].
+    /// Send these entries if you have them, as [`PeerMessage::Moved`], then
+    /// [`PeerMessage::Fetched`].
     Fetch {
         /// The job.
         job: JobId,
-        /// Given back in the answer.
+        /// The answer repeats it.
         round: u64,
-        /// What is wanted.
+        /// The wanted entries.
         wanted: Vec<EdgeCoverage>,
     },
-    /// All that could be sent of a fetch has been sent.
+    /// The sender has sent all it could for a fetch.
     Fetched {
         /// The job.
         job: JobId,
         /// From the fetch.
         round: u64,
-        /// For how long the sender has seen no sign of life of the job, in milliseconds; nothing if it
+        /// How long ago the sender saw a sign of life of the job, in milliseconds; `None` if it
         /// does not know the job.
         idle_ms: Option<u64>,
     },
-    /// From the coordinator to every known member: the job is to be forgotten. Answer
-    /// [`PeerMessage::Expiring`], after having written down that you agree.
+    /// From the coordinator to every known member: proposes to drop the job. The receiver answers
+    /// with [`PeerMessage::Expiring`]; to agree, it first writes that down.
     Expire {
         /// The job.
         job: JobId,
-        /// Names the proposal; the sender never gives the number out again.
+        /// Number of the proposal; the sender never uses it again.
         number: u64,
-        /// Why: what a client wants deleted may have shown signs of life a moment ago.
+        /// The reason: a job that a client deletes may have shown signs of life a moment ago.
         reason: Reason,
     },
-    /// Answer to it, repeated until the outcome is known.
+    /// Answer to [`PeerMessage::Expire`], repeated until the outcome is known.
     Expiring {
         /// The job.
         job: JobId,
@@ -171,18 +174,18 @@ pub enum PeerMessage {
         /// Whether the receiver agrees.
         answer: ExpireAnswer,
     },
-    /// The proposal is given up and will never come into force.
+    /// The proposal is withdrawn and will never come into force.
     Withdrawn {
         /// The job.
         job: JobId,
         /// From the proposal.
         number: u64,
     },
-    /// The job is gone for good: drop every trace of it.
+    /// The job is gone for good: the receiver drops everything of it.
     Forgotten {
         /// The job.
         job: JobId,
-        /// Why that is so.
+        /// The proof that enough members agreed.
         proof: Forgotten,
     },
     /// The job is done; the tail is the entry of its log that says so. Whoever holds batches of the job
@@ -197,25 +200,25 @@ pub enum PeerMessage {
         /// The jobs.
         jobs: Vec<JobId>,
     },
-    /// These members handed everything over and left, or were forgotten: they count no more until they
-    /// are seen with a higher generation.
+    /// These members have handed everything over and left, or were forgotten. They do not count
+    /// until they are seen with a higher generation.
     Departed {
-        /// Members, each with the generation it left with.
+        /// The members, each with the generation with which it left.
         members: Vec<(NodeId, u64)>,
-        /// Hashes of certificates that must not come back.
+        /// Hashes of certificates that must not be accepted again.
         barred: Vec<u64>,
     },
-    /// From the coordinator to the first live replica of some slots: do this once they are complete.
+    /// From the coordinator to an owner of some slots: do this work once the slots are complete.
     Work {
         /// The job.
         job: JobId,
-        /// Given back in the answer.
+        /// The answers repeat it.
         attempt: u64,
-        /// The slots to do.
+        /// The slots.
         slots: SlotSet,
         /// Declared number of batches per table.
         ends: Vec<u64>,
-        /// What to do. For lookups the keys are the tail (postcard, `Vec<(Slot, Vec<Vec<u8>>)>`).
+        /// The work. For lookups the keys are the tail (postcard, `Vec<(Slot, Vec<Vec<u8>>)>`).
         work: Work,
     },
     /// A part of a slot's output; the bytes are the tail.
@@ -226,21 +229,21 @@ pub enum PeerMessage {
         attempt: u64,
         /// The slot.
         slot: Slot,
-        /// Which part.
+        /// Number of this part.
         part: u32,
-        /// Parts in all.
+        /// Number of all parts.
         parts: u32,
     },
-    /// Some slots can't be done yet: these batches are missing, and no live node has them.
+    /// Some slots can't be finished yet: no live node has these batches.
     Incomplete {
         /// The job.
         job: JobId,
         /// From the request.
         attempt: u64,
-        /// What is missing.
+        /// The missing batches.
         missing: Vec<EdgeCoverage>,
     },
-    /// The work failed for a reason that trying again does not change.
+    /// The work failed, and would fail again.
     WorkFailed {
         /// The job.
         job: JobId,
@@ -249,45 +252,47 @@ pub enum PeerMessage {
         /// What went wrong.
         message: String,
     },
-    /// A client's request on its way to the job's coordinator (or to any member, for listings).
+    /// A client's request, forwarded to the job's coordinator (or to any member, for listings).
     Ask {
-        /// Given back in the answer.
+        /// The answer repeats it.
         id: u64,
-        /// What the client asks.
+        /// The request.
         request: ClientRequest,
     },
-    /// The answer to it; a result chunk is the tail.
+    /// Answer to [`PeerMessage::Ask`]; a result chunk is the tail.
     Answer {
         /// From the question.
         id: u64,
         /// The answer.
         response: ClientResponse,
     },
-    /// From a mapper to the job's coordinator: what is the job, and may it run? A client has sent batches.
+    /// From a mapper to the job's coordinator: asks for the job's specification and admission,
+    /// because a client has sent batches.
     JobWanted {
         /// The job.
         job: JobId,
         /// Hash of the client's name ([`crate::client_key`]).
         client: u64,
     },
-    /// Answer: the specification (postcard [`crate::job::JobSpec`] in the tail) if `admission` says so.
+    /// Answer to [`PeerMessage::JobWanted`]: the specification (postcard [`crate::job::JobSpec`] in
+    /// the tail) if `admission` says so.
     JobIs {
         /// The job.
         job: JobId,
         /// Whether batches are taken.
         admission: Admission,
     },
-    /// From coordinators to the admission node, once a second: these jobs hold a place or want one.
+    /// From coordinators to the admission node, once a second: jobs that hold a place or want one.
     Admit {
-        /// All of them.
+        /// All such jobs of the sender.
         jobs: Vec<PlaceWish>,
     },
-    /// Answer: which of them may run, and the places of the others in the queue (1 is next, 0 runs).
+    /// Answer to [`PeerMessage::Admit`]: the places of these jobs (0 runs, 1 is next).
     Admitted {
         /// Job and place.
         jobs: Vec<(JobId, u32)>,
     },
-    /// Nothing. Its acknowledgement shows that the receiver's data link and loop work.
+    /// An empty message. Its acknowledgement shows that the receiver's data link and loop work.
     Ping,
 }
 
@@ -296,7 +301,7 @@ pub enum PeerMessage {
 pub struct PlaceWish {
     /// The job.
     pub job: JobId,
-    /// Hash of the name of the client that sent batches of it last; 0 if none is known.
+    /// Hash of the name of the client that sent the job's batches last; 0 if it is not known.
     pub client: u64,
     /// Time of submission, in milliseconds since the Unix epoch.
     pub submitted_ms: u64,
@@ -304,25 +309,25 @@ pub struct PlaceWish {
     pub running: bool,
 }
 
-/// Why an entry was not taken.
+/// Why an entry was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NotStored {
     /// The disk is at its reserve.
     Full,
     /// The job is gone for good.
     Forgotten,
-    /// Another entry with other content is already there: a bug or a changed dataset.
+    /// The ledger holds the same entry with other content: a bug or a changed dataset.
     Conflict,
-    /// The job's time to live was over here; whether it is gone is being decided.
+    /// The job's time to live is over at this node, and the members are deciding about it.
     Expiring,
     /// The job is done, and its batches were dropped.
     Ended,
 }
 
-/// What a replica does with its complete slots.
+/// The work of an owner on its complete slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
-    /// Fold the ledger of every query and send each slot's output.
+    /// Fold the ledger of every query and send the output of each slot.
     Fold,
     /// Send the rows of a reference table with the given keys.
     Lookup {
@@ -331,7 +336,7 @@ pub enum Work {
     },
 }
 
-/// Whether a job's batches are taken.
+/// Whether a job's batches are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Admission {
     /// Yes.
@@ -341,9 +346,9 @@ pub enum Admission {
         /// Place in the queue.
         position: u32,
     },
-    /// No: it ended.
+    /// No: the job has ended.
     Ended(ClientError),
-    /// Not known here.
+    /// The coordinator does not know the job.
     Unknown,
 }
 
@@ -352,7 +357,7 @@ mod tests {
     use super::*;
     use crate::limits::HEAD_BYTES;
 
-    /// Every second number up to `numbers`, at the far end of what numbers can be.
+    /// Every second number, `numbers` in all, near the highest possible number.
     fn gaps(numbers: u64) -> Coverage {
         let mut coverage = Coverage::default();
         let first = crate::limits::NUMBERS - 2 * numbers;
@@ -381,7 +386,7 @@ mod tests {
             assert!(bytes.unwrap().len() < HEAD_BYTES);
         }
         assert!(heard.iter().all(|heard| *heard == coverage));
-        // As many parts as there can be in one page.
+        // The most parts that one page can have.
         let many = (0..PAGE_INTERVALS).map(|_| part(63, &gaps(1))).collect();
         let pages = super::pages(many);
         assert_eq!(pages.len(), 1);

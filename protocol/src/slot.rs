@@ -1,13 +1,14 @@
-//! Slots: the fixed partitions of the key space, and sets of them.
+//! Slots, the fixed partitions of the key space, and sets of slots. All crates that place or fold
+//! data use them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::SLOTS;
 
-/// One partition of a job's keys. Numbers below the job's slot count hold rows; [`META_SLOT`] holds
-/// what is said *about* batches and jobs.
+/// One partition of a job's keys. Slots below the job's slot count hold rows; [`META_SLOT`] holds
+/// records *about* batches and jobs.
 ///
-/// Decoding refuses numbers above [`META_SLOT`], which no set of slots could hold.
+/// Decoding refuses numbers above [`META_SLOT`], which no set of slots can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8")]
 pub struct Slot(pub u8);
@@ -21,7 +22,7 @@ impl TryFrom<u8> for Slot {
 }
 
 /// The slot of everything that is not a row: batch summaries, the job log, results. Its owners are
-/// the owners of the job itself, the first of which is the job's coordinator.
+/// the owners of the job; the first live one is the job's coordinator.
 pub const META_SLOT: Slot = Slot(SLOTS as u8);
 
 /// A set of slots, the meta slot included. Decoding refuses sets of more than [`SlotSet::ALL`].
@@ -45,7 +46,7 @@ impl SlotSet {
     pub const EMPTY: Self = Self(0);
     /// Only the meta slot.
     pub const META: Self = Self(1 << SLOTS);
-    /// All slots there can be.
+    /// All possible slots.
     pub const ALL: Self = Self((1 << (SLOTS + 1)) - 1);
 
     /// Slots 0 to `count - 1`.

@@ -1,4 +1,5 @@
-//! Certificate authorities: one for nodes, one for clients.
+//! Certificate authorities: one issues the certificates of nodes, one those of clients.
+//! `cortado init` and the local cluster use it; nodes and clients only read the files.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,8 +18,8 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::identity::{Identity, IdentityError, Role, checked_name};
 
-/// How long certificates are valid. They begin in the past, so that a clock that was set back does
-/// not shut a node out.
+/// How long certificates are valid. They begin in the past, so that a node whose clock was set back
+/// can still use them.
 const VALID_YEARS: i32 = 10;
 const VALID_FROM_YEAR: i32 = 2020;
 
@@ -52,7 +53,7 @@ pub enum AuthorityError {
         /// What went wrong.
         source: io::Error,
     },
-    /// The file is something else.
+    /// The file holds something else.
     #[error("{path} is not an authority's certificate and key: {reason}", path = path.display())]
     NotAuthority {
         /// The file.
@@ -116,26 +117,26 @@ impl Authority {
         write(key, &self.issuer.key().serialize_pem(), true)
     }
 
-    /// The authority's certificate, PEM: what the other side must trust.
+    /// The authority's certificate, PEM. The other side of a connection must trust it.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The cluster it issues for.
+    /// The cluster that it issues certificates for.
     #[must_use]
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// Whether it issues for nodes or for clients.
+    /// Whether it issues certificates for nodes or for clients.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// A certificate for a node, good for both ends of a connection. Names and addresses are only
-    /// informative: nodes are recognised by their id.
+    /// A certificate for a node, valid for both ends of a connection. The host names and addresses
+    /// in it are only informative: the other side recognises a node by its id.
     ///
     /// # Errors
     /// If a name is not a DNS name, or this is the authority for clients.
@@ -221,7 +222,7 @@ fn read(path: &Path) -> Result<String, AuthorityError> {
     fs::read_to_string(path).map_err(|source| AuthorityError::File { path: path.into(), source })
 }
 
-/// Writes to a new file and renames it, so that a key is never readable for others, not for a moment.
+/// Writes to a new file and renames it, so that other users can't read a key even for a moment.
 fn write(path: &Path, text: &str, secret: bool) -> Result<(), AuthorityError> {
     let temporary = path.with_extension("new");
     let write = || {

@@ -1,36 +1,35 @@
-//! Large buffers that are used again.
+//! Large buffers that are used again. Frame readers and the client's uploads take them from a pool.
 //!
-//! The system hands out fresh memory page by page, as it is first written to. For buffers of a batch
-//! that is hundreds of page faults each, and as many pages to give back: a tenth of the processor
-//! time of an upload, before they were kept.
+//! The system hands out fresh memory page by page, at the first write to each page. For the buffer
+//! of a batch that is hundreds of page faults, and as many pages to give back: it took a tenth of
+//! the processor time of an upload before buffers were kept.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Smaller buffers are left to the allocator, which keeps them itself.
+/// Smaller buffers stay with the allocator, which keeps them itself.
 const SMALLEST_KEPT: usize = 128 << 10;
-/// Larger buffers are rare, and too much to keep.
+/// Larger buffers are rare, and would hold too much memory.
 const LARGEST_KEPT: usize = 2 << 20;
 
 /// Lets the C library's allocator keep up to twice this much freed memory at the end of each of its
 /// heaps, instead of 128 KiB; see [`keep_freed_memory`].
 const KEPT_BYTES: usize = 16 << 20;
 
-/// Tells the allocator to keep freed memory for later instead of giving it back to the system at
-/// once, where it is glibc's: call it when a process starts. Datagrams are allocated and freed all
-/// the time, and giving back their memory and asking for it anew was 4 % of an upload's processor
-/// time.
+/// Makes glibc's allocator keep freed memory instead of giving it back to the system at once. Call
+/// it when a process starts. Datagrams are allocated and freed all the time; to give their memory
+/// back and ask for it again took 4 % of an upload's processor time.
 ///
-/// glibc takes the size of a block that was mapped by itself and is freed as the measure of what is
-/// worth being kept (mallopt(3), `M_MMAP_THRESHOLD`, `M_TRIM_THRESHOLD`), so that no call to it is
-/// needed. For other allocators this does nothing.
+/// glibc sets its limits by the size of the largest separately mapped block that was freed
+/// (mallopt(3), `M_MMAP_THRESHOLD`, `M_TRIM_THRESHOLD`), so this function only allocates and frees
+/// one such block. With other allocators it has no effect.
 pub fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
 }
 
-/// Keeps buffers that are not used at the moment.
+/// Keeps buffers that are not in use.
 #[derive(Clone, Debug)]
 pub struct BufferPool(Arc<Shelf>);
 
@@ -41,7 +40,7 @@ struct Shelf {
 }
 
 impl BufferPool {
-    /// A pool that keeps at most so many buffers (of 2 MiB at most) while they are not used.
+    /// A pool that keeps at most `most` unused buffers, each of at most 2 MiB.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self(Arc::new(Shelf { free: Mutex::default(), most }))
@@ -53,7 +52,7 @@ impl BufferPool {
         if capacity < SMALLEST_KEPT {
             return Buffer { bytes: Vec::with_capacity(capacity), shelf: None };
         }
-        // The one used last is likely still in the processor's caches.
+        // The buffer used last is likely still in the processor's caches.
         let mut bytes = self.0.free().pop().unwrap_or_default();
         bytes.reserve_exact(capacity);
         Buffer { bytes, shelf: Some(Arc::clone(&self.0)) }
@@ -66,7 +65,7 @@ impl Shelf {
     }
 }
 
-/// A buffer; dropped, it goes back to its pool.
+/// A buffer that goes back to its pool when it is dropped.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -74,7 +73,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Its bytes, to be shared. It goes back to its pool when nobody has any of them any more.
+    /// Its bytes, for sharing. The buffer goes back to its pool when the last part of them is
+    /// dropped.
     #[must_use]
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)

@@ -1,5 +1,6 @@
-//! A network that is disturbed on purpose: packets between nodes are dropped, lost or held back below
-//! QUIC, which takes it for the weather. Only nodes that were started for it have such sockets.
+//! A disturbed network for tests: packets between nodes are dropped, lost or delayed below QUIC,
+//! which sees only a bad network. Only nodes that were started with fault injection have such
+//! sockets.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,12 +20,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 
-/// What is wrong with the network of a node at the moment. Clones share it.
+/// The present faults of a node's network. Clones share them.
 #[derive(Clone)]
 pub struct NetworkFaults(Arc<Mutex<State>>);
 
 struct State {
-    /// Whose address it is, and whether it is that of data.
+    /// The node at each address, and whether that address carries data.
     nodes: HashMap<SocketAddr, (NodeId, bool)>,
     faults: Vec<Fault>,
     random: StdRng,
@@ -35,38 +36,38 @@ struct Fault {
     what: Disturbance,
 }
 
-/// What becomes of the packets to an address.
+/// What happens to the packets to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// They are sent as if nothing was wrong.
+    /// They are sent unchanged.
     Sent,
-    /// None arrives.
+    /// They are dropped.
     Dropped,
-    /// Each is lost with this probability, else sent after the delay.
+    /// Each is lost with this probability; otherwise it is sent after the delay.
     Disturbed { percent: u8, delay: Duration },
 }
 
 impl NetworkFaults {
-    /// Nothing is wrong yet. The seed decides which packets will be lost.
+    /// A network without faults. The seed decides which packets are lost later.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let (nodes, faults) = (HashMap::new(), Vec::new());
         Self(Arc::new(Mutex::new(State { nodes, faults, random: StdRng::seed_from_u64(seed) })))
     }
 
-    /// Says whose address this is, and whether connections with it carry data. Packets of strangers
-    /// are never cut off.
+    /// Records the node at this address, and whether its connections carry data. Packets from and
+    /// to unknown addresses are never cut off.
     pub fn locate(&self, node: NodeId, address: SocketAddr, data: bool) {
         self.state().nodes.insert(address, (node, data));
     }
 
-    /// Disturbs the network until then, on top of what is wrong already. What concerns the disk is
-    /// nothing to this one.
+    /// Adds a disturbance until the given time. Disturbances of disks and event loops have no
+    /// effect here.
     pub fn begin(&self, what: Disturbance, until: Instant) {
         self.state().faults.push(Fault { until, what });
     }
 
-    /// Ends all disturbances. Packets held back are still sent when it is their time.
+    /// Ends all disturbances. Delayed packets are still sent when they are due.
     pub fn heal(&self) {
         self.state().faults.clear();
     }
@@ -129,7 +130,7 @@ impl NetworkFaults {
 }
 
 impl State {
-    /// The disturbances whose time is not over.
+    /// The disturbances that have not ended.
     fn now(&mut self) -> impl Iterator<Item = &Disturbance> {
         if !self.faults.is_empty() {
             let now = Instant::now();
@@ -154,7 +155,7 @@ struct Late {
     src_ip: Option<IpAddr>,
 }
 
-/// A socket with such a network. Must be made within a tokio runtime.
+/// A socket with such faults. Create it within a tokio runtime.
 #[derive(Debug)]
 pub(crate) struct FaultySocket {
     inner: Arc<dyn AsyncUdpSocket>,
@@ -164,14 +165,14 @@ pub(crate) struct FaultySocket {
 
 impl FaultySocket {
     pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>, faults: NetworkFaults) -> Self {
-        // QUIC's windows bound how much can wait here.
+        // QUIC's windows limit how much can wait here.
         let (late, waiting) = mpsc::unbounded_channel();
         tokio::spawn(send_late(Arc::clone(&inner), waiting));
         Self { inner, faults, late }
     }
 }
 
-/// Sends what was held back, in order, until the socket is gone.
+/// Sends the delayed packets in order, until the socket is gone.
 async fn send_late(socket: Arc<dyn AsyncUdpSocket>, mut waiting: mpsc::UnboundedReceiver<Late>) {
     let mut writable = Arc::clone(&socket).create_io_poller();
     while let Some(Late { at, destination, ecn, contents, src_ip }) = waiting.recv().await {
@@ -206,7 +207,8 @@ impl AsyncUdpSocket for FaultySocket {
             if !self.faults.is_lost(percent) {
                 let &Transmit { destination, ecn, src_ip, .. } = transmit;
                 let contents = contents.into();
-                // Whoever sends them ends with the runtime.
+                // Fails only when the runtime ends, and with it the task that would send the
+                // packet.
                 let _ = self.late.send(Late { at, destination, ecn, contents, src_ip });
             }
         }
@@ -222,7 +224,7 @@ impl AsyncUdpSocket for FaultySocket {
         let received = ready!(self.inner.poll_recv(context, buffers, meta))?;
         for packet in &mut meta[..received] {
             if !self.faults.hears(packet.addr) {
-                // Nothing of it is looked at.
+                // A packet of length 0 is ignored.
                 packet.len = 0;
             }
         }

@@ -1,4 +1,6 @@
-//! QUIC endpoints: a UDP socket with our certificates and settings.
+//! QUIC endpoints: a UDP socket with this cluster's certificates and settings. Nodes have one for
+//! each protocol, clients have one for theirs. An endpoint limits open handshakes, and counts the
+//! connections it refused.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,30 +18,30 @@ use crate::refusal::{ConnectError, Refusal, RefusalLog, Side};
 use crate::settings::Kind;
 use crate::tls::{ClientTls, NodeTls, TlsError};
 
-/// Wanted for both directions; the kernel may give less (`net.core.rmem_max`, `wmem_max`).
+/// Wanted size for each direction; the kernel may give less (`net.core.rmem_max`, `wmem_max`).
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// From this many handshakes on, the other side must first prove that it owns its address (RFC 9000
-/// §8.1.2).
+/// From this number of open handshakes on, the other side must first prove that it owns its address
+/// (RFC 9000 §8.1.2).
 const RETRY_FROM: usize = 32;
-/// Handshakes at the same time; more are refused.
+/// Most handshakes at the same time; further ones are refused.
 const MAX_HANDSHAKES: usize = 256;
-/// Bytes kept of a connection that was not looked at yet.
+/// Most bytes kept of a connection that was not accepted yet.
 const INCOMING_BYTES: u64 = 64 << 10;
 const INCOMING_TOTAL_BYTES: u64 = 4 << 20;
-/// Longest time that ending takes.
+/// Longest time that an endpoint takes to close.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// Certificates carry no host names that count; TLS wants one all the same.
+/// Host names in certificates have no meaning here, but TLS asks for one.
 const SERVER_NAME: &str = "cortado";
 
-/// Why there is no endpoint.
+/// Why an endpoint could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// The socket could not be had.
+    /// The socket could not be opened.
     #[error("UDP port {address} can't be used: {source}")]
     Bind {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// Why not.
+        /// What went wrong.
         source: io::Error,
     },
     /// The certificates can't be used.
@@ -56,22 +58,22 @@ enum Tls {
     Client(ClientTls),
 }
 
-/// A UDP socket that speaks one of the protocols. Clones share it. Must be made within a tokio runtime,
-/// which then drives it.
+/// A UDP socket for one of the protocols. Clones share it. Create it within a tokio runtime, which
+/// then drives it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     quic: quinn::Endpoint,
     kind: Kind,
     tls: Tls,
     dialling: Arc<TransportConfig>,
-    /// Its count is the number of open handshakes plus one.
+    /// Its reference count is the number of open handshakes plus one.
     handshakes: Arc<()>,
     refusals: Arc<RefusalLog>,
 }
 
 impl Endpoint {
-    /// A node's endpoint. It listens, and those for peers and gossip dial as well. Port 0 takes any
-    /// free one.
+    /// A node's endpoint. It listens; endpoints for peers and gossip also dial. Port 0 takes any
+    /// free port.
     ///
     /// # Errors
     /// If the socket or the certificates can't be used.
@@ -100,7 +102,7 @@ impl Endpoint {
         Self::bind(kind, bind, Some(server), Tls::Node(tls.clone()), faults)
     }
 
-    /// A client's endpoint, for nodes at the given address: on loopback other settings pay.
+    /// A client's endpoint, for nodes at the given address: settings differ on loopback.
     ///
     /// # Errors
     /// If the socket or the certificates can't be used.
@@ -129,8 +131,9 @@ impl Endpoint {
         if let Some(faults) = faults {
             socket = Arc::new(FaultySocket::new(socket, faults.clone()));
         }
-        // With a lasting key a restarted node answers packets of old connections with a stateless
-        // reset (RFC 9000 §10.3): the other side learns of the restart at once, not by a timeout.
+        // With a key that survives restarts, a restarted node answers packets of old connections
+        // with a stateless reset (RFC 9000 §10.3): the other side detects the restart at once,
+        // without a timeout.
         let reset_secret = match &tls {
             Tls::Node(tls) => tls.reset_secret(),
             Tls::Client(tls) => *tls.reset_secret(),
@@ -158,17 +161,17 @@ impl Endpoint {
     /// The address it listens on, with the real port.
     ///
     /// # Errors
-    /// If the system does not say.
+    /// If the system can't say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.quic.local_addr()
     }
 
-    /// Connects to a node, whichever it is or the one expected. A connection that exists may still be
-    /// refused by the other side a moment later, when it has looked at our certificate: the first
-    /// read or write then fails with an error that [`ConnectError`] puts into words.
+    /// Connects to any node, or to the node in `expect`. The other side checks our certificate only
+    /// after this returns, so it may still refuse the connection: then the first read or write
+    /// fails with an error that [`ConnectError`] explains.
     ///
     /// # Errors
-    /// If nobody answers, or one side refuses the other.
+    /// If no node answers, or one side refuses the other.
     pub async fn dial(
         &self,
         address: SocketAddr,
@@ -191,8 +194,8 @@ impl Endpoint {
         }
     }
 
-    /// Waits for somebody to dial; `None` once the endpoint is closed. Floods are thinned out here.
-    /// Complete each handshake in a task of its own.
+    /// Waits for the next connection; `None` once the endpoint is closed. Under a flood it refuses
+    /// connections, or asks for a proof of address first. Complete each handshake in its own task.
     pub async fn accept(&self) -> Option<Handshake> {
         loop {
             let incoming = self.quic.accept().await?;
@@ -202,7 +205,7 @@ impl Endpoint {
                 self.refusals.note(Refusal::Busy, incoming.remote_address(), &busy);
                 incoming.refuse();
             } else if open >= RETRY_FROM && incoming.may_retry() {
-                // `may_retry` was asked, so this can't fail.
+                // Can't fail, since `may_retry` returned true.
                 let _ = incoming.retry();
             } else {
                 return Some(Handshake {
@@ -214,8 +217,8 @@ impl Endpoint {
         }
     }
 
-    /// Connections this endpoint refused, counted by kind. Noted by [`Handshake::complete`]; others
-    /// may add what they find out later.
+    /// Counts of the connections that this endpoint refused, by kind. [`Handshake::complete`] adds
+    /// to them; callers may add refusals that they decide later.
     #[must_use]
     pub fn refusals(&self) -> &RefusalLog {
         &self.refusals
@@ -226,15 +229,15 @@ impl Endpoint {
         self.quic.close(VarInt::from_u32(0), b"shutting down");
     }
 
-    /// Waits until what [`Endpoint::close`] has to say is on the wire, and repeated for a while to those
-    /// who go on sending. QUIC wants three probe timeouts for it (RFC 9000 §10.2), which are seconds
-    /// for a connection that was just begun: a node that stops does not wait for that long.
+    /// Waits until the closing messages of [`Endpoint::close`] are sent, and repeats them for a
+    /// while to peers that go on sending. QUIC waits three probe timeouts for this (RFC 9000
+    /// §10.2), which are seconds for a new connection; this waits half a second at most.
     pub async fn wait_idle(&self) {
         let _ = tokio::time::timeout(GOODBYE, self.quic.wait_idle()).await;
     }
 }
 
-/// Somebody dials.
+/// An incoming connection whose handshake is not complete.
 #[derive(Debug)]
 pub struct Handshake {
     incoming: Incoming,
@@ -243,18 +246,19 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Where it comes from.
+    /// The address it comes from.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.incoming.remote_address()
     }
 
-    /// Turns it away: too busy.
+    /// Refuses the connection: too busy.
     pub fn refuse(self) {
         self.incoming.refuse();
     }
 
-    /// Completes the handshake and tells who it is. A refusal is counted and logged.
+    /// Completes the handshake and returns the identity of the other side. A refusal is counted and
+    /// logged.
     ///
     /// # Errors
     /// If it takes too long, or one side refuses the other.

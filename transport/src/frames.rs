@@ -1,4 +1,5 @@
-//! Frames on QUIC streams; their layout is [`cortado_protocol::frame`]'s.
+//! Reads and writes frames on QUIC streams, in the layout of [`cortado_protocol::frame`]. The
+//! connections of nodes and clients use it.
 
 use bytes::{Buf, Bytes};
 use cortado_protocol::frame::{FrameError, PREFIX_BYTES, decode, frame_len};
@@ -10,18 +11,18 @@ use crate::buffers::{Buffer, BufferPool};
 /// Largest piece taken from a stream at once.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Why no frame could be read. The stream is of no use any more.
+/// Why no frame could be read. The stream can't be used any more.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// What arrived is not a frame, or is over the limit.
+    /// The bytes are not a frame, or the frame is over the limit.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The stream or its connection ended before its time.
+    /// The stream or its connection ended too early.
     #[error("stream lost: {0}")]
     Lost(#[from] quinn::ReadError),
 }
 
-/// Why no frame could be written. The stream is of no use any more.
+/// Why no frame could be written. The stream can't be used any more.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("stream lost: {0}")]
 pub struct WriteError(#[from] quinn::WriteError);
@@ -31,26 +32,26 @@ pub struct WriteError(#[from] quinn::WriteError);
 pub struct FrameReader {
     stream: RecvStream,
     limit: usize,
-    /// Received, not yet handed out.
+    /// Received bytes that were not handed out yet.
     pending: Bytes,
-    /// What has arrived of the next prefix.
+    /// The bytes of the next prefix that have arrived.
     prefix: [u8; PREFIX_BYTES],
     prefix_len: usize,
     /// Length of the frame being collected, once its prefix is known.
     expected: Option<usize>,
-    /// Collects a frame that does not lie in one piece.
+    /// Collects a frame that does not arrive in one piece.
     partial: Buffer,
     buffers: BufferPool,
 }
 
 impl FrameReader {
-    /// Reads frames of at most `limit` bytes; nothing is allocated for longer ones.
+    /// Reads frames of at most `limit` bytes; no memory is allocated for longer ones.
     #[must_use]
     pub fn new(stream: RecvStream, limit: usize) -> Self {
         Self::with_buffers(stream, limit, BufferPool::new(0))
     }
 
-    /// As [`FrameReader::new`]; large frames lie in buffers of that pool.
+    /// Like [`FrameReader::new`], but takes buffers for large frames from the pool.
     #[must_use]
     pub fn with_buffers(stream: RecvStream, limit: usize, buffers: BufferPool) -> Self {
         Self {
@@ -65,8 +66,8 @@ impl FrameReader {
         }
     }
 
-    /// The next frame without its prefix; `None` if the stream ended between two frames. Can be
-    /// cancelled without losing anything.
+    /// The next frame without its prefix; `None` if the stream ended between two frames.
+    /// Cancel-safe: no bytes are lost.
     ///
     /// # Errors
     /// If the stream is lost, ends within a frame, or announces one over the limit.
@@ -94,8 +95,8 @@ impl FrameReader {
         }
     }
 
-    /// Length of the next frame, once its prefix has arrived; the frame itself stays to be read.
-    /// `None` if the stream ended. Lets the caller make room first. Can be cancelled.
+    /// Length of the next frame, once its prefix has arrived; `None` if the stream ended. It does
+    /// not consume the frame, so the caller can make room first. Cancel-safe.
     ///
     /// # Errors
     /// As [`FrameReader::next`].
@@ -115,7 +116,7 @@ impl FrameReader {
 
     /// Tells the other side that nothing more will be read.
     pub fn stop(&mut self, code: u32) {
-        // A stream that is closed already needs no stop.
+        // Fails only if the stream is already closed.
         let _ = self.stream.stop(code.into());
     }
 
@@ -134,7 +135,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Takes what is pending. A frame that lies in one piece is handed out as a slice of it.
+    /// Takes the pending bytes. A frame that arrived in one piece is returned as a slice of them.
     fn assemble(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.take_prefix()?;
         let Some(expected) = self.expected else { return Ok(None) };
@@ -157,8 +158,8 @@ impl FrameReader {
     }
 }
 
-/// Writes frames to a stream. A write that is cancelled may leave half a frame behind: drop the
-/// writer then.
+/// Writes frames to a stream. A cancelled write may leave half a frame in the stream: then drop the
+/// writer.
 #[derive(Debug)]
 pub struct FrameWriter(SendStream);
 
@@ -169,8 +170,8 @@ impl FrameWriter {
         Self(stream)
     }
 
-    /// Writes an encoded frame ([`cortado_protocol::frame::encode`]); waits while the other side does
-    /// not read.
+    /// Writes an encoded frame ([`cortado_protocol::frame::encode`]); waits while the other side
+    /// does not read.
     ///
     /// # Errors
     /// If the stream is lost.
@@ -178,7 +179,7 @@ impl FrameWriter {
         Ok(self.0.write_chunk(frame).await?)
     }
 
-    /// Writes several at once, which saves packets.
+    /// Writes several frames at once, which saves packets.
     ///
     /// # Errors
     /// If the stream is lost.
@@ -186,19 +187,19 @@ impl FrameWriter {
         Ok(self.0.write_all_chunks(frames).await?)
     }
 
-    /// Says that nothing more will be written.
+    /// Ends the stream: nothing more will be written.
     pub fn finish(&mut self) {
-        // A stream that is closed already needs no end.
+        // Fails only if the stream is already closed.
         let _ = self.0.finish();
     }
 
-    /// Waits until the other side has all of it, or does not want it.
+    /// Waits until the other side has received everything, or has stopped reading.
     pub async fn delivered(&mut self) {
         let _ = self.0.stopped().await;
     }
 
-    /// Resolves when the other side does not want more, or is gone; while the stream is not finished,
-    /// only then.
+    /// Resolves when the other side stops reading or is gone. After [`FrameWriter::finish`] it also
+    /// resolves when everything has arrived.
     pub fn unwanted(&self) -> impl Future<Output = ()> + Send + Sync + 'static {
         let stopped = self.0.stopped();
         async move {
@@ -206,9 +207,9 @@ impl FrameWriter {
         }
     }
 
-    /// Gives the stream up: the other side gets an error instead of an end.
+    /// Abandons the stream: the other side gets an error instead of an end.
     pub fn reset(&mut self, code: u32) {
-        // A stream that is closed already needs no reset.
+        // Fails only if the stream is already closed.
         let _ = self.0.reset(code.into());
     }
 }

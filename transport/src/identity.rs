@@ -1,5 +1,6 @@
-//! Who a certificate speaks for: a URI among its subject alternative names,
+//! The identity in a certificate: a URI among its subject alternative names,
 //! `urn:cortado:<cluster>:node:<id>` or `urn:cortado:<cluster>:client:<name>` (RFC 5280 §4.2.1.6).
+//! Authorities write it; verifiers and connections read it.
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 /// Longest cluster or client name.
 const NAME_BYTES: usize = 48;
 
-/// Which of the two authorities: the one for nodes or the one for clients.
+/// Which of the two authorities issues a certificate: the one for nodes or the one for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Issues certificates of nodes.
@@ -28,7 +29,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Who a certificate speaks for.
+/// The node, client or authority that a certificate identifies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// A node.
@@ -45,7 +46,7 @@ pub enum Identity {
         /// Its name.
         name: String,
     },
-    /// An authority itself; never accepted as the end of a connection.
+    /// An authority itself; never accepted at the end of a connection.
     Authority {
         /// Its cluster.
         cluster: String,
@@ -54,7 +55,7 @@ pub enum Identity {
     },
 }
 
-/// Why a certificate speaks for nobody.
+/// Why a certificate has no usable identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The connection has no certificate.
@@ -63,13 +64,13 @@ pub enum IdentityError {
     /// Not a certificate.
     #[error("the certificate can't be read")]
     Malformed,
-    /// There is not exactly one `urn:cortado:` name in it.
+    /// It does not have exactly one `urn:cortado:` name.
     #[error("the certificate names no node or client: issue one with this cluster's authority")]
     Unnamed,
     /// A name that can't be used.
     #[error("'{0}' can't be a name: expected 1 to {NAME_BYTES} of a-z, A-Z, 0-9, '-', '_' and '.'")]
     Name(String),
-    /// It speaks for somebody, but not for a node of this cluster.
+    /// It has an identity, but not that of a node of this cluster.
     #[error("the certificate is for {0}, not for a node of this cluster")]
     NotPeer(Identity),
 }
@@ -94,7 +95,7 @@ impl Identity {
     /// Reads the identity of a DER certificate. The certificate's chain is not checked here.
     ///
     /// # Errors
-    /// If the certificate is malformed or does not carry exactly one name of ours.
+    /// If the certificate is malformed or does not have exactly one `urn:cortado:` name.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         let (rest, parsed) =
             X509Certificate::from_der(certificate).map_err(|_| IdentityError::Malformed)?;
@@ -154,10 +155,11 @@ pub(crate) fn checked_name(name: &str) -> Result<&str, IdentityError> {
     Ok(name)
 }
 
-/// Who is at the other end of a connection. TLS has checked the chain; see [`crate::Endpoint`].
+/// The identity at the other end of a connection. TLS has checked the chain; see
+/// [`crate::Endpoint`].
 ///
 /// # Errors
-/// If the certificate is missing or names nobody.
+/// If the certificate is missing or has no usable identity.
 pub fn peer_identity(connection: &quinn::Connection) -> Result<Identity, IdentityError> {
     let chain = connection
         .peer_identity()
@@ -169,7 +171,7 @@ pub fn peer_identity(connection: &quinn::Connection) -> Result<Identity, Identit
 /// The node at the other end of a connection.
 ///
 /// # Errors
-/// If it is not a node, or one of another cluster.
+/// If the other end is not a node, or is a node of another cluster.
 pub fn peer_node(connection: &quinn::Connection, cluster: &str) -> Result<NodeId, IdentityError> {
     match peer_identity(connection)? {
         Identity::Node { cluster: theirs, node } if theirs == cluster => Ok(node),

@@ -1,10 +1,11 @@
-//! QUIC endpoints, certificates and framing shared by Cortado nodes and clients.
+//! QUIC endpoints, certificates and framing. Nodes and clients use this crate for all connections.
 //!
-//! Three protocols run over QUIC (RFC 9000) with TLS 1.3 and certificates at both ends: data between
-//! nodes, membership between nodes, and clients. Each has its own port, its own ALPN and its own
-//! settings ([`Kind`]). A cluster has two authorities ([`Authority`]): what the client authority
-//! issued can never open a port that nodes use among themselves. Who speaks is read from the
-//! certificate ([`Identity`]), never from an address or a host name.
+//! Three protocols run over QUIC (RFC 9000) with TLS 1.3 and certificates at both ends: data
+//! between nodes, membership between nodes, and requests of clients. Each has its own port, its own
+//! ALPN and its own settings ([`Kind`]). A cluster has two authorities ([`Authority`]): a
+//! certificate of the client authority can never open a port that nodes use among themselves. The
+//! identity of the other side is read from its certificate ([`Identity`]), never from an address or
+//! a host name.
 
 mod authority;
 mod buffers;

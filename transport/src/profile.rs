@@ -1,4 +1,5 @@
-//! The cluster profile: a directory that tells a client where the cluster is and who it is itself.
+//! The cluster profile: a directory with the addresses of a cluster and the certificate of a
+//! client. `cortado init` and `cortado local up` write it; every command of the client reads it.
 //!
 //! `profile.toml`:
 //! ```toml
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls::{ClientTls, TlsError};
 
-/// Where a cluster is, and who the client is.
+/// The addresses of a cluster, and the certificate of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -31,7 +32,7 @@ pub struct Profile {
     pub dir: PathBuf,
     /// The cluster's name.
     pub cluster: String,
-    /// Client addresses of nodes, `host:port`; any of them will do.
+    /// Client addresses of nodes, `host:port`. The client may use any of them.
     pub addresses: Vec<String>,
     /// Certificate of the authority for nodes.
     pub ca: PathBuf,
@@ -39,8 +40,8 @@ pub struct Profile {
     pub cert: PathBuf,
     /// The client's private key.
     pub key: PathBuf,
-    /// Where clients reach a node, if not at the address it knows itself by: published ports of
-    /// containers, for example.
+    /// Addresses at which clients reach nodes, where they differ from the nodes' own: published
+    /// ports of containers, for example.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub published: BTreeMap<NodeId, SocketAddr>,
 }
@@ -60,7 +61,7 @@ pub enum ProfileError {
     #[error("{path} does not exist: give the directory of a cluster profile, as written by \
              `cortado local up --dir DIR`", path = path.display())]
     Missing {
-        /// The file that was looked for.
+        /// The missing file.
         path: PathBuf,
     },
     /// The profile is malformed.
@@ -68,10 +69,10 @@ pub enum ProfileError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and what was expected.
+        /// What is wrong: the line, and what was expected.
         reason: String,
     },
-    /// A certificate or key it names can't be used.
+    /// A certificate or key of the profile can't be used.
     #[error("profile {dir}: {source}", dir = dir.display())]
     Tls {
         /// The profile's directory.
@@ -140,7 +141,7 @@ impl Profile {
             .map_err(|source| ProfileError::File { path, source })
     }
 
-    /// Reads the certificates it names.
+    /// Reads the certificates of the profile.
     ///
     /// # Errors
     /// If a file can't be read or is not what it should be.

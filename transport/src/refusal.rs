@@ -1,4 +1,5 @@
-//! Why connections are refused, in words for the person who has to do something about it.
+//! Why connections are refused, in sentences for the operator or user who has to act. Endpoints
+//! produce these errors and count them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Who refused.
+/// Which side refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// This side refused the other one.
@@ -15,7 +16,7 @@ pub enum Side {
     Them,
 }
 
-/// What was wrong. TLS alert numbers (RFC 8446 §6) carry it to the other side.
+/// The reason of a refusal. TLS alert numbers (RFC 8446 §6) carry it to the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The certificate was issued by an authority that the port does not trust.
@@ -26,11 +27,11 @@ pub enum Refusal {
     WrongRole,
     /// A certificate of another cluster.
     OtherCluster,
-    /// Another node than the one that was expected at this address.
+    /// The node at this address is not the expected one.
     OtherNode,
     /// The certificate is no longer or not yet valid.
     Expired,
-    /// The certificate is that of a node that was forgotten.
+    /// The certificate belongs to a forgotten node.
     Forgotten,
     /// The certificate is malformed or does not match its key.
     BadCertificate,
@@ -42,7 +43,7 @@ pub enum Refusal {
     Busy,
     /// Nothing answered in time.
     Timeout,
-    /// What arrived was not what the protocol allows.
+    /// The other side sent something that the protocol does not allow.
     Misbehaved,
     /// The other side closed the connection or restarted.
     Closed,
@@ -66,28 +67,29 @@ const KINDS: [Refusal; 14] = [
 ];
 
 impl Refusal {
-    /// Whether it may pass by itself: nobody has to change a certificate, a clock or an address.
+    /// Whether the cause may pass by itself, without a change of a certificate, a clock or an
+    /// address.
     #[must_use]
     pub const fn may_pass(self) -> bool {
         matches!(self, Self::Busy | Self::Timeout | Self::Misbehaved | Self::Closed)
     }
 
-    /// The application error code (RFC 9000 §20.2) with which a connection is closed for it.
+    /// The application error code (RFC 9000 §20.2) that closes a connection for this reason.
     #[must_use]
     pub fn code(self) -> quinn::VarInt {
         (self as u32).into()
     }
 }
 
-/// Why there is no connection, or no longer one.
+/// Why there is no connection, or why it ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// One side refused the other.
     #[error("{}", sentence(*refusal, *side))]
     Refused {
-        /// What was wrong.
+        /// The reason.
         refusal: Refusal,
-        /// Who said so.
+        /// The side that refused.
         side: Side,
     },
     /// The address can't be dialled.
@@ -98,13 +100,13 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
-    /// Anything else QUIC has to say.
+    /// Any other error of QUIC.
     #[error("connection failed: {0}")]
     Other(String),
 }
 
 impl ConnectError {
-    /// What was wrong, if it has a name.
+    /// The reason, if the error is a refusal.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
@@ -228,7 +230,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Counts refusals per kind and logs each kind once a minute at most: a hostile or misconfigured
+/// Counts refusals by kind, and logs each kind at most once a minute: a hostile or misconfigured
 /// peer must not fill the log.
 #[derive(Debug)]
 pub struct RefusalLog {
@@ -246,7 +248,7 @@ impl RefusalLog {
         Self { port, counts: Default::default(), logged: Mutex::default() }
     }
 
-    /// Counts one, and logs it if nothing of its kind was logged in the last minute.
+    /// Counts one refusal, and logs it if none of its kind was logged in the last minute.
     pub fn note(&self, refusal: Refusal, remote: SocketAddr, what: &dyn fmt::Display) {
         let kind = refusal as usize;
         let count = self.counts[kind].fetch_add(1, Ordering::Relaxed) + 1;
@@ -261,7 +263,7 @@ impl RefusalLog {
         tracing::warn!(port = self.port, %remote, kind = %refusal, count, "connection refused: {what}");
     }
 
-    /// How often each kind was refused; kinds that never were are left out.
+    /// The number of refusals by kind, without kinds that never occurred.
     pub fn counts(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
         KINDS
             .iter()

@@ -1,4 +1,5 @@
-//! Certificates of nodes: which were seen, and which open nothing any more.
+//! Certificates of nodes: those seen since the start, and those that are barred. Owned by the TLS
+//! settings of a node, filled by the verifiers, and used when a node is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,18 +8,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use cortado_protocol::{NodeId, content_hash};
 use rustls_pki_types::CertificateDer;
 
-/// Certificates of one node that are remembered.
+/// How many certificates of one node are remembered.
 const SEEN: usize = 4;
 
 #[derive(Debug, Default)]
 struct Certificates {
-    /// By node, the newest last.
+    /// For each node, the fingerprints of its certificates, newest last.
     seen: BTreeMap<NodeId, Vec<u64>>,
     barred: BTreeSet<u64>,
 }
 
-/// What a node knows of the certificates of nodes. A certificate that was issued once is valid for
-/// years; a node that was forgotten must not come back with it. Clones are the same register.
+/// The certificates of nodes that this node has seen or barred. A certificate is valid for years,
+/// so a forgotten node must be kept from joining again with it. Clones share one register.
 #[derive(Clone, Default)]
 pub struct Register(Arc<RwLock<Certificates>>);
 
@@ -28,13 +29,14 @@ impl fmt::Debug for Register {
     }
 }
 
-/// A certificate's number here: a hash of all of it.
+/// A hash of the whole certificate, which stands for it in the register.
 pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> u64 {
     content_hash(certificate)
 }
 
 impl Register {
-    /// Certificates that the node has shown since the start of this process, the newest last.
+    /// Fingerprints of the certificates that the node has shown since this process started, newest
+    /// last.
     #[must_use]
     pub fn seen(&self, node: NodeId) -> Vec<u64> {
         self.0
@@ -46,7 +48,7 @@ impl Register {
             .unwrap_or_default()
     }
 
-    /// These certificates open nothing any more.
+    /// Bars these certificates: connections with them are refused from now on.
     pub fn bar(&self, certificates: impl IntoIterator<Item = u64>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).barred.extend(certificates);
     }
@@ -56,7 +58,7 @@ impl Register {
         !held.barred.is_empty() && held.barred.contains(&fingerprint(certificate))
     }
 
-    /// A node has shown a certificate, which was found valid.
+    /// Records a valid certificate that a node has shown.
     pub(crate) fn note(&self, node: NodeId, certificate: &CertificateDer<'_>) {
         let mark = fingerprint(certificate);
         let known =

@@ -1,5 +1,6 @@
-//! QUIC settings per protocol. The library's defaults are meant for the open internet and one
-//! connection; a node has many, and each must have a bound on what it can cost.
+//! QUIC settings for each protocol. The defaults of the library are meant for the open internet and
+//! one connection; a node has many connections, and the cost of each must be limited. Endpoints use
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +11,32 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 /// Largest UDP payload with segmentation offload: ten segments must fit one 64 KiB send.
 const OFFLOAD_PAYLOAD_BYTES: u16 = 6550;
-/// Largest UDP payload there is; on loopback, large packets beat segmentation offload by far.
+/// Largest possible UDP payload. On loopback large packets are much faster than segmentation
+/// offload.
 const LOOPBACK_PAYLOAD_BYTES: u16 = 65507;
-/// On loopback the largest payload is tried after one half of it. A probe is padding, which quinn
-/// reads byte by byte as frames: a finer search costs more than a small job does.
+/// On loopback, path discovery probes half of the largest payload, then the largest. A probe is
+/// padding, which quinn reads byte by byte as frames: a finer search costs more than a small job
+/// does.
 const LOOPBACK_PROBE_STEP_BYTES: u16 = 20_000;
 /// Membership packets are small, and many small endpoints must stay cheap.
 const GOSSIP_PAYLOAD_BYTES: u16 = 1472;
-/// Flow control of one stream: bandwidth times round trip of a fast local network.
+/// Flow control of one stream: bandwidth times round-trip time of a fast local network.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Flow control of one connection, all streams together.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Bytes sent and not yet acknowledged.
+/// Most bytes sent and not yet acknowledged.
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Queued membership datagrams per connection, per direction.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
-/// What may be in flight before anything is known of the path. The default of 12,000 bytes is less than
-/// one large packet, and quinn then keeps a close back that is pending together with data.
+/// How much may be in flight before the path is known. The default of 12,000 bytes is less than one
+/// large packet, and then quinn delays a close that is pending together with data.
 const INITIAL_WINDOW_BYTES: u64 = 256 << 10;
-/// Requests of one client at the same time.
+/// Most requests of one client at the same time.
 const CLIENT_STREAMS: u32 = 64;
-/// Links of one peer; one is used.
+/// Most links of one peer; one is used.
 const PEER_STREAMS: u32 = 4;
 
-/// Which of the three protocols.
+/// One of the three protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Data between nodes.
@@ -64,7 +67,7 @@ impl Kind {
     /// How long a handshake may take.
     pub(crate) const fn handshake_timeout(self) -> Duration {
         match self {
-            // A lost first packet must not cost more than a probe or two.
+            // A lost first packet must not cost more than one or two probes.
             Self::Gossip => Duration::from_millis(1500),
             Self::Peer | Self::Client => Duration::from_secs(5),
         }
@@ -85,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// `listener` is whether this end accepts streams of the other one.
+    /// `listener` says whether this end accepts streams of the other one.
     pub(crate) fn transport(self, listener: bool, loopback: bool) -> Arc<TransportConfig> {
         let mut config = TransportConfig::default();
         let (idle_ms, keep_alive) = self.timeouts();
@@ -109,7 +112,7 @@ impl Kind {
             .datagram_receive_buffer_size(datagrams)
             .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
         if matches!(self, Self::Gossip) {
-            // Clusters live on local networks: do not wait a second before the first repeat.
+            // Clusters run on local networks: do not wait a second before the first retransmission.
             config.initial_rtt(Duration::from_millis(50)).mtu_discovery_config(None);
         } else {
             let mut discovery = MtuDiscoveryConfig::default();

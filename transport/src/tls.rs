@@ -1,5 +1,6 @@
-//! TLS 1.3 configurations. The provider is passed explicitly, 0-RTT and session resumption are off at
-//! both ends: every connection shows its certificate.
+//! TLS 1.3 settings of nodes and clients, read from PEM files; a node can read them again while it
+//! runs. Endpoints use them. The provider is passed explicitly, and 0-RTT and session resumption
+//! are off at both ends, so every connection shows its certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -40,29 +41,29 @@ pub enum TlsError {
     Pem {
         /// What was read.
         what: String,
-        /// Why it is refused.
+        /// Why it was refused.
         reason: String,
     },
     /// Certificate and key do not belong together, or are of an unsupported kind.
     #[error("certificate and key can't be used together: {0}")]
     Key(rustls::Error),
-    /// The certificate is not one of this cluster.
+    /// The certificate does not belong to this cluster.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The certificate is for somebody else.
+    /// The certificate has another identity than the expected one.
     #[error("the certificate is for {found}, expected {expected}")]
     Other {
-        /// Whose it is.
+        /// Its identity.
         found: Identity,
-        /// What was needed.
+        /// The expected identity.
         expected: String,
     },
-    /// The authority's certificate can't be trusted.
+    /// The authority's certificate can't be used.
     #[error("authority can't be used: {0}")]
     Roots(String),
 }
 
-/// What a node needs for all its ports.
+/// The TLS settings for all ports of a node.
 #[derive(Clone, Debug)]
 pub struct NodeTls {
     cluster: String,
@@ -71,13 +72,13 @@ pub struct NodeTls {
     register: Register,
 }
 
-/// What is read from files, and read again on request: handshakes that begin from then on use it.
+/// What was read from the files. A node may read them again; later handshakes use the new content.
 #[derive(Debug)]
 struct Files {
     own: Own,
     peers: Arc<RootCertStore>,
     clients: Arc<RootCertStore>,
-    /// Checks who dials the ports for nodes, and the port for clients.
+    /// Verifiers for the ports for nodes and for the port for clients.
     verifiers: [Arc<Verifier>; 2],
 }
 
@@ -98,7 +99,7 @@ impl Files {
     }
 }
 
-/// The newest files, for a port that listens.
+/// Gives a listening port the newest files.
 #[derive(Debug)]
 struct Newest {
     files: Arc<RwLock<Arc<Files>>>,
@@ -123,7 +124,7 @@ impl ResolvesServerCert for Newest {
 }
 
 impl ClientCertVerifier for Newest {
-    /// Hints would be those of the files at the start; nobody needs them.
+    /// Hints would name the authorities at the start only, and no client uses them.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -160,7 +161,7 @@ impl ClientCertVerifier for Newest {
     }
 }
 
-/// What a client needs to dial nodes.
+/// The TLS settings with which a client dials nodes.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     cluster: String,
@@ -168,7 +169,7 @@ pub struct ClientTls {
     peers: Arc<RootCertStore>,
 }
 
-/// One's own certificate and key, and what is derived from the key.
+/// The own certificate and key, and what is derived from the key.
 #[derive(Clone, Debug)]
 struct Own {
     certificate: Arc<SingleCertAndKey>,
@@ -179,7 +180,7 @@ struct Own {
 }
 
 impl NodeTls {
-    /// From PEM texts: own certificate and key, and the certificates of both authorities.
+    /// Reads PEM texts: own certificate and key, and the certificates of both authorities.
     ///
     /// # Errors
     /// If a text is malformed or the certificate is not for a node of `cluster`.
@@ -206,11 +207,11 @@ impl NodeTls {
         Ok(Self { cluster: cluster.to_owned(), node, files, register })
     }
 
-    /// Takes over what another one read from the files of the same node: all ports use it from the next
-    /// handshake on. Connections go on. What is known of other certificates stays.
+    /// Adopts what `newer` has read from the files of the same node: all ports use it from the next
+    /// handshake on. Open connections and the register of certificates stay.
     ///
     /// # Errors
-    /// If the certificate is for another node; nothing has changed then.
+    /// If the certificate is for another node. Then nothing changes.
     pub fn renew(&self, newer: &Self) -> Result<(), TlsError> {
         if newer.node != self.node {
             let found = Identity::Node { cluster: newer.cluster.clone(), node: newer.node };
@@ -227,7 +228,7 @@ impl NodeTls {
         Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// As [`NodeTls::from_pem`], from files.
+    /// Like [`NodeTls::from_pem`], but reads files.
     ///
     /// # Errors
     /// If a file can't be read, or as [`NodeTls::from_pem`].
@@ -247,7 +248,7 @@ impl NodeTls {
         )
     }
 
-    /// The node its certificate speaks for.
+    /// The node in its certificate.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.node
@@ -259,13 +260,13 @@ impl NodeTls {
         &self.cluster
     }
 
-    /// Until when its certificate is valid, in seconds since the Unix epoch.
+    /// When its certificate expires, in seconds since the Unix epoch.
     #[must_use]
     pub fn valid_until(&self) -> u64 {
         self.newest().own.valid_until
     }
 
-    /// What is known of the certificates of nodes, on all ports.
+    /// The register of node certificates, shared by all ports.
     #[must_use]
     pub fn register(&self) -> &Register {
         &self.register
@@ -275,8 +276,8 @@ impl NodeTls {
         self.newest().own.reset_secret
     }
 
-    /// For a port that listens: the client port asks for certificates of the client authority, the
-    /// others for those of the peer authority.
+    /// Settings for a listening port: the client port asks for certificates of the client
+    /// authority, the other ports for those of the peer authority.
     pub(crate) fn listen(&self, kind: Kind) -> Result<QuicServerConfig, TlsError> {
         let role = match kind {
             Kind::Client => Role::Client,
@@ -308,8 +309,8 @@ impl NodeTls {
 }
 
 impl ClientTls {
-    /// From PEM texts: own certificate and key, and the certificate of the peer authority, which
-    /// vouches for the nodes.
+    /// Reads PEM texts: own certificate and key, and the certificate of the peer authority, which
+    /// issues the certificates of nodes.
     ///
     /// # Errors
     /// If a text is malformed or the certificate is not for a client of `cluster`.
@@ -331,7 +332,7 @@ impl ClientTls {
         Ok(Self { cluster: cluster.to_owned(), own, peers })
     }
 
-    /// As [`ClientTls::from_pem`], from files.
+    /// Like [`ClientTls::from_pem`], but reads files.
     ///
     /// # Errors
     /// If a file can't be read, or as [`ClientTls::from_pem`].
@@ -368,7 +369,7 @@ impl Own {
             what: "the private key".into(),
             reason: error.to_string(),
         })?;
-        // Derived from the key, so that it is a secret, differs between nodes and outlives a restart.
+        // Derived from the key, so it is secret, differs between nodes and survives a restart.
         let salt = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, b"cortado stateless reset");
         let mut reset_secret = [0; 32];
         salt.extract(key.secret_der())
@@ -376,7 +377,7 @@ impl Own {
             .and_then(|okm| okm.fill(&mut reset_secret))
             .map_err(|_| TlsError::Roots("key derivation failed".into()))?;
         let mut provider = rustls::crypto::ring::default_provider();
-        // Of the suites of TLS 1.3 the one all must have (RFC 8446 §9.1) does the least work per byte.
+        // Of the TLS 1.3 cipher suites, the mandatory one (RFC 8446 §9.1) costs the least per byte.
         let mandatory = CipherSuite::TLS13_AES_128_GCM_SHA256;
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != mandatory);
         let provider = Arc::new(provider);
@@ -421,7 +422,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     if chain.is_empty() { Err(error("there is no certificate in it".into())) } else { Ok(chain) }
 }
 
-/// Trusts an authority's certificates; several may stand in one file while one replaces another.
+/// Reads an authority's certificates. A file may hold several while one authority replaces another.
 fn roots(pem: &[u8], role: Role) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, &format!("the {role} authority"))? {
@@ -429,7 +430,8 @@ fn roots(pem: &[u8], role: Role) -> Result<Arc<RootCertStore>, TlsError> {
             Ok(found @ Identity::Authority { role: theirs, .. }) if theirs != role => {
                 return Err(TlsError::Other { found, expected: format!("the {role} authority") });
             }
-            // An authority made by other tools carries no name of ours; its chain is what counts.
+            // An authority made by other tools has no `urn:cortado:` name; the chain is checked all
+            // the same.
             _ => roots.add(certificate).map_err(|error| TlsError::Roots(error.to_string()))?,
         }
     }

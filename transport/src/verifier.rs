@@ -1,5 +1,6 @@
-//! Certificate checks of both sides: the chain by webpki, then the identity by us. Host names play no
-//! part: nodes are dialled by address, and an address says nothing about who should be there.
+//! Certificate checks of both sides: webpki checks the chain, then this module checks the identity.
+//! Host names are not checked: nodes are dialled by address, and an address does not identify a
+//! node. The TLS settings use one verifier for each role.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::identity::{Identity, Role};
 use crate::register::Register;
 
-/// Checks that the other side is a node or a client of our cluster.
+/// Checks that the other side is a node or a client of this cluster.
 pub(crate) struct Verifier {
     role: Role,
     cluster: String,
@@ -52,8 +53,8 @@ impl Verifier {
         }))
     }
 
-    /// Looks at the claim before the chain, so that a certificate of the wrong kind is called that and
-    /// not merely one of an unknown authority. A claim alone opens nothing.
+    /// Checks the identity before the chain, so that a certificate of the wrong kind is reported as
+    /// such and not as one of an unknown authority. The identity alone grants nothing.
     fn check_identity(&self, certificate: &CertificateDer<'_>) -> Result<Identity, Error> {
         let identity = Identity::of(certificate).map_err(|_| CertificateError::BadEncoding)?;
         match (self.role, &identity) {
@@ -72,7 +73,7 @@ impl Verifier {
         Ok(identity)
     }
 
-    /// The chain is valid: whether the certificate was not barred since it was issued.
+    /// Checks that a certificate with a valid chain is not barred, and records it.
     fn check_register(
         &self,
         identity: &Identity,
@@ -88,8 +89,8 @@ impl Verifier {
     }
 }
 
-/// A forged issuer name makes the signature wrong rather than the issuer unknown; to the user both
-/// are the wrong authority.
+/// With a forged issuer name the signature is wrong and the issuer is not unknown. For the user
+/// both mean the wrong authority.
 fn wrong_signature_is_unknown_authority(error: Error) -> Error {
     match error {
         Error::InvalidCertificate(CertificateError::BadSignature) => {

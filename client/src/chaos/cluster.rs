@@ -1,4 +1,4 @@
-//! Trouble in one cluster: made, ended, waited for.
+//! Faults in one cluster: starts them, ends them, and waits until the cluster is whole.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,24 +17,24 @@ use super::machines::Machines;
 use crate::cluster::unexpected;
 use crate::{Cluster, Error};
 
-/// How long a node has to obey.
+/// How long a node has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the cluster has to be whole again after everything was healed.
+/// How long the cluster has to become whole after all faults ended.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(60);
-/// How often it is asked.
+/// Pause between two requests for the view.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Makes trouble in one cluster.
+/// Makes faults in one cluster.
 pub struct Chaos {
     cluster: Arc<Cluster>,
     machines: Machines,
-    /// The members when this began, and where clients reach them.
+    /// The members at the start, with their addresses for clients.
     nodes: BTreeMap<NodeId, SocketAddr>,
 }
 
 impl Chaos {
-    /// Looks who is there. `profile` is the folder of the cluster's profile: if it is a local cluster,
-    /// processes are killed, else containers that carry its name.
+    /// Asks for the members. If `profile` is the folder of a local cluster, faults kill processes;
+    /// otherwise they kill containers with the cluster's name.
     ///
     /// # Errors
     /// [`Error::Unreachable`] if no node answers, [`Error::BadInput`] if the folder is damaged.
@@ -45,17 +45,17 @@ impl Chaos {
         Ok(Self { cluster, machines, nodes })
     }
 
-    /// Whom trouble can be made for.
+    /// The nodes that can have faults.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().collect()
     }
 
-    /// Makes one kind of trouble, for this long if it is one that lasts. Returns the nodes that did not
-    /// answer: dead ones need no cut. A paused node is not resumed: call [`Chaos::resume`].
+    /// Makes a fault, for `duration` if its kind lasts. Returns the nodes that did not answer: dead
+    /// nodes need no cut. A paused node is not resumed: call [`Chaos::resume`].
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a node that is not there, [`Error::BadInput`] if a node does not run or
+    /// [`Error::NotFound`] for an unknown node, [`Error::BadInput`] if a node does not run or
     /// refuses.
     pub async fn inflict(&self, fault: &Fault, duration: Duration) -> Result<Vec<NodeId>, Error> {
         for node in fault.nodes() {
@@ -73,7 +73,7 @@ impl Chaos {
         }
     }
 
-    /// Lets a paused node go on. One that was killed in the meantime needs nothing.
+    /// Resumes a paused node. Does nothing to a node that was killed in the meantime.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such node.
@@ -83,11 +83,11 @@ impl Chaos {
         Ok(())
     }
 
-    /// Ends the disturbances of these nodes and lets them go on if they are paused. Returns those that
-    /// did not answer.
+    /// Ends the disturbances of these nodes, and resumes those that are paused. Returns the nodes
+    /// that did not answer.
     ///
     /// # Errors
-    /// As [`Chaos::inflict`].
+    /// Like [`Chaos::inflict`].
     pub async fn heal(&self, nodes: &[NodeId]) -> Result<Vec<NodeId>, Error> {
         for node in nodes {
             self.resume(*node)?;
@@ -95,10 +95,10 @@ impl Chaos {
         self.order(nodes.iter().map(|node| (*node, Order::Heal)).collect()).await
     }
 
-    /// Waits until all nodes are alive again in the eyes of one of them.
+    /// Waits until a node's view shows all nodes alive.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] after a minute; it names those that are missing.
+    /// [`Error::Unreachable`] after a minute; it names the missing nodes.
     pub async fn whole(&self) -> Result<(), Error> {
         let deadline = Instant::now() + WHOLE_DEADLINE;
         loop {

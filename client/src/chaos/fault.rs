@@ -1,4 +1,4 @@
-//! The kinds of trouble, and what each asks of which node.
+//! The kinds of faults, and the requests that each sends to nodes.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::Kill,
         Self::Pause,
@@ -45,7 +45,7 @@ impl Kind {
         Self::LoopStall,
     ];
 
-    /// Its name, as on the command line.
+    /// Its name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,34 +63,34 @@ impl Kind {
     }
 }
 
-/// One piece of trouble.
+/// A fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// This node's process is killed.
+    /// The process of this node is killed.
     Kill(NodeId),
-    /// This node's process stands still.
+    /// The process of this node stands still.
     Pause(NodeId),
-    /// Nodes of different groups do not hear each other.
+    /// Nodes of different groups drop each other's packets.
     Partition(Vec<Vec<NodeId>>),
     /// What one node sends does not arrive at another.
     Oneway {
-        /// Who is not heard.
+        /// The sender.
         from: NodeId,
-        /// By whom.
+        /// The receiver.
         to: NodeId,
     },
     /// What these nodes send to other nodes is late.
     Delay {
-        /// Whose packets.
+        /// The senders.
         nodes: Vec<NodeId>,
-        /// By how much, in milliseconds.
+        /// The delay in milliseconds.
         ms: u32,
     },
     /// A share of what these nodes send to other nodes is lost.
     Loss {
-        /// Whose packets.
+        /// The senders.
         nodes: Vec<NodeId>,
-        /// Which share, in percent.
+        /// The share in percent.
         percent: u8,
     },
     /// These nodes' disks are full.
@@ -99,11 +99,11 @@ pub enum Fault {
     DiskHang(Vec<NodeId>),
     /// No data passes between a node and these others; membership datagrams do.
     DataCut {
-        /// Who is cut off.
+        /// The node that is cut off.
         node: NodeId,
-        /// From whom.
+        /// The nodes that it is cut off from.
         others: Vec<NodeId>,
-        /// Which way, if only one.
+        /// The direction, if only one.
         way: Option<Way>,
     },
     /// These nodes' event loops stand still.
@@ -137,7 +137,7 @@ impl Fault {
         }
     }
 
-    /// The nodes it is about.
+    /// The nodes that it affects.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         match self {
@@ -152,8 +152,8 @@ impl Fault {
         }
     }
 
-    /// What is asked of which node. Both ends of a cut drop packets: one that is restarted in the
-    /// meantime does not know of it.
+    /// The requests to each node. Both ends of a cut drop packets, because one end may be restarted
+    /// in the meantime and forget the cut.
     pub(super) fn orders(&self) -> Vec<(NodeId, Disturbance)> {
         let all = |nodes: &[NodeId], what: Disturbance| {
             nodes.iter().map(|node| (*node, what.clone())).collect()

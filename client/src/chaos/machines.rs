@@ -1,4 +1,4 @@
-//! Where the nodes' processes are: on this machine, or in containers of this machine.
+//! The processes of the nodes: on this machine, or in its containers.
 
 use std::io;
 use std::path::Path;
@@ -12,9 +12,9 @@ use crate::local::Folder;
 
 /// Kills and pauses processes.
 pub(super) enum Machines {
-    /// Those of a local cluster.
+    /// The processes of a local cluster.
     Local(Box<Folder>),
-    /// Those in containers with the labels `cortado.cluster` and `cortado.node`.
+    /// Containers with the labels `cortado.cluster` and `cortado.node`.
     Containers {
         /// The cluster's name.
         cluster: String,
@@ -44,9 +44,9 @@ impl Machines {
         }
     }
 
-    /// Does nothing to one that is not paused.
+    /// Resumes a node. Does nothing to a node that is not paused.
     pub(super) fn resume(&self, node: NodeId) {
-        // Whatever goes wrong here, the node does not stand still any more.
+        // If this fails, the node has no process that stands still.
         let _ = match self {
             Self::Local(folder) => {
                 folder.node(node).and_then(|node| node.signal(Signal::CONT).map(drop))
@@ -56,7 +56,7 @@ impl Machines {
     }
 }
 
-/// Calls the engine's own command: it knows where the engine is and who may use it.
+/// Calls the command `docker`, which knows the address of the engine and the user's permissions.
 fn docker(cluster: &str, node: NodeId, verb: &str) -> Result<(), Error> {
     let labels = [format!("label=cortado.cluster={cluster}"), format!("label=cortado.node={node}")];
     let containers = call(&["ps", "--quiet", "--filter", &labels[0], "--filter", &labels[1]])?;

@@ -1,4 +1,4 @@
-//! Trouble at random: what, whom and when is drawn from a seed.
+//! Random faults: kind, node and time are drawn from a seed. `cortado chaos run` uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,44 +10,46 @@ use super::{Chaos, Fault, Kind, Way};
 use crate::Error;
 use crate::generate::Random;
 
-/// Within this time a supervisor starts a node three times.
+/// The supervisor starts a node three times within this time.
 const BUDGET_WINDOW: Duration = Duration::from_secs(300);
-/// So often a node is killed in this time, and so often it is paused, which may have it killed too.
+/// How often a node is killed within [`BUDGET_WINDOW`].
 const KILLS: usize = 2;
+/// How often a node is paused within it. The supervisor may kill a paused node and start it.
 const PAUSES: usize = 1;
-/// Shortest and longest time to the next trouble, in milliseconds.
+/// Shortest and longest time to the next fault, in milliseconds.
 const PAUSE_MS: (u64, u64) = (500, 5_000);
-/// Shortest and longest time trouble lasts, in milliseconds.
+/// Shortest and longest duration of a fault, in milliseconds.
 const LASTS_MS: (u64, u64) = (1_000, 8_000);
 
-/// What trouble there is, and for how long.
+/// What faults to draw, and for how long.
 #[derive(Clone, Debug)]
 pub struct Weather {
-    /// How long trouble is made.
+    /// How long to make faults.
     pub duration: Duration,
-    /// Decides what happens. Processes have a will of their own: the same seed is the same plan, not
-    /// the same run.
+    /// Decides the faults. The same seed gives the same plan, but not the same run, since processes
+    /// are not deterministic.
     pub seed: u64,
-    /// Kinds of trouble.
+    /// Kinds of faults.
     pub kinds: Vec<Kind>,
 }
 
-/// What happened.
+/// A fault that was made.
 #[derive(Clone, Debug)]
 pub struct Act {
-    /// Since the beginning.
+    /// Its time since the start.
     pub at: Duration,
-    /// What.
+    /// The fault.
     pub fault: Fault,
-    /// How long it lasts; a kill lasts until somebody starts the node.
+    /// How long it lasts; a kill lasts until the node is started again.
     pub lasts: Duration,
-    /// What became of it, if not what was meant.
+    /// The outcome, if it was not the intended one.
     pub note: Option<String>,
 }
 
 impl Weather {
-    /// Makes trouble until the time is over, then heals everything and waits until the cluster is
-    /// whole. `tell` hears of each piece. Dropping the future leaves what goes on as it is.
+    /// Makes faults until the time is over, then ends all of them and waits until the cluster is
+    /// whole. Calls `tell` with each fault. Dropping the future leaves the present faults as they
+    /// are.
     ///
     /// # Errors
     /// [`Error::BadInput`] if a node refuses, [`Error::Unreachable`] if the cluster is not whole a
@@ -66,7 +68,7 @@ impl Weather {
                 Ok(silent) => {
                     act.note = Some(format!("{} did not answer", NodeId::join(&silent, ", ")));
                 }
-                // It was dead already.
+                // The node was dead already.
                 Err(Error::BadInput(reason))
                     if matches!(act.fault, Fault::Kill(_) | Fault::Pause(_)) =>
                 {
@@ -89,7 +91,7 @@ impl Weather {
     }
 }
 
-/// Lets nodes go on whose time comes before `until`.
+/// Resumes the paused nodes that are due before `until`.
 async fn resume(
     chaos: &Chaos,
     paused: &mut BTreeSet<(Instant, NodeId)>,
@@ -105,7 +107,7 @@ async fn resume(
     Ok(())
 }
 
-/// Draws what happens.
+/// Draws the faults.
 struct Plan {
     random: Random,
     kinds: Vec<Kind>,
@@ -124,7 +126,7 @@ impl Plan {
         Self { random, kinds, nodes, at, until, kills, pauses }
     }
 
-    /// None if it is not possible now.
+    /// A fault of this kind; `None` if none is possible now.
     fn fault(&mut self, kind: Kind) -> Option<Fault> {
         Some(match kind {
             Kind::Kill => Fault::Kill(self.kills.hit(&mut self.random, &self.nodes, self.at)?),
@@ -177,10 +179,10 @@ impl Plan {
     }
 }
 
-/// How often each node may be hit within [`BUDGET_WINDOW`].
+/// Limits how often each node is hit within [`BUDGET_WINDOW`].
 struct Budget {
     most: usize,
-    /// When each node was hit lately.
+    /// For each node, the times at which it was hit lately.
     hits: BTreeMap<NodeId, Vec<Duration>>,
 }
 
@@ -189,7 +191,7 @@ impl Budget {
         Self { most, hits: BTreeMap::new() }
     }
 
-    /// Hits any of the nodes that may be hit now; none if there is none.
+    /// Hits one of the nodes that may be hit now; `None` if there is none.
     fn hit(&mut self, random: &mut Random, nodes: &[NodeId], now: Duration) -> Option<NodeId> {
         self.hits.values_mut().for_each(|times| times.retain(|at| *at + BUDGET_WINDOW > now));
         let spare = |node: &&NodeId| self.hits.get(node).is_none_or(|hits| hits.len() < self.most);

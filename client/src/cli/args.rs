@@ -22,7 +22,7 @@ pub(super) const VERSION: &str = version();
 
 const fn version() -> &'static str {
     const {
-        // A test compares it with the protocol crate.
+        // A test compares the number with the protocol crate.
         concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 7)")
     }
 }
@@ -334,7 +334,7 @@ pub(super) struct CoffeeArguments {
     pub(super) seed: u64,
 }
 
-/// An id for a new job.
+/// Parses an id for a new job.
 fn new_id(text: &str) -> Result<JobId, String> {
     let id: JobId = text.parse().map_err(|error| format!("{error}"))?;
     if id.is_v7() {

@@ -19,7 +19,7 @@ pub(super) async fn run(
     command: ChaosCommand,
     output: Output,
 ) -> Result<(), Error> {
-    // There is a cluster, so there is a profile.
+    // A cluster was opened, so there is a profile.
     let chaos = Chaos::new(cluster, profile.unwrap_or(Path::new("."))).await?;
     match command {
         ChaosCommand::Kill { node } => {
@@ -91,7 +91,7 @@ async fn inflict(
     })
 }
 
-/// Random trouble; Ctrl-C heals everything and ends it.
+/// Makes random faults. Ctrl-C ends all of them and the command.
 async fn weather(chaos: &Chaos, weather: &Weather, output: Output) -> Result<(), Error> {
     let mut closed = None;
     let tell = |act: &Act| {
@@ -112,7 +112,7 @@ async fn weather(chaos: &Chaos, weather: &Weather, output: Output) -> Result<(),
     Ok(())
 }
 
-/// The groups, and one of all nodes that are in none.
+/// The given groups, and one more group with all other nodes.
 fn parts(nodes: &[NodeId], groups: Vec<Group>) -> Result<Vec<Vec<NodeId>>, Error> {
     let mut parts: Vec<_> = groups.into_iter().map(|Group(nodes)| nodes).collect();
     let named = parts.concat();
@@ -131,14 +131,14 @@ fn parts(nodes: &[NodeId], groups: Vec<Group>) -> Result<Vec<Vec<NodeId>>, Error
     Ok(parts)
 }
 
-/// Whether Ctrl-C came before the time was over.
+/// Whether Ctrl-C was pressed before the time was over.
 async fn interrupted_within(lasts: Lasts) -> bool {
     tokio::time::timeout(lasts.time, interrupt()).await.is_ok()
 }
 
 async fn interrupt() {
     if tokio::signal::ctrl_c().await.is_err() {
-        // Nobody can interrupt then.
+        // Without the signal handler Ctrl-C can't interrupt.
         pending::<()>().await;
     }
 }
@@ -155,7 +155,7 @@ fn act_text(act: &Act) -> String {
     format!("{:6.1} s  {}{note}", act.at.as_secs_f64(), sentence(&act.fault, act.lasts))
 }
 
-/// Trouble for programs; see docs/cli-json.md.
+/// A fault as JSON; see docs/cli-json.md.
 fn fault_json(fault: &Fault, lasts: Duration, silent: &[NodeId]) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({

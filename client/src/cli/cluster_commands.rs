@@ -1,4 +1,4 @@
-//! `cortado nodes`, `ring` and `drain`.
+//! `cortado nodes`, `ring`, `drain` and `forget`.
 
 use cortado_protocol::NodeId;
 use cortado_protocol::client::{
@@ -69,7 +69,7 @@ pub(super) async fn forget(cluster: &Cluster, node: NodeId, output: Output) -> R
     }
 }
 
-/// Why old jobs are still there.
+/// Why jobs are still there although their time is over.
 fn overdue_text(overdue: &Overdue) -> String {
     let (jobs, them) = match overdue.jobs {
         1 => ("1 job is".to_owned(), "it"),
@@ -86,7 +86,7 @@ fn overdue_text(overdue: &Overdue) -> String {
     )
 }
 
-/// The members for people.
+/// The members as a table.
 pub(super) fn members_table(view: &ClusterView) -> String {
     let rows = view
         .members
@@ -107,7 +107,7 @@ pub(super) fn members_table(view: &ClusterView) -> String {
     table(&["NODE", "STATE", "CLIENTS", "JOBS"], &[3], rows)
 }
 
-/// Why members are ill, a line each.
+/// The reasons why members are ill, one per line.
 fn reasons(view: &ClusterView) -> String {
     let ill = view.members.iter().filter_map(|member| Some((member.id, member.reason.as_ref()?)));
     ill.map(|(node, reason)| format!("{node} is ill: {reason}\n")).collect()
@@ -122,7 +122,7 @@ const fn state(state: MemberState) -> &'static str {
     }
 }
 
-/// The members for programs; see docs/cli-json.md.
+/// The members as JSON; see docs/cli-json.md.
 pub(super) fn cluster_json(view: &ClusterView) -> Value {
     let members: Vec<_> = view
         .members

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: InitArguments, output: Output) -> Result<(), Error>
     })
 }
 
-/// What users can do with a cluster that is about to start.
+/// The next commands for a new cluster.
 fn next_steps(made: &Made, profile: &Path) -> String {
     let (nodes, profile) = (made.nodes.len(), output::quoted(profile));
     let note = if made.before { "there already, left as it is" } else { "new" };

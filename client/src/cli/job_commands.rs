@@ -1,4 +1,4 @@
-//! `cortado jobs`, `status`, `cancel`, `result`, `verify`, `explain` and `rejects`.
+//! `cortado jobs`, `status`, `cancel`, `delete`, `result`, `verify`, `explain` and `rejects`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) async fn jobs(cluster: &Cluster, output: Output) -> Result<(), Error>
             (ClientResponse::Jobs(page), _) => page,
             (other, _) => return Err(unexpected(&other)),
         };
-        // Ids grow from page to page, whatever the node says: this ends.
+        // Only larger ids are accepted, so the loop ends whatever the node answers.
         let news = page.into_iter().filter(|status| after.is_none_or(|after| status.job > after));
         let before = jobs.len();
         jobs.extend(news);
@@ -85,7 +85,7 @@ pub(super) async fn result(
     finish(cluster, &status, Some(out), output).await.map(|_| ())
 }
 
-/// Fetches the result of a job that is done, and says how complete it is.
+/// Fetches the result of a finished job, and prints the receipt's summary.
 pub(super) async fn finish(
     cluster: &Arc<Cluster>,
     status: &JobStatus,
@@ -199,7 +199,7 @@ pub(super) async fn rejects(
         }
     }
     if output.json {
-        // One line per row: there may be many.
+        // One line per row, since there may be many rows.
         let lines: String =
             all.iter().map(|(table, reject)| format!("{}\n", reject_json(table, reject))).collect();
         return output.bytes(lines.as_bytes());
@@ -224,7 +224,7 @@ fn reject_json(table: &str, reject: &Reject) -> Value {
     })
 }
 
-/// Text from outside without what could drive a terminal.
+/// Text from outside, without characters that could control a terminal.
 fn printable(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

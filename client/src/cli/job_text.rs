@@ -1,11 +1,11 @@
-//! How a job stands, for people and for programs.
+//! The state of a job, as text and as JSON.
 
 use cortado_protocol::job::{JobState, JobStatus, Manifest, ResultFile};
 use serde_json::{Value, json};
 
 use super::output::{bytes, grouped, table};
 
-/// The state in a word.
+/// The state as one word.
 pub(super) fn state_name(state: &JobState) -> String {
     match state {
         JobState::Queued { .. } => "queued",
@@ -18,14 +18,14 @@ pub(super) fn state_name(state: &JobState) -> String {
     .into()
 }
 
-/// For `status`.
+/// The text of `status`.
 pub(super) fn status(status: &JobStatus) -> String {
     let rows = status
         .tables
         .iter()
         .map(|t| {
             let declared = t.declared.map_or_else(|| "?".into(), grouped);
-            // Headers belong to no batch, so bytes alone never reach the whole.
+            // Headers belong to no batch, so the bytes of all batches never reach the total.
             let whole = t.declared == Some(t.batches);
             let percent = t.bytes.saturating_mul(100).checked_div(t.total_bytes).unwrap_or(0);
             vec![
@@ -57,7 +57,7 @@ pub(super) fn status(status: &JobStatus) -> String {
     text
 }
 
-/// One sentence: what the job waits for.
+/// What the job waits for, as one sentence.
 pub(super) fn explain(status: &JobStatus) -> String {
     let waits = |what: &str| match &status.waits_for {
         Some(reason) => format!("{what}: {reason}"),
@@ -75,7 +75,7 @@ pub(super) fn explain(status: &JobStatus) -> String {
     }
 }
 
-/// For programs; see docs/cli-json.md.
+/// The state as JSON; see docs/cli-json.md.
 pub(super) fn status_json(status: &JobStatus) -> Value {
     let tables: Vec<_> = status
         .tables
@@ -123,7 +123,7 @@ pub(super) fn status_json(status: &JobStatus) -> Value {
     })
 }
 
-/// A result file for programs.
+/// A result file as JSON.
 pub(super) fn file_json(file: &ResultFile) -> Value {
     json!({ "name": file.name, "bytes": file.bytes, "rows": file.rows })
 }

@@ -11,10 +11,10 @@ use super::output::{self, Output};
 use crate::Error;
 use crate::local::{self, Folder, NodeFolder, Options, UpReport};
 
-/// Nodes of a new cluster.
+/// Number of nodes of a new cluster.
 const DEFAULT_NODES: u16 = 5;
 
-/// `profile` is where clients say that the cluster is.
+/// `profile` is the profile that clients use.
 pub(super) async fn run(
     command: LocalCommand,
     profile: Option<&Path>,
@@ -86,7 +86,7 @@ fn open(arguments: &NodeArguments, profile: Option<&Path>) -> Result<(Folder, No
     Ok((folder, node))
 }
 
-/// A second `up` with another number of nodes is a mistake worth telling.
+/// Refuses `up` for an existing cluster with another number of nodes.
 fn refuse_other_size(dir: &Path, nodes: u16) -> Result<(), Error> {
     if !Folder::exists(dir) {
         return Ok(());

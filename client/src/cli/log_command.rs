@@ -10,7 +10,8 @@ use super::output::Output;
 use crate::events::{Events, Seen};
 use crate::{Cluster, Error};
 
-/// How long a round waits for news: also how late a node that has just joined is asked.
+/// How long a request waits for events. A node that has just joined is asked after this time at
+/// most.
 const ROUND: Duration = Duration::from_secs(1);
 
 pub(super) async fn log(cluster: Arc<Cluster>, follow: bool, output: Output) -> Result<(), Error> {
@@ -22,7 +23,7 @@ pub(super) async fn log(cluster: Arc<Cluster>, follow: bool, output: Output) -> 
     loop {
         match events.next(ROUND).await {
             Ok(news) => print(&news, output)?,
-            // Who follows wants to see the cluster come back.
+            // `--follow` continues until the cluster returns.
             Err(Error::Unreachable(reason)) => super::output::note(&reason),
             Err(error) => return Err(error),
         }
@@ -41,7 +42,7 @@ fn print(events: &[Seen], output: Output) -> Result<(), Error> {
     Ok(())
 }
 
-/// An event for programs; see docs/cli-json.md.
+/// An event as JSON; see docs/cli-json.md.
 fn event_json(seen: &Seen) -> Value {
     let what = &seen.event.what;
     let mut fields = Map::new();
@@ -87,7 +88,7 @@ fn event_json(seen: &Seen) -> Value {
     Value::Object(fields)
 }
 
-/// A moment in UTC, as RFC 3339 writes it.
+/// A time in UTC, in the format of RFC 3339.
 fn time(unix_ms: u64) -> String {
     let seconds = cortado_engine::timestamp_text((unix_ms / 1000) as i64);
     format!("{}.{:03}Z", seconds.replace(' ', "T"), unix_ms % 1000)

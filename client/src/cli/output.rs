@@ -1,5 +1,5 @@
-//! What is printed: tables for people, JSON for programs. Data goes to standard output, the rest to
-//! standard error.
+//! Output of commands: tables for people, JSON for programs. Data goes to standard output,
+//! everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -31,7 +31,7 @@ impl Output {
         self.bytes(format!("{text}\n").as_bytes())
     }
 
-    /// Prints the value as JSON, or what `text` makes of it.
+    /// Prints the value as JSON, or as the text that `text` makes of it.
     pub(super) fn show<T: Serialize>(
         self,
         value: &T,
@@ -46,12 +46,12 @@ impl Output {
     }
 }
 
-/// Prints a line to standard error; one that is closed is no reason to stop.
+/// Prints a line to standard error; a closed standard error does not stop the command.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell.
 pub(super) fn quoted(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&b);
@@ -62,8 +62,8 @@ pub(super) fn quoted(path: &std::path::Path) -> String {
     }
 }
 
-/// A table with a header, without lines: readable at 60 columns and easy to cut with other tools.
-/// Numbers (columns named in `right`) are aligned to the right.
+/// A table with a header but without rules: readable in 60 columns, and easy to process with other
+/// tools. The columns in `right` hold numbers and are aligned to the right.
 pub(super) fn table(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -82,7 +82,7 @@ pub(super) fn table(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) ->
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// The terminal's width; none if standard output is not a terminal, where lines are not broken.
+/// The terminal's width; `None` if standard output is not a terminal, where lines are not broken.
 fn width() -> Option<u16> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {

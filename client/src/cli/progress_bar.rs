@@ -58,7 +58,7 @@ impl ProgressBar {
         }
     }
 
-    /// Says something now, bar or not.
+    /// Prints a message at once, with or without a bar.
     fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::note(text)),
@@ -66,7 +66,7 @@ impl ProgressBar {
         }
     }
 
-    /// Shows the newest state of things: beside the bar, or as a line if it is time for one.
+    /// Shows the newest state: beside the bar, or as a line when the next one is due.
     fn show(&self, state: &mut State, text: String) {
         if let Some(bar) = &self.bar {
             bar.set_position(state.done_bytes);
@@ -91,7 +91,7 @@ impl State {
         (self.sent_rows as f64 / self.began.elapsed().as_secs_f64().max(0.001)) as u64
     }
 
-    /// The upload as a line; a bar shows the bytes itself.
+    /// The progress of the upload as a line; a bar shows the bytes itself.
     fn upload_text(&self, has_bar: bool) -> String {
         let rows = format!("{} rows/s", grouped(self.rows_per_second()));
         if has_bar {
@@ -156,7 +156,7 @@ impl Observer for ProgressBar {
     }
 }
 
-/// How a job stands, in a line.
+/// The state of a job as a line.
 fn status_text(status: &JobStatus) -> String {
     let stages = status
         .stages

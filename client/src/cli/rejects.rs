@@ -1,4 +1,4 @@
-//! How many rejected rows are too many: `--max-rejects`.
+//! The limit of rejected rows: `--max-rejects`.
 
 use std::str::FromStr;
 
@@ -7,12 +7,12 @@ use cortado_protocol::JobId;
 
 use crate::Error;
 
-/// Most rows that may be rejected: `100`, or a share of all rows such as `0.5%`.
+/// Most rejected rows: `100`, or a share of all rows such as `0.5%`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum MaxRejects {
-    /// So many rows.
+    /// A number of rows.
     Rows(u64),
-    /// So many of a hundred.
+    /// A share in percent.
     Percent(f64),
 }
 
@@ -32,14 +32,14 @@ impl FromStr for MaxRejects {
     }
 }
 
-/// What to say of rejected rows, if there are any.
+/// A hint about rejected rows, if there are any.
 pub(super) fn hint(receipt: &Receipt, job: JobId) -> Option<String> {
     let any = receipt.tables.iter().any(|table| table.rows_rejected > 0);
     any.then(|| format!("rejected rows were not counted; see them with: cortado rejects {job}"))
 }
 
-/// Whether the rejected rows are within the limit. Without one, each table must have a row that was
-/// accepted, unless it is empty.
+/// Checks that the rejected rows are within the limit. Without a limit, each table that is not
+/// empty must have an accepted row.
 pub(super) fn check(receipt: &Receipt, limit: Option<MaxRejects>, job: JobId) -> Result<(), Error> {
     let sum = |of: fn(&cortado_engine::TableReceipt) -> u64| -> u64 {
         receipt.tables.iter().map(of).fold(0, u64::saturating_add)

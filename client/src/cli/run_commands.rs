@@ -16,7 +16,7 @@ use super::rejects::{self, MaxRejects};
 use crate::job::{self, PlanSource};
 use crate::{Cluster, Error, Observer, Progress, dataset, files};
 
-/// What follows once the job is known.
+/// The arguments for the steps after the submission.
 struct Rest {
     data: PathBuf,
     out: Option<PathBuf>,
@@ -32,7 +32,7 @@ pub(super) async fn run(
     let RunArguments { plan, data, out, job, detach, rejects } = arguments;
     let id = job.unwrap_or_else(job::new_job_id);
     let rest = Rest { data, out, detach, max_rejects: rejects.max_rejects };
-    // Every mistake in plan, data and output folder shows here, before anything is sent.
+    // Finds every mistake in plan, data and output folder before anything is sent.
     rest.out.as_deref().map_or(Ok(()), files::check_folder)?;
     let source = PlanSource::load(&plan)?;
     let tables = dataset::scan(&rest.data, &source.plan)?;
@@ -49,7 +49,7 @@ pub(super) async fn run(
         if submitted.load(Ordering::Relaxed) {
             format!("resume {id}")
         } else {
-            // Nobody knows whether the cluster has heard of it; this does the right thing anyway.
+            // The job may or may not have been submitted; this command works in both cases.
             format!("run {} --job {id}", quoted(plan.as_ref()))
         }
     };
@@ -91,7 +91,7 @@ pub(super) async fn resume(
     .await
 }
 
-/// Uploads what is missing, waits, and fetches the result.
+/// Uploads missing batches, waits, and fetches the result.
 async fn go_on(
     cluster: &Arc<Cluster>,
     spec: Arc<cortado_protocol::job::JobSpec>,
@@ -127,7 +127,7 @@ async fn go_on(
     rejects::check(&finished?, rest.max_rejects, spec.job)
 }
 
-/// The job's id, the first line of standard output.
+/// Prints the job's id, which is the first line of standard output.
 fn announce(job: JobId, output: Output) -> Result<(), Error> {
     if output.json {
         output.line(&json!({ "job": job }).to_string())
@@ -136,8 +136,8 @@ fn announce(job: JobId, output: Output) -> Result<(), Error> {
     }
 }
 
-/// Ends the work, but not the job, when the user or the system interrupts; says how to go on, also
-/// when the cluster went out of reach.
+/// Ends the work, but not the job, when the user or the system interrupts it. Prints how to
+/// continue, also when the cluster can't be reached.
 async fn detachable(
     job: JobId,
     rest: &Rest,

@@ -1,5 +1,5 @@
-//! `host:port`: syntax and resolution. Names are resolved each time, so that a node that moved is
-//! found again.
+//! `host:port`: syntax and resolution. Names are resolved each time, so that a client finds a node
+//! at its new address.
 
 use std::io;
 use std::net::SocketAddr;

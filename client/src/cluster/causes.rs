@@ -1,20 +1,20 @@
-//! Why nobody answered: of several causes the one that helps most.
+//! Why no node answered: keeps the most helpful of several causes for the error message.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::connections::{NoAnswer, Tells};
 
-/// What was heard instead of an answer.
+/// The causes seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Causes {
-    /// How much the cause tells, and the cause with the address that it belongs to.
+    /// The most helpful cause with its address, and how helpful it is.
     most: Option<(Tells, String)>,
     refused_since: Option<Instant>,
 }
 
 impl Causes {
-    /// One more. A later one takes the place of one that tells as much.
+    /// Adds a cause. It replaces an earlier one that is not more helpful.
     pub(super) fn add(&mut self, address: impl fmt::Display, error: &NoAnswer) {
         let tells = error.tells();
         if tells == Tells::Refusal {
@@ -25,7 +25,7 @@ impl Causes {
         }
     }
 
-    /// The refusal, if the first one was heard so long ago.
+    /// The refusal, if the first one came at least `time` ago.
     pub(super) fn refused_for(&self, time: Duration) -> Option<&str> {
         let lasts = self.refused_since.is_some_and(|since| since.elapsed() >= time);
         self.most.as_ref().filter(|_| lasts).map(|(_, cause)| cause.as_str())

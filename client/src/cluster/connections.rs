@@ -1,4 +1,4 @@
-//! One connection per node, made when it is needed and kept until it fails.
+//! One connection per node, opened when needed and kept until it fails.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,21 +8,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cortado_transport::{ClientTls, ConnectError, Endpoint};
 use quinn::Connection;
 
-/// Why a node did not answer. Nothing is known about what it did with the request.
+/// Why a node did not answer. The node may have carried out the request or not.
 #[derive(Clone, Debug)]
 pub(crate) struct NoAnswer {
     reason: String,
     tells: Tells,
 }
 
-/// How much a reason tells whoever has to mend something.
+/// How helpful a reason is to the person who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tells {
     /// A node may be down, or slow.
     Silence,
-    /// Something went wrong with this request.
+    /// This request failed.
     Failure,
-    /// Nothing gets better until somebody mends it.
+    /// Nothing changes until a person acts.
     Refusal,
 }
 
@@ -35,7 +35,7 @@ impl NoAnswer {
         Self { reason: reason.to_string(), tells: Tells::Silence }
     }
 
-    /// How much it tells.
+    /// How helpful the reason is.
     pub(super) const fn tells(&self) -> Tells {
         self.tells
     }
@@ -58,7 +58,7 @@ impl fmt::Display for NoAnswer {
     }
 }
 
-/// The connections, and the sockets they use: one per kind of address, since loopback addresses,
+/// The connections and their sockets: one socket per kind of address, since loopback addresses,
 /// IPv4 and IPv6 need different ones.
 pub(super) struct Connections {
     tls: ClientTls,
@@ -76,7 +76,7 @@ impl Connections {
         Self { tls, open: Mutex::default() }
     }
 
-    /// The connection to a node; dials if there is none that lives.
+    /// The connection to a node; dials if none is alive.
     pub(super) async fn get(&self, addr: SocketAddr) -> Result<Connection, NoAnswer> {
         let endpoint = {
             let mut open = self.open();
@@ -97,7 +97,7 @@ impl Connections {
             }
         };
         let connection = endpoint.dial(addr, None).await?;
-        // Two tasks may have dialled at once: both connections work, the later one is kept.
+        // Two tasks may have dialled at once: both connections work, and the later one is kept.
         self.open().connections.insert(addr, connection.clone());
         Ok(connection)
     }

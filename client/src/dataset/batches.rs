@@ -12,19 +12,19 @@ use cortado_transport::{Buffer, BufferPool};
 
 use crate::Error;
 
-/// Bytes asked of a file at once.
+/// Most bytes read from a file at once.
 const READ_BYTES: usize = 256 << 10;
-/// Buffers of batches that are kept for the next ones.
+/// Number of buffers kept for later batches.
 const BUFFERS: usize = 16;
 
-/// A batch as it is sent.
+/// A batch to send.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// What it is.
+    /// Its place in the dataset, and its hashes.
     pub header: BatchHeader,
     /// Its bytes in the file.
     pub payload: Bytes,
-    /// Line breaks in it, about its number of records.
+    /// Line breaks in it, which is about its number of records.
     pub lines: u64,
 }
 
@@ -41,7 +41,7 @@ pub struct TableReader {
     buffers: BufferPool,
 }
 
-/// A file being read.
+/// The file that is being read.
 struct OpenFile {
     path: PathBuf,
     file: File,
@@ -49,11 +49,11 @@ struct OpenFile {
     cutter: Cutter,
     buffers: BufferPool,
     buffer: Buffer,
-    /// Where the rest that is not yet cut starts in the buffer.
+    /// Where the bytes that are not cut yet start in the buffer.
     start: usize,
-    /// Where it starts in the file.
+    /// Their offset in the file.
     offset: u64,
-    /// Number of its first line, from 1.
+    /// Number of their first line, from 1.
     line: u64,
     eof: bool,
 }
@@ -81,10 +81,10 @@ impl TableReader {
         self.number
     }
 
-    /// The next batch; none after the last one.
+    /// The next batch; `None` after the last one.
     ///
     /// # Errors
-    /// If a file can't be read, or is not the one the job was submitted with.
+    /// If a file can't be read, or is not the file that the job was submitted with.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, Error> {
         loop {
             let Some(open) = &mut self.open else {
@@ -112,7 +112,7 @@ impl TableReader {
     }
 }
 
-/// A cut piece of a file.
+/// A piece of a file, cut by the cutter.
 struct Piece {
     payload: Bytes,
     offset: u64,
@@ -121,7 +121,7 @@ struct Piece {
 }
 
 impl OpenFile {
-    /// Opens a file and passes over its header.
+    /// Opens a file and skips its header.
     fn open(
         root: &Path,
         spec: &FileSpec,
@@ -182,8 +182,8 @@ impl OpenFile {
         }
     }
 
-    /// Takes the first bytes that are not yet cut out of the buffer. Where they are most of it they
-    /// take it along, and only the rest is copied; what is small must not hold a whole buffer.
+    /// Takes the next `len` bytes out of the buffer. If they fill most of it, they keep the buffer
+    /// and only the rest is copied; a small piece must not hold a whole buffer.
     fn take(&mut self, len: usize) -> Bytes {
         let cut = self.start..self.start + len;
         let rest = &self.buffer[cut.end..];
@@ -203,7 +203,7 @@ impl OpenFile {
         self.line += lines;
     }
 
-    /// Reads until `wanted` bytes that are not yet cut are there, or the file ends.
+    /// Reads until the buffer has `wanted` bytes that are not cut yet, or the file ends.
     fn fill(&mut self, wanted: usize) -> Result<(), Error> {
         self.buffer.drain(..self.start);
         self.start = 0;

@@ -1,5 +1,5 @@
-//! Finds the files of each table and reads their headers. Every mistake is found here, before
-//! anything is sent.
+//! Finds the files of each table and reads their headers. It reports every mistake before the
+//! client sends anything.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,16 +12,16 @@ use cortado_protocol::limits;
 
 use crate::Error;
 
-/// Deepest folder that is looked into; links may form circles.
+/// Deepest level of folders that is searched, since links may form circles.
 const MOST_LEVELS: usize = 16;
-/// Bytes of a file that are read at first; a header is rarely longer.
+/// Bytes of a file that are read first; a header is rarely longer.
 const HEADER_BYTES: usize = 16 << 10;
 
 /// The files of each of the plan's tables below `root`, in the plan's order of tables.
 ///
 /// # Errors
-/// [`Error::BadInput`] or [`Error::Io`] naming the file and column, if a table has no file, a file
-/// can't be read, or a header lacks a column the plan needs.
+/// [`Error::BadInput`] or [`Error::Io`] with the name of the file and column, if a table has no
+/// file, a file can't be read, or a header lacks a column that the plan needs.
 pub fn scan(root: &Path, plan: &Plan) -> Result<Vec<TableFiles>, Error> {
     if !fs::metadata(root).map_err(|source| Error::io("read", root, source))?.is_dir() {
         return Err(Error::BadInput(format!("{} is not a folder", root.display())));
@@ -68,7 +68,7 @@ pub fn scan(root: &Path, plan: &Plan) -> Result<Vec<TableFiles>, Error> {
 /// Compares a job's files with those on disk now.
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the first file that differs.
+/// [`Error::BadInput`] with the name of the first file that differs.
 pub fn compare(job: &[TableFiles], disk: &[TableFiles]) -> Result<(), Error> {
     let changed = |name: &str, what: &str| {
         Err(Error::BadInput(format!(
@@ -97,16 +97,17 @@ pub fn compare(job: &[TableFiles], disk: &[TableFiles]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is below a folder, as paths with `/`.
+/// The content of a folder, as paths with `/`.
 #[derive(Default)]
 struct Found {
     /// Files.
     names: Vec<String>,
-    /// What is no file, or leads to none, and why. It counts only where a pattern names it.
+    /// Entries that are not files and do not lead to one, and why. They matter only if a pattern
+    /// matches them.
     unusable: Vec<(String, String)>,
 }
 
-/// Lists all below a folder. Names that are not UTF-8 can't match a pattern.
+/// Lists the whole content of a folder. Names that are not UTF-8 can't match a pattern.
 fn list(root: &Path, below: &str, level: usize, found: &mut Found) -> Result<(), Error> {
     let folder = root.join(below);
     for entry in fs::read_dir(&folder).map_err(|source| Error::io("read", &folder, source))? {
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         let text = error.to_string();
         assert!(text.contains("transactions/a.csv") && text.contains("No such file"), "{text}");
-        // What no pattern names is nobody's business.
+        // An entry that no pattern matches is ignored.
         fs::rename(folder.join("a.csv"), folder.join("a.txt")).unwrap();
         let text = scan(root.path(), &plan).unwrap_err().to_string();
         assert!(text.contains("no file in"), "{text}");

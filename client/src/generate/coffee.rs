@@ -27,11 +27,11 @@ const FOLDERS: [&str; 7] = [
     "payment_methods",
 ];
 
-/// Writes the dataset below `out` and returns its files ordered by name. Files of an earlier run are
-/// overwritten.
+/// Writes the dataset below `out` and returns its files ordered by name. Files of an earlier run
+/// are overwritten.
 ///
 /// # Errors
-/// [`Error::BadInput`] if the options make no sense, if a folder of the dataset holds CSV files that
+/// [`Error::BadInput`] if the options make no sense, if a folder of the dataset has CSV files that
 /// would be mixed with the new ones, or if a file can't be written.
 pub fn generate(out: &Path, options: &CoffeeOptions) -> Result<Vec<WrittenFile>, Error> {
     check(options)?;
@@ -76,7 +76,7 @@ pub fn generate(out: &Path, options: &CoffeeOptions) -> Result<Vec<WrittenFile>,
     Ok(files)
 }
 
-/// A piece of work for one thread.
+/// A task for one thread.
 enum Job {
     Sales(Month),
     Users(users::Part),
@@ -101,7 +101,7 @@ fn check(options: &CoffeeOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a folder, and refuses one with CSV files that are not about to be overwritten: a run reads
+/// Makes a folder. Refuses one with CSV files that will not be overwritten, because a run reads
 /// every file of the folder.
 fn prepare(path: &Path, names: &[String], folder: &str) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::io("create", path, source))?;

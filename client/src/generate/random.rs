@@ -1,5 +1,5 @@
 //! A random stream that will never change: SplitMix64 (Steele, Lea, Flood: "Fast splittable
-//! pseudorandom number generators", 2014). Library generators do not promise the same numbers in
+//! pseudorandom number generators", 2014). Random generators of libraries may give other numbers in
 //! their next version; a dataset's bytes must not depend on that.
 
 /// A deterministic stream of numbers.

@@ -1,10 +1,11 @@
-//! Writes CSV fields that need no quoting, fast: digits straight into one large buffer.
+//! Writes CSV fields that need no quotes: fast, since it writes digits directly into one large
+//! buffer.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Bytes collected before they go to the file.
+/// Bytes that are collected before they are written to the file.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// A CSV file being written. Each `put_*` appends a field's text without separator; [`Self::comma`]
@@ -48,7 +49,7 @@ impl CsvWriter {
         self.buffer.extend_from_slice(&digits[at..]);
     }
 
-    /// Appends a number of cents as an amount with one decimal, or two where they are needed.
+    /// Appends a number of cents as an amount with one decimal place, or two if necessary.
     pub fn put_amount(&mut self, cents: u64) {
         self.put_number(cents / 100);
         let (tenths, rest) = (cents / 10 % 10, cents % 10);

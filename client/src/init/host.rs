@@ -1,4 +1,4 @@
-//! A host's name or address, as it is given to `cortado init`.
+//! The name or address of a host, as given to `cortado init`.
 
 use std::net::IpAddr;
 
@@ -7,17 +7,17 @@ use crate::Error;
 /// Longest name of a host (RFC 1035, §2.3.4).
 const NAME_BYTES: usize = 253;
 
-/// Where a node is reached.
+/// How a node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Host {
     /// By an address.
     Address(IpAddr),
-    /// By a name, which may stand for another address later.
+    /// By a name, which may resolve to another address later.
     Name(String),
 }
 
 impl Host {
-    /// Reads a name or an address; an IPv6 address may stand in brackets.
+    /// Parses a name or an address; an IPv6 address may have brackets.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -40,7 +40,7 @@ impl Host {
         Ok(Self::Name(text.to_owned()))
     }
 
-    /// The address, if it is one.
+    /// The address; `None` for a name.
     pub(super) const fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address),
@@ -52,7 +52,7 @@ impl Host {
         matches!(self, Self::Address(IpAddr::V6(_)))
     }
 
-    /// `host:port`, with brackets where they are needed.
+    /// `host:port`, with brackets if necessary.
     pub(super) fn with_port(&self, port: u16) -> String {
         match self {
             Self::Address(address) => std::net::SocketAddr::new(*address, port).to_string(),
@@ -61,7 +61,7 @@ impl Host {
     }
 }
 
-/// Each node needs a host of its own: all listen on the same ports.
+/// Checks that each node has its own host, since all nodes listen on the same ports.
 pub(super) fn check_different(hosts: &[Host]) -> Result<(), Error> {
     for (at, host) in hosts.iter().enumerate() {
         if hosts[..at].contains(host) {

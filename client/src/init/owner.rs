@@ -1,4 +1,4 @@
-//! Whose the files are, where nodes run as somebody else than clients: in containers.
+//! Owner and group of the files, where nodes do not run as the user of the clients: in containers.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -10,12 +10,12 @@ use cortado_protocol::NodeId;
 use crate::Error;
 use crate::authorities::NodeFiles;
 
-/// Gives all that is in a folder to its owner, and lets the nodes' group read the nodes' keys.
+/// Gives all files of a folder to its owner, and lets the nodes' group read the nodes' keys.
 pub(super) fn share(dir: &Path, nodes: &[NodeId], node_group: u32) -> Result<(), Error> {
     let failed = |source| Error::io("share the files in", dir, source);
     let keys = nodes.iter().map(|node| NodeFiles::default().key_in(&dir.join(node.as_str())));
     let keys: Vec<_> = keys.collect();
-    // Before they are given away: the mode of what belongs to others is not ours to change.
+    // Before the files change their owner: only the owner may change the mode.
     for key in &keys {
         fs::set_permissions(key, Permissions::from_mode(0o640)).map_err(failed)?;
     }
@@ -52,7 +52,7 @@ mod tests {
             fs::write(folder.join(name), "").unwrap();
             fs::set_permissions(folder.join(name), Permissions::from_mode(0o600)).unwrap();
         }
-        // Only root may choose a group that is not its own.
+        // Only root may choose a group that it is not in.
         let group = fs::metadata(root.path()).unwrap().gid();
         share(root.path(), &[node], group).unwrap();
         let mode = |name| fs::metadata(folder.join(name)).unwrap().mode() & 0o777;

@@ -1,4 +1,4 @@
-//! Stopping a local cluster.
+//! Stops a local cluster or one of its nodes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long a node has to hand its data over before it is killed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
-/// How a node ended.
+/// How a node stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// The node.
     pub node: NodeId,
-    /// Whether it ended by itself, and need not be killed.
+    /// Whether it stopped by itself, so that it was not killed.
     pub by_itself: bool,
 }
 
@@ -31,14 +31,14 @@ pub struct Ended {
 pub fn down(path: &Path, wipe: bool) -> Result<Vec<Ended>, Error> {
     let folder = Folder::open_locked(path)?;
     let nodes = folder.nodes()?;
-    // All of them first: a node that still runs would start one that has ended.
+    // Marks all nodes first: a node that still runs would start a stopped one.
     for node in &nodes {
         node.retire()?;
     }
     let running: Vec<_> = nodes.iter().filter_map(|node| Some((node, node.process()?))).collect();
     for (_, process) in &running {
         let _ = process.signal(Signal::INT);
-        // A paused process takes notice of nothing until it goes on.
+        // A paused process handles no signal until it is resumed.
         let _ = process.signal(Signal::CONT);
     }
     let deadline = Instant::now() + STOP_LIMIT;
@@ -56,8 +56,8 @@ pub fn down(path: &Path, wipe: bool) -> Result<Vec<Ended>, Error> {
     Ok(ended)
 }
 
-/// Lets a node hand its data over and leave (SIGTERM), and waits for its end. It stays down until it
-/// is started again.
+/// Makes a node hand its data over and leave (SIGTERM), and waits for its end. It stays down until
+/// the operator starts it.
 ///
 /// # Errors
 /// [`Error::BadInput`] if it does not run.

@@ -1,8 +1,8 @@
-//! What a cluster survives, in copies.
+//! How many failures a cluster survives, by its number of copies.
 
 use serde::Serialize;
 
-/// How many copies of each batch there are, given the number of nodes.
+/// The number of copies of each batch, given the number of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Durability {
     /// Nodes of the cluster.
@@ -14,7 +14,7 @@ pub struct Durability {
 }
 
 impl Durability {
-    /// The copies that `nodes` nodes can hold of those wanted.
+    /// The wanted copies, limited to what `nodes` nodes can hold.
     #[must_use]
     pub fn of(nodes: u16, replicas: u8, min_copies: u8) -> Self {
         let most = u8::try_from(nodes).unwrap_or(u8::MAX).max(1);
@@ -22,7 +22,7 @@ impl Durability {
         Self { nodes, replicas, min_copies: min_copies.clamp(1, replicas) }
     }
 
-    /// What survives, in a sentence.
+    /// The failures that it survives, as a sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
         let nodes = if self.nodes == 1 { "1 node".into() } else { format!("{} nodes", self.nodes) };

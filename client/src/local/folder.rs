@@ -1,4 +1,4 @@
-//! The folder of a local cluster: what is in it, and who may delete what.
+//! The folder of a local cluster: its content, its lock, and what a wipe may delete.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,27 +13,27 @@ use crate::{Error, Timing};
 
 /// Marks the folder as a local cluster.
 const MARKER: &str = "cluster.toml";
-/// Held while a command changes the folder.
+/// Locked while a command changes the folder.
 const LOCK: &str = ".lock";
 /// The profile's files.
 const PROFILE: [&str; 4] = ["profile.toml", "ca.pem", "client.pem", "client.key"];
 
-/// What the user asked for.
+/// The options of the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// The cluster's name.
     pub(super) cluster: String,
-    /// Copies aimed at, if there are as many nodes.
+    /// Copies aimed at, if there are enough nodes.
     pub(super) replicas: u8,
-    /// Copies needed before an acknowledgement, if there are as many nodes.
+    /// Copies needed before an acknowledgement, if there are enough nodes.
     pub(super) min_copies: u8,
     /// Nodes at the start.
     pub(super) expected_nodes: u16,
     /// Timing of the failure detector.
     #[serde(default)]
     pub(super) timing: Timing,
-    /// Who brings dead nodes back: `process` or `none`.
+    /// The means to start dead nodes: `process` or `none`.
     #[serde(default = "nobody")]
     pub(super) reviver: String,
     /// Whether clients may disturb the nodes.
@@ -41,7 +41,7 @@ pub(super) struct Wanted {
     pub(super) allow_chaos: bool,
 }
 
-/// Clusters made before there were revivers have none.
+/// Clusters of earlier versions have no reviver.
 fn nobody() -> String {
     "none".into()
 }
@@ -50,15 +50,15 @@ fn nobody() -> String {
 pub struct Folder {
     path: PathBuf,
     pub(super) wanted: Wanted,
-    /// Commands that make, grow or wipe a cluster wait for each other.
+    /// Commands that make, grow or wipe a cluster wait for this lock.
     lock: Option<File>,
 }
 
 impl Folder {
-    /// Opens an existing one.
+    /// Opens an existing folder.
     ///
     /// # Errors
-    /// [`Error::BadInput`] if there is none at `path`.
+    /// [`Error::BadInput`] if there is no cluster at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let path = absolute(path)?;
         let marker = path.join(MARKER);
@@ -74,20 +74,20 @@ impl Folder {
         Ok(Self { path, wanted, lock: None })
     }
 
-    /// Opens an existing one for a command that changes what is in it.
+    /// Opens an existing folder for a command that changes its content.
     pub(super) fn open_locked(path: &Path) -> Result<Self, Error> {
         let mut folder = Self::open(path)?;
         folder.lock = Some(lock(&folder.path)?);
         Ok(folder)
     }
 
-    /// Whether there is one.
+    /// Whether there is a cluster at `path`.
     #[must_use]
     pub fn exists(path: &Path) -> bool {
         path.join(MARKER).is_file()
     }
 
-    /// Makes a new one in a folder that is empty or does not exist.
+    /// Makes a cluster in a folder that is empty or does not exist.
     pub(super) fn create(path: &Path, wanted: Wanted) -> Result<Self, Error> {
         let path = absolute(path)?;
         fs::create_dir_all(&path).map_err(|source| Error::io("create", &path, source))?;
@@ -116,13 +116,13 @@ impl Folder {
         fs::write(&marker, text).map_err(|source| Error::io("write", &marker, source))
     }
 
-    /// Where it is, as an absolute path.
+    /// The absolute path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the authorities are.
+    /// The folder of the authorities.
     pub(super) fn authority(&self) -> PathBuf {
         self.path.join(Authorities::FOLDER)
     }
@@ -161,8 +161,8 @@ impl Folder {
         }
     }
 
-    /// Deletes everything the cluster's commands have made, and the folder if nothing else is in it.
-    /// The nodes must not run.
+    /// Deletes everything that the cluster's commands have made, and the folder if it is empty
+    /// then. The nodes must not run.
     pub(super) fn wipe(mut self) -> Result<(), Error> {
         if self.lock.is_none() {
             self.lock = Some(lock(&self.path)?);
@@ -176,7 +176,7 @@ impl Folder {
             let file = self.path.join(name);
             remove(fs::remove_file(&file), &file)?;
         }
-        // Other content stays, and with it the folder.
+        // The folder stays if it has other content.
         let _ = fs::remove_dir(&self.path);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Making what a local cluster is made of: nodes, and the profile for clients.
+//! Makes the parts of a local cluster: nodes, and the profile for clients.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,12 +12,12 @@ use crate::Error;
 use crate::authorities::{Authorities, NodeFiles, internal};
 use crate::generate::Random;
 
-/// Makes `count` more nodes and tells the profile of them.
+/// Makes `count` more nodes and adds them to the profile.
 pub(super) fn grow(folder: &Folder, count: u16) -> Result<(), Error> {
     let mut nodes = folder.nodes()?;
     let existing = nodes.len();
     let durability = match nodes.first() {
-        // A running cluster keeps its number of copies: all nodes must agree on it.
+        // A running cluster keeps its number of copies, which must be the same on all nodes.
         Some(node) => (node.config.replicas, node.config.min_copies),
         None => {
             let all = Durability::of(count, folder.wanted.replicas, folder.wanted.min_copies);
@@ -42,7 +42,7 @@ pub(super) fn grow(folder: &Folder, count: u16) -> Result<(), Error> {
     for node in &mut nodes[existing..] {
         node.config.join.clone_from(&join);
         authorities.write_node(node.path(), node.name(), &["localhost".into()], &[LOOPBACK])?;
-        // Last: a folder with a configuration is a node.
+        // Written last: a folder with a configuration counts as a node.
         node.save()?;
     }
     write_profile(folder, &nodes, &authorities)
@@ -79,7 +79,7 @@ fn config(
     }
 }
 
-/// Writes the clients' side: addresses, and a certificate if there is none yet.
+/// Writes the clients' files: addresses, and a certificate if there is none yet.
 fn write_profile(
     folder: &Folder,
     nodes: &[NodeFolder],
@@ -94,7 +94,7 @@ fn write_profile(
     profile.save().map_err(internal)
 }
 
-/// Something different for each start of the program.
+/// A seed that differs at each start of the program.
 pub(super) fn seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (now.as_nanos() as u64) ^ (u64::from(std::process::id()) << 32)

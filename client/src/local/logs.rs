@@ -1,10 +1,10 @@
-//! The end of a node's log, for the message when it does not come up.
+//! The end of a node's log, for the message about a node that does not start.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Bytes of a log that are looked at.
+/// Most bytes of a log that are read.
 const TAIL_BYTES: u64 = 8 << 10;
 
 /// The last lines of a file; empty if there is none.

@@ -14,14 +14,14 @@ use super::{ProcessId, logs};
 use crate::Error;
 use crate::authorities::NodeFiles;
 
-/// Names the daemon to start instead of the one beside the client.
+/// Environment variable with the path of the daemon, if it is not beside the client.
 pub(super) const DAEMON_VARIABLE: &str = "CORTADO_NODE";
 /// The daemon's file name.
 const DAEMON: &str = "cortado-node";
-/// How long the end of a process is waited for after SIGKILL.
+/// How long to wait for the end of a process after SIGKILL.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
-/// A node's configuration file, as this crate writes it.
+/// A node's configuration file, in the form that this crate writes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct NodeConfig {
     pub(super) cluster: String,
@@ -37,19 +37,19 @@ pub(super) struct NodeConfig {
     pub(super) replicas: u8,
     pub(super) min_copies: u8,
     pub(super) profile: String,
-    /// Who brings dead nodes back.
+    /// The means to start dead nodes.
     #[serde(default = "nobody")]
     pub(super) reviver: String,
     /// Whether clients may disturb the node.
     #[serde(default)]
     pub(super) allow_chaos: bool,
-    /// Keys a user has added; the node checks them.
+    /// Keys that a user has added; the node checks them.
     #[serde(flatten)]
     pub(super) other: toml::Table,
     pub(super) tls: NodeFiles,
 }
 
-/// Nodes made before there were revivers have none.
+/// Nodes of earlier versions have no reviver.
 fn nobody() -> String {
     "none".into()
 }
@@ -61,7 +61,7 @@ pub struct NodeFolder {
 }
 
 impl NodeFolder {
-    /// Whether a node lives at `path`.
+    /// Whether `path` is the folder of a node.
     pub(super) fn is_at(path: &Path) -> bool {
         Place::new(path).is_node()
     }
@@ -76,7 +76,7 @@ impl NodeFolder {
         Ok(Self { place, config })
     }
 
-    /// A new one; nothing is written yet but its folder.
+    /// A new node; only its folder is made.
     pub(super) fn create(cluster: &Path, config: NodeConfig) -> Result<Self, Error> {
         let path = cluster.join(config.node.as_str());
         fs::create_dir_all(&path).map_err(|source| Error::io("create", &path, source))?;
@@ -91,7 +91,7 @@ impl NodeFolder {
             .map_err(|source| Error::io("write", &path, source))
     }
 
-    /// Where it is.
+    /// The path of its folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.place.path()
@@ -103,13 +103,13 @@ impl NodeFolder {
         self.config.node
     }
 
-    /// Where clients reach it.
+    /// Its address for clients.
     #[must_use]
     pub fn client_addr(&self) -> SocketAddr {
         SocketAddr::new(self.config.advertise, self.config.client_port)
     }
 
-    /// Where other nodes find it, as they write it in their `join` list.
+    /// Its address for other nodes, in the format of their `join` list.
     pub(super) fn gossip_address(&self) -> String {
         SocketAddr::new(self.config.advertise, self.config.gossip_port).to_string()
     }
@@ -132,13 +132,13 @@ impl NodeFolder {
         logs::tail(&self.place.log(), lines)
     }
 
-    /// Whether it was stopped on purpose, so that its peers do not start it.
+    /// Whether the operator stopped it, so that its peers do not start it.
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.place.is_retired()
     }
 
-    /// From now on no peer starts it; what runs goes on.
+    /// Marks the node to stay down: from now on no peer starts it. A running process continues.
     ///
     /// # Errors
     /// If its folder can't be written to.
@@ -146,12 +146,12 @@ impl NodeFolder {
         self.place.retire().map_err(|source| Error::io("write to", self.path(), source))
     }
 
-    /// Starts its process, in a process group of its own so that no terminal's signals reach it,
-    /// unless it runs already; returns whether it was started. Its peers may start it again from now
-    /// on.
+    /// Starts its process unless it runs already; returns whether it was started. The process gets
+    /// its own process group, so that no signals of a terminal reach it. From now on its peers may
+    /// start it again.
     ///
     /// # Errors
-    /// If the daemon can't be found or started, or somebody else has its ports.
+    /// If the daemon can't be found or started, or another process has its ports.
     pub fn start(&self) -> Result<bool, Error> {
         let daemon = daemon()?;
         self.check_ports()?;
@@ -160,14 +160,14 @@ impl NodeFolder {
         Ok(started == Start::Started)
     }
 
-    /// Refuses if another process has the node's ports: it would answer in the node's place.
+    /// Refuses if another process has the node's ports: clients would reach that process instead.
     fn check_ports(&self) -> Result<(), Error> {
         let taken = |port: &u16| {
             let bound = UdpSocket::bind((self.config.advertise, *port));
             bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
         };
         match self.ports().iter().find(|port| taken(port)) {
-            // Looked at after the ports: a peer may just have started it.
+            // Checked after the ports: a peer may have just started the node.
             Some(port) if self.process().is_none() => Err(Error::BadInput(format!(
                 "port {port} of {} is in use, perhaps by the node of a folder that this one was copied \
                  from: end that one, or give this one other ports in {}",
@@ -196,14 +196,14 @@ impl NodeFolder {
         self.end(Signal::KILL, KILL_WAIT).map(drop)
     }
 
-    /// Asks its process to end with `signal`, waits up to `limit`, then kills it; returns whether it
-    /// ended by itself.
+    /// Sends `signal` to its process, waits up to `limit` for its end, then kills it; returns
+    /// whether it ended without being killed.
     ///
     /// # Errors
-    /// If it does not run, or survives even SIGKILL.
+    /// If it does not run, or does not end even after SIGKILL.
     pub fn end(&self, signal: Signal, limit: Duration) -> Result<bool, Error> {
         let process = self.signal(signal)?;
-        // A paused process takes notice of nothing but SIGKILL.
+        // Resumes the process: while paused, it handles no signal but SIGKILL.
         let _ = process.signal(Signal::CONT);
         if process.wait_end(limit) {
             return Ok(true);
@@ -241,10 +241,11 @@ impl NodeFolder {
     }
 }
 
-/// Loopback, where local nodes live.
+/// The address of local nodes: loopback.
 pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Deletes what is in a folder, which may be a link or a file system of its own and stays.
+/// Deletes the content of a folder. The folder itself stays, since it may be a link or a mounted
+/// file system.
 fn empty(folder: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

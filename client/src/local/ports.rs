@@ -1,18 +1,18 @@
-//! Free UDP ports. They lie below the range from which the system gives out ports for outgoing
-//! sockets, so a node that is down for a while does not find its port taken when it returns.
+//! Finds free UDP ports. They are below the range of the system for outgoing sockets, so that no
+//! other program takes a node's port while the node is down.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::Range;
 
-/// Where ports are looked for.
+/// The range of the search.
 pub(super) const RANGE: Range<u16> = 10_000..32_000;
 /// Ports of one node: gossip, peer, client.
 pub(super) const PER_NODE: u16 = 3;
-/// Bases tried before giving up.
+/// Attempts before the search fails.
 const ATTEMPTS: usize = 1_000;
 
-/// Picks `count` consecutive free ports that are not in `taken`. `random` gives numbers below its
+/// Picks `count` consecutive free ports that are not in `taken`. `random` returns numbers below its
 /// argument.
 pub(super) fn pick(
     count: u16,
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_passed_over() {
-        // Whatever others on this machine bind meanwhile, this one is ours.
+        // This test binds a port itself, so it is taken whatever other programs do.
         let bind = |port: u16| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok();
         let (port, _held) =
             (RANGE.start + 1..RANGE.end).find_map(|port| Some((port, bind(port)?))).unwrap();

@@ -1,4 +1,4 @@
-//! Starting a local cluster, new or not, and waiting until its nodes see each other.
+//! Starts a new or existing local cluster, and waits until its nodes see each other.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use crate::{Cluster, Error, Timing};
 
 /// How long the nodes have to see each other.
 const UP_DEADLINE: Duration = Duration::from_secs(30);
-/// How often they are asked.
+/// Pause between two requests to the nodes.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Lines of each node's log in the message when they do not.
+/// Lines of each node's log in the error message.
 const LOG_LINES: usize = 5;
 
-/// What a new cluster should be.
+/// The options of a new cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Number of nodes.
@@ -37,31 +37,31 @@ pub struct Options {
     pub allow_chaos: bool,
 }
 
-/// What came up.
+/// The outcome of a start.
 #[derive(Clone, Debug)]
 pub struct UpReport {
     /// The cluster's folder, which is also its profile.
     pub folder: PathBuf,
-    /// Nodes that were started, the others ran already.
+    /// Nodes that were started; the others were running already.
     pub started: Vec<NodeId>,
     /// The members as the first node sees them.
     pub view: ClusterView,
-    /// What survives.
+    /// How many failures the cluster survives.
     pub durability: Durability,
 }
 
-/// Makes a cluster in `path`, or starts what does not run of the one that is there, and waits until
-/// every node sees every node alive.
+/// Makes a cluster in `path`, or starts the stopped nodes of an existing one, and waits until every
+/// node sees every node alive.
 ///
 /// # Errors
-/// [`Error::BadInput`] for senseless options or an unsuitable folder; [`Error::Unreachable`] with the
-/// end of the nodes' logs if they do not find each other in time.
+/// [`Error::BadInput`] for options that make no sense or an unsuitable folder;
+/// [`Error::Unreachable`] with the end of the nodes' logs if they do not see each other in time.
 pub async fn up(path: &Path, options: &Options) -> Result<UpReport, Error> {
     let folder = if Folder::exists(path) {
         let folder = Folder::open_locked(path)?;
         let nodes = folder.nodes()?.len();
         if nodes == 0 {
-            // An earlier `up` was interrupted before it had made the first node.
+            // An earlier `up` was interrupted before it made the first node.
             grow(&folder, folder.wanted.expected_nodes)?;
         }
         folder
@@ -84,10 +84,10 @@ pub async fn up(path: &Path, options: &Options) -> Result<UpReport, Error> {
     start_all(&folder).await
 }
 
-/// Adds nodes to a running cluster and waits until all see all.
+/// Adds nodes to a running cluster, and waits until every node sees every node alive.
 ///
 /// # Errors
-/// As [`up`].
+/// Like [`up`].
 pub async fn add(path: &Path, count: u16) -> Result<UpReport, Error> {
     let folder = Folder::open_locked(path)?;
     let nodes = folder.nodes()?.len();
@@ -101,10 +101,10 @@ pub async fn add(path: &Path, count: u16) -> Result<UpReport, Error> {
     start_all(&folder).await
 }
 
-/// Starts one node and waits until it answers; returns whether it had to be started.
+/// Starts one node and waits until it answers; returns whether it was started.
 ///
 /// # Errors
-/// As [`up`].
+/// Like [`up`].
 pub async fn start(folder: &Folder, node: &NodeFolder) -> Result<bool, Error> {
     let started = node.start()?;
     let cluster = Cluster::from_folder(folder.path())?;
@@ -129,7 +129,7 @@ fn check(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts what does not run and waits until every node sees every node alive.
+/// Starts all stopped nodes, and waits until every node sees every node alive.
 async fn start_all(folder: &Folder) -> Result<UpReport, Error> {
     let nodes = folder.nodes()?;
     let mut started = Vec::new();
@@ -179,8 +179,8 @@ fn sees_all(view: &ClusterView, nodes: &[NodeFolder]) -> bool {
     view.formed && nodes.iter().all(alive)
 }
 
-/// Ends the wait once the deadline has passed, with what the nodes' logs say; at once if a process
-/// has ended.
+/// Ends the wait with an error that has the end of the nodes' logs: once the deadline has passed,
+/// or at once if a process has ended.
 fn give_up(deadline: Instant, nodes: &[NodeFolder], what: &str) -> Result<(), Error> {
     let dead = nodes.iter().find(|node| node.process().is_none());
     if dead.is_none() && Instant::now() < deadline {

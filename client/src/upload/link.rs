@@ -1,4 +1,4 @@
-//! The upload stream to one node: batches out, replies back in any order.
+//! The upload stream to one node: sends batches, and receives replies in any order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,17 +12,18 @@ use tokio::sync::mpsc;
 use crate::Cluster;
 use crate::dataset::Batch;
 
-/// How long a node may owe every reply before it is given up. Nodes answer "not now" well within it.
+/// How long a node may take for a reply before its link is given up. Nodes answer "not now" much
+/// sooner.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a link says.
+/// An event of a link.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
-    /// Batches may be sent.
+    /// The link is open: batches may be sent.
     Up(NodeId),
-    /// An answer.
+    /// A reply.
     Reply(NodeId, BatchReply),
-    /// It is lost, and with it all answers still owed.
+    /// The link is lost, and with it all missing replies.
     Down(NodeId, String),
 }
 
@@ -39,7 +40,7 @@ pub(super) async fn run(
         Ok(()) => return,
         Err(reason) => reason,
     };
-    // Nobody to tell if the upload is over.
+    // Fails only if the upload is over.
     let _ = events.send(LinkEvent::Down(node, reason)).await;
 }
 

@@ -1,9 +1,9 @@
-//! Keeps an upload below a rate.
+//! Limits the rate of an upload.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// When the next batch may go.
+/// The time of the next batch.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_second: Option<NonZeroU64>,
@@ -15,13 +15,14 @@ impl Pace {
         Self { bytes_per_second, next: now }
     }
 
-    /// How long the next batch has to wait; none if it may go.
+    /// How long the next batch has to wait; `None` if it may be sent now.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let left = self.next.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 
-    /// A batch of this length went. What was not used of the rate before is lost: no bursts.
+    /// Counts a sent batch of this length. Unused time is not saved up, so that there are no
+    /// bursts.
     pub(super) fn sent(&mut self, now: Instant, bytes: usize) {
         if let Some(rate) = self.bytes_per_second {
             let seconds = bytes as f64 / rate.get() as f64;

@@ -1,4 +1,4 @@
-//! Threads that read tables, ahead of the network by a few batches.
+//! Threads that read tables, a few batches ahead of the network. The upload owns them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,41 +11,43 @@ use tokio::sync::mpsc;
 use crate::Error;
 use crate::dataset::{Batch, TableReader};
 
-/// Reading is mostly waiting for a disk and hashing; more threads only fight for the processor.
+/// Number of threads. Reading is mostly waiting for a disk and hashing; more threads would only
+/// compete for the processor.
 const READERS: usize = 2;
-/// Batches read ahead.
+/// Number of batches read ahead.
 const AHEAD: usize = 4;
 
-/// Batches that have arrived, with the content hashes of what they were made from.
+/// Batches that have arrived, with the hashes of their content.
 pub(crate) type Known = HashMap<u64, u64>;
 
-/// What to send of a table.
+/// The work for one table.
 #[derive(Clone, Debug, Default)]
 pub struct TableWork {
     /// The table's index in the plan.
     pub table: u16,
-    /// Batches that are there already: they are compared, not sent.
+    /// Batches that have arrived: they are compared, not sent.
     pub known: Known,
-    /// Only these batches; none means all.
+    /// Only these batches; `None` means all.
     pub only: Option<Coverage>,
 }
 
-/// What a reader says.
+/// An event of a reader.
 pub(super) enum Read {
-    /// To be sent.
+    /// A batch to send.
     Batch(Batch),
-    /// There already, and the same.
+    /// A batch that has arrived before, with the same content.
     Known {
-        /// Its length.
+        /// Its length in bytes.
         bytes: u64,
     },
-    /// The table is read to its end.
+    /// The table was read completely.
     End { table: u16, batches: u64 },
-    /// It can't go on.
+    /// The reader has failed.
     Failed(Error),
 }
 
-/// Starts reading. The channel closes when everything is read; dropping it ends the threads.
+/// Starts the readers. The channel closes when everything is read; if it is dropped, the threads
+/// end.
 pub(super) fn start(
     root: &Path,
     spec: &Arc<JobSpec>,
@@ -79,7 +81,7 @@ fn read_tables(root: &Path, spec: &JobSpec, queue: &Queue, sender: &mpsc::Sender
     }
 }
 
-/// Reads a table; none if nobody listens any more.
+/// Reads a table; `None` if the upload has ended.
 fn read_table(
     root: &Path,
     spec: &JobSpec,

@@ -1,11 +1,13 @@
-//! Which batch goes to which node, and when again: a state machine without clock or network.
+//! Decides which batch is sent to which node, and when it is sent again: a state machine without
+//! clock or network. The upload drives it.
 //!
-//! A node that is slow does not hold the upload up. Once a batch takes several times as long as is
-//! usual, and there is nothing else to send, another node gets it too (a hedged request: Dean, Barroso,
-//! "The Tail at Scale", 2013), and who is mostly that slow gets a batch only now and then. Whoever is
-//! first counts; nothing is counted twice, since a batch is known by its number.
+//! A slow node does not hold the upload up. Once a batch takes several times as long as usual, and
+//! there is nothing else to send, it is sent to another node too (a hedged request: Dean, Barroso,
+//! "The Tail at Scale", 2013), and a node that is usually that slow gets a batch only now and then.
+//! The first answer that the batch is durable is enough; nothing is counted twice, since nodes
+//! identify a batch by its number.
 //!
-//! Invariant: every batch that was added is either waiting, in flight at one or two nodes, or done.
+//! Invariant: every added batch is either waiting, in flight at one or two nodes, or done.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,34 +17,36 @@ use cortado_protocol::{JobId, NodeId};
 
 /// Most batches in flight at one node.
 pub(super) const WINDOW: usize = 8;
-/// Payload held at once; more is not taken from the readers.
+/// Most bytes of payload held at once; then no more is taken from the readers.
 pub(super) const BUDGET_BYTES: usize = 32 << 20;
-/// First pause after a node said "not now"; doubled each time.
+/// First pause after an answer "not now"; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause.
+/// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A batch is sent to another node too when it takes so many times as long as is usual,
+/// A batch that takes this many times as long as usual is sent to another node too.
 const SLOW_TIMES: u32 = 4;
-/// and at least so long.
+/// Shortest time after which a batch is sent to another node too.
 const SLOW_AFTER: Duration = Duration::from_millis(250);
-/// A node that is usually that slow gets a batch, and then none for so many times as long as it took.
+/// A node that is usually that slow gets one batch, and then none for this many times its usual
+/// time.
 const REST_TIMES: u32 = 8;
-/// The newest answer's weight in a node's usual time is one in so many (as in RFC 6298, §2),
+/// Weight of a new answer in a node's usual time: one part in this many (as in RFC 6298, §2).
 const NEWEST_WEIGHT: u32 = 8;
-/// or in so many if it came sooner: the first batches wait for connections and for the job to be known.
+/// The same for an answer that came sooner than usual: the first batches wait for connections and
+/// for the job to be known.
 const SOONER_WEIGHT: u32 = 2;
 
 /// A batch: table and number.
 pub(super) type Key = (u16, u64);
 
-/// The upload's bookkeeping.
+/// The state of all batches of an upload.
 #[derive(Debug)]
 pub(super) struct Schedule {
     job: JobId,
-    /// The nodes that can be sent to.
+    /// The nodes with an open link.
     nodes: BTreeMap<NodeId, Node>,
-    /// All members that take work, reachable or not: the ring is computed over these, so that all
-    /// clients and nodes agree on it.
+    /// All members that take work, with or without a link. The ring is computed over these, so that
+    /// all clients and nodes get the same one.
     members: Vec<NodeId>,
     waiting: VecDeque<Waiting>,
     flying: HashMap<Key, Flying>,
@@ -51,17 +55,18 @@ pub(super) struct Schedule {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// What it owes an answer for, and since when. It may be durable by another node's answer.
+    /// Batches that it has not answered, and since when. They may be durable by another node's
+    /// answer.
     owes: HashMap<Key, Instant>,
-    /// How long it usually takes until a batch is durable.
+    /// How long a batch usually takes until this node reports it durable.
     usual: Option<Duration>,
-    /// When it said last that one is.
+    /// When it last reported a batch durable.
     answered: Option<Instant>,
 }
 
 impl Node {
-    /// Whether it is slow, and gets nothing for now. One batch now and then shows when it is no longer
-    /// slow.
+    /// Whether it is slow and gets nothing for now. A single batch now and then shows when it is no
+    /// longer slow.
     fn rests(&self, now: Instant, slow: Duration) -> bool {
         let Some((usual, answered)) = self.usual.zip(self.answered) else { return false };
         usual > slow && (!self.owes.is_empty() || now < answered + REST_TIMES * usual)
@@ -72,19 +77,19 @@ impl Node {
 struct Waiting {
     key: Key,
     bytes: usize,
-    /// Times it came back; also the place in the ring's list to begin with.
+    /// How many times the batch was returned; also where to start in the ring's list.
     returns: u32,
     not_before: Option<Instant>,
-    /// When it was sent for the first time, if it was.
+    /// When it was first sent; `None` if it was not.
     began: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Flying {
     first: NodeId,
-    /// The node that got it too because the first was slow.
+    /// The second node that it was sent to, because the first is slow.
     second: Option<NodeId>,
-    /// When it was sent for the first time.
+    /// When it was first sent.
     began: Instant,
     bytes: usize,
     returns: u32,
@@ -114,18 +119,18 @@ impl Schedule {
         }
     }
 
-    /// The members that take work, by the newest view.
+    /// Sets the members that take work, by the newest view.
     pub(super) fn set_members(&mut self, members: Vec<NodeId>) {
         self.members = members;
     }
 
-    /// The node can be sent to.
+    /// The node's link is open.
     pub(super) fn node_up(&mut self, node: NodeId) {
         self.nodes.entry(node).or_default();
     }
 
-    /// The node can't be sent to any more: what was in flight only there goes elsewhere, at once and
-    /// before everything else.
+    /// The node's link is lost: batches that were in flight only there are sent to other nodes,
+    /// before all others.
     pub(super) fn node_down(&mut self, node: NodeId) {
         let Some(gone) = self.nodes.remove(&node) else { return };
         let mut lost: Vec<_> = gone.owes.into_keys().collect();
@@ -137,7 +142,7 @@ impl Schedule {
         }
     }
 
-    /// The batch is not in flight at the node any more; returned if it is nowhere else.
+    /// Removes the batch from the node. Returns it if it is in flight at no other node.
     fn lost(&mut self, node: NodeId, key: Key) -> Option<Flying> {
         let flying = self.flying.get_mut(&key)?;
         if flying.first != node && flying.second != Some(node) {
@@ -154,19 +159,19 @@ impl Schedule {
         self.bytes < BUDGET_BYTES
     }
 
-    /// Whether every batch that was added is done.
+    /// Whether every added batch is done.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.flying.is_empty()
     }
 
-    /// Takes a batch.
+    /// Adds a batch.
     pub(super) fn add(&mut self, key: Key, bytes: usize) {
         self.bytes += bytes;
         let (not_before, began) = (None, None);
         self.waiting.push_back(Waiting { key, bytes, returns: 0, not_before, began });
     }
 
-    /// The next batch to send, and where; none while all that wait must wait on.
+    /// The next batch to send and its node; `None` while nothing can be sent.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Key, NodeId)> {
         let slow = self.slow_after();
         let open = self.open_nodes(now, slow);
@@ -179,7 +184,7 @@ impl Schedule {
         Some((key, node))
     }
 
-    /// The nodes that may be sent another batch now.
+    /// The nodes that may get another batch now.
     fn open_nodes(&self, now: Instant, slow: Option<Duration>) -> Vec<NodeId> {
         let rests = |node: &Node| slow.is_some_and(|slow| node.rests(now, slow));
         let open = |node: &Node| node.owes.len() < WINDOW && !rests(node);
@@ -199,7 +204,8 @@ impl Schedule {
         Some((key, node))
     }
 
-    /// A batch that takes too long where it is, the longest under way first, and who gets it too.
+    /// The batch that has been under way longest of those that take too long, and a second node for
+    /// it.
     fn next_slow(
         &mut self,
         now: Instant,
@@ -216,7 +222,7 @@ impl Schedule {
         Some((key, node))
     }
 
-    /// What is in flight at one node only, and since when.
+    /// The batches that are in flight at only one node, and since when.
     fn alone(&self) -> impl Iterator<Item = (Key, Instant)> {
         let alone = self.flying.iter().filter(|(_, flying)| flying.second.is_none());
         alone.filter_map(|(key, flying)| {
@@ -225,8 +231,8 @@ impl Schedule {
         })
     }
 
-    /// How long a batch may take: by what is usual at the faster half of the nodes. None while nothing
-    /// is known, and if there is nobody else to send to.
+    /// How long a batch may take, by the usual time of the faster half of the nodes. `None` while
+    /// no time is known, or if there is no other node.
     fn slow_after(&self) -> Option<Duration> {
         if self.nodes.len() < 2 {
             return None;
@@ -237,8 +243,9 @@ impl Schedule {
         Some((SLOW_TIMES * middle).max(SLOW_AFTER))
     }
 
-    /// The first of the batch's owners that is open and does not have it. Any node may turn a batch into
-    /// deltas, so a full one is passed over; one that sent the batch back comes last the next time.
+    /// The first owner of the batch that may get another batch and does not have this one. Any node
+    /// may map a batch, so a full one is skipped; a node that returned the batch comes last the
+    /// next time.
     fn place(&self, open: &[NodeId], (table, number): Key, returns: u32) -> Option<NodeId> {
         let mut order = owners(batch_key(self.job, table, number), &self.members);
         order.retain(|node| self.nodes.contains_key(node));
@@ -251,14 +258,14 @@ impl Schedule {
         order.into_iter().find(|node| open.contains(node) && !has_it(node))
     }
 
-    /// The node says that the batch is durable. Tells how long that took, from the first time it was
-    /// sent; none if it was known already, or the batch is not one of ours.
+    /// The node reports that the batch is durable. Returns the time since it was first sent; `None`
+    /// if that was known already, or the batch is unknown.
     pub(super) fn durable(&mut self, now: Instant, node: NodeId, key: Key) -> Option<Duration> {
         self.answered(node, key, Some(now));
         let (bytes, began) = match self.flying.remove(&key) {
             Some(flying) => (flying.bytes, flying.began),
             None => {
-                // A late answer of a node that was given up: it counts all the same.
+                // A late answer of a node whose link was lost: it is valid all the same.
                 let at = self.waiting.iter().position(|waiting| waiting.key == key)?;
                 let waiting = self.waiting.remove(at)?;
                 (waiting.bytes, waiting.began.unwrap_or(now))
@@ -268,7 +275,8 @@ impl Schedule {
         Some(now.saturating_duration_since(began))
     }
 
-    /// The node said "not now": again after a pause, elsewhere if possible.
+    /// The node answered "not now": the batch is sent again after a pause, to another node if
+    /// possible.
     pub(super) fn retry(&mut self, now: Instant, node: NodeId, key: Key) {
         self.answered(node, key, None);
         if let Some(flying) = self.lost(node, key) {
@@ -277,7 +285,7 @@ impl Schedule {
         }
     }
 
-    /// The node owes nothing for the batch any more. If it is durable now, that tells how fast it is.
+    /// The node has answered for the batch. If the batch is durable, updates the node's usual time.
     fn answered(&mut self, node: NodeId, key: Key, durable: Option<Instant>) {
         let Some(node) = self.nodes.get_mut(&node) else { return };
         let Some(since) = node.owes.remove(&key) else { return };
@@ -291,7 +299,7 @@ impl Schedule {
         }
     }
 
-    /// When there may be something to send again: a pause ends, or a batch has taken too long.
+    /// When something may be sent again: when a pause ends, or a batch has taken too long.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let paused = self.waiting.iter().filter_map(|waiting| waiting.not_before);
         let slow = self.slow_after();

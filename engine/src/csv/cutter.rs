@@ -1,15 +1,17 @@
-//! Batch boundaries: the same for the same file, however its bytes arrive.
+//! Batch boundaries. The client cuts files with it; a file always gives the same batches, however
+//! its bytes arrive.
 //!
 //! A batch is the longest run of whole records within the target size, and at least one record.
-//! Every decision needs only the bytes after the last cut, so it never depends on earlier chunks.
+//! Each decision needs only the bytes after the last cut, so it never depends on earlier chunks.
 
 use cortado_protocol::limits::{BATCH_TARGET_BYTES, RECORD_BYTES};
 use memchr::{memchr, memchr_iter, memrchr};
 
 use super::scan::{Scan, scan_record};
 
-/// How far the end of a record beyond [`RECORD_BYTES`] is looked for. A quote that is still open
-/// there counts as one that is never closed, so that a stray quote can't take the file with it.
+/// How far the cutter looks for the end of a record beyond [`RECORD_BYTES`]. A quote that is still
+/// open there counts as one that is never closed, so that a stray quote does not consume the rest
+/// of the file.
 const LOOK_BYTES: usize = 64 << 20;
 
 /// What to do with the first bytes of the buffer.
@@ -22,15 +24,15 @@ pub enum Cut {
         /// Line breaks in it.
         lines: u64,
     },
-    /// The next `len` bytes belong to no batch: they are the rest of a record beyond
-    /// [`RECORD_BYTES`], whose first part was the batch before (and will be rejected as one row).
+    /// The next `len` bytes belong to no batch. They are the rest of a record beyond
+    /// [`RECORD_BYTES`]; the batch before holds its first part, which is rejected as one row.
     Skip {
         /// Length in bytes, at least 1.
         len: usize,
         /// Line breaks in it.
         lines: u64,
     },
-    /// The buffer must hold [`Cutter::window`] bytes, or the rest of the file, first.
+    /// First the buffer must hold [`Cutter::window`] bytes, or the rest of the file.
     NeedMore,
     /// Nothing is left.
     End,
@@ -57,8 +59,8 @@ pub struct Cutter {
     skip: Rest,
 }
 
-/// What is left of a record beyond [`RECORD_BYTES`]: so many bytes, and then, if its end is not known
-/// yet, everything up to and with the next line break.
+/// The rest of a record beyond [`RECORD_BYTES`]: a number of bytes, and then, if the end is not
+/// known yet, everything up to and including the next line break.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Rest {
     bytes: usize,
@@ -72,7 +74,7 @@ impl Default for Cutter {
 }
 
 impl Cutter {
-    /// A cutter that aims at batches of `target` bytes, 1 to [`BATCH_TARGET_BYTES`].
+    /// A cutter that aims for batches of `target` bytes, 1 to [`BATCH_TARGET_BYTES`].
     #[must_use]
     pub fn new(target: usize) -> Self {
         Self {
@@ -82,15 +84,15 @@ impl Cutter {
         }
     }
 
-    /// Bytes the buffer must hold, unless the file ends with it, before a cut is decided: a little
-    /// more than [`RECORD_BYTES`], and more only while the end of a longer record is looked for.
+    /// Bytes that the buffer must hold before a cut, unless the file ends there: a little more than
+    /// [`RECORD_BYTES`], and more only while the end of a longer record is unknown.
     #[must_use]
     pub const fn window(&self) -> usize {
         self.window
     }
 
-    /// Decides about the first bytes of `buffer`, which starts where the last cut ended; `eof` says
-    /// that the file ends with it.
+    /// Decides what to do with the first bytes of `buffer`, which starts where the last cut ended;
+    /// `eof` says that the file ends with it.
     pub fn next(&mut self, buffer: &[u8], eof: bool) -> Cut {
         if buffer.is_empty() {
             return if eof { Cut::End } else { Cut::NeedMore };
@@ -112,7 +114,7 @@ impl Cutter {
         if whole > 0 { batch(buffer, whole) } else { self.first_record(buffer, eof) }
     }
 
-    /// The first record alone, which does not end within the target.
+    /// Cuts the first record alone, because it does not end within the target.
     fn first_record(&mut self, buffer: &[u8], eof: bool) -> Cut {
         let look = buffer.len().min(LOOK_BYTES);
         let (end, line) = match scan_record(&buffer[..look], 0, |_| ()) {
@@ -129,7 +131,7 @@ impl Cutter {
         if end <= RECORD_BYTES { batch(buffer, end) } else { self.too_long(buffer, end, line) }
     }
 
-    /// A quote that is never closed: only its line is given up.
+    /// Handles a quote that is never closed: only its line is rejected.
     fn first_line(&mut self, buffer: &[u8]) -> Cut {
         self.window = RECORD_BYTES + 1;
         let longest = buffer.len().min(RECORD_BYTES + 1);
@@ -140,8 +142,8 @@ impl Cutter {
         }
     }
 
-    /// One byte more than a record may have stands for the whole record, and is rejected. The record
-    /// goes up to `end`, or to the end of the line in which that is.
+    /// Cuts one byte more than a record may have: the batch stands for the whole record and is
+    /// rejected. The record ends at `end`, or at the end of the line that contains `end`.
     fn too_long(&mut self, buffer: &[u8], end: usize, line: bool) -> Cut {
         self.skip = Rest { bytes: end - (RECORD_BYTES + 1), line };
         batch(buffer, RECORD_BYTES + 1)
@@ -159,8 +161,8 @@ impl Cutter {
     }
 }
 
-/// Length of the whole records within the first `target` bytes; at the end of the file the last
-/// record needs no line break.
+/// Length of the whole records within the first `target` bytes. The last record of a file needs no
+/// line break.
 fn whole_records(buffer: &[u8], target: usize, eof: bool) -> usize {
     let mut whole = 0;
     while whole < target {

@@ -1,4 +1,4 @@
-//! The header line of a file.
+//! Reads the header line of a file. The client does so before it cuts the file.
 
 use cortado_protocol::limits::RECORD_BYTES;
 
@@ -6,12 +6,12 @@ use super::scan::{Scan, scan_record};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What the first bytes of a file say.
+/// The outcome of reading the first bytes of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderRead {
     /// The header line.
     Header {
-        /// Its fields, without blanks around them; none for a file without a record.
+        /// Its fields, without surrounding blanks; none for a file without a record.
         fields: Vec<String>,
         /// Bytes up to the first record after it: the offset of the first batch.
         bytes: usize,
@@ -28,10 +28,10 @@ pub enum HeaderReadError {
     /// A quote is never closed.
     #[error("the header line has a quote that is never closed")]
     Unclosed,
-    /// It is too long to be one.
+    /// It is too long for a header line.
     #[error("the header line is longer than {RECORD_BYTES} bytes")]
     TooLong,
-    /// It is not text.
+    /// It is not UTF-8.
     #[error("the header line is not valid UTF-8")]
     NotUtf8,
 }
@@ -40,7 +40,7 @@ pub enum HeaderReadError {
 /// byte-order mark and blank lines before the header are skipped.
 ///
 /// # Errors
-/// If there can't be a header line, however many bytes follow.
+/// If the bytes can't begin with a header line, whatever follows.
 pub fn read_header(buffer: &[u8], eof: bool) -> Result<HeaderRead, HeaderReadError> {
     let more = |open: bool| match (eof, buffer.len() > RECORD_BYTES) {
         (true, _) if open => Err(HeaderReadError::Unclosed),

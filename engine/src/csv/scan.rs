@@ -1,8 +1,8 @@
-//! One record: where its fields and its end are.
+//! Scans one record: finds its fields and its end.
 
 use memchr::{memchr, memchr2};
 
-/// Where a field is, in bytes of the scanned text.
+/// The position of a field, in bytes of the scanned text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     /// First byte of the content, after an opening quote.
@@ -17,13 +17,13 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// The content if it stands in the text as it is, or else nothing: see [`Field::unescape`].
+    /// The content, if it needs no unescaping; otherwise `None`, see [`Field::unescape`].
     pub(crate) fn plain(&self) -> Option<(usize, usize)> {
         let clean = !self.doubled && self.tail_end <= self.end + 1;
         clean.then_some((self.start, self.end))
     }
 
-    /// Appends the content with doubled quotes made single and the tail after the closing quote.
+    /// Appends the content with doubled quotes made single, and the text after the closing quote.
     pub(crate) fn unescape(&self, text: &[u8], out: &mut Vec<u8>) {
         let mut rest = &text[self.start..self.end];
         while let Some(quote) = memchr(b'"', rest) {
@@ -77,7 +77,7 @@ pub(crate) fn scan_record(text: &[u8], start: usize, mut on_field: impl FnMut(Fi
     }
 }
 
-/// The closing quote at or after `from`, and whether doubled quotes stand before it.
+/// The closing quote at or after `from`, and whether there are doubled quotes before it.
 fn closing_quote(text: &[u8], mut from: usize) -> Option<(usize, bool)> {
     let mut doubled = false;
     loop {

@@ -1,7 +1,7 @@
-//! Commas and line breaks of a text without quotes, a block of bytes at a time.
+//! Finds commas and line breaks in a text without quotes, a block of bytes at a time.
 //!
-//! Separators of exports stand a few bytes apart, where searching anew for each costs more than
-//! comparing all bytes; a block's separators become the bits of one number (as in Langdale and
+//! In exports separators are only a few bytes apart. A new search for each one costs more than a
+//! comparison of all bytes; a block's separators become the bits of one number (as in Langdale and
 //! Lemire, "Parsing Gigabytes of JSON per Second", VLDB Journal 2019).
 
 use wide::u8x16;
@@ -9,11 +9,11 @@ use wide::u8x16;
 const BLOCK: usize = 64;
 const LANES: usize = 16;
 
-/// Set in the place of a line break.
+/// Set in the position of a line break.
 pub(crate) const BREAK: u32 = 1 << 31;
 
-/// The places of all commas and line breaks in order, those of line breaks with [`BREAK`]. The text
-/// has less than 2 GiB, and should be in the processor's caches.
+/// The positions of all commas and line breaks in order; those of line breaks have [`BREAK`] set.
+/// The text must have less than 2 GiB, and should be in the processor's caches.
 pub(crate) fn separators(text: &[u8]) -> Vec<u32> {
     let mut places = Vec::with_capacity(text.len() / 8 + BLOCK);
     let (blocks, rest) = text.as_chunks::<BLOCK>();
@@ -22,7 +22,7 @@ pub(crate) fn separators(text: &[u8]) -> Vec<u32> {
         Masks::new(block).append_to(&mut places, base);
         base += BLOCK as u32;
     }
-    // Zeros separate nothing.
+    // The zeros at the end are not separators.
     let mut block = [0; BLOCK];
     block[..rest.len()].copy_from_slice(rest);
     Masks::new(&block).append_to(&mut places, base);
@@ -49,8 +49,8 @@ impl Masks {
         Self { separators, breaks }
     }
 
-    /// Appends the places of the separators. Twelve at a time, whether there are as many or not: how
-    /// many there are can't be predicted, and a wrong guess costs more than the rest.
+    /// Appends the positions of the separators. It always writes twelve, even if there are fewer:
+    /// their number can't be predicted, and a wrong prediction costs more than the rest.
     #[inline]
     fn append_to(mut self, places: &mut Vec<u32>, base: u32) {
         let end = places.len() + self.separators.count_ones() as usize;

@@ -1,4 +1,4 @@
-//! One column of a batch, from texts to values.
+//! Reads one column of a batch: from texts to values.
 
 use super::value::ValueProblem;
 use crate::batch::{Column, NULL, Span, Texts, VALUE, Values};
@@ -6,7 +6,7 @@ use crate::calendar::{Days, parse_date};
 use crate::number::{parse_decimal, parse_eight};
 use crate::types::{ColumnType, Type};
 
-/// Reads a column. A row whose value can't be read gets some value and is told to `on_problem`.
+/// Reads a column. Rows whose value can't be read get any value, and are reported to `on_problem`.
 pub(super) fn read(
     ty: ColumnType,
     spans: Vec<Span>,
@@ -82,7 +82,7 @@ fn read_texts(
     Column { values: Values::Texts(spans), states }
 }
 
-/// Where a column has no values.
+/// The rows of a column without a value.
 struct Nulls {
     allowed: bool,
     states: Vec<u8>,

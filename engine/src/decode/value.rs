@@ -2,7 +2,7 @@
 
 use crate::number::NumberError;
 
-/// See the module's description.
+/// Why a value can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ValueProblem {
     Empty,

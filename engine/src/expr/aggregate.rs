@@ -7,7 +7,7 @@ use super::compile::{Compiler, parse_sql};
 use super::program::{NodeId, average_type};
 use crate::types::{ColumnType, Type};
 
-/// What is computed over the rows of a group.
+/// The aggregates over the rows of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AggregateKind {
     Count,
@@ -17,7 +17,7 @@ pub(crate) enum AggregateKind {
     Average,
 }
 
-/// What is kept of a group's values, beside their number. Merging states is commutative and associative.
+/// What is kept of a group's values, beside their number. Merging is commutative and associative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Nothing,
@@ -26,7 +26,7 @@ pub(crate) enum State {
     Greatest,
 }
 
-/// What is made of a group's state in the end.
+/// How the result follows from a group's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The number of values that are not null, or of rows.
@@ -37,22 +37,23 @@ pub(crate) enum Outcome {
     Mean,
 }
 
-/// All there is to an aggregate.
+/// The properties of an aggregate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     /// Its name in plans.
     pub(crate) name: &'static str,
-    /// Whether it takes numbers only.
+    /// Whether it accepts numbers only.
     pub(crate) numbers_only: bool,
     pub(crate) state: State,
     pub(crate) outcome: Outcome,
 }
 
 impl AggregateKind {
-    /// All of them.
+    /// All aggregates.
     pub(crate) const ALL: [Self; 5] = [Self::Sum, Self::Count, Self::Min, Self::Max, Self::Average];
 
-    /// The table of aggregates. A new one is a line here, and a state or an outcome if these do not do.
+    /// The table of aggregates. A new aggregate is a new line here; it may need a new state or
+    /// outcome.
     pub(crate) fn rule(self) -> Rule {
         let rule = |name, numbers_only, state, outcome| Rule { name, numbers_only, state, outcome };
         match self {
@@ -69,7 +70,7 @@ impl AggregateKind {
         Self::ALL.into_iter().find(|kind| kind.rule().name == name)
     }
 
-    /// Their names, for complaints.
+    /// The names of all aggregates, for error messages.
     fn names() -> String {
         let names: Vec<_> = Self::ALL.iter().map(|kind| kind.rule().name).collect();
         let (last, others) = names.split_last().expect("there are some");
@@ -81,7 +82,7 @@ impl AggregateKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aggregate {
     pub(crate) kind: AggregateKind,
-    /// What it is over; `None` for `count(*)`.
+    /// The argument; `None` for `count(*)`.
     pub(crate) arg: Option<NodeId>,
     /// The type of the argument.
     pub(crate) input: ColumnType,

@@ -1,11 +1,11 @@
-//! Calls: which functions there are, and a call's arguments.
+//! Function calls: the names of all functions, and the arguments of a call.
 
 use sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments};
 
-/// What there is, for complaints.
+/// The functions, for error messages.
 pub(super) const FUNCTIONS: &str = "year, month, half, year_month, year_half, date, time, coalesce";
 
-/// The arguments of a call without extras.
+/// The arguments of a plain call, without filters and the like.
 pub(crate) fn plain_arguments(function: &Function) -> Result<Vec<&Expr>, String> {
     let bad = || format!("'{function}' is not a plain function call");
     let extras = function.filter.is_some()

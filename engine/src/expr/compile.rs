@@ -1,4 +1,4 @@
-//! From SQL text to typed nodes.
+//! Compiles SQL text into typed nodes. The plan's parser calls it.
 
 use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
 use sqlparser::dialect::GenericDialect;
@@ -13,8 +13,8 @@ use crate::{calendar, number};
 
 /// Longest expression, in bytes.
 const EXPRESSION_BYTES: usize = 4_096;
-/// Most operators of an expression: a chain of them is as deep as it is long, and everything that walks
-/// the tree (compiler, messages, the end of its life) walks it by recursion.
+/// Most operators of an expression. A chain of operators is as deep as it is long, and the
+/// compiler, messages and destructors walk the tree by recursion.
 const OPERATORS: usize = 256;
 
 /// Parses one expression.
@@ -42,7 +42,7 @@ pub(crate) fn parse_sql(text: &str) -> Result<Expr, String> {
     }
 }
 
-/// Whether a token can make the tree deeper: all but operands and what stands between them.
+/// Whether a token can make the tree deeper: all tokens except operands and separators.
 fn is_operator(token: &Token) -> bool {
     match token {
         Token::Word(word) => word.keyword != Keyword::NoKeyword,
@@ -253,7 +253,8 @@ impl Compiler<'_> {
         Ok(self.node(Op::Compare(op, left, right), Type::Bool, &[left, right], false))
     }
 
-    /// Gives two values one type: numbers one scale, a text literal the type of the other side.
+    /// Gives two values one type: the same scale to numbers, and to a text literal the type of the
+    /// other side.
     pub(super) fn unify(
         &mut self,
         l: NodeId,
@@ -277,7 +278,7 @@ impl Compiler<'_> {
         Err(format!("{lt} can't be {verb} with {rt}"))
     }
 
-    /// A text literal read as a value of the wanted type; nothing if the node is not one.
+    /// A text literal as a value of the wanted type; `None` if the node is not a text literal.
     fn literal_as(&mut self, node: NodeId, wanted: Type) -> Result<Option<NodeId>, String> {
         let Op::Text(start, end) = self.program.nodes[node].op else { return Ok(None) };
         let text = self.program.literals[start as usize..end as usize].to_vec();

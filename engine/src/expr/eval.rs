@@ -1,4 +1,4 @@
-//! Evaluates a table's program over a batch, node by node, each once.
+//! Evaluates a table's program over a batch: each node once, in order.
 
 use super::kernels::{self, Operand};
 use super::program::{Node, NodeId, Op, Program};
@@ -69,7 +69,7 @@ impl<'a> Evaluation<'a> {
             Op::IsNull(inner) => kernels::is_null(self.operand(inner), rows),
             Op::Arithmetic(op, l, r) => {
                 let scale = |ty: crate::types::Type| ty.scale().unwrap_or(0);
-                // For a quotient: digits that the numerator's mantissa needs in addition.
+                // For a quotient: the additional digits that the numerator's mantissa needs.
                 let shift = (scale(node.ty.ty) + scale(self.program.ty(r).ty))
                     .saturating_sub(scale(self.program.ty(l).ty));
                 kernels::arithmetic(op, self.operand(l), self.operand(r), rows, shift)

@@ -1,4 +1,4 @@
-//! Functions: parts of days, `coalesce`.
+//! Compiles function calls: parts of dates, `coalesce`.
 
 use sqlparser::ast::{Expr, Function};
 

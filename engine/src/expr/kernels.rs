@@ -1,4 +1,4 @@
-//! The loops: one operation over whole columns.
+//! The inner loops: one operation over whole columns.
 
 use super::program::{Arithmetic, Comparison, DatePart};
 use crate::batch::{Column, ERROR, NULL, Span, Texts, VALUE, Values};
@@ -31,7 +31,7 @@ impl Operand<'_> {
         }
     }
 
-    /// The number of a row; the compiler has checked that these are numbers.
+    /// The number of a row; the compiler has checked that the operand has numbers.
     fn number(&self, row: usize) -> i64 {
         match self {
             Self::Number(value) => *value,
@@ -57,7 +57,7 @@ fn numbers(values: Vec<i64>, states: Vec<u8>) -> Column {
     Column { values: Values::Numbers(values), states }
 }
 
-/// The worse state of both sides, row by row.
+/// For each row, the worse state of both sides.
 fn combine(l: Operand<'_>, r: Operand<'_>) -> Vec<u8> {
     match (l.states(), r.states()) {
         ([], states) | (states, []) => states.to_vec(),
@@ -165,8 +165,8 @@ pub(super) fn coalesce(l: Operand<'_>, r: Operand<'_>, rows: usize) -> Column {
     Column { values, states }
 }
 
-/// Calculates in 128 bits; what does not fit 64 is an error. `shift` is used by quotients: the
-/// numerator is first multiplied by `10^shift`.
+/// Calculates in 128 bits; a result beyond 64 bits is an error. A quotient first multiplies its
+/// numerator by `10^shift`.
 pub(super) fn arithmetic(
     op: Arithmetic,
     l: Operand<'_>,
@@ -209,7 +209,7 @@ fn checked(mut states: Vec<u8>, rows: usize, f: impl Fn(usize) -> Option<i128>) 
     numbers(values, states)
 }
 
-/// Parts of a day. Neighbouring rows mostly share their day, so the last one is remembered.
+/// Parts of dates. Neighbouring rows mostly have the same day, so it keeps the last one.
 pub(super) fn date_part(part: DatePart, operand: Operand<'_>, rows: usize) -> Column {
     let mut last_day = 0;
     let mut last = part_of_day(part, last_day);

@@ -1,8 +1,8 @@
-//! Typed nodes, and the list of them over one table.
+//! Typed nodes, and a table's list of them.
 
 use crate::types::{ColumnType, Type};
 
-/// A node's place in [`Program::nodes`].
+/// A node's index in [`Program::nodes`].
 pub(crate) type NodeId = usize;
 
 /// Comparison operators.
@@ -25,7 +25,7 @@ pub(crate) enum Arithmetic {
     Divide,
 }
 
-/// Functions of a day.
+/// Functions of a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DatePart {
     Year,
@@ -40,7 +40,7 @@ pub(crate) enum DatePart {
 pub(crate) enum Op {
     /// A column of the table.
     Column(usize),
-    /// A number, or a value kept as one.
+    /// A number, or another value that is stored as one.
     Number(i64),
     /// Start and end in [`Program::literals`].
     Text(u32, u32),
@@ -64,7 +64,7 @@ pub(crate) enum Op {
 pub(crate) struct Node {
     pub(crate) op: Op,
     pub(crate) ty: ColumnType,
-    /// Whether a row may end in an arithmetic error here or below.
+    /// Whether this node or one below it may give an arithmetic error.
     pub(crate) fallible: bool,
 }
 
@@ -74,12 +74,13 @@ pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
     /// Bytes of the text literals.
     pub(crate) literals: Vec<u8>,
-    /// Literals that are wanted as columns: a condition or a value that is nothing else.
+    /// Literals that need a column of their own, because a condition or value consists of nothing
+    /// else.
     pub(crate) constants: Vec<NodeId>,
 }
 
 impl Program {
-    /// The node's place; an equal one is reused.
+    /// The index of the node; an equal node is reused.
     pub(super) fn add(&mut self, op: Op, ty: ColumnType, fallible: bool) -> NodeId {
         let node = Node { op, ty, fallible };
         if let Some(at) = self.nodes.iter().position(|n| *n == node) {
@@ -89,7 +90,7 @@ impl Program {
         self.nodes.len() - 1
     }
 
-    /// Marks the node as one whose column will be asked for.
+    /// Marks a node whose column will be read.
     pub(crate) fn root(&mut self, node: NodeId) -> NodeId {
         if matches!(self.nodes[node].op, Op::Number(_) | Op::Text(..)) {
             self.constants.push(node);

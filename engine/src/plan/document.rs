@@ -1,4 +1,5 @@
-//! A TOML document with lines: every complaint says where, what is wrong and what was expected.
+//! A TOML document that knows its lines: every error names the line, what is wrong and what was
+//! expected. The plan's parser reads plans through it.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -25,14 +26,14 @@ impl Source<'_> {
     }
 }
 
-/// A text of the document and where it stands.
+/// A text of the document and its offset.
 #[derive(Clone, Debug)]
 pub(crate) struct Located {
     pub(crate) text: String,
     pub(crate) offset: usize,
 }
 
-/// A value of the document with the name it is called in complaints.
+/// A value of the document, and its name in error messages.
 #[derive(Clone)]
 pub(crate) struct Value<'a> {
     source: Source<'a>,
@@ -40,7 +41,7 @@ pub(crate) struct Value<'a> {
     value: &'a Spanned<DeValue<'a>>,
 }
 
-/// A table of the document; what has been taken from it is known.
+/// A table of the document.
 pub(crate) struct Table<'a> {
     source: Source<'a>,
     name: String,
@@ -63,7 +64,7 @@ impl<'a> Table<'a> {
                 (located, Value { source, name, value })
             })
             .collect();
-        // The order of the text, whatever map the parser keeps.
+        // Entries in the order of the text, whatever map the parser uses.
         entries.sort_by_key(|(key, _)| key.offset);
         Self { source, name, offset, entries }
     }
@@ -152,7 +153,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A list of strings; a single string stands for a list of one.
+    /// A list of strings; a single string counts as a list of one.
     pub(crate) fn texts(&self) -> Result<Vec<Located>, PlanError> {
         match self.value.get_ref() {
             DeValue::String(_) => Ok(vec![self.text()?]),

@@ -1,19 +1,19 @@
-//! Where a file keeps a table's columns.
+//! The layout of a file: which fields hold a table's columns.
 
 use super::tables::TableSchema;
 
 /// Why a header does not fit a table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// A needed column is not there.
+    /// A needed column is missing.
     #[error("column '{column}' is missing; the header has: {}", found.join(", "))]
     Missing {
         /// The column.
         column: String,
-        /// What the header has.
+        /// The columns of the header.
         found: Vec<String>,
     },
-    /// A needed column is there more than once.
+    /// A needed column occurs more than once.
     #[error("column '{0}' stands in the header twice")]
     Twice(String),
 }
@@ -21,9 +21,9 @@ pub enum HeaderError {
 /// The fields of a file that hold a table's columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Fields of every record.
+    /// Number of fields of every record.
     pub(crate) fields: usize,
-    /// Field and column, in the order of fields.
+    /// Pairs of field and column, in the order of fields.
     pub(crate) wanted: Vec<(usize, usize)>,
 }
 

@@ -1,4 +1,4 @@
-//! What is known while the queries of a plan are read.
+//! The state of the parser while it reads the queries of a plan.
 
 use super::document::Source;
 use super::tables::TableSchema;
@@ -6,7 +6,7 @@ use super::types::{Keying, Query, Stage};
 use crate::expr::Program;
 use crate::types::ColumnType;
 
-/// Compiles queries into stages, keyings and what follows them.
+/// Compiles queries into stages, keyings and the steps after them.
 pub(super) struct QueryParser<'a> {
     pub(super) source: Source<'a>,
     pub(super) tables: &'a [TableSchema],

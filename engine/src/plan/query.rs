@@ -1,4 +1,4 @@
-//! The queries of a plan.
+//! Parses the queries of a plan.
 
 use super::document::{Located, PlanError, Source, Table};
 use super::parser::{Columns, QueryParser};
@@ -142,7 +142,7 @@ impl<'a> QueryParser<'a> {
         Err(self.source.error(name.offset, format!("'{text}' {problem}")))
     }
 
-    /// A stage without aggregation: the query's rows.
+    /// Adds a stage without aggregation: the query's rows.
     fn rows(
         &mut self,
         query: &Table<'a>,
@@ -170,7 +170,7 @@ impl<'a> QueryParser<'a> {
         Ok((self.stages.len() - 1, (0..columns.len()).collect(), columns))
     }
 
-    /// A stage with aggregation, shared with an earlier query if it has the same rows and keys.
+    /// Adds a stage with aggregation, or shares an earlier one with the same rows and keys.
     fn groups(
         &mut self,
         query: &Table<'a>,
@@ -199,7 +199,7 @@ impl<'a> QueryParser<'a> {
                 }
                 let mut aggregate = self.compile(table, &text.text()?, parse_aggregate)?;
                 let counts = aggregate.kind.rule().outcome == Outcome::Count;
-                // Without keys there is a row even if there is nothing to aggregate.
+                // Without keys there is one row even if no row was aggregated.
                 aggregate.output.nullable |= keys.is_empty() && !counts;
                 aggregates.push(aggregate);
                 columns.push((name.text.clone(), aggregate.output));
@@ -214,8 +214,8 @@ impl<'a> QueryParser<'a> {
         Ok((stage, base, columns))
     }
 
-    /// The stage and the places of the aggregates in it. Aggregates that can fail for a row are not
-    /// shared: the row would be rejected for the other query too.
+    /// The stage, and the positions of the aggregates in it. Stages with aggregates that can fail
+    /// for a row are not shared: the row would be rejected for the other query too.
     fn shared_stage(
         &mut self,
         table: usize,

@@ -1,4 +1,4 @@
-//! What follows a query's stage: top n, joins, orders, and the names in them.
+//! Parses the steps after a query's stage: top n, joins, orders, and the names in them.
 
 use sqlparser::ast::{BinaryOperator, Expr};
 
@@ -127,7 +127,7 @@ impl<'a> QueryParser<'a> {
     }
 }
 
-/// `name as alias`.
+/// Parses `name as alias`.
 pub(super) fn renamed(item: &Located) -> (Located, Located) {
     let words: Vec<_> = item.text.split_whitespace().collect();
     let at = |text: &str| Located { text: text.to_owned(), offset: item.offset };
@@ -147,7 +147,7 @@ fn split_list(items: &[Located]) -> Vec<Located> {
     items.iter().flat_map(split).collect()
 }
 
-/// Both names of `a = b`.
+/// The names on both sides of `a = b`.
 fn equality(text: &str) -> Option<(String, String)> {
     let Ok(Expr::BinaryOp { left, op: BinaryOperator::Eq, right }) = parse_sql(text) else {
         return None;
@@ -158,7 +158,7 @@ fn equality(text: &str) -> Option<(String, String)> {
     }
 }
 
-/// Names a query without aggregation uses after `where`; none if it takes every column.
+/// The names that a query without aggregation uses after `where`; none if it takes every column.
 pub(super) fn mentioned_names(query: &Table<'_>) -> Result<Vec<String>, PlanError> {
     let Some(select) = query.optional("select") else { return Ok(Vec::new()) };
     let mut items = select.texts()?;

@@ -1,4 +1,4 @@
-//! The tables of a plan.
+//! Parses the tables of a plan.
 
 use cortado_protocol::limits::TABLES;
 
@@ -6,7 +6,7 @@ use super::document::{PlanError, Value};
 use super::types::LIST_LIMIT;
 use crate::types::ColumnType;
 
-/// A table: files of the same kind and the columns that are needed of them.
+/// A table: files of one kind, and their needed columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSchema {
     /// Its name in the plan.
@@ -27,15 +27,15 @@ pub struct ColumnSchema {
 }
 
 impl TableSchema {
-    /// Whether a path below the dataset's directory (parts separated by `/`) is a file of the table.
-    /// In the pattern `*` stands for any characters but `/`, `?` for one such character.
+    /// Whether a path below the dataset's directory (parts separated by `/`) is a file of the
+    /// table. In the pattern `*` stands for any characters except `/`, `?` for one such character.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         glob(self.pattern.as_bytes(), path.as_bytes())
     }
 }
 
-/// Matches with a single point of return: only the last `*` ever needs to be tried again.
+/// Matches with one backtracking point: only the last `*` ever needs another try.
 fn glob(pattern: &[u8], path: &[u8]) -> bool {
     let (mut p, mut at) = (0, 0);
     let mut star = None;

@@ -1,4 +1,4 @@
-//! What a plan is compiled into: stages, keyings and what follows them.
+//! The parts of a compiled plan: stages, keyings and the steps after them.
 
 use cortado_protocol::{Slot, content_hash};
 
@@ -18,16 +18,16 @@ pub(crate) struct Stage {
     pub(crate) shape: Shape,
 }
 
-/// What a stage makes of the rows that pass.
+/// The output of a stage, for the rows that pass its filter.
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
-    /// Each row becomes a row of these values.
+    /// One row of these values for each row.
     Rows(Vec<NodeId>),
-    /// Rows with equal keys become one row: the keys, then the aggregates.
+    /// One row for all rows with equal keys: the keys, then the aggregates.
     Groups { keys: Vec<NodeId>, aggregates: Vec<Aggregate> },
 }
 
-/// Columns of a reference table, to be found by a key column.
+/// Columns of a reference table with the key column that finds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keying {
     pub(crate) table: usize,
@@ -35,21 +35,21 @@ pub(crate) struct Keying {
     pub(crate) columns: Vec<usize>,
 }
 
-/// From a stage's rows to a result file.
+/// The steps from a stage's rows to a result file.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
     pub(crate) output: String,
     pub(crate) stage: usize,
-    /// Positions of the query's first columns in the stage's rows.
+    /// Positions in the stage's rows of the query's first columns.
     pub(crate) base: Vec<usize>,
-    /// Names and types: the base, then what each join adds.
+    /// Names and types: the base, then the columns that each join adds.
     pub(crate) columns: Vec<(String, ColumnType)>,
     pub(crate) top: Option<Top>,
     pub(crate) joins: Vec<Join>,
     pub(crate) select: Vec<(String, usize)>,
     pub(crate) order: Vec<Order>,
     pub(crate) limit: Option<u64>,
-    /// Whether it aggregates without keys, which makes one row even of no rows.
+    /// Whether the query aggregates without keys: then it has one row even for no input rows.
     pub(crate) global: bool,
 }
 
@@ -66,9 +66,9 @@ pub(crate) struct Top {
     pub(crate) n: u64,
     pub(crate) per: Vec<usize>,
     pub(crate) by: Vec<Order>,
-    /// Whether everyone level with the last one stays.
+    /// Whether all rows equal to the last one by `by` stay.
     pub(crate) all_ties: bool,
-    /// Orders those that are level, before the remaining columns do.
+    /// Orders rows that are equal by `by`, before the remaining columns do.
     pub(crate) ties: Vec<Order>,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Top {
 #[derive(Clone, Debug)]
 pub(crate) struct Join {
     pub(crate) keying: usize,
-    /// The query's column that is looked up.
+    /// The query's column with the keys to look up.
     pub(crate) left: usize,
     /// Positions in the keying's columns.
     pub(crate) picks: Vec<usize>,
@@ -84,9 +84,9 @@ pub(crate) struct Join {
     pub(crate) inner: bool,
 }
 
-/// `xxh3(key) % slots`.
+/// The slot of a key: `xxh3(key) % slots`.
 pub(crate) fn slot_of(key: &[u8], slots: usize) -> Slot {
     let (hash, slots) = (content_hash(key), slots.max(1) as u64);
-    // The same, for nearly every cluster, without a division for each row.
+    // The mask gives the same for powers of two, which are usual, without a division for each row.
     Slot(if slots.is_power_of_two() { hash & (slots - 1) } else { hash % slots } as u8)
 }

@@ -1,4 +1,4 @@
-//! Coffee datasets, and the four reports computed the slow way.
+//! Coffee datasets, and the four reports computed in a simple, slow way.
 
 use std::collections::BTreeMap;
 
@@ -143,7 +143,7 @@ fn in_hours(at: &str) -> bool {
     ("06:00:00"..="23:00:00").contains(&&at[11..])
 }
 
-/// The five files.
+/// The five result files.
 pub(crate) fn reports(dataset: &Dataset) -> Vec<(&'static str, String)> {
     let transactions = table(&dataset[0], |r| {
         let user = match r["user_id"].as_str() {

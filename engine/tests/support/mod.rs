@@ -1,4 +1,4 @@
-//! What the tests of the engine share: datasets, the path through a cluster, and an oracle.
+//! Shared by the tests of the engine: datasets, the path through a cluster, and an oracle.
 #![allow(dead_code, reason = "each test file uses a part")]
 #![expect(clippy::unwrap_used, reason = "only tests are built on this")]
 
@@ -20,7 +20,7 @@ pub(crate) const DURABILITY: Durability = Durability { replicas: 3, min_copies: 
 pub(crate) type Dataset = Vec<Vec<(String, Vec<u8>)>>;
 pub(crate) type Batch = (BatchHeader, Vec<u8>);
 
-/// A small generator of numbers: the same seed, the same dataset.
+/// A small generator of random numbers: the same seed gives the same dataset.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -52,7 +52,7 @@ impl Random {
     }
 }
 
-/// A CSV file of these rows with everything real exports do to it.
+/// A CSV file of these rows, with the peculiarities of real exports.
 pub(crate) fn write_file(random: &mut Random, header: &str, rows: &[Vec<String>]) -> Vec<u8> {
     let mut out = Vec::new();
     if random.chance(5) {
@@ -102,7 +102,7 @@ pub(crate) fn damage(random: &mut Random, row: &mut Vec<String>) {
     }
 }
 
-/// Cuts a dataset as a client does.
+/// Cuts a dataset like a client.
 pub(crate) fn cut(
     plan: &Plan,
     slots: u8,

@@ -1,8 +1,8 @@
-//! A plain reader of CSV and values, a character at a time, that shares nothing with the engine.
+//! A simple reader of CSV and values, one character at a time, that shares no code with the engine.
 
 use std::collections::BTreeMap;
 
-/// The data records of a file, by column name; `None` for records of another width.
+/// The data records of a file by column name; `None` for records with another number of fields.
 pub(crate) fn read(file: &[u8]) -> Vec<Option<BTreeMap<String, String>>> {
     let text = std::str::from_utf8(file).unwrap();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -65,7 +65,7 @@ pub(crate) fn decimal(text: &str, scale: usize) -> Option<i128> {
     i64::try_from(sign * number).ok().map(i128::from)
 }
 
-/// Checks `2024-01-31 10:06:50` and gives it back.
+/// Checks `2024-01-31 10:06:50` and returns it.
 pub(crate) fn timestamp(text: &str) -> Option<String> {
     let (day, time) = text.split_once(' ')?;
     date(day)?;
@@ -82,7 +82,7 @@ pub(crate) fn date(text: &str) -> Option<String> {
     ((1..=12).contains(&m) && (1..=days[m as usize - 1]).contains(&d)).then(|| text.to_owned())
 }
 
-/// A mantissa with its point; correct for the signs and sizes the tests make.
+/// A mantissa with its decimal point; correct for the signs and sizes in the tests.
 pub(crate) fn show(mantissa: i128, scale: usize) -> String {
     let digits = format!("{:0>width$}", mantissa.abs(), width = scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);

@@ -1,4 +1,4 @@
-//! Datasets of bicycle rides, and their reports computed the slow way.
+//! Datasets of bicycle rides, and their reports computed in a simple, slow way.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(crate) fn dataset(random: &mut Random, rows: u64) -> Dataset {
             _ => format!("-{}.{:03}", random.below(9), random.below(1000)),
         };
         let bike = if random.chance(20) { String::new() } else { format!("b{}", random.below(5)) };
-        // The columns stand in another order than in the plan.
+        // The columns have another order than in the plan.
         let mut row = vec![
             format!("{year}-{month}-{:02} {time}", 1 + random.below(28)),
             fare,
@@ -36,7 +36,7 @@ pub(crate) fn dataset(random: &mut Random, rows: u64) -> Dataset {
         damage(random, &mut row);
         rides.push(row);
     }
-    // Labels and models may stand there twice or not at all.
+    // Labels and models may occur twice or not at all.
     let mut bikes = Vec::new();
     for _ in 0..random.below(8) {
         let model = if random.chance(25) { String::new() } else { random.below(4).to_string() };
@@ -76,7 +76,7 @@ fn nullable<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>
     if text.is_empty() { Some(None) } else { read(text).map(Some) }
 }
 
-/// Rounds half to even by looking at twice the rest.
+/// Rounds half to even, by comparing twice the remainder.
 fn divide(n: i128, d: i128) -> i128 {
     let floor = n.div_euclid(d);
     let rest = n.rem_euclid(d) * 2;
@@ -140,7 +140,7 @@ fn long_rides(rides: &[Ride], bikes: &[Bike]) -> String {
     file("day,ride,km,fare,kilograms", rows)
 }
 
-/// A label, ordered so that none comes last.
+/// A label, ordered so that `None` comes last.
 type Label = (bool, Option<String>);
 
 fn bikes_per_half(rides: &[Ride], bikes: &[Bike], models: &[(i128, String, String)]) -> String {

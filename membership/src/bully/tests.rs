@@ -18,7 +18,7 @@ fn outputs(election: &mut Election) -> Vec<Output> {
     std::iter::from_fn(|| election.poll_output()).collect()
 }
 
-/// Elections over a network that delays, loses and doubles.
+/// Elections over a network that delays, loses and doubles messages.
 struct Net {
     rng: StdRng,
     now: Duration,
@@ -154,7 +154,7 @@ fn two_sides_of_a_cut_each_lead_and_merge() {
 fn a_large_cluster_forms_without_a_storm() {
     const NODES: usize = 32;
     let mut net = Net::new(4, NODES, 0.0, 0.0);
-    // They find each other one after the other, as after a start of all at once.
+    // The nodes find each other one after the other, as after a start of the whole cluster.
     for known in 2..=NODES {
         let live: Vec<NodeId> = (1..=known).map(id).collect();
         for node in &live {
@@ -175,7 +175,7 @@ fn two_that_both_think_the_lead_theirs_do_not_outshout_each_other() {
     let mut net = Net::new(5, NODES, 0.0, 0.0);
     net.everyone_sees_everyone();
     net.run_until(ms(5_000));
-    // The others believe that the highest may not lead; it has not heard of that.
+    // In all other views the highest node may not lead; in its own view it still may.
     let all: Vec<NodeId> = (1..=NODES).map(id).collect();
     for node in &all[..NODES - 1] {
         let now = net.now;
@@ -187,10 +187,11 @@ fn two_that_both_think_the_lead_theirs_do_not_outshout_each_other() {
     let before = net.sent;
     net.run_until(ms(9_000));
     let sent = net.sent - before;
-    // Each may claim four times a second; whoever follows the other answers.
+    // Each of the two claims at most four times a second, and the followers of the other one
+    // answer.
     assert!(sent <= 3 * 4 * 2 * 2 * NODES as u64, "{sent} messages in three seconds");
     net.everyone_sees_everyone();
-    // What is late arrives, and the claim is repeated.
+    // Late messages arrive, and the leader repeats its claim.
     net.run_until(ms(18_000));
     net.assert_one_leader();
 }
@@ -227,7 +228,7 @@ fn a_lost_question_is_asked_again_before_the_lead_is_taken() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
-    /// Whatever happened before: once views agree and messages arrive, so do the leaders.
+    /// Once views agree and messages arrive, all nodes follow one leader, whatever happened before.
     #[test]
     fn agreement_returns(seed: u64, count in 1usize..8, loss in 0.0..0.6, doubles in 0.0..0.6) {
         let mut net = Net::new(seed, count, loss, doubles);
@@ -263,7 +264,7 @@ fn an_ill_leader_gives_the_lead_up_and_follows_until_it_is_well() {
     let nodes: Vec<NodeId> = (1..=3).map(|n| format!("node-{n}").parse().unwrap()).collect();
     let (well, ill) = (&nodes[..2], nodes[2]);
     let mut elections: Vec<_> = nodes.iter().map(|node| Election::new(*node)).collect();
-    // Everybody leads or follows node-3.
+    // Delivers all messages.
     let run = |elections: &mut Vec<Election>, now: Duration| {
         for _ in 0..10 {
             for from in 0..3 {
@@ -282,7 +283,7 @@ fn an_ill_leader_gives_the_lead_up_and_follows_until_it_is_well() {
     }
     run(&mut elections, at(1));
     assert!(elections.iter().all(|e| e.leader().map(|(leader, _)| leader) == Some(ill)));
-    // It falls ill; the others hear of it sooner than it does itself.
+    // node-3 falls ill, and the other nodes learn of it before node-3 does.
     for n in [0, 1, 2] {
         elections[n].set_candidates(at(2), well, &nodes, n == 2);
         run(&mut elections, at(2));

@@ -1,8 +1,9 @@
-//! Whom to announce ourselves to.
+//! The announce loop: the nodes and seeds that this node announces itself to, and when.
 //!
-//! SWIM alone does not always heal: a node without any live member is mute, two halves that renewed
-//! their identities at the same moment talk past each other, and a single lost announcement keeps a
-//! node out. So every node announces itself, again and again, to everyone it misses.
+//! SWIM alone does not always heal: a node without any live member sends nothing, two halves that
+//! renewed their identities at the same moment ignore each other's messages, and a single lost
+//! announcement keeps a node out. So every node announces itself again and again to all known nodes
+//! that it does not reach. The detector owns the loop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,7 +18,8 @@ use rand::seq::SliceRandom;
 use super::packet::ANYONE;
 use crate::{Identity, KnownPeer, View};
 
-/// Announcements in one round, so that a large cluster that lost most of its nodes is not flooded.
+/// Most announcements in one round: they must not flood a large cluster that lost most of its
+/// nodes.
 const ROUND: usize = 32;
 
 pub(super) struct Announcer {
@@ -37,7 +39,7 @@ impl Announcer {
         self.seeds = seeds;
     }
 
-    /// Takes note of a node; tells whether that was news.
+    /// Records a node's address; returns whether that changed anything.
     pub(super) fn learn(&mut self, identity: &Identity) -> bool {
         if self.known.len() >= MEMBERS && !self.known.contains_key(&identity.id) {
             return false;
@@ -46,7 +48,7 @@ impl Announcer {
         self.known.insert(identity.id, addr) != Some(addr)
     }
 
-    /// Forgets a node that left for good; tells whether it was known.
+    /// Removes a node that left for good; returns whether it was known.
     pub(super) fn forget(&mut self, id: NodeId) -> bool {
         self.known.remove(&id).is_some()
     }
@@ -60,9 +62,9 @@ impl Announcer {
         self.next = now + Duration::from_micros(rng.random_range(from * 1000..to * 1000));
     }
 
-    /// Whom to announce to: every known node that is not reachable in the view, and every seed that
-    /// is not the address of a reachable node. If `all`, every known node: nobody has confirmed yet
-    /// that it knows our identity.
+    /// The addressees: every known node that is not reachable in the view, and every seed that is
+    /// not the address of a reachable node. If `all`, every known node: no node has confirmed our
+    /// identity yet.
     pub(super) fn targets(
         &self,
         me: &Identity,
@@ -82,7 +84,7 @@ impl Announcer {
             }
         }
         let anyone = ANYONE.parse().expect("a valid node name");
-        // A seed at the address of a node that is down is asked too: another one may live there.
+        // A seed at the address of a node that is down stays a target: another node may run there.
         let seeds = self.seeds.iter().filter(|seed| taken.insert(**seed));
         targets.extend(seeds.map(|seed| Identity::addressee(anyone, *seed)));
         if targets.len() > ROUND {

@@ -1,4 +1,4 @@
-//! Timing of the failure detector.
+//! Settings of the failure detector: timing, seed of random choices, first addresses.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -7,14 +7,15 @@ use std::time::Duration;
 use cortado_protocol::limits::GOSSIP_BYTES;
 use foca::{Config, PeriodicParams};
 
-/// How fast a silent node is declared down, and how long a stall is forgiven.
+/// How fast a silent node is declared down, and how long a node may stall without being declared
+/// down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// A local network of machines of their own: probe every 200 ms, 60 ms for a direct answer,
-    /// 600 ms of suspicion. A crash is known everywhere in about 1 s.
+    /// A local network of dedicated machines: probe every 200 ms, 60 ms for a direct answer, 600 ms
+    /// of suspicion. A crash is known everywhere in about 1 s.
     #[default]
     Lan,
-    /// Small or shared machines, where a process may not run for half a second: 500, 150, 1000 ms.
+    /// Small or shared machines, which may not run a process for half a second: 500, 150, 1000 ms.
     Shared,
 }
 
@@ -37,12 +38,13 @@ impl Profile {
             probe_period: Duration::from_millis(probe_ms),
             probe_rtt: Duration::from_millis(rtt_ms),
             num_indirect_probes: count(3),
-            // Fewer, and some nodes miss the news and have to find out by themselves.
+            // With fewer, some nodes miss the news and have to detect the failure themselves.
             max_transmissions: NonZeroU8::new(10).expect("not zero"),
             suspect_to_down_after: self.suspicion(),
-            // A split that outlasts the memory of who is down would never heal.
+            // Down nodes are never removed: otherwise a cut that lasts longer than this time would
+            // never heal.
             remove_down_after: None,
-            // One byte says whose datagram it is.
+            // One byte marks the kind of datagram.
             max_packet_size: count(GOSSIP_BYTES - 1),
             notify_down_members: true,
             periodic_announce: every(10_000, 1),
@@ -67,7 +69,7 @@ pub struct DetectorConfig {
     pub profile: Profile,
     /// Seed of all random choices. Let it differ from node to node and from start to start.
     pub seed: u64,
-    /// Addresses that may belong to nodes of the cluster, for the first contact. Its own address
-    /// may be among them.
+    /// Addresses that may belong to nodes of the cluster, for the first contact. This node's own
+    /// address may be among them.
     pub seeds: Vec<SocketAddr>,
 }

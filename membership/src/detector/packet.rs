@@ -1,4 +1,4 @@
-//! A membership datagram, read before foca reads it: what foca does not check, we do.
+//! Decodes a membership datagram before foca reads it, and checks what foca does not check.
 
 use bytes::{Buf, BufMut};
 use cortado_protocol::NodeId;
@@ -7,10 +7,10 @@ use foca::{Codec, Header, Message, PostcardCodec, State};
 
 use crate::Identity;
 
-/// Stands in the address of an announcement to a seed whose name is not known yet.
+/// Name of the addressee in an announcement to a seed whose name is not known yet.
 pub(super) const ANYONE: &str = ".";
 
-/// Why a datagram was dropped unread. The first that applies.
+/// Why a datagram was dropped: the first reason that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("not a membership datagram")]
@@ -28,7 +28,7 @@ pub(super) struct Packet {
 }
 
 impl Packet {
-    /// Decodes a datagram that came from `from`, as its certificate proves.
+    /// Decodes a datagram. `from` is the sender's name, proved by its certificate.
     pub(super) fn decode(from: NodeId, mut data: &[u8]) -> Result<Self, Refusal> {
         if data.len() > GOSSIP_BYTES {
             return Err(Refusal::Malformed);
@@ -39,7 +39,7 @@ impl Packet {
             return Err(Refusal::Malformed);
         }
         if data.len() >= 2 {
-            // The count is only an end of the loop; nothing is allocated for it.
+            // The count only ends the loop; no memory is allocated for it.
             for _ in 0..data.get_u16() {
                 let update =
                     PostcardCodec.decode_member(&mut data).map_err(|_| Refusal::Malformed)?;
@@ -69,7 +69,7 @@ impl Packet {
         Ok(bytes)
     }
 
-    /// An announcement to whoever lives at this address is one to us. Tells whether it was.
+    /// Readdresses an announcement for [`ANYONE`] to this node. Returns whether it was one.
     pub(super) fn readdress(&mut self, me: &Identity) -> bool {
         let to_anyone = self.header.message == Message::Announce
             && self.header.dst.id.as_str() == ANYONE
@@ -80,12 +80,12 @@ impl Packet {
         to_anyone
     }
 
-    /// The identities that are said to be down.
+    /// The identities that the datagram declares down.
     pub(super) fn down(&self) -> impl Iterator<Item = &Identity> {
         self.updates.iter().filter(|update| update.state() == State::Down).map(foca::Member::id)
     }
 
-    /// All identities in it but the addressee's.
+    /// All identities in the datagram but the addressee's.
     pub(super) fn named(&self) -> impl Iterator<Item = &Identity> {
         let third = match &self.header.message {
             Message::PingReq { target, .. } | Message::IndirectAck { target, .. } => Some(target),

@@ -1,25 +1,25 @@
-//! A limit on bad news: one peer alone may not talk us into believing that most of the cluster is
-//! down.
+//! A limit on reports of down nodes: one peer alone can't make this node take most of the cluster
+//! for down. The detector asks before it hands such a datagram to foca.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cortado_protocol::NodeId;
 
-/// For how long what a peer said counts against it.
+/// How long a peer's report counts towards the limit.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Below this size half of the cluster is a node or two, and such news is ordinary.
+/// Smaller clusters have no limit: there half of the nodes is one node or two.
 const SMALLEST: usize = 4;
 
-/// Who declared whom down lately.
+/// For each peer, the nodes that it declared down lately, and when.
 #[derive(Default)]
 pub(super) struct Rumours {
     told: BTreeMap<NodeId, BTreeMap<NodeId, Duration>>,
 }
 
 impl Rumours {
-    /// Notes that `from` says `down` are down, and tells whether it is to be believed: whether all
-    /// it declared down within ten seconds are at most half of `cluster` nodes.
+    /// Records that `from` declares `down` down, and returns whether to accept that: whether all
+    /// nodes that it declared down within ten seconds are at most half of `cluster` nodes.
     pub(super) fn credible(
         &mut self,
         now: Duration,

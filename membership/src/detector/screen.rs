@@ -1,4 +1,5 @@
-//! What stands between the network and foca: who is not believed, and what is said to whom instead.
+//! The filter between network and foca: what is taken out of a datagram, and what is answered
+//! instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use super::{Detector, GENERATION_AHEAD, OWN_GENERATION_AHEAD, Output};
 use crate::Identity;
 
 impl Detector {
-    /// Whether a timer would condemn a member that has refuted the suspicion since. foca spares it
-    /// in its list, but tells it to its face that it is dead, and the member would renew for nothing.
+    /// Whether a timer would declare a member down that has refuted the suspicion since. foca keeps
+    /// such a member in its list, but sends it a message that it is down, and the member would
+    /// renew its identity for nothing.
     pub(super) fn is_refuted(&self, timer: &Timer<Identity>) -> bool {
         let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else {
             return false;
@@ -34,7 +36,7 @@ impl Detector {
         }
     }
 
-    /// Whether the cluster stays within its limit with the nodes a datagram names.
+    /// Whether the cluster stays within its limit if the nodes that a datagram names are added.
     pub(super) fn has_room_for(&self, packet: &Packet) -> bool {
         let held = self.swim.iter_membership_state();
         if held.len() + packet.updates.len() + 1 < MEMBERS {
@@ -46,8 +48,9 @@ impl Detector {
         ids.len() <= MEMBERS
     }
 
-    /// Tells a sender that lost its generation (a blank disk, and a clock that is behind) which one
-    /// we hold. foca would only tell it that it is down, once for every generation it tries.
+    /// Answers a sender that lost its generation (a blank disk, and a clock that is behind) with
+    /// the generation that this node holds. foca would only answer that the sender is down, once
+    /// for every generation that the sender tries.
     pub(super) fn remind(&mut self, packet: &Packet) {
         let sender = packet.header.src;
         let mut held = self.swim.iter_membership_state().map(foca::Member::id);
@@ -71,19 +74,19 @@ impl Detector {
         }
     }
 
-    /// Takes identities from the future out of a datagram: one of generation `u64::MAX` would lock a
-    /// node out for good. What a node says of itself is taken, since it harms nobody else (its clock
-    /// may have jumped), and what is held of a node may be repeated. Tells whether anything was taken
-    /// out.
+    /// Removes identities from the future from a datagram: one of generation `u64::MAX` would lock
+    /// a node out for good. The sender's own generation is accepted, since it harms no other node
+    /// (its clock may have jumped), and so are generations that this node already holds. Returns
+    /// whether anything was removed.
     ///
     /// # Errors
-    /// If more than the news is from the future: nothing of the datagram is to be used.
+    /// If more than the updates is from the future: then no part of the datagram may be used.
     pub(super) fn leave_future_out(&mut self, packet: &mut Packet) -> Result<bool, Refusal> {
         let horizon = self.latest_unix_ms.saturating_add(GENERATION_AHEAD);
         if packet.named().all(|identity| identity.generation <= horizon) {
             return Ok(false);
         }
-        // Our own clock may be the one that is wrong.
+        // This node's own clock may be the wrong one.
         let horizon = horizon.max(self.usual_generation().saturating_add(GENERATION_AHEAD));
         let (src, me) = (packet.header.src, self.me());
         let held = self.swim.iter_membership_state().map(|member| *member.id());
@@ -100,7 +103,7 @@ impl Detector {
         };
         let before = packet.updates.len();
         packet.updates.retain(|update| credible(update.id()));
-        // Far enough from the end that a node can always go above what is known of it.
+        // Half of the range stays free, so that a node can always exceed its known generation.
         if src.generation > u64::MAX / 2 || !packet.named().all(credible) {
             return Err(Refusal::Future);
         }
@@ -109,17 +112,17 @@ impl Detector {
         Ok(left_out)
     }
 
-    /// A generation that at least half of those who were heard themselves have reached: a clock that a
-    /// minority can't set forward. Without it two nodes with blank disks, whose clocks are both behind,
-    /// would never believe what the others say of the other one.
+    /// The generation that at least half of the senders so far have reached: a clock that a
+    /// minority can't set forward. Without it, two nodes with blank disks whose clocks are both
+    /// behind would refuse each other's identity whenever other nodes report it.
     fn usual_generation(&self) -> u64 {
         let mut heard: Vec<_> = self.heard.values().copied().collect();
         heard.sort_unstable();
         heard.len().checked_sub(1).map_or(0, |last| heard[last / 2])
     }
 
-    /// Takes news of deaths out of a datagram if its sender has told too many of them. Tells
-    /// whether anything was taken out.
+    /// Removes reports of down nodes from a datagram if its sender has declared too many nodes
+    /// down. Returns whether anything was removed.
     pub(super) fn leave_rumours_out(
         &mut self,
         now: Duration,

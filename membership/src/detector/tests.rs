@@ -51,7 +51,7 @@ fn packet(
     Packet { header, updates }.encode().unwrap()
 }
 
-/// Node 1, which has heard of nodes 2 to `others + 1`.
+/// Node 1, which knows nodes 2 to `others + 1`.
 fn detector(others: u8) -> Detector {
     let me = identity(1, WALL_MS);
     let mut detector = Detector::new(DetectorConfig::default(), me, Vec::new(), at(0), WALL_MS);
@@ -219,7 +219,8 @@ fn one_peer_alone_cannot_condemn_most_of_the_cluster() {
 
 #[test]
 fn a_stall_of_our_own_gives_the_suspects_more_time() {
-    // Node 2 never answers; the one detector runs on time, the other stalls before it condemns.
+    // Node 2 never answers. One detector runs on time, the other one stalls before it declares node
+    // 2 down.
     let run_until_suspected = |detector: &mut Detector| {
         while !detector.swim.iter_members().any(|member| member.state() == State::Suspect) {
             let next = detector.next_deadline().unwrap();
@@ -300,7 +301,7 @@ proptest! {
         prop_assert_eq!(counters.malformed + counters.forged, 1);
     }
 
-    /// Damaged datagrams of a real peer may say anything about it, but break nothing.
+    /// Damaged datagrams of a real peer may change what is known of that peer, but break nothing.
     #[test]
     fn damage_breaks_nothing(flips in proptest::collection::vec((0usize..200, any::<u8>()), 1..6)) {
         let mut detector = detector(3);

@@ -1,7 +1,7 @@
-//! foca's timers in a heap of our own.
+//! foca's timers, in a heap that the detector owns.
 //!
-//! foca needs every timer back, in order; losing one stops its probing for good. So nothing here is
-//! bounded or dropped.
+//! foca needs every timer back, in order; one lost timer stops its probing for good. So the heap
+//! has no limit and drops nothing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -43,8 +43,8 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry.timer)
     }
 
-    /// Puts the condemnations that are due by `now` off until `until`: whoever was suspected while
-    /// we did not run had no chance to be heard.
+    /// Moves the declarations of down nodes that are due by `now` to `until`: a node that was
+    /// suspected while this node did not run had no chance to refute.
     pub(super) fn put_off_condemnations(&mut self, now: Duration, until: Duration) {
         let put_off = |Reverse(mut entry): Reverse<Entry>| {
             if entry.due <= now && matches!(entry.timer, Timer::ChangeSuspectToDown { .. }) {
@@ -60,8 +60,8 @@ impl Timers {
     }
 }
 
-/// The delay to use for a timer: 20% more or less for those that repeat, so that nodes which started
-/// or were reconnected at the same moment do not act in step for ever.
+/// The delay to use for a timer: 20% more or less for those that repeat, so that nodes which
+/// started or were reconnected at the same moment do not act in step for ever.
 pub(super) fn jittered(timer: &Timer<Identity>, after: Duration, rng: &mut StdRng) -> Duration {
     match timer {
         Timer::ProbeRandomMember(_)

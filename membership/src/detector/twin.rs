@@ -1,5 +1,5 @@
-//! Two processes of one name: each hears that it is dead, or elsewhere, and takes a new generation to
-//! say the opposite; so does the other one, without end.
+//! Detects two processes with one name. Each learns that it is down or has another address, and
+//! takes a new generation to refute that, without end. The detector asks about every datagram.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use crate::Identity;
 
-/// So many generations of another address, all above ours, make a twin. One is what a node with a new
-/// disk and a new address hears of its former self, until it has gone above that.
+/// This many generations at another address, all above ours, mean a twin. A node with a new disk
+/// and a new address sees one such generation, its former one, until its own is higher.
 const GENERATIONS: usize = 3;
-/// Within this time.
+/// Time within which these generations must be seen.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Identities in our name that are not ours.
+/// Identities with this node's name that belong to another process.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
-    /// When a generation was heard of first.
+    /// When each generation was first seen.
     seen: BTreeMap<u64, Duration>,
-    /// Nothing more is said until then.
+    /// No twin is reported before this time.
     silent_until: Duration,
 }
 
 impl Twins {
-    /// Looks for identities of ours that are not us. Tells, once a minute, where the other process is.
+    /// Looks for another process with this node's name. Returns its address, at most once a minute.
     pub(super) fn look<'a>(
         &mut self,
         now: Duration,

@@ -1,4 +1,5 @@
-//! How often a node may be revived: with growing pauses, and not without end.
+//! Limits how often a node is revived: with growing pauses, and at most [`MOST`] times within a
+//! window. The supervisor keeps one budget per node.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,12 +8,12 @@ use super::Allowance;
 
 /// Revivals are counted over this time.
 const WINDOW: Duration = Duration::from_secs(300);
-/// So many within it are enough.
+/// Most revivals within the window.
 pub(super) const MOST: usize = 3;
 /// Pause after the first, second … revival within the window.
 const PAUSES: [Duration; MOST - 1] = [Duration::from_secs(1), Duration::from_secs(5)];
 
-/// The latest revivals of a node: when each of them is forgotten.
+/// The latest revivals of a node: the time at which each of them expires.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Budget(VecDeque<Duration>);
 
@@ -37,13 +38,13 @@ impl Budget {
         self.0.len()
     }
 
-    /// Takes the last revival back: it started nothing.
+    /// Takes the last revival back, because it started nothing.
     pub(super) fn refund(&mut self, now: Duration) {
         self.forget(now);
         self.0.pop_back();
     }
 
-    /// Takes over what another supervisor has counted, if that is more.
+    /// Adopts the count of another supervisor, if it is higher.
     pub(super) fn adopt(&mut self, now: Duration, spent: usize, counts_for: Duration) {
         self.forget(now);
         let forgotten_at = now + counts_for.min(WINDOW);
@@ -59,7 +60,7 @@ impl Budget {
         (self.0.len(), self.0.back().map_or(Duration::ZERO, |at| *at - now))
     }
 
-    /// Whether nothing of it needs to be remembered.
+    /// Whether no revival counts any more.
     pub(super) fn is_fresh(&mut self, now: Duration) -> bool {
         self.forget(now);
         self.0.is_empty()

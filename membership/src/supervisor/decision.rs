@@ -1,21 +1,22 @@
-//! What to do about a node that is down: facts in, a decision out.
+//! Decides what to do about a node that is down or ill: facts in, a decision out. The supervisor
+//! calls it after each inspection.
 
 use std::time::Duration;
 
 /// What a reviver found where the node should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// It has ended, and nobody had asked it to.
+    /// It has ended, and the operator had not asked for that.
     Exited,
-    /// It has ended because the operator wanted it to.
+    /// It has ended because the operator asked for that.
     Retired,
-    /// It runs and has not finished starting, by its own health check.
+    /// It runs and is still starting, by its own health check.
     Starting,
-    /// It runs and is well, by its own health check, which asks no peer.
+    /// It runs and is well, by its own health check, which contacts no other node.
     Healthy,
     /// It runs, and its own health check fails: it hangs or is paused.
     Ill,
-    /// Nothing was found out.
+    /// The reviver could not find out its state.
     Unknown,
 }
 
@@ -30,16 +31,16 @@ pub enum Allowance {
     Never,
 }
 
-/// All a decision rests on.
+/// The facts that a decision rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// What the reviver found.
     pub evidence: Evidence,
     /// Whether it has been ill for long enough to be called hung.
     pub hung: bool,
-    /// Whether the supervisor can reach it all the same.
+    /// Whether the supervisor can reach it.
     pub reachable: bool,
-    /// Whether it has said for long that it is ill.
+    /// Whether it has reported for long enough that it is ill.
     pub ill_for_long: bool,
     /// Whether the supervisor reaches a majority of the known members.
     pub majority: bool,
@@ -50,7 +51,7 @@ pub struct Facts {
 /// Why a node that is down is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// The operator's will.
+    /// The operator stopped it.
     #[error("it was stopped on purpose")]
     Retired,
     /// A cut network is no reason to end a node that works.
@@ -59,13 +60,13 @@ pub enum Reason {
     /// It may be reading a long log.
     #[error("it runs and is starting")]
     Starting,
-    /// Maybe it is this side that is cut off.
+    /// This node may be on the side that is cut off.
     #[error("it is ill, but this node sees no majority of the members")]
     Minority,
-    /// It answers, so it is no business of the supervisor.
+    /// It answers, so the supervisor leaves it alone.
     #[error("it answers")]
     Reachable,
-    /// The reviver is at a loss.
+    /// The reviver could not find out its state.
     #[error("nothing is known of it here, or its machine does not answer")]
     Unknown,
 }
@@ -77,19 +78,19 @@ pub enum Decision {
     Start,
     /// End it, then start it.
     Restart,
-    /// Look again at this time.
+    /// Inspect it again at this time.
     Wait(Duration),
-    /// Look again now and then.
+    /// Leave it alone for this reason, and inspect it again later.
     LeaveAlone(Reason),
     /// Leave it to the operator.
     GiveUp,
 }
 
-/// Decides. What has *exited* is started by any supervisor, minority or not: to start is idempotent,
-/// and two who do it do no harm. What *runs* is ended only if its own health check has failed for a
-/// while, or it has said itself for long that it is ill, and the supervisor sees a majority: a healthy
-/// node behind a cut must be left alone.
-/// `look_again` is when an ill node is looked at next.
+/// Decides. Any supervisor starts a node that has *exited*, even in a minority: a start is
+/// idempotent, so two supervisors do no harm. A node that *runs* is ended only if the supervisor
+/// sees a majority, and if its own health check has failed for a while or it has reported for long
+/// that it is ill: a healthy node behind a cut must be left alone. `look_again` is when an ill node
+/// is inspected next.
 #[must_use]
 pub fn decide(facts: &Facts, look_again: Duration) -> Decision {
     let revive = |how| match facts.allowance {
@@ -133,7 +134,8 @@ mod tests {
         allowance: Allowance::Now,
     };
 
-    /// For a node that is down: evidence, what a majority's supervisor does, what a minority's does.
+    /// For a node that is down: the evidence, what a majority's supervisor does, what a minority's
+    /// does.
     const TABLE: [(Evidence, Decision, Decision); 6] = {
         use Decision::{LeaveAlone, Restart, Start};
         [

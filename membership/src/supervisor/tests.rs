@@ -21,7 +21,7 @@ fn view(count: usize, down: &[usize]) -> View {
     View { version: 1, members: (1..=count).map(member).collect(), ..View::default() }
 }
 
-/// Node 5 of five, which leads.
+/// The supervisor of node 5 of five, which leads.
 fn leading() -> Supervisor {
     let mut supervisor = Supervisor::new(id(5), "process");
     supervisor.set_view(s(0), &view(5, &[]));
@@ -34,7 +34,7 @@ fn steps(supervisor: &mut Supervisor) -> Vec<Step> {
     std::iter::from_fn(|| supervisor.poll_step()).collect()
 }
 
-/// The steps without the events and what the others are told.
+/// The steps without the events and the messages to other members.
 fn deeds(supervisor: &mut Supervisor) -> Vec<Step> {
     let deed = |step: &Step| !matches!(step, Step::Record(_) | Step::Tell(_));
     steps(supervisor).into_iter().filter(deed).collect()
@@ -72,7 +72,7 @@ fn who_does_not_lead_does_nothing_until_it_does() {
     assert_eq!((steps(&mut supervisor), supervisor.next_deadline()), (vec![], None));
     supervisor.set_leading(s(9), true, &[]);
     assert_eq!(deeds(&mut supervisor), [Step::Inspect(id(2)), Step::Inspect(id(5))]);
-    // What was found is nothing to a node that no longer leads.
+    // A node that no longer leads ignores what its reviver found.
     supervisor.set_leading(s(9), false, &[]);
     supervisor.inspected(s(9), id(2), Evidence::Exited);
     assert_eq!(steps(&mut supervisor), []);
@@ -80,8 +80,8 @@ fn who_does_not_lead_does_nothing_until_it_does() {
 
 #[test]
 fn the_next_leader_finishes_what_a_dead_one_had_begun_and_starts_nothing_twice() {
-    // It died before it had started the node, right after, or when that was ready to join; and before
-    // or after it had told the others.
+    // The dead leader had not started the node yet, had just started it, or the node was ready to
+    // join; and the leader had sent its troubles to the others or not.
     let started = [
         (Evidence::Exited, vec![start(id(2))]),
         (Evidence::Starting, vec![]),
@@ -186,7 +186,7 @@ fn a_node_that_dies_again_and_again_is_given_up_and_the_next_supervisor_knows() 
     next.set_view(s(70), &view(5, &[2, 5]));
     next.set_leading(s(70), true, &told[3]);
     assert_eq!(deeds(&mut next), [Step::Inspect(id(5))], "node 2 stays given up");
-    // The operator has mended it; dead once more it is one too many.
+    // The operator repairs node 2. When it dies once more, it has no revival left.
     next.set_view(s(80), &view(5, &[5]));
     let revivals = |steps: Vec<Step>| steps.iter().any(|s| matches!(s, Step::Revive { .. }));
     assert_eq!(steps(&mut next), [Step::Tell(vec![trouble(2, 3, 287, false)])]);
@@ -254,7 +254,7 @@ fn a_node_that_answers_but_is_ill_for_half_a_minute_is_restarted_once() {
     };
     supervisor.set_view(s(10), &ill(2));
     assert_eq!((deeds(&mut supervisor), supervisor.next_deadline()), (vec![], Some(s(40))));
-    // It says so again each second; one that is well in between begins anew.
+    // The node repeats its report each second. If it is well in between, the time starts again.
     supervisor.set_view(s(30), &view(5, &[]));
     assert_eq!(supervisor.next_deadline(), None);
     supervisor.set_view(s(31), &ill(2));

@@ -1,4 +1,4 @@
-//! Who leads: after deaths, returns, cuts, on a network that loses and doubles.
+//! Elections after crashes, returns and cuts, on a network that loses and doubles datagrams.
 
 use cortado_membership::Profile;
 use rand::RngExt;
@@ -22,7 +22,7 @@ fn the_next_highest_follows_a_dead_leader() {
             let count = 2 + seed as usize % 8;
             let mut world = led(seed, count, profile);
             world.doubles = 0.2;
-            // Also when it dies with those who would be next.
+            // The nodes that would lead next may die together with the leader.
             let dying = 1 + seed as usize % (count - 1).min(3);
             (count - dying..count).for_each(|n| world.crash(n));
             times.push(world.until(ms(15_000), World::all_follow).expect("another one leads"));
@@ -41,7 +41,7 @@ fn a_returning_leader_takes_over_in_a_later_term() {
         let mut world = led(seed, count, PROFILES[seed as usize % 2]);
         let highest = count - 1;
         if seed % 3 == 0 {
-            // It did not notice that it was gone.
+            // A paused node does not notice that it was away.
             world.nodes[highest].paused = true;
         } else {
             world.crash(highest);

@@ -1,7 +1,7 @@
-//! Failure detector and election in clusters of one to nine nodes, on a simulated network, by the
-//! hundred.
+//! Failure detector and election in clusters of one to nine nodes, on a simulated network, with
+//! hundreds of seeds.
 //!
-//! A failing run names its seed; `World::new` with that seed is the same run again.
+//! A failing run prints its seed; `World::new` with that seed repeats the run.
 
 mod elections;
 mod world;
@@ -14,7 +14,7 @@ use world::{World, ms};
 
 const PROFILES: [Profile; 2] = [Profile::Lan, Profile::Shared];
 
-/// Names the seed of a run that does not survive.
+/// Prints the seed of a run that fails.
 struct Run(u64, &'static str);
 
 impl Drop for Run {
@@ -206,7 +206,8 @@ fn a_restarted_node_is_back_at_once_whatever_its_clock_says() {
         world.run_for(ms(away));
         world.nodes[n].skew_ms = [0, -3_600_000, 3_600_000, -3 * 86_400_000][seed as usize % 4];
         if seed % 8 == 1 {
-            // A blank disk and a clock that is behind: its own past is ahead of it.
+            // A blank disk and a clock that is behind: the former generation is higher than the new
+            // one.
             world.nodes[n].generation = None;
             world.nodes[n].known.clear();
         }
@@ -216,14 +217,14 @@ fn a_restarted_node_is_back_at_once_whatever_its_clock_says() {
     }
 }
 
-/// Each is known to the others by a generation that is in the other's future.
+/// The other nodes know each by a generation that is in the future for the other blank node.
 #[test]
 fn two_blank_nodes_whose_clocks_are_days_behind_see_each_other() {
     for seed in 0..40 {
         let _run = Run(seed, "two_blank_nodes_whose_clocks_are_days_behind_see_each_other");
         let count = 5 + seed as usize % 4;
         let mut world = joined(seed, count, Profile::Lan, ms(300));
-        // Nobody's seeds: they hear of each other from the others alone.
+        // Neither is a seed, so each learns of the other only from the other nodes.
         let blank = [count - 2, count - 1];
         for n in blank {
             world.crash(n);

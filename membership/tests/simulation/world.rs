@@ -1,4 +1,5 @@
-//! A cluster of shipped nodes (detector and election) on a simulated network, with a virtual clock and one seed.
+//! A cluster of shipped nodes (detector and election) on a simulated network, with a virtual clock
+//! and one seed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,13 +26,13 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) member: Option<Membership>,
     pub(crate) paused: bool,
-    /// What its clock shows more than the true time, in milliseconds.
+    /// How far its clock is ahead of the true time, in milliseconds.
     pub(crate) skew_ms: i64,
-    /// Its disk.
+    /// The generation on its disk.
     pub(crate) generation: Option<u64>,
     pub(crate) known: Vec<KnownPeer>,
     pub(crate) sent: u64,
-    /// What its leader has given up.
+    /// The nodes that its leader has given up.
     pub(crate) crash_looping: Vec<NodeId>,
     inbox: Vec<(NodeId, Bytes)>,
 }
@@ -42,7 +43,7 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) loss: f64,
     pub(crate) doubles: f64,
-    /// Hash over all that was delivered: equal runs have equal traces.
+    /// Hash over all delivered datagrams: equal runs have equal traces.
     pub(crate) trace: u64,
     profile: Profile,
     seeds: Vec<SocketAddr>,
@@ -139,7 +140,7 @@ impl World {
         self.carry_out(n);
     }
 
-    /// A leader leaves nodes to the operator.
+    /// Makes a leader give up nodes.
     pub(crate) fn give_up(&mut self, n: usize, nodes: Vec<NodeId>) {
         let now = self.now;
         let trouble = |node| Trouble { node, revivals: 3, counts_for_s: 300, given_up: true };
@@ -148,7 +149,7 @@ impl World {
         self.carry_out(n);
     }
 
-    /// SIGCONT: what came in meanwhile is read first.
+    /// SIGCONT: the datagrams that arrived meanwhile are read first.
     pub(crate) fn resume(&mut self, n: usize) {
         self.nodes[n].paused = false;
         let (now, unix_ms) = (self.now, self.unix_ms(n));
@@ -163,7 +164,7 @@ impl World {
         self.cut[from][to] = cut;
     }
 
-    /// Cuts all links between groups: `group(n)` of a node.
+    /// Cuts all links between groups; `group(n)` is the group of node `n`.
     pub(crate) fn split(&mut self, group: impl Fn(usize) -> usize) {
         for from in 0..self.nodes.len() {
             for to in 0..self.nodes.len() {
@@ -194,7 +195,7 @@ impl World {
         self.nodes.iter().filter_map(|n| n.member.as_ref()).all(|d| d.view().reachable() == running)
     }
 
-    /// The node everyone follows, if it is one, in one term.
+    /// The leader, if all running nodes follow the same one in the same term.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         let mut leaders = self.nodes.iter().filter_map(|node| Some(node.member.as_ref()?.leader()));
         let first = leaders.next()?;
@@ -211,8 +212,8 @@ impl World {
         self.run_until(end, |_| false);
     }
 
-    /// Runs until the condition holds and tells how long that took, or until `limit` has passed.
-    /// The condition is looked at whenever a view has changed.
+    /// Runs until the condition holds, and returns how long that took; `None` once `limit` has
+    /// passed. The condition is checked whenever a view has changed.
     pub(crate) fn until(
         &mut self,
         limit: Duration,
@@ -301,7 +302,7 @@ impl World {
 
     fn send(&mut self, from: usize, to: SocketAddr, node: Option<NodeId>, data: &Bytes) {
         let Some(to) = (0..self.nodes.len()).find(|n| addr(*n) == to) else { return };
-        // A connection to an address is only good for the node that is meant.
+        // A connection to an address is only good for the node that it names.
         if to == from || node.is_some_and(|node| node != self.nodes[to].id) {
             return;
         }

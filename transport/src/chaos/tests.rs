@@ -4,7 +4,7 @@ use quinn::{Runtime, TokioRuntime};
 
 use super::*;
 
-/// How long what must not arrive is waited for.
+/// How long a test waits for packets that must not arrive.
 const QUIET: Duration = Duration::from_millis(30);
 const DEADLINE: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -17,7 +17,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The other socket belongs to this node.
+    /// A pair whose second socket belongs to `node`.
     fn with(node: NodeId) -> Self {
         let socket = || {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -34,7 +34,8 @@ impl Pair {
         self.faults.begin(what, Instant::now() + HOUR);
     }
 
-    /// Sends `contents` out of the disturbed socket, in one call that the system cuts into segments.
+    /// Sends `contents` out of the disturbed socket in one call, which the system cuts into
+    /// segments.
     async fn send(&self, contents: &[u8], segment_size: Option<usize>) {
         send(&self.disturbed, self.other.local_addr().unwrap(), contents, segment_size).await;
     }
@@ -54,7 +55,7 @@ async fn send(
     }
 }
 
-/// All that arrives until nothing does for a while.
+/// All bytes that arrive until none has arrived for `patience`.
 async fn arrivals(socket: &Arc<dyn AsyncUdpSocket>, patience: Duration) -> Vec<u8> {
     let mut arrived = Vec::new();
     let mut buffer = [0; 65_536];

@@ -53,7 +53,8 @@ fn listen(kind: Kind, tls: &NodeTls) -> (Endpoint, SocketAddr) {
     (endpoint, address)
 }
 
-/// What both sides say when `dialler` calls `listener`: the other side's identity, or the refusal.
+/// The results of both sides when `dialler` dials `listener`: the other side's identity, or the
+/// refusal.
 async fn meet(
     dialler: &Endpoint,
     listener: &Endpoint,
@@ -62,7 +63,7 @@ async fn meet(
     let address = listener.local_addr().unwrap();
     let accepting = async {
         let (connection, identity) = listener.accept().await.unwrap().complete().await?;
-        // Let the dialler see that it was accepted before the connection goes.
+        // Keeps the connection until the dialler has seen that it was accepted.
         connection.closed().await;
         Ok(identity)
     };
@@ -76,8 +77,8 @@ async fn meet(
     tokio::join!(dialling, accepting)
 }
 
-/// The listener judges our certificate only after we think we are connected; waits for its word
-/// (HANDSHAKE_DONE, RFC 9000 §19.20).
+/// The listener checks our certificate only after the dialler's handshake is complete; waits for
+/// its confirmation (HANDSHAKE_DONE, RFC 9000 §19.20).
 async fn confirmed(connection: &Connection) -> Result<(), quinn::ConnectionError> {
     while connection.stats().frame_rx.handshake_done == 0 {
         if let Some(error) = connection.close_reason() {
@@ -156,7 +157,8 @@ async fn another_authority_of_the_same_name_is_refused() {
     let (at_stranger, _) = meet(&stranger, &b, None).await;
     assert_eq!(refused(&at_stranger), (Refusal::UnknownAuthority, Side::Us));
 
-    // A stranger that trusts us is told by us that we do not trust it.
+    // A certificate of another authority is refused with a TLS alert, even if its holder trusts
+    // ours.
     let issued = theirs.peers.issue_node("node-1".parse().unwrap(), &[], &[]).unwrap();
     let (trusting, _) = listen(Kind::Peer, &ours.node_with(&issued));
     let (at_stranger, at_b) = meet(&trusting, &b, None).await;
@@ -275,7 +277,7 @@ async fn a_restarted_node_ends_old_connections_at_once() {
     let connection = a.dial(address, Some("node-2".parse().unwrap())).await.unwrap();
     assert_eq!(peer_node(&connection, "dev").unwrap().as_str(), "node-2");
     let held = accepted.await.unwrap();
-    // The runtime goes first, so that nobody can say goodbye: as when a process is killed.
+    // The runtime ends first, so that no closing message is sent, as when a process is killed.
     let patience = std::time::Duration::from_secs(5);
     tokio::task::spawn_blocking(move || old.shutdown_timeout(patience)).await.unwrap();
     drop(held);
@@ -286,7 +288,7 @@ async fn a_restarted_node_ends_old_connections_at_once() {
     assert!(matches!(lost, Ok(quinn::ConnectionError::Reset)), "{lost:?}");
 }
 
-/// The old socket closes in the background; takes its port as soon as it is free.
+/// Binds the port of the old endpoint, whose socket is closed in the background.
 async fn rebind(address: SocketAddr, tls: &NodeTls) -> Endpoint {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {

@@ -24,7 +24,7 @@ async fn stream() -> (SendStream, RecvStream, Vec<(Endpoint, quinn::Connection)>
     });
     let (dialled, (accepted, _)) = (dialled.unwrap(), accepted.unwrap());
     let (mut send, _) = dialled.open_bi().await.unwrap();
-    // The other side learns of a stream with its first byte.
+    // The other side sees a stream only with its first byte.
     send.write_all(&encode(&0u8, b"")).await.unwrap();
     let (_, recv) = accepted.accept_bi().await.unwrap();
     (send, recv, vec![(a, dialled), (b, accepted)])

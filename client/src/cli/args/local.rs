@@ -88,7 +88,7 @@ pub(in crate::cli) struct DirArgument {
 }
 
 impl DirArgument {
-    /// The folder, where clients have this profile.
+    /// The folder that was given, or the one of the profile that clients use.
     pub(in crate::cli) fn or(&self, profile: Option<&Path>) -> Result<PathBuf, Error> {
         let dir = self.dir.as_deref().or(profile);
         dir.map(Path::to_owned).ok_or_else(|| {

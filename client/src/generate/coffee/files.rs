@@ -1,24 +1,24 @@
-//! What to generate, and the files that were written.
+//! The options of the dataset, and the list of written files.
 
 use std::path::{Path, PathBuf};
 
 use super::calendar::Month;
 use crate::Error;
 
-/// What to make.
+/// The options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoffeeOptions {
     /// Months of sales, without repetition.
     pub months: Vec<Month>,
-    /// Transactions in each of them.
+    /// Transactions in each month.
     pub transactions_per_month: u64,
     /// Registered customers.
     pub users: u64,
-    /// Seed: the same options give the same bytes.
+    /// The seed; the same options give the same bytes.
     pub seed: u64,
 }
 
-/// A file that was written.
+/// A written file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct WrittenFile {
     /// Path below the dataset's directory.
@@ -29,12 +29,12 @@ pub struct WrittenFile {
     pub bytes: u64,
 }
 
-/// Turns an I/O error at a path into ours.
+/// Adds the path to an I/O error.
 pub(super) fn at<T>(path: &Path, result: std::io::Result<T>) -> Result<T, Error> {
     result.map_err(|source| Error::io("write", path, source))
 }
 
-/// Where a file of the dataset lies.
+/// The path of a file of the dataset.
 pub(super) fn path_of(out: &Path, name: &str) -> PathBuf {
     out.join(name)
 }

@@ -14,7 +14,7 @@ pub(super) const PAYMENT_METHODS: u64 = 5;
 /// Prices of the menu in cents; the item's number is its position, from 1.
 pub(super) const PRICES: [u64; 8] = [600, 700, 800, 800, 900, 900, 950, 1_000];
 
-/// What a voucher takes off.
+/// The discount of a voucher, in percent.
 pub(super) const fn discount_percent(voucher: u64) -> u64 {
     voucher * 5
 }
@@ -75,7 +75,7 @@ pub(super) fn names() -> Vec<String> {
     TABLES.iter().map(|(name, _)| (*name).to_owned()).collect()
 }
 
-/// Writes them.
+/// Writes the files.
 pub(super) fn write(out: &Path) -> Result<Vec<WrittenFile>, Error> {
     let write_one = |(name, text): &(&str, &str)| {
         let path = path_of(out, name);

@@ -17,7 +17,7 @@ const ITEMS_HEADER: &str = "transaction_id,item_id,quantity,unit_price,subtotal,
 const ANONYMOUS_PERCENT: u64 = 60;
 /// Sales with a voucher, in percent.
 const VOUCHER_PERCENT: u64 = 6;
-/// Customer numbers that some export wrote as a float (`1038745.0`), in percent.
+/// Customer numbers written as floats (`1038745.0`), as some exports do, in percent.
 const FLOAT_PERCENT: u64 = 30;
 /// Sales to regulars, in percent of those with a card; regulars are one in a thousand customers.
 const REGULAR_PERCENT: u64 = 5;
@@ -107,8 +107,8 @@ pub(super) fn write(
     ])
 }
 
-/// Who buys: mostly anyone, sometimes one of few regulars, so that the best customers of a store
-/// stand out a little and ties between them are common.
+/// Draws the customer: mostly any customer, sometimes one of a few regulars, so that each store has
+/// some best customers and ties between them are common.
 fn customer(random: &mut Random, customers: u64) -> u64 {
     if random.percent(REGULAR_PERCENT) {
         1 + random.below(customers.div_ceil(1_000)) * 997 % customers

@@ -1,5 +1,5 @@
 //! Customers, in one file per month of registration. Their numbers grow with time, so each month's
-//! file holds a range of them, and a month's sales only know those registered by its end.
+//! file has a range of them, and a month's sales contain only customers registered by its end.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::generate::{CsvWriter, Random};
 
 /// First month of registration, unless the sales begin earlier.
 const FIRST_MONTH: Month = Month::of(2023, 7);
-/// Beyond this many months the files would be many and small.
+/// With more months than this there would be many small files.
 const MOST_MONTHS: usize = 120;
 
-/// Which customers registered when.
+/// Which customers registered in which month.
 pub(super) struct Registrations {
     months: Vec<Month>,
     users: u64,

@@ -15,12 +15,12 @@ fn schedule(nodes: u32) -> Schedule {
     schedule
 }
 
-/// Sends all that can be sent.
+/// Sends all batches that can be sent.
 fn drain(schedule: &mut Schedule, now: Instant) -> Vec<(Key, NodeId)> {
     std::iter::from_fn(|| schedule.next(now)).collect()
 }
 
-/// As [`schedule`], with twelve batches under way.
+/// Like [`schedule`], with twelve batches in flight.
 fn busy(nodes: u32, now: Instant) -> (Schedule, Vec<(Key, NodeId)>) {
     let mut schedule = schedule(nodes);
     (0..12).for_each(|number| schedule.add((0, number), MIB));
@@ -106,7 +106,7 @@ fn what_a_slow_node_has_goes_to_another_one_too_and_is_done_once() {
     });
     assert!(again.iter().all(|(_, at)| *at != slow));
     assert_eq!(schedule.wake_at(late), None, "no third time");
-    // The second is first, the first is lost or late: all the same.
+    // The second node answers first; the answer of the first one is late and changes nothing.
     let now = late + Duration::from_millis(1);
     let (key, at) = again[0];
     let took = SLOW_TIMES * usual + Duration::from_millis(1);
@@ -117,7 +117,7 @@ fn what_a_slow_node_has_goes_to_another_one_too_and_is_done_once() {
         assert!(schedule.durable(now, slow, *key).is_none());
     });
     assert!(schedule.is_idle() && schedule.bytes == 0);
-    // From now on it gets one now and then.
+    // From now on the slow node gets one batch now and then.
     let own = (0..).map(|number| (1, number));
     let own =
         own.filter(|(t, n)| owners(batch_key(JobId(7), *t, *n), &schedule.members)[0] == slow);
@@ -160,7 +160,7 @@ fn without_a_node_everything_waits() {
 }
 
 proptest! {
-    /// Whatever happens on the way, each batch is done once, and no window overflows.
+    /// Whatever happens, each batch is done once, and no window overflows.
     #[test]
     fn every_batch_is_done_once(
         batches in 1u64..60,
@@ -187,7 +187,7 @@ proptest! {
             }
         }
         (1..=4).for_each(|number| schedule.node_up(node(number)));
-        // What is done already may still be owed by a slow node.
+        // A slow node may not have answered yet for a batch that is done.
         let mut idle = false;
         while !idle {
             idle = schedule.is_idle();
