@@ -21,7 +21,7 @@ use cortado_engine::Durability;
 use cortado_protocol::client::ClientError;
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobEntry, Manifest};
-use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, Slot, SlotSet};
+use cortado_protocol::{Edge, EntryKey, JobId, NodeId, Slot, SlotSet};
 
 use crate::facts::Facts;
 use crate::job::{JobLog, job_log_entry};
@@ -380,7 +380,7 @@ impl Coordination {
 fn meta_complete(facts: &Facts, job: JobId, ends: &[u64]) -> bool {
     let complete = |(table, end): (usize, &u64)| {
         let held = facts.ledger.edge(job, Edge::table(table));
-        *end == 0 || held.is_some_and(|edge| edge.slot_coverage(META_SLOT, true).is_complete(*end))
+        *end == 0 || held.is_some_and(|edge| edge.has_meta_below(*end))
     };
     ends.iter().enumerate().all(complete)
 }

@@ -1,67 +1,28 @@
 //! The index of one job: which entries are in this node's log, and where.
 //!
-//! A ledger is the set {batch number → delta} of a slot. Here stands where the deltas are, never the
-//! deltas themselves: memory grows by some hundred bytes per batch, not with the upload.
+//! A ledger is the set {batch number → delta} of a slot. The index says where the deltas are and
+//! holds none of them. Numbers stand in chunks of 64, with about 40 bytes for each number.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use cortado_protocol::entry::{EMPTY_HASH, EntryHead, Source};
+use cortado_protocol::entry::{EntryHead, Source};
 use cortado_protocol::peer::EdgeCoverage;
-use cortado_protocol::{Coverage, Edge, Slot, SlotSet};
+use cortado_protocol::{Coverage, Edge, META_SLOT, Slot, SlotSet};
 
 use crate::record::RecordRef;
 
-/// Where a holding's record is.
+mod chunk;
+
+use chunk::{Chunk, Held};
+
+/// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// On its way into the log, under this ticket.
     Pending(u64),
     /// In the log, fsynced.
     Durable(RecordRef),
-}
-
-/// One record: an entry, or the part of it this node was sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Holding {
-    /// The slots it speaks for.
-    pub(crate) slots: SlotSet,
-    /// Content hashes of those of its deltas that are not empty.
-    hashes: Box<[(Slot, u64)]>,
-    /// Where it is.
-    pub(crate) place: Place,
-}
-
-impl Holding {
-    fn hash(&self, slot: Slot) -> u64 {
-        let found = self.hashes.binary_search_by_key(&slot, |(slot, _)| *slot);
-        found.map_or(EMPTY_HASH, |at| self.hashes[at].1)
-    }
-
-    fn durable(&self) -> Option<RecordRef> {
-        match self.place {
-            Place::Durable(record) => Some(record),
-            Place::Pending(_) => None,
-        }
-    }
-}
-
-/// The records of one batch number.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Numbered {
-    /// What it was made from.
-    pub(crate) source: Source,
-    /// Its records; together they speak for each slot once.
-    pub(crate) holdings: Vec<Holding>,
-}
-
-impl Numbered {
-    fn slots(&self, durable_only: bool) -> SlotSet {
-        self.holdings
-            .iter()
-            .filter(|h| !durable_only || h.durable().is_some())
-            .fold(SlotSet::EMPTY, |set, h| set.or(h.slots))
-    }
 }
 
 /// How an entry relates to what is held.
@@ -71,75 +32,102 @@ pub(crate) enum Comparison {
     New(SlotSet),
     /// All of it is held, though some of it may still be pending.
     Known,
-    /// It contradicts what is held for this slot.
+    /// It contradicts what is held for some slots, of which this is the first.
     Conflict(Slot),
 }
 
 /// One edge of one job.
 #[derive(Default)]
 pub(crate) struct EdgeIndex {
-    entries: BTreeMap<u64, Numbered>,
+    /// By number / 64.
+    chunks: BTreeMap<u64, Chunk>,
+    /// Records on their way into the log.
+    pending: usize,
+    /// Numbers whose meta slot is durable here.
+    meta: Coverage,
 }
 
 impl EdgeIndex {
     /// Compares an entry with what is held.
+    ///
+    /// Two entries of one number differ if their sources do, or the deltas of the slots that both
+    /// speak for. If the entry leaves out slots of a record that is held, the record's deltas can't
+    /// be compared one by one, and the source alone decides: equal batches are mapped to equal
+    /// deltas.
     pub(crate) fn compare(&self, head: &EntryHead) -> Comparison {
-        let Some(numbered) = self.entries.get(&head.key.number) else {
-            return Comparison::New(head.slots);
-        };
         let mut fresh = head.slots;
-        for holding in &numbered.holdings {
-            for slot in holding.slots.and(head.slots).iter() {
-                if holding.hash(slot) != head.hash(slot) {
-                    return Comparison::Conflict(slot);
-                }
+        for (held, slots) in self.of_number(head.key.number) {
+            let both = slots.and(head.slots);
+            let Some(first) = both.iter().next() else { continue };
+            if held.source != head.source || !held.agrees(slots, head) {
+                return Comparison::Conflict(first);
             }
-            fresh = fresh.minus(holding.slots);
+            fresh = fresh.minus(slots);
         }
         if fresh.is_empty() { Comparison::Known } else { Comparison::New(fresh) }
     }
 
+    fn of_number(&self, number: u64) -> impl Iterator<Item = (&Held, SlotSet)> {
+        self.chunks.get(&(number / chunk::NUMBERS)).into_iter().flat_map(move |chunk| chunk.of(number))
+    }
+
     /// Takes an entry into the index. It must speak for no slot that is held already.
     pub(crate) fn insert(&mut self, head: &EntryHead, place: Place) {
-        let numbered = self.entries.entry(head.key.number).or_default();
-        debug_assert!(numbered.slots(false).and(head.slots).is_empty());
-        numbered.source = head.source;
-        let hashes = head.parts.iter().map(|part| (part.slot, part.hash)).collect();
-        numbered.holdings.push(Holding { slots: head.slots, hashes, place });
+        debug_assert!(self.slots(head.key.number, false).and(head.slots).is_empty());
+        let chunk = self.chunks.entry(head.key.number / chunk::NUMBERS).or_default();
+        chunk.insert(head, place);
+        match place {
+            Place::Pending(_) => self.pending += 1,
+            Place::Durable(_) => self.note_meta(head.key.number),
+        }
+    }
+
+    /// The meta slot of a number may be durable now, or no more.
+    fn note_meta(&mut self, number: u64) {
+        if self.slots(number, true).contains(META_SLOT) {
+            self.meta.insert(number);
+        } else {
+            self.meta.remove(number);
+        }
     }
 
     /// The record of a ticket is in the log now.
     pub(crate) fn durable(&mut self, number: u64, ticket: u64, record: RecordRef) {
-        let numbered = self.entries.get_mut(&number);
-        for holding in numbered.into_iter().flat_map(|n| &mut n.holdings) {
-            if holding.place == Place::Pending(ticket) {
-                holding.place = Place::Durable(record);
-            }
+        if self.replace(number, Place::Pending(ticket), Some(Place::Durable(record))) {
+            self.pending -= 1;
+            self.note_meta(number);
         }
     }
 
     /// The record never reached the log, or can't be read any more. Returns whether it was here.
     pub(crate) fn remove(&mut self, number: u64, place: Place) -> bool {
-        let Some(numbered) = self.entries.get_mut(&number) else { return false };
-        let before = numbered.holdings.len();
-        numbered.holdings.retain(|holding| holding.place != place);
-        let removed = numbered.holdings.len() < before;
-        if numbered.holdings.is_empty() {
-            self.entries.remove(&number);
+        let removed = self.replace(number, place, None);
+        if removed && matches!(place, Place::Pending(_)) {
+            self.pending -= 1;
         }
+        self.note_meta(number);
         removed
     }
 
     /// A record stands elsewhere now. Returns whether it was here.
     pub(crate) fn moved(&mut self, number: u64, from: RecordRef, to: RecordRef) -> bool {
-        let holdings = self.entries.get_mut(&number).into_iter().flat_map(|n| &mut n.holdings);
-        let found = holdings.into_iter().find(|holding| holding.place == Place::Durable(from));
-        found.map(|holding| holding.place = Place::Durable(to)).is_some()
+        self.replace(number, Place::Durable(from), Some(Place::Durable(to)))
+    }
+
+    fn replace(&mut self, number: u64, from: Place, to: Option<Place>) -> bool {
+        let at = number / chunk::NUMBERS;
+        let Some(chunk) = self.chunks.get_mut(&at) else { return false };
+        let replaced = chunk.replace(number, from, to);
+        if chunk.is_empty() {
+            self.chunks.remove(&at);
+        }
+        replaced
     }
 
     /// Slots held of a number.
     pub(crate) fn slots(&self, number: u64, durable_only: bool) -> SlotSet {
-        self.entries.get(&number).map_or(SlotSet::EMPTY, |n| n.slots(durable_only))
+        let held = self.of_number(number).filter(|(held, _)| !durable_only || held.is_durable());
+        held.fold(SlotSet::EMPTY, |all, (_, slots)| all.or(slots))
     }
 
     /// Coverage of the given slots; slots with the same coverage stand together, and slots with no
@@ -153,6 +141,14 @@ impl EdgeIndex {
         self.coverage_within(edge, slots, 0..u64::MAX, durable_only)
     }
 
+    /// The chunks that hold any of these numbers, and the first number of each.
+    fn chunks(&self, numbers: Range<u64>) -> impl Iterator<Item = (u64, &Chunk)> {
+        let chunks = numbers.start / chunk::NUMBERS..numbers.end.div_ceil(chunk::NUMBERS);
+        let none = numbers.is_empty();
+        let chunks = (!none).then(|| self.chunks.range(chunks)).into_iter().flatten();
+        chunks.map(|(at, chunk)| (at * chunk::NUMBERS, chunk))
+    }
+
     fn coverage_within(
         &self,
         edge: Edge,
@@ -161,11 +157,14 @@ impl EdgeIndex {
         durable_only: bool,
     ) -> Vec<EdgeCoverage> {
         let mut by_set: BTreeMap<SlotSet, Coverage> = BTreeMap::new();
-        for (number, numbered) in self.entries.range(numbers) {
-            let held = numbered.slots(durable_only).and(slots);
-            if !held.is_empty() {
-                by_set.entry(held).or_default().insert(*number);
-            }
+        for (first, chunk) in self.chunks(numbers.clone()) {
+            chunk.runs(first, durable_only, |run, held| {
+                let (start, end) = (run.start.max(numbers.start), run.end.min(numbers.end));
+                let held = held.and(slots);
+                if !held.is_empty() && start < end {
+                    by_set.entry(held).or_default().insert_range(start, end);
+                }
+            });
         }
         let mut by_pattern: BTreeMap<Vec<SlotSet>, SlotSet> = BTreeMap::new();
         for slot in slots.iter() {
@@ -197,10 +196,9 @@ impl EdgeIndex {
         held
     }
 
-    /// Coverage of one slot.
-    pub(crate) fn slot_coverage(&self, slot: Slot, durable_only: bool) -> Coverage {
-        let held = |n: &Numbered| n.slots(durable_only).contains(slot);
-        self.entries.iter().filter(|(_, n)| held(n)).map(|(number, _)| *number).collect()
+    /// Whether the meta slot is durable here for all numbers below `end`.
+    pub(crate) fn has_meta_below(&self, end: u64) -> bool {
+        end == 0 || self.meta.is_complete(end)
     }
 
     /// Whatever of `offered` is not held; pending records count as held.
@@ -225,19 +223,22 @@ impl EdgeIndex {
     }
 
     /// Durable records that speak for any of the slots, with their numbers, in number order. Each
-    /// record counts for the slots named with it and for no other: it may hold more, of which
-    /// another record speaks.
+    /// record counts for the slots named with it and for no other: it may hold more, and another
+    /// record speaks for those.
     pub(crate) fn records(
         &self,
         slots: SlotSet,
     ) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> + '_ {
-        self.entries.iter().flat_map(move |(number, numbered)| {
-            numbered.holdings.iter().filter_map(move |holding| {
-                let slots = holding.slots.and(slots);
-                let record = holding.durable().filter(|_| !slots.is_empty())?;
-                Some((*number, record, slots))
-            })
+        self.within(0..u64::MAX).filter_map(move |(number, held, of)| {
+            let slots = of.and(slots);
+            let record = held.durable().filter(|_| !slots.is_empty())?;
+            Some((number, record, slots))
         })
+    }
+
+    fn within(&self, numbers: Range<u64>) -> impl Iterator<Item = (u64, &Held, SlotSet)> {
+        let all = self.chunks(numbers.clone()).flat_map(|(first, chunk)| chunk.all(first));
+        all.filter(move |(number, ..)| numbers.contains(number))
     }
 
     /// Durable records of the wanted numbers, and for which of the wanted slots they speak.
@@ -245,58 +246,53 @@ impl EdgeIndex {
         &self,
         wanted: &EdgeCoverage,
     ) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> {
-        self.records_of(wanted).filter_map(|(number, holding, slots)| {
-            holding.durable().map(|record| (number, record, slots))
+        self.records_of(wanted).filter_map(|(number, held, slots)| {
+            held.durable().map(|record| (number, record, slots))
         })
     }
 
     /// Whether a record of these numbers and slots is on its way into the log.
     pub(crate) fn awaits(&self, part: &EdgeCoverage) -> bool {
-        self.records_of(part).any(|(_, holding, _)| holding.durable().is_none())
+        self.pending > 0 && self.records_of(part).any(|(_, held, _)| !held.is_durable())
     }
 
     /// Records of some numbers, and for which of some slots they speak.
-    fn records_of(&self, part: &EdgeCoverage) -> impl Iterator<Item = (u64, &Holding, SlotSet)> {
+    fn records_of(&self, part: &EdgeCoverage) -> impl Iterator<Item = (u64, &Held, SlotSet)> {
         let intervals = part.coverage.intervals().iter();
-        let numbered = intervals.flat_map(|&(start, end)| self.entries.range(start..end));
-        let holdings = numbered.flat_map(|(number, n)| n.holdings.iter().map(|h| (*number, h)));
-        holdings.filter_map(|(number, holding)| {
-            let slots = holding.slots.and(part.slots);
-            (!slots.is_empty()).then_some((number, holding, slots))
+        let held = intervals.flat_map(|&(start, end)| self.within(start..end));
+        held.filter_map(|(number, held, of)| {
+            let slots = of.and(part.slots);
+            (!slots.is_empty()).then_some((number, held, slots))
         })
     }
 
     /// Whether a record of these slots is on its way into the log.
     pub(crate) fn has_pending(&self, slots: SlotSet) -> bool {
-        let mut holdings = self.entries.values().flat_map(|numbered| &numbered.holdings);
-        holdings.any(|h| h.durable().is_none() && !h.slots.and(slots).is_empty())
+        let pending = |(_, held, of): (u64, &Held, SlotSet)| {
+            !held.is_durable() && !of.and(slots).is_empty()
+        };
+        self.pending > 0 && self.within(0..u64::MAX).any(pending)
     }
 
     /// Numbers from `from` on whose meta slot is durable here, and their sources, in number order.
     pub(crate) fn sources(&self, from: u64) -> impl Iterator<Item = (u64, Source)> + '_ {
-        let meta = |n: &Numbered| !n.slots(true).and(SlotSet::META).is_empty();
-        self.entries
-            .range(from..)
-            .filter(move |(_, n)| meta(n))
-            .map(|(number, n)| (*number, n.source))
+        self.within(from..u64::MAX)
+            .filter(|(_, held, slots)| held.is_durable() && slots.contains(META_SLOT))
+            .map(|(number, held, _)| (number, held.source))
     }
 
     /// All slots of which anything is held.
     pub(crate) fn all_slots(&self) -> SlotSet {
-        self.entries.values().fold(SlotSet::EMPTY, |set, n| set.or(n.slots(false)))
+        self.chunks.values().fold(SlotSet::EMPTY, |all, chunk| all.or(chunk.all_slots()))
     }
 
-    /// Speaks for these slots no more. Records stay in the log until the job ends.
+    /// Speaks for these slots no more. Records stay in the log until their group is forgotten.
     fn drop_slots(&mut self, slots: SlotSet) {
-        for numbered in self.entries.values_mut() {
-            for holding in &mut numbered.holdings {
-                if holding.durable().is_some() {
-                    holding.slots = holding.slots.minus(slots);
-                }
-            }
-            numbered.holdings.retain(|holding| !holding.slots.is_empty());
+        self.chunks.values_mut().for_each(|chunk| chunk.drop_slots(slots));
+        self.chunks.retain(|_, chunk| !chunk.is_empty());
+        if slots.contains(META_SLOT) {
+            self.meta = Coverage::default();
         }
-        self.entries.retain(|_, numbered| !numbered.holdings.is_empty());
     }
 }
 
