@@ -5,10 +5,13 @@ use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
 /// About 25 MB, of which each of three nodes logs about 2.4 MB.
 const MANY_USERS: Shape = Shape { transactions_per_month: 30_000, users: 300_000, seed: 3 };
 
+/// Four times as much.
+const TOO_MANY_USERS: Shape = Shape { transactions_per_month: 120_000, users: 1_200_000, seed: 4 };
+
 #[test]
 fn full_disks_hold_back_clients_and_nothing_else() {
-    // The log's first segment takes 4 MiB and the reserve 2. One upload fits on each disk, two fit
-    // on the larger ones, three on none.
+    // The log's first segment takes 4 MiB and the reserve 2. One upload fits on each disk, two at once
+    // fit on the larger ones, and the large upload fits on none.
     let settings = "disk_reserve_mib = 2";
     let Some(cluster) = Cluster::up_on_small_disks(&[6_656, 9_216, 9_216], settings) else {
         return;
@@ -28,7 +31,8 @@ fn full_disks_hold_back_clients_and_nothing_else() {
     }
 
     // All are full: the client is told so and waits. Everything else goes on.
-    let mut third = cluster.run_coffee(data.dir(), &jobs[2], &jobs[2]).within(120).spawn();
+    let large = Coffee::new(TOO_MANY_USERS);
+    let mut third = cluster.run_coffee(large.dir(), &jobs[2], &jobs[2]).within(120).spawn();
     wait_for("the client to be told that disks are full", 60, || {
         third.stderr().contains("disk full: free space on the nodes").then_some(())
     });
@@ -46,8 +50,15 @@ fn full_disks_hold_back_clients_and_nothing_else() {
     cluster.enlarge_disk("node-2", 65_536);
     cluster.enlarge_disk("node-3", 65_536);
     third.wait().ok();
-    data.check(&cluster, &jobs[2], &jobs[2]);
+    large.check(&cluster, &jobs[2], &jobs[2]);
     cluster.enlarge_disk("node-1", 65_536);
     assert_eq!(cluster.processes(), processes, "nobody died of a full disk");
-    data.check_alone(&cluster, "node-1", &jobs);
+    large.check_alone(&cluster, "node-1", &jobs[2..]);
+    for job in &jobs[..2] {
+        let folder = cluster.path(&format!("alone-{job}"));
+        let address = cluster.address("node-1");
+        let out = path_text(&folder);
+        cluster.cortado(&["result", job, "--out", &out, "--connect", &address]).run().ok();
+        data.check_reports(&folder);
+    }
 }

@@ -22,7 +22,7 @@ mod requests;
 mod search;
 mod status;
 
-pub(crate) use reply::{answer, on_chunk, on_rejects};
+pub(crate) use reply::{answer, on_chunk, on_rejects, on_spec};
 #[cfg(test)]
 pub(crate) use status::coverage;
 pub(crate) use status::of as status_of;

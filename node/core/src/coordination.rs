@@ -127,7 +127,7 @@ impl Coordination {
 
     /// Lets go of jobs of which nothing is left to do, or that are not known, unless a client `waits`.
     pub(crate) fn retire(&mut self, facts: &Facts, waits: impl Fn(JobId) -> bool) {
-        let known = |job| facts.plan_of(job).is_some();
+        let known = |job| facts.knows(job);
         self.rounds.retain(|job, round| waits(*job) || known(*job) && !round.has_ended());
     }
 
@@ -138,12 +138,12 @@ impl Coordination {
             return if resigned { Next::Resigned(job) } else { Next::Nothing };
         }
         let Some(log) = facts.jobs.get(job) else { return Next::Nothing };
-        let Some(plan) = log.plan.clone() else { return Next::Nothing };
-        if log.ended().is_some() {
+        if log.brief.is_some() && log.ended().is_some() {
             // A manifest is not news before W nodes have it.
             let closing = self.rounds.get(&job).is_some_and(Round::closes);
             return if closing { Next::Nothing } else { self.ended(facts, job) };
         }
+        let Some(plan) = log.plan.clone() else { return Next::Nothing };
         let ends = log.all_ends();
         let (now, limit) = (facts.now, facts.config.upload_idle);
         let round = self.open(now, job);

@@ -175,7 +175,12 @@ impl Facts {
         all
     }
 
-    /// The job's plan, once its specification is known.
+    /// Whether the job's specification is known.
+    pub(crate) fn knows(&self, job: JobId) -> bool {
+        self.jobs.get(job).is_some_and(|log| log.brief.is_some())
+    }
+
+    /// The job's plan, once its specification is known and until it is done.
     pub(crate) fn plan_of(&self, job: JobId) -> Option<Arc<BoundPlan>> {
         self.jobs.get(job).and_then(|log| log.plan.clone())
     }

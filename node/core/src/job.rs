@@ -8,8 +8,8 @@ use std::time::Duration;
 use cortado_engine::{Layout, Plan};
 use cortado_protocol::client::{ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
-use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
-use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, frame, limits};
+use cortado_protocol::job::{JobEntry, JobSpec, Manifest, TableFiles};
+use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, content_hash, frame, limits};
 
 use crate::config::Config;
 
@@ -109,10 +109,50 @@ impl Life {
     }
 }
 
+/// What is told of a specification in listings. It is all that is kept of one in memory when the job
+/// is done.
+pub(crate) struct Brief {
+    pub(crate) plan_name: String,
+    pub(crate) slots: u8,
+    /// Name and bytes of each table's files.
+    pub(crate) tables: Box<[(String, u64)]>,
+    /// Content hash of the encoded specification.
+    hash: u64,
+}
+
+impl Brief {
+    fn new(spec: &JobSpec) -> Self {
+        let bytes = |table: &TableFiles| table.files.iter().map(|file| file.bytes).sum();
+        let tables = spec.tables.iter().map(|table| (table.name.clone(), bytes(table)));
+        let (plan_name, slots, tables) = (spec.plan_name.clone(), spec.slots, tables.collect());
+        Self { plan_name, slots, tables, hash: hash_of(spec) }
+    }
+
+    /// Whether it is that of this specification.
+    pub(crate) fn is_of(&self, spec: &JobSpec) -> bool {
+        self.hash == hash_of(spec)
+    }
+
+    /// About how many bytes of memory a job takes that is done.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = self.tables.iter().map(|(name, _)| name.len() + 64).sum::<usize>();
+        1_024 + self.plan_name.len() + names
+    }
+}
+
+fn hash_of(spec: &JobSpec) -> u64 {
+    content_hash(&frame::to_postcard(spec))
+}
+
 /// The job log of one job, as far as this node has it.
 #[derive(Default)]
 pub(crate) struct JobLog {
+    /// Once the specification is known.
+    pub(crate) brief: Option<Box<Brief>>,
+    /// Of a job that is not done.
     pub(crate) plan: Option<Arc<BoundPlan>>,
+    /// A specification whose plan is to be compiled yet.
+    pub(crate) uncompiled: Option<Box<JobSpec>>,
     /// Declared number of batches per table.
     pub(crate) ends: Vec<Option<u64>>,
     pub(crate) cancelled: bool,
@@ -126,21 +166,34 @@ pub(crate) struct JobLog {
 }
 
 impl JobLog {
-    /// Takes an entry in; entries may come in any order and again.
-    pub(crate) fn apply(&mut self, job: JobId, entry: JobEntry, wall_ms: u64) {
+    /// Compiles the plan, if there is one to compile.
+    pub(crate) fn compile(&mut self, job: JobId) {
+        let Some(spec) = self.uncompiled.take() else { return };
+        match BoundPlan::new(*spec) {
+            Ok(bound) => self.plan = Some(Arc::new(bound)),
+            // It was compiled before it was accepted; a node of another version may differ.
+            Err(error) => tracing::error!(%job, %error, "can't read an accepted plan"),
+        }
+    }
+
+    /// Takes an entry in; entries may come in any order and again. A plan is compiled by
+    /// [`Self::compile`].
+    pub(crate) fn apply(&mut self, entry: JobEntry, wall_ms: u64) {
         match entry {
-            JobEntry::Spec(_) if self.plan.is_some() => {}
+            JobEntry::Spec(_) if self.brief.is_some() => {}
             JobEntry::Spec(spec) => {
                 self.ends.resize(spec.tables.len().max(self.ends.len()), None);
                 self.submitted_ms = wall_ms;
-                match BoundPlan::new(spec) {
-                    Ok(bound) => self.plan = Some(Arc::new(bound)),
-                    // It was compiled before it was accepted; a node of another version may differ.
-                    Err(error) => tracing::error!(%job, %error, "can't read an accepted plan"),
-                }
+                self.brief = Some(Box::new(Brief::new(&spec)));
+                self.uncompiled = (!self.is_done()).then(|| Box::new(spec));
             }
             JobEntry::Cancel => self.cancelled = true,
-            JobEntry::Manifest(manifest) => self.manifest = Some(manifest),
+            JobEntry::Manifest(manifest) => {
+                self.manifest = Some(manifest);
+                if self.is_done() {
+                    (self.plan, self.uncompiled) = (None, None);
+                }
+            }
             JobEntry::TableEnd { table, batches } => {
                 let table = usize::from(table);
                 if table < limits::TABLES {
@@ -153,7 +206,7 @@ impl JobLog {
 
     /// Declared number of batches of all tables, once all are declared.
     pub(crate) fn all_ends(&self) -> Option<Vec<u64>> {
-        self.plan.as_ref()?;
+        self.brief.as_ref()?;
         self.ends.iter().copied().collect()
     }
 
@@ -165,7 +218,7 @@ impl JobLog {
 
     /// Slots of the job.
     pub(crate) fn slots(&self, config: &Config) -> u8 {
-        self.plan.as_ref().map_or(config.slots, |plan| plan.spec.slots)
+        self.brief.as_ref().map_or(config.slots, |brief| brief.slots)
     }
 
     /// Whether its result is complete.

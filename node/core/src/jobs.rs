@@ -66,7 +66,9 @@ impl Jobs {
     /// An entry of a job's log is durable here: what it says holds.
     pub(crate) fn apply(&mut self, job: JobId, now: Duration, wall_ms: u64, entry: JobEntry) {
         self.seen(job, now, true);
-        self.logs.entry(job).or_default().apply(job, entry, wall_ms);
+        let log = self.logs.entry(job).or_default();
+        log.apply(entry, wall_ms);
+        log.compile(job);
     }
 
     /// A record of a job that an earlier process wrote, where it stands, and what it says; `before` is
@@ -84,8 +86,13 @@ impl Jobs {
         log.life.before = log.life.before.min(before);
         log.newest = log.newest.max(at);
         if let Some(entry) = entry {
-            log.apply(job, entry, wall_ms);
+            log.apply(entry, wall_ms);
         }
+    }
+
+    /// Everything was restored: plans of jobs that are not done are compiled.
+    pub(crate) fn restored(&mut self) {
+        self.logs.iter_mut().for_each(|(job, log)| log.compile(*job));
     }
 
     /// Who had the job before says for how long there was no sign of life; `own` is what this node

@@ -121,7 +121,10 @@ impl Mapper {
         state.asked_at = None;
         match admission {
             Admission::Unknown => return,
-            Admission::Ended(error) => state.ended = Some(error),
+            Admission::Ended(error) => {
+                state.ended = Some(error);
+                state.plan = None;
+            }
             Admission::Queued { position } => {
                 state.queued = Some(position);
                 state.running = false;

@@ -39,6 +39,8 @@ pub(crate) enum Purpose {
     Fetch(Fetch),
     /// A client wants a part of a result.
     Chunk(Origin),
+    /// A client wants the specification of a job that is done.
+    Spec(Origin),
     /// A client wants rejected rows.
     Rejects(Origin),
 }

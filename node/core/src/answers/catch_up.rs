@@ -107,7 +107,7 @@ impl Answers {
         let Some(search) = self.searches.remove(&job) else { return Next::Nothing };
         let unasked = facts.others().any(|node| !search.asked.contains(&node));
         let silent = search.silent || unasked || facts.is_joining();
-        if facts.plan_of(job).is_some() {
+        if facts.knows(job) {
             self.clients.entry(job).or_default().fresh = !silent;
         }
         // A node this one does not see yet may know more, the asking one to begin with.

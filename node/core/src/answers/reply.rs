@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use cortado_protocol::META_SLOT;
 use cortado_protocol::client::{ClientResponse, ErrorKind};
+use cortado_protocol::job::JobEntry;
 use cortado_protocol::peer::PeerMessage;
 
+use crate::job::job_entry;
 use crate::outbox::Outbox;
 use crate::purpose::Origin;
 use crate::task::TaskOutput;
@@ -28,6 +30,19 @@ pub(crate) fn on_chunk(out: &mut Outbox, origin: Origin, output: TaskOutput) {
         TaskOutput::Unreadable(_) => answer(out, origin, damaged()),
         other => tracing::error!(?other, "reading a chunk gave something else"),
     }
+}
+
+/// A specification was read.
+pub(crate) fn on_spec(out: &mut Outbox, origin: Origin, output: TaskOutput) {
+    let response = match output {
+        TaskOutput::Entries(entries) => match entries.first().and_then(job_entry) {
+            Some(JobEntry::Spec(spec)) => ClientResponse::Spec(spec),
+            _ => damaged(),
+        },
+        TaskOutput::Unreadable(_) => damaged(),
+        other => return tracing::error!(?other, "reading a specification gave something else"),
+    };
+    answer(out, origin, response);
 }
 
 /// Rejected rows were collected.

@@ -90,7 +90,8 @@ impl Answers {
         if !searched && self.may_be_stale(facts, job) {
             return self.search(facts, out, (origin, job), request);
         }
-        let Some(plan) = facts.plan_of(job) else {
+        let log = facts.jobs.get(job);
+        let Some((log, brief)) = log.and_then(|log| Some((log, log.brief.as_ref()?))) else {
             if searched {
                 answer(out, origin, not_found(facts, job));
                 return Next::Nothing;
@@ -98,9 +99,17 @@ impl Answers {
             return self.search(facts, out, (origin, job), request);
         };
         match request {
-            ClientRequest::Spec(_) => {
-                answer(out, origin, ClientResponse::Spec(plan.spec.clone()));
-            }
+            ClientRequest::Spec(_) => match (&log.plan, located(facts, job, (Edge::JOB, 0))) {
+                (Some(plan), _) => answer(out, origin, ClientResponse::Spec(plan.spec.clone())),
+                (None, Some(record)) => {
+                    out.run(Task::Read(vec![record]), Purpose::Spec(origin));
+                }
+                (None, None) if searched => {
+                    let message = "no live node has the job's specification";
+                    answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
+                }
+                (None, None) => return self.search(facts, out, (origin, job), request),
+            },
             ClientRequest::Coverage { table, from, .. } => {
                 let coverage = coverage(facts, job, table.into(), from);
                 answer(out, origin, ClientResponse::Coverage(coverage));
@@ -158,13 +167,11 @@ impl Answers {
             },
             ClientRequest::Rejects { table, .. } => {
                 let table = usize::from(table);
-                if table >= plan.spec.tables.len() {
+                if table >= brief.tables.len() {
                     answer(out, origin, ClientResponse::Error(no_such_table()));
                     return Next::Nothing;
                 }
-                if let Some(chunks) =
-                    facts.jobs[job].manifest.as_ref().and_then(|m| m.rejects(table))
-                {
+                if let Some(chunks) = log.manifest.as_ref().and_then(|m| m.rejects(table)) {
                     return self.kept_rejects(
                         facts,
                         out,
@@ -173,7 +180,12 @@ impl Answers {
                         searched,
                     );
                 }
-                let ends = facts.jobs[job].known_ends();
+                let Some(plan) = log.plan.clone() else {
+                    let message = "this node can't read the job's plan";
+                    answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
+                    return Next::Nothing;
+                };
+                let ends = log.known_ends();
                 let summaries = facts.located(job, table..table + 1, SlotSet::META, &ends);
                 let task = Task::Rejects { plan, table, summaries };
                 out.run(task, Purpose::Rejects(origin));
@@ -200,7 +212,8 @@ impl Answers {
         (request, chunks): (ClientRequest, Range<u64>),
         searched: bool,
     ) -> Next {
-        let located: Option<Vec<_>> = chunks.map(|chunk| located(facts, job, chunk)).collect();
+        let located = chunks.map(|chunk| located(facts, job, (Edge::RESULT, chunk)));
+        let located: Option<Vec<_>> = located.collect();
         match located {
             Some(located) => {
                 out.run(Task::KeptRejects(located), Purpose::Rejects(origin));
@@ -230,7 +243,7 @@ fn list(
     progress: ProgressOf<'_>,
     after: Option<JobId>,
 ) -> Vec<cortado_protocol::job::JobStatus> {
-    let jobs = facts.jobs.after(after).filter(|(_, log)| log.plan.is_some());
+    let jobs = facts.jobs.after(after).filter(|(_, log)| log.brief.is_some());
     let jobs = jobs.take(JOBS_PER_ANSWER);
     let mut jobs: Vec<_> = jobs.filter_map(|(job, _)| status::of(facts, progress, job)).collect();
     for table in jobs.iter_mut().flat_map(|job| &mut job.tables) {
@@ -248,8 +261,8 @@ fn no_such_table() -> ClientError {
 fn submitted(facts: &Facts, spec: &JobSpec) -> Result<(), ClientError> {
     let job = spec.job;
     let refuse = |kind, message: String| Err(ClientError::new(kind, message));
-    if let Some(plan) = facts.plan_of(job) {
-        if plan.spec == *spec {
+    if let Some(brief) = facts.jobs.get(job).and_then(|log| log.brief.as_ref()) {
+        if brief.is_of(spec) {
             // Known here does not mean durable on W nodes: the owners are asked again.
             return Ok(());
         }
@@ -274,11 +287,11 @@ fn submitted(facts: &Facts, spec: &JobSpec) -> Result<(), ClientError> {
 
 /// Whether one more job can be kept, or what to say.
 fn room_for_a_job(facts: &Facts, bytes: usize) -> Result<(), String> {
-    let kept = facts.jobs.iter().filter_map(|(_, log)| log.plan.as_ref());
     let (mut jobs, mut all) = (0, bytes);
-    for plan in kept {
+    for (_, log) in facts.jobs.iter() {
+        let Some(brief) = &log.brief else { continue };
         jobs += 1;
-        all += plan.bytes;
+        all += log.plan.as_ref().map_or(brief.bytes(), |plan| plan.bytes);
     }
     if jobs >= JOBS {
         return Err(format!(
@@ -361,13 +374,13 @@ fn result(facts: &Facts, job: JobId, chunk: u64) -> Result<Option<Located>, Clie
         let message = format!("the result has {chunks} chunks");
         return Err(ClientError::new(ErrorKind::NotFound, message));
     }
-    Ok(located(facts, job, chunk))
+    Ok(located(facts, job, (Edge::RESULT, chunk)))
 }
 
-/// Where a chunk of the result edge is, if it is here.
-fn located(facts: &Facts, job: JobId, chunk: u64) -> Option<Located> {
-    let (edge, slots) = (Edge::RESULT, SlotSet::META);
-    let wanted = EdgeCoverage { edge, slots, coverage: Coverage::range(chunk, chunk + 1) };
+/// Where an entry of the job's log or result is, if it is here.
+fn located(facts: &Facts, job: JobId, (edge, number): (Edge, u64)) -> Option<Located> {
+    let (slots, coverage) = (SlotSet::META, Coverage::range(number, number + 1));
+    let wanted = EdgeCoverage { edge, slots, coverage };
     let (_, record, _) = facts.ledger.edge(job, edge)?.wanted(&wanted).next()?;
-    Some((EntryKey { job, edge, number: chunk }, record, slots))
+    Some((EntryKey { job, edge, number }, record, slots))
 }

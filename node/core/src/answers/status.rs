@@ -5,14 +5,14 @@ use cortado_protocol::job::{JobState, JobStatus, Manifest, StageStatus, TableSta
 use cortado_protocol::{Coverage, Edge, JobId, limits};
 
 use crate::facts::Facts;
-use crate::job::{BoundPlan, JobLog};
+use crate::job::{Brief, JobLog};
 use crate::placement::names_of;
 use crate::progress::{Progress, ProgressOf, Step};
 
 /// How a job stands, if it is known here.
 pub(crate) fn of(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Option<JobStatus> {
     let log = facts.jobs.get(job)?;
-    let plan = log.plan.as_ref()?;
+    let brief = log.brief.as_ref()?;
     let progress = progress(job);
     let progress = progress.as_ref();
     let closing = progress.is_some_and(|progress| progress.step == Step::Close);
@@ -28,12 +28,12 @@ pub(crate) fn of(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Option<
             place => JobState::Queued { position: place.unwrap_or(0) },
         },
     };
-    let tables = (0..plan.spec.tables.len()).map(|t| table(facts, job, (plan, log), progress, t));
+    let tables = (0..brief.tables.len()).map(|t| table(facts, job, (brief, log), progress, t));
     let tables: Vec<_> = tables.collect();
     let waits_for = waits_for(facts, job, &state, &tables, progress);
     Some(JobStatus {
         job,
-        plan: plan.spec.plan_name.clone(),
+        plan: brief.plan_name.clone(),
         state,
         coordinator: facts.coordinator(job),
         tables,
@@ -46,15 +46,15 @@ pub(crate) fn of(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Option<
 fn table(
     facts: &Facts,
     job: JobId,
-    (plan, log): (&BoundPlan, &JobLog),
+    (brief, log): (&Brief, &JobLog),
     progress: Option<&Progress>,
     table: usize,
 ) -> TableStatus {
-    let files = &plan.spec.tables[table];
+    let (name, total_bytes) = &brief.tables[table];
     let mut status = TableStatus {
-        name: files.name.clone(),
+        name: name.clone(),
         declared: log.ends.get(table).copied().flatten(),
-        total_bytes: files.files.iter().map(|file| file.bytes).sum(),
+        total_bytes: *total_bytes,
         ..TableStatus::default()
     };
     if let Some(Manifest::Done { tables, .. }) = &log.manifest {

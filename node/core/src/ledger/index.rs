@@ -68,7 +68,10 @@ impl EdgeIndex {
     }
 
     fn of_number(&self, number: u64) -> impl Iterator<Item = (&Held, SlotSet)> {
-        self.chunks.get(&(number / chunk::NUMBERS)).into_iter().flat_map(move |chunk| chunk.of(number))
+        self.chunks
+            .get(&(number / chunk::NUMBERS))
+            .into_iter()
+            .flat_map(move |chunk| chunk.of(number))
     }
 
     /// Takes an entry into the index. It must speak for no slot that is held already.
@@ -268,9 +271,8 @@ impl EdgeIndex {
 
     /// Whether a record of these slots is on its way into the log.
     pub(crate) fn has_pending(&self, slots: SlotSet) -> bool {
-        let pending = |(_, held, of): (u64, &Held, SlotSet)| {
-            !held.is_durable() && !of.and(slots).is_empty()
-        };
+        let pending =
+            |(_, held, of): (u64, &Held, SlotSet)| !held.is_durable() && !of.and(slots).is_empty();
         self.pending > 0 && self.within(0..u64::MAX).any(pending)
     }
 

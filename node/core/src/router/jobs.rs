@@ -106,7 +106,7 @@ impl Core {
                 answer(&mut self.out, origin, ClientResponse::Accepted);
             }
             CaughtUp { job, requests } => {
-                if self.facts.plan_of(job).is_some() {
+                if self.facts.knows(job) {
                     self.coordination.open(self.facts.now, job);
                 }
                 for (origin, request) in requests {
@@ -177,6 +177,7 @@ impl Core {
                 fetch.send(&mut self.out, output, idle_ms);
             }
             Purpose::Chunk(origin) => answers::on_chunk(&mut self.out, origin, output),
+            Purpose::Spec(origin) => answers::on_spec(&mut self.out, origin, output),
             Purpose::Rejects(origin) => answers::on_rejects(&mut self.out, origin, output),
         }
     }

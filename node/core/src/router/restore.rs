@@ -80,6 +80,7 @@ impl Core {
     /// Everything was restored. Batches of jobs that are done were read before it was known.
     pub(super) fn restored(&mut self) {
         self.restoring = Restoring::default();
+        self.facts.jobs.restored();
         let done = self.facts.jobs.iter().filter(|(_, log)| log.is_done());
         let done: Vec<_> = done.map(|(job, _)| job).collect();
         for job in done {
