@@ -12,6 +12,7 @@
 //! came after that. So A's word is older than itself. The same holds for longer circles.)
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage};
@@ -47,12 +48,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 struct Confirmed {
     round: u64,
     held: Vec<EdgeCoverage>,
-    /// The offer that is open.
-    open: Option<OpenOffer>,
     /// Offers in turn that found no answer in time.
     late: u32,
 }
 
+/// An offer without an answer.
 struct OpenOffer {
     round: u64,
     /// Pages without an answer.
@@ -81,7 +81,10 @@ pub(crate) struct Handoff {
     /// Since when not every copy is known to be where it belongs.
     unsettled_since: Option<Duration>,
     incoming: Incoming,
+    open: BTreeMap<(JobId, NodeId), OpenOffer>,
     confirmed: BTreeMap<(JobId, NodeId), Confirmed>,
+    /// Jobs that are done, and of which every owner has confirmed in this view all that is held here.
+    settled: BTreeSet<JobId>,
     draining: bool,
     /// Everything is elsewhere, since when.
     drained: Option<Duration>,
@@ -97,12 +100,21 @@ impl Handoff {
 
     /// Everybody has been offered all they own of what is held here, and lacks none of it.
     fn is_settled(&self) -> bool {
-        self.dirty.is_empty() && self.confirmed.values().all(|confirmed| confirmed.open.is_none())
+        self.dirty.is_empty() && self.open.is_empty()
     }
 
     pub(crate) fn held_by(&self, job: JobId, peer: NodeId) -> &[EdgeCoverage] {
         self.confirmed.get(&(job, peer)).map_or(&[], |confirmed| &confirmed.held)
     }
+}
+
+/// The keys of one job.
+fn range_of<T>(
+    map: &BTreeMap<(JobId, NodeId), T>,
+    job: JobId,
+) -> impl Iterator<Item = (JobId, NodeId)> {
+    let from = (Bound::Included((job, NodeId::LOWEST)), Bound::Unbounded);
+    map.range(from).map(|(of, _)| *of).take_while(move |of| of.0 == job)
 }
 
 /// Adds what a page says.
@@ -142,6 +154,7 @@ impl Handoff {
 
     /// An entry was sent here by someone with another view: its owners may miss it.
     pub(crate) fn offer_foreign(&mut self, facts: &Facts, key: EntryKey) {
+        self.settled.remove(&key.job);
         let me = facts.config.node;
         let placement = facts.placement(key.job);
         let held = facts.ledger.edge(key.job, key.edge).map(|edge| edge.slots(key.number, true));
@@ -165,6 +178,8 @@ impl Handoff {
         // What was offered by the view before is offered by this one, and what was confirmed to it counts
         // no more: see the module's description.
         self.confirmed.clear();
+        self.open.clear();
+        self.settled.clear();
         // Offers at once: a new owner should not wait for the next round.
         self.offered_at = Duration::ZERO;
         self.sweep_at = self.sweep_at.min(facts.now + SETTLED_AFTER);
@@ -208,14 +223,17 @@ impl Handoff {
     }
 
     fn offer_unanswered_again(&mut self, now: Duration) {
-        let Handoff { confirmed, dirty, .. } = self;
-        for ((_, peer), confirmed) in confirmed {
-            let patience = ANSWER_PATIENCE * (1 << confirmed.late.min(PATIENCE_DOUBLINGS));
-            if confirmed.open.take_if(|open| now >= open.since + patience).is_some() {
-                confirmed.late += 1;
-                dirty.insert(*peer);
+        let Handoff { confirmed, open, dirty, .. } = self;
+        open.retain(|of, open| {
+            let late = confirmed.get(of).map_or(0, |confirmed| confirmed.late);
+            let patience = ANSWER_PATIENCE * (1 << late.min(PATIENCE_DOUBLINGS));
+            let over = now >= open.since + patience;
+            if over {
+                confirmed.entry(*of).or_default().late += 1;
+                dirty.insert(of.1);
             }
-        }
+            !over
+        });
     }
 
     fn offer_all(&mut self, facts: &Facts, out: &mut Outbox, peer: NodeId) {
@@ -223,21 +241,19 @@ impl Handoff {
             return;
         }
         for (job, held) in facts.ledger.jobs() {
-            let slots = facts.placement(job).slots_of(peer);
-            let confirmed = self.confirmed.get(&(job, peer));
-            if confirmed.is_some_and(|confirmed| confirmed.open.is_some()) {
-                // Its answer shows whether there is more to offer.
+            // The answer to an open offer shows whether there is more to offer.
+            if self.settled.contains(&job) || self.open.contains_key(&(job, peer)) {
                 continue;
             }
+            let slots = facts.placement(job).slots_of(peer);
             let held = held.coverage(slots, true);
             if held.is_empty() {
                 continue;
             }
             let (round, since) = (out.fresh_id(), facts.now);
-            let confirmed = self.confirmed.entry((job, peer)).or_default();
             let pages = peer::pages(held);
             let open = OpenOffer { round, pages: pages.len(), since, held: Vec::new() };
-            confirmed.open = Some(open);
+            self.open.insert((job, peer), open);
             for held in pages {
                 out.send(peer, PeerMessage::Offer { job, round, held });
             }
@@ -278,20 +294,19 @@ impl Handoff {
         if facts.peers.log_of(from) != Some(log) {
             return None;
         }
-        let confirmed = self.confirmed.get_mut(&(job, from))?;
-        match &mut confirmed.open {
-            Some(open) if open.round == round => {
-                add_page(&mut open.held, held);
-                open.pages -= usize::from(done);
-                if open.pages > 0 {
-                    return None;
-                }
-                confirmed.held = std::mem::take(&mut open.held);
-                (confirmed.round, confirmed.open, confirmed.late) = (round, None, 0);
+        let of = (job, from);
+        if let Some(open) = self.open.get_mut(&of).filter(|open| open.round == round) {
+            add_page(&mut open.held, held);
+            open.pages -= usize::from(done);
+            if open.pages > 0 {
+                return None;
             }
+            let held = self.open.remove(&of).map(|open| open.held).unwrap_or_default();
+            self.confirmed.insert(of, Confirmed { round, held, late: 0 });
+        } else {
             // It has more by now.
-            _ if confirmed.round == round => add_page(&mut confirmed.held, held),
-            _ => return None,
+            let confirmed = self.confirmed.get_mut(&of).filter(|known| known.round == round)?;
+            add_page(&mut confirmed.held, held);
         }
         let slots = facts.placement(job).slots_of(from);
         if let Some(mine) = facts.ledger.job(job) {
@@ -303,7 +318,34 @@ impl Handoff {
                 self.offer_to(facts, from);
             }
         }
-        Some(self.released(facts, job))
+        let released = self.released(facts, job);
+        self.settle(facts, job);
+        Some(released)
+    }
+
+    /// Of a job that is done nothing more comes. Once all owners have all that is here, it is not
+    /// offered again before the members change, and what they confirmed need not be kept.
+    fn settle(&mut self, facts: &Facts, job: JobId) {
+        let me = facts.config.node;
+        let Some(held) = facts.ledger.job(job).filter(|held| held.is_complete()) else { return };
+        let placement = facts.placement(job);
+        let others = placement.by_owner.iter().filter(|(owner, _)| *owner != me);
+        let all = others.into_iter().all(|(owner, slots)| {
+            let confirmed = self.held_by(job, *owner);
+            let mine = held.coverage(*slots, false);
+            mine.iter().all(|part| covered(confirmed, part) == part.slots)
+        });
+        if all {
+            self.settled.insert(job);
+            self.drop_confirmed(job);
+        }
+    }
+
+    fn drop_confirmed(&mut self, job: JobId) {
+        let of: Vec<_> = range_of(&self.confirmed, job).collect();
+        of.iter().for_each(|of| drop(self.confirmed.remove(of)));
+        let of: Vec<_> = range_of(&self.open, job).collect();
+        of.iter().for_each(|of| drop(self.open.remove(of)));
     }
 
     /// Slots that this node does not own and of which all owners have their copies.
@@ -321,7 +363,8 @@ impl Handoff {
         let me = facts.config.node;
         let placement = facts.placement(job);
         let Some(held) = facts.ledger.job(job) else { return slots };
-        let parts = held.coverage(slots, false);
+        let settled = self.settled.contains(&job);
+        let parts = if settled { Vec::new() } else { held.coverage(slots, false) };
         slots
             .iter()
             .filter(|slot| {
@@ -392,28 +435,30 @@ impl Handoff {
 
     /// The peer was started again: what it was offered may be lost.
     pub(crate) fn offer_again(&mut self, facts: &Facts, peer: NodeId) {
-        for ((_, node), confirmed) in &mut self.confirmed {
-            confirmed.open.take_if(|_| *node == peer);
-        }
+        self.open.retain(|(_, node), _| *node != peer);
+        self.settled.clear();
         self.offer_to(facts, peer);
     }
 
     /// The peer has lost its log, and with it what it confirmed.
     pub(crate) fn void(&mut self, peer: NodeId) {
         self.confirmed.retain(|(_, node), _| *node != peer);
+        self.open.retain(|(_, node), _| *node != peer);
+        self.settled.clear();
     }
 
     /// The job is gone.
     pub(crate) fn forget(&mut self, job: JobId) {
         self.incoming.forget(job);
-        self.confirmed.retain(|(other, _), _| *other != job);
+        self.settled.remove(&job);
+        self.drop_confirmed(job);
     }
 
     /// Entries still to move, per job and owner.
     pub(crate) fn moves(&self, facts: &Facts) -> Vec<(JobId, NodeId, u64)> {
         let me = facts.config.node;
         let mut moves = Vec::new();
-        for (job, held) in facts.ledger.jobs() {
+        for (job, held) in facts.ledger.jobs().filter(|(job, _)| !self.settled.contains(job)) {
             let placement = facts.placement(job);
             for (owner, slots) in placement.by_owner.iter().filter(|(owner, _)| *owner != me) {
                 let foreign = slots.minus(placement.slots_of(me));

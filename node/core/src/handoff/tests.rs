@@ -169,6 +169,39 @@ fn what_was_confirmed_before_the_view_changed_does_not_count() {
 }
 
 #[test]
+fn a_job_that_is_done_is_offered_once_for_each_view() {
+    let mut bench = Bench::new();
+    let end = EntryKey { job: JOB, edge: Edge::JOB, number: 2 };
+    let head = Entry::new(end, Source::default(), SlotSet::META, &[]).head;
+    let record = RecordRef { segment: 1, offset: 9, len: 1 };
+    bench.facts.ledger.job_mut(JOB).edge_mut(end.edge).insert(&head, Place::Durable(record));
+    bench.facts.ledger.complete(&mut bench.out, JOB);
+    let sweep = |bench: &mut Bench| {
+        bench.facts.now += SWEEP_EVERY;
+        bench.offers()
+    };
+    let offers = bench.offers();
+    assert!(!offers.is_empty());
+    bench.confirm(&offers, 1);
+    assert!(bench.handoff.confirmed.is_empty(), "what was confirmed is not kept");
+    assert!(sweep(&mut bench).is_empty() && bench.handoff.moves(&bench.facts).is_empty());
+    bench.handoff.drain(&mut bench.out);
+    let all = bench.facts.ledger.job(JOB).unwrap().all_slots();
+    assert_eq!(bench.handoff.confirmed_slots(&bench.facts, JOB, all, 2), all);
+    // A new record, a peer that lost its log, or another view: it is offered again.
+    bench.handoff.offer_foreign(&bench.facts, end);
+    let offers = sweep(&mut bench);
+    assert!(!offers.is_empty());
+    bench.confirm(&offers, 1);
+    bench.handoff.void(offers[0].0);
+    let offers = sweep(&mut bench);
+    assert!(!offers.is_empty());
+    bench.confirm(&offers, 1);
+    bench.handoff.after_change(&bench.facts);
+    assert!(!bench.offers().is_empty());
+}
+
+#[test]
 fn a_node_confirms_only_what_it_owns_itself() {
     let mut bench = Bench::new();
     let all = bench.facts.ledger.job(JOB).unwrap().coverage(SlotSet::ALL, true);
