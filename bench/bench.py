@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cluster import Cluster, Cost, Watched, measured
 from stages import profile
+from storage import Storage
 
 HERE = Path(__file__).parent
 REPORTS = ["q1.csv", "q2_quantity.csv", "q2_revenue.csv", "q3.csv", "q4.csv"]
@@ -179,9 +180,10 @@ class Bench:
         for _ in range(self.runs):
             # Who is killed stays dead, so that its disk can be emptied.
             with self.cluster(5, "--reviver", "none") as cluster:
-                # Deltas are a small part of the input; several jobs make enough of them.
+                # Deltas are a small part of the input; several uploads make enough of them. A job that is
+                # done has none.
                 for _ in range(8):
-                    cluster.job(data.folder, self.work / "out-catch-up")
+                    cluster.unfinished(data.folder, self.work / "out-catch-up", 0.8)
                 wanted = cluster.held("node-3")
                 cluster.local("kill", "node-3")
                 cluster.local("wipe-disk", "node-3")
@@ -200,6 +202,9 @@ class Bench:
         size, seconds, rate = (statistics.median(values) for values in zip(*runs))
         print(f"a node with an empty disk has its {size / 1e6:.0f} MB again {seconds:.2f} s after its "
               f"process was started; from the first delta to the last {rate / 1e6:.0f} MB/s")
+
+    def storage(self):
+        Storage(self, self.cortado.parent / "fill_log").run()
 
     def profile(self):
         """Where the processors' time goes."""
@@ -220,12 +225,13 @@ def main():
         ("--two-clients", "two clients at the same time"),
         ("--start", "start of a five-node cluster"),
         ("--catch-up", "a node with an empty disk comes back"),
+        ("--storage", "disk, memory and start time of what was written once"),
         ("--profile", "where the processors' time goes, by stage (needs perf)"),
     ]:
         parser.add_argument(flag, action="store_true", help=text)
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    modes = ["curve", "small", "two_clients", "start", "catch_up", "profile"]
+    modes = ["curve", "small", "two_clients", "start", "catch_up", "storage", "profile"]
     chosen = [mode for mode in modes if getattr(arguments, mode)]
     for mode in chosen:
         getattr(bench, mode)()

@@ -116,6 +116,20 @@ class Cluster:
                     at = hole
         return total
 
+    def unfinished(self, data: Path, out: Path, share: float):
+        """Uploads at least this share of a dataset, and ends the client: the batches are kept."""
+        before = len(self.json("jobs")["jobs"])
+        client = Watched(self.command("run", "coffee", "--data", str(data), "--out", str(out)), self.log)
+        sent = total = 0
+        while total == 0 or sent < share * total:
+            jobs = self.json("jobs")["jobs"]
+            if len(jobs) > before:
+                tables = max(jobs, key=lambda job: job["job"])["tables"]
+                sent = sum(table["bytes"] for table in tables)
+                total = sum(table["total_bytes"] for table in tables)
+        client.process.kill()
+        client.process.wait()
+
     def job(self, data: Path, out: Path) -> Cost:
         """Client start to result files written."""
         return self.jobs([(data, out)])

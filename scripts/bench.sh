@@ -5,7 +5,7 @@
 #
 #   scripts/bench.sh                  the table, for clusters of 1, 3, 5 and 8 nodes
 #   scripts/bench.sh --nodes 5 --runs 9
-#   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up | --profile
+#   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up | --storage | --profile
 #   BENCH_DIR=/elsewhere scripts/bench.sh          BENCH_BIN=DIR: programs built before
 #
 # Datasets, clusters and results stay below target/bench; Python 3 with venv is needed. Installs
@@ -29,6 +29,9 @@ if [[ -z ${BENCH_BIN:-} && " $* " == *" --profile "* ]]; then
         cargo build --release -q -p cortado -p cortado-node --target-dir "$work/programs"
 elif [[ -z ${BENCH_BIN:-} ]]; then
     cargo build --release -q -p cortado -p cortado-node
+    if [[ " $* " == *" --storage "* ]]; then
+        cargo build --release -q -p tests --bin fill_log
+    fi
 fi
 if [[ " $* " == *" --profile "* && ! -x $work/tools/bin/inferno-flamegraph ]]; then
     cargo install -q inferno --locked --no-default-features --features cli --root "$work/tools"

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use cortado_core::{Core, Effect, Group, Input, Members, MovedRecord, RecordRef};
 use cortado_log::{Append, AppendError, Collected, CommitQueue, Committed, Moved};
 use cortado_membership::{Lead, MemberState, View};
@@ -42,6 +43,8 @@ pub struct Inputs {
     pub log: UnboundedReceiver<Committed<u64>>,
     /// Of the state files' writer.
     pub saved: UnboundedReceiver<u64>,
+    /// Of the search for damage.
+    pub damaged: UnboundedReceiver<Vec<(cortado_log::RecordRef, Bytes)>>,
     /// Of the workers.
     pub tasks: UnboundedReceiver<Done>,
     /// Of those who want to know whether the loop turns.
@@ -151,6 +154,10 @@ impl Driver {
                     Stop::Drain => next.push(Input::Drain),
                     Stop::No => {}
                 },
+                Some(records) = inputs.damaged.recv() => {
+                    let of = |(record, head)| (record_ref(record), head);
+                    next.push(Input::Damaged(records.into_iter().map(of).collect()));
+                }
                 Some(ping) = inputs.pings.recv() => {
                     // Who asked may have given up.
                     let _ = ping.send(());

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod peers;
 mod refused;
 pub mod revive;
+pub mod scrub;
 pub mod seldom;
 pub mod start;
 pub mod supervision;

@@ -27,6 +27,7 @@ use crate::health::HealthPort;
 use crate::history::History;
 use crate::keeper::Keeper;
 use crate::peers::{self, Peers, PeersConfig};
+use crate::scrub::{Pace, Scrub};
 use crate::seldom::Seldom;
 use crate::supervision::{Supervision, Surroundings};
 use crate::watch::{Beat, Watch};
@@ -86,6 +87,11 @@ pub async fn run(
     let workers = Workers::start(settings.threads(), &log.reader(), &done)?;
     let (saved, state_events) = mpsc::unbounded_channel();
     let keeper = Keeper::start(disk.state.clone(), saved)?;
+    let (found, damaged) = mpsc::unbounded_channel();
+    let scrub = Scrub::start(log.reader(), Pace::default(), move |records| {
+        // Fails only while the process ends.
+        let _ = found.send(records);
+    })?;
     let (committed, log_events) = mpsc::unbounded_channel();
     let committer = Committer::spawn(log, LOG_QUEUE, move |done| {
         // Fails only while the process ends.
@@ -162,6 +168,7 @@ pub async fn run(
         views: gossip.views(),
         log: log_events,
         saved: state_events,
+        damaged,
         tasks,
         stop: stop.clone(),
         pings: health.started(),
@@ -190,6 +197,7 @@ pub async fn run(
     let ended = run_bounded(&mut driver, inputs, stop, &settings).await;
     drop(supervision);
     drop(watch);
+    drop(scrub);
     if ended != Ended::Deaf {
         // Before the others can see that it ends.
         reviver.retire(settings.node);

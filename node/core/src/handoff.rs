@@ -33,6 +33,8 @@ use incoming::{Incoming, say_have};
 const OFFER_EVERY: Duration = Duration::from_millis(250);
 /// Offers are repeated to everyone this often, for whatever slipped through,
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// jobs that are done in turns, so that each is offered within so many sweeps,
+const SWEEPS: usize = 20;
 /// and once more so long after a change of view: until all have seen it, some store by the old one.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// How long an offer may stay unanswered at first: a peer says nothing to a node that it believes to be
@@ -85,6 +87,8 @@ pub(crate) struct Handoff {
     confirmed: BTreeMap<(JobId, NodeId), Confirmed>,
     /// Jobs that are done, and of which every owner has confirmed in this view all that is held here.
     settled: BTreeSet<JobId>,
+    /// The last of them that was offered again.
+    unsettled: Option<JobId>,
     draining: bool,
     /// Everything is elsewhere, since when.
     drained: Option<Duration>,
@@ -193,6 +197,7 @@ impl Handoff {
         }
         if now >= self.sweep_at || self.draining {
             self.sweep_at = now + SWEEP_EVERY;
+            self.unsettle_some();
             let me = facts.config.node;
             let live = facts.members.live.iter().copied();
             self.dirty.extend(live.filter(|node| *node != me));
@@ -338,6 +343,19 @@ impl Handoff {
         if all {
             self.settled.insert(job);
             self.drop_confirmed(job);
+        }
+    }
+
+    /// A part of the settled jobs is offered again with each sweep: an owner may have found a record
+    /// damaged since.
+    fn unsettle_some(&mut self) {
+        let count = self.settled.len().div_ceil(SWEEPS);
+        let after = self.unsettled.map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<_> =
+            self.settled.range((after, Bound::Unbounded)).take(count).copied().collect();
+        self.unsettled = some.last().copied().filter(|_| some.len() == count);
+        for job in some {
+            self.settled.remove(&job);
         }
     }
 

@@ -72,6 +72,8 @@ pub enum Input {
         /// Its records.
         records: Vec<MovedRecord>,
     },
+    /// These records, given by their first bytes, can't be read any more.
+    Damaged(Vec<(RecordRef, Bytes)>),
     /// This append was refused: the disk is at its reserve.
     AppendRefused(u64),
     /// A member has shown these certificates (hashes of them).

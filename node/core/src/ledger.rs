@@ -295,6 +295,16 @@ impl Ledger {
         Some(key)
     }
 
+    /// Records were found damaged, of which a start would deliver these heads.
+    pub(crate) fn damaged(&mut self, records: &[(RecordRef, Bytes)]) {
+        let located = |(record, head): &(RecordRef, Bytes)| {
+            let head = EntryHead::decode(head).ok()?;
+            Some((head.key, *record, head.slots))
+        };
+        let located: Vec<_> = records.iter().filter_map(located).collect();
+        self.unreadable(&located);
+    }
+
     /// Records that can't be read any more count as missing from now on; peers refill them.
     pub(crate) fn unreadable(&mut self, entries: &[Located]) {
         for (key, record, _) in entries {

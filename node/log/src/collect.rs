@@ -10,7 +10,6 @@ use std::io;
 use bytes::Bytes;
 
 use crate::error::{AppendError, SyncError};
-use crate::footer::{Footer, Of};
 use crate::format::{RecordRef, segment_name};
 use crate::log::Log;
 use crate::scan::Scanner;
@@ -100,25 +99,14 @@ impl Log {
 
     /// The live records of a sealed segment, and how long their heads are.
     fn live_records(&self, segment: u32) -> io::Result<Vec<(RecordRef, u32)>> {
-        let name = segment_name(segment);
-        let mut header = [0; crate::format::SEGMENT_HEADER_BYTES];
-        crate::storage::read_full(&*self.storage, &name, 0, &mut header)?;
-        let len = self.len_of(&name)?;
-        let footer = match crate::format::SegmentHeader::decode(&header) {
-            Ok(header) => {
-                let first_sequence = header.first_sequence;
-                let of = Of { log_id: self.log_id, segment, first_sequence };
-                Footer::read(&*self.storage, of, len)?
-            }
-            Err(_) => None,
-        };
         let mut live = Vec::new();
-        if let Some(footer) = footer {
+        if let Some(footer) = self.reader().footer(segment)? {
             let records =
                 footer.records().filter(|listed| self.segments.is_live(listed.meta.group));
             live.extend(records.map(|listed| (listed.record, listed.head.len() as u32)));
             return Ok(live);
         }
+        let len = self.len_of(&segment_name(segment))?;
         let mut scanner = Scanner::new(&*self.storage, self.log_id, segment, len);
         let mut from = 0;
         while let Some(found) = scanner.search(from, |_| true)? {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::ReadError;
+use crate::footer::{Footer, Of};
 use crate::format::{
-    PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef, payload_crc,
-    segment_name,
+    PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef,
+    SEGMENT_HEADER_BYTES, SegmentHeader, payload_crc, segment_name, segment_number,
 };
 use crate::storage::{Storage, read_full};
 
@@ -22,6 +23,47 @@ pub struct LogReader {
 impl LogReader {
     pub(crate) fn new(storage: Arc<dyn Storage>, log_id: u128) -> Self {
         Self { storage, log_id }
+    }
+
+    /// Numbers of the segments on disk, oldest first.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn segments(&self) -> io::Result<Vec<u32>> {
+        let files = self.storage.list()?;
+        let mut numbers: Vec<_> =
+            files.iter().filter_map(|(name, _)| segment_number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The records of a sealed segment with their heads, by its footer. A segment that is written
+    /// still, was deleted or has a damaged footer lists none; the next start reads it as a whole.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn listed(&self, segment: u32) -> io::Result<Vec<(RecordRef, Bytes)>> {
+        let listed = self.footer(segment)?.map(|footer| {
+            let records = footer.records();
+            records.map(|one| (one.record, Bytes::copy_from_slice(one.head))).collect()
+        });
+        Ok(listed.unwrap_or_default())
+    }
+
+    /// The valid footer of a segment, if it has one.
+    pub(crate) fn footer(&self, segment: u32) -> io::Result<Option<Footer>> {
+        let name = segment_name(segment);
+        let files = self.storage.list()?;
+        let Some((_, len)) = files.into_iter().find(|(file, _)| *file == name) else {
+            return Ok(None);
+        };
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        read_full(&*self.storage, &name, 0, &mut header)?;
+        let Ok(SegmentHeader { first_sequence, .. }) = SegmentHeader::decode(&header) else {
+            return Ok(None);
+        };
+        let of = Of { log_id: self.log_id, segment, first_sequence };
+        Footer::read(&*self.storage, of, len)
     }
 
     /// Reads a record and checks it. It can be read as soon as it was appended; whether it is

@@ -180,11 +180,19 @@ fn a_job_that_is_done_is_offered_once_for_each_view() {
         bench.facts.now += SWEEP_EVERY;
         bench.offers()
     };
+    let unsettled = |bench: &mut Bench| {
+        // The only job is the one of all that is offered again.
+        std::mem::take(&mut bench.handoff.unsettled).is_some()
+    };
     let offers = bench.offers();
     assert!(!offers.is_empty());
     bench.confirm(&offers, 1);
     assert!(bench.handoff.confirmed.is_empty(), "what was confirmed is not kept");
-    assert!(sweep(&mut bench).is_empty() && bench.handoff.moves(&bench.facts).is_empty());
+    assert!(bench.offers().is_empty() && bench.handoff.moves(&bench.facts).is_empty());
+    // Once in a while it is, for an owner that found its record damaged.
+    let offers = sweep(&mut bench);
+    assert!(!offers.is_empty() && unsettled(&mut bench));
+    bench.confirm(&offers, 1);
     bench.handoff.drain(&mut bench.out);
     let all = bench.facts.ledger.job(JOB).unwrap().all_slots();
     assert_eq!(bench.handoff.confirmed_slots(&bench.facts, JOB, all, 2), all);

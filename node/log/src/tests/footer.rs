@@ -38,6 +38,12 @@ fn a_start_delivers_heads_alike_with_and_without_a_footer() {
     let (_, seen) = start(&storage);
     let delivered: Vec<_> = seen.iter().map(|(record, _, head)| (*record, head.clone())).collect();
     assert_eq!(delivered, appended);
+    // What stands in sealed segments is listed to those who look for damage.
+    let reader = start(&storage).0.reader();
+    let listed = reader.segments().unwrap().into_iter().map(|s| reader.listed(s).unwrap());
+    let listed: Vec<_> = listed.flatten().map(|(record, head)| (record, head.to_vec())).collect();
+    assert_eq!(listed, appended);
+    assert_eq!(reader.listed(999).unwrap(), Vec::new());
     // By now the segment that was written last has a footer, too.
     assert_eq!(start(&storage).1, seen);
     let mut scanned = Vec::new();
