@@ -1,4 +1,4 @@
-//! Answers on their way to the node whose client asked.
+//! Sends answers to the nodes whose clients asked.
 
 use bytes::Bytes;
 use cortado_protocol::META_SLOT;
@@ -9,7 +9,7 @@ use crate::outbox::Outbox;
 use crate::purpose::Origin;
 use crate::task::TaskOutput;
 
-/// Answers a question of some node's client.
+/// Answers a client's request through the node that sent it.
 pub(crate) fn answer(out: &mut Outbox, origin: Origin, response: ClientResponse) {
     answer_with(out, origin, response, Bytes::new());
 }
@@ -18,7 +18,7 @@ fn answer_with(out: &mut Outbox, origin: Origin, response: ClientResponse, tail:
     out.send_with(origin.0, PeerMessage::Answer { id: origin.1, response }, tail);
 }
 
-/// A part of a result was read.
+/// Sends a chunk of a result that was read.
 pub(crate) fn on_chunk(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     match output {
         TaskOutput::Entries(entries) => {
@@ -30,7 +30,7 @@ pub(crate) fn on_chunk(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     }
 }
 
-/// Rejected rows were collected.
+/// Sends the rejected rows that were collected.
 pub(crate) fn on_rejects(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     let response = match output {
         TaskOutput::Rejects(rejects) => ClientResponse::Rejects(rejects),
