@@ -1,14 +1,15 @@
-# A node as one static file in an empty image: no shell, no libraries, not root. Beside it the client,
-# which makes what a cluster needs when it is started for the first time.
+# A node as one static file in an empty image: no shell, no libraries, not root. The image also has
+# the client, which makes certificates and configurations at the first start of a cluster.
 #
 #   docker build -t cortado .
 #
-# Where the base image can't be fetched, scripts/image.sh makes the same image with the local toolchain.
+# If the base image can't be downloaded, scripts/image.sh makes the same image with the local
+# toolchain.
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# --target keeps build scripts and macros from being linked statically, which they can't be.
+# With --target, only the programs are linked statically; build scripts and macros can't be.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
     && RUSTFLAGS='-C target-feature=+crt-static' \
        cargo build --release --locked --bin cortado-node --bin cortado --target "$target" \

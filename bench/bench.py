@@ -43,7 +43,7 @@ class Dataset:
             # Only the tables of the plan are read.
             if file.parent.name in ("vouchers", "payment_methods"):
                 continue
-            # In pieces: a child's peak memory counts from that of this process.
+            # Read in pieces, because the peak memory of a child begins with that of this process.
             rows -= 1
             with file.open("rb") as lines:
                 while piece := lines.read(MIB):
@@ -100,7 +100,7 @@ class Bench:
         out = self.work / "out-cortado"
         for nodes in sizes:
             with self.cluster(nodes) as cluster:
-                cluster.job(data.folder, out)  # the disk cache is warm for everyone from here on
+                cluster.job(data.folder, out)  # fills the disk cache for all engines
                 for _ in range(self.runs):
                     costs.setdefault(f"cortado {nodes}", []).append(cluster.job(data.folder, out))
                     for engine in engines:
@@ -178,7 +178,7 @@ class Bench:
         data = self.dataset("300")
         runs = []
         for _ in range(self.runs):
-            # Who is killed stays dead, so that its disk can be emptied.
+            # A killed node stays dead, so that its disk can be emptied.
             with self.cluster(5, "--reviver", "none") as cluster:
                 # Deltas are a small part of the input; several uploads make enough of them. A job that is
                 # done has none.
@@ -196,7 +196,7 @@ class Bench:
                         raise SystemExit(f"only {looks[-1][1]} of {wanted} bytes after 60 s")
                     time.sleep(0.002)
                 starting.wait()
-                # Before its first delta arrives the node starts, finds the others and is found.
+                # Before its first delta arrives, the node starts and joins the others.
                 idle = [look for look in looks if look[1] < wanted / 100][-1]
                 runs.append((wanted, looks[-1][0], (looks[-1][1] - idle[1]) / (looks[-1][0] - idle[0])))
         size, seconds, rate = (statistics.median(values) for values in zip(*runs))

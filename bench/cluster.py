@@ -137,7 +137,7 @@ class Cluster:
     def jobs(self, work: list[tuple[Path, Path]]) -> Cost:
         """Clients at the same time, until the last one has its results."""
         before = self.cpu()
-        # The sum of all nodes at one moment counts, not the sum of each one's own worst moment.
+        # Measures the peak of the sum over all nodes, not the sum of their peaks.
         with Peak(self.pids()) as peak:
             began = time.perf_counter()
             clients = [

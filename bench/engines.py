@@ -38,14 +38,14 @@ def duckdb_reports(data: Path, out: Path, threads: int):
 
     began = time.perf_counter()
     db = duckdb.connect(config={"threads": threads})
-    # The order of rows within a file means nothing to these queries.
+    # These queries do not depend on the order of rows.
     db.execute("SET preserve_insertion_order = false")
 
     def table(name: str, columns: dict[str, str] | None = None) -> str:
         typed = f", header=true, auto_detect=false, columns={columns}" if columns else ""
         return f"read_csv('{data}/{name}/*.csv'{typed})"
 
-    # Several queries read the same files: their needed columns are read once.
+    # Several queries use the same files, so the needed columns are read once.
     db.execute(f"""
         CREATE TEMP TABLE t AS
         SELECT transaction_id, store_id, user_id::BIGINT AS user_id, final_amount, created_at
@@ -110,7 +110,7 @@ def polars_reports(data: Path, out: Path, _threads: int):
     def table(name: str, **types) -> "pl.LazyFrame":
         return pl.scan_csv(f"{data}/{name}/*.csv", schema_overrides=types)
 
-    # Timestamps stay texts: comparing and cutting them is several times faster than Polars' parsing.
+    # Timestamps stay texts: to compare and cut them is several times faster than to parse them.
     years = col("created_at").str.head(4).is_between(pl.lit("2024"), pl.lit("2025"))
     day = col("created_at").str.slice(11, 8).is_between(pl.lit("06:00:00"), pl.lit("23:00:00"))
     t = table(
@@ -135,7 +135,7 @@ def polars_reports(data: Path, out: Path, _threads: int):
             .select("year_month_created_at", "item_name", value)
         )
 
-    # By month first: few groups, of which the halves are made.
+    # Groups by month first; the halves are made from these few groups.
     months = t.filter(day).group_by(col("created_at").str.head(7).alias("m"), "store_id").agg(
         col("final_amount").sum())
     half = (col("m").str.head(4) + "-H" + ((col("m").str.slice(5).cast(pl.Int64) - 1) // 6 + 1)

@@ -14,8 +14,8 @@ CIPHER = r"aes_gcm|chacha|ring_core|HeaderProtection"
 HASH = r"xxhash|content_hash"
 NETWORK = r"quinn|sendmsg|recvm+sg|epoll|Endpoint"
 
-# Of whom: "client" or "node", and the thread. Then what a function in the call stack is named like. The
-# first that fits counts.
+# Name of the stage; "client" or "node", and the thread; a pattern for the name of a function in the
+# call stack. The first matching row is used.
 STAGES = [
     ("client: read files", "client", r"vfs_read"),
     ("client: memory", "client", MEMORY),

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Measures Cortado on this machine: five local nodes, the standard dataset (about 300 MB), from the
-# start of the client to written results, against DuckDB and Polars answering the same from the same
-# files with two threads. Prints one table; a few minutes.
+# Measures Cortado on this machine: the time from the start of the client until its results are
+# written, on local nodes, with the standard dataset (about 300 MB). Compares it with DuckDB and
+# Polars, which answer the same queries on the same files with two threads. Takes a few minutes.
 #
 #   scripts/bench.sh                  the table, for clusters of 1, 3, 5 and 8 nodes
 #   scripts/bench.sh --nodes 5 --runs 9
 #   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up | --storage | --profile
 #   BENCH_DIR=/elsewhere scripts/bench.sh          BENCH_BIN=DIR: programs built before
 #
-# Datasets, clusters and results stay below target/bench; Python 3 with venv is needed. Installs
-# DuckDB and Polars from PyPI into a virtual environment there, and for --profile, which needs perf,
-# inferno from crates.io. Stops every process it starts.
+# Datasets, clusters and results are kept in target/bench. Needs Python 3 with venv; installs DuckDB
+# and Polars from PyPI into a virtual environment there. --profile needs perf, and installs inferno
+# from crates.io. Stops every process it starts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,7 +22,7 @@ if ! command -v cargo >/dev/null && [[ -f $HOME/.cargo/env ]]; then
     . "$HOME/.cargo/env"
 fi
 if [[ -z ${BENCH_BIN:-} && " $* " == *" --profile "* ]]; then
-    # Call stacks need frame pointers, which the released programs do without.
+    # Call stacks need frame pointers, which the released programs lack.
     BENCH_BIN=$work/programs/release
     RUSTFLAGS='-C force-frame-pointers=yes' CARGO_PROFILE_RELEASE_STRIP=none \
         CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \

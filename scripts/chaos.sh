@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Kills, pauses, cuts and disturbs the nodes of a cluster at random while clients upload, and ends
-# with a verdict per client: every result equals the recomputation, 0 lost, 0 twice; and how long
-# killed nodes were missed. What happens is drawn from the seed and printed.
+# Kills, pauses, cuts off and disturbs nodes of a cluster at random while clients upload. At the end
+# it prints for each client that every result equals the recomputation (0 lost, 0 twice), and how
+# long killed nodes were missed. The seed determines the faults; they are printed.
 #
 #   scripts/chaos.sh --minutes 3 --clients 4 --seed 7      five processes on this machine
 #   scripts/chaos.sh --docker                              five containers (scripts/compose.sh)
 #   scripts/chaos.sh --cluster PROFILE                     a cluster that is up, with --allow-chaos
 #   scripts/chaos.sh --nodes 7 --only kill,pause           also: --runs 10, each with the next seed
 #
-# A cluster that was started here is removed in the end, also after Ctrl-C.
+# Removes a cluster that it has started when it ends, also after Ctrl-C.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -47,7 +47,7 @@ down() {
     local code=$?
     trap - EXIT INT TERM
     if [[ -n $child ]]; then
-        # Its clients first: they would try for a while to reach the cluster.
+        # The clients first, because they would try to reach the cluster for a while.
         pkill -TERM -P "$child" || true
         kill "$child" 2>/dev/null || true
         wait "$child" || true
@@ -75,8 +75,8 @@ up() {
             ;;
         docker)
             profile=$work/compose
-            # Other ports than a cluster that may be up already has.
-            # Made here, so that what the cluster writes into it belongs to this user.
+            # The ports differ from those of a cluster that may already run. The folder is made
+            # here, so that the files that the cluster writes into it belong to this user.
             mkdir -p "$profile"
             CORTADO_ALLOW_CHAOS=true COMPOSE_DIR=$profile COMPOSE_FILE=$work/compose.yml \
                 CLUSTER_NAME=$project IMAGE=cortado-chaos FIRST_PORT=${FIRST_PORT:-27402} \
@@ -89,12 +89,12 @@ up() {
 trap down EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-# The program that was just built, with its libraries.
+# An image of the program that was just built, with its libraries.
 [[ $where != docker ]] || PROGRAM=$target/cortado-node scripts/image.sh cortado-chaos >/dev/null
 for ((run = 0; run < runs; run++)); do
-    # Each run has a cluster of its own: supervisors remember how often they started a node.
+    # Each run has its own cluster, because supervisors count how often they started a node.
     up
-    # In the background, so that a signal is heeded at once.
+    # In the background, so that this script handles a signal at once.
     "$target/chaos" --cluster "$profile" --seed $((seed + run)) "${options[@]}" &
     child=$!
     wait "$child"

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Writes docker-compose.yml for a cluster of N nodes on one host. The one in the repository is what it
-# writes for five. Certificates, configurations and the profile for clients are made by the cluster
-# itself, when it is started for the first time.
+# Writes docker-compose.yml for a cluster of N nodes on one host. The repository has the file for
+# five nodes. At its first start, the cluster makes its certificates, its configurations and the
+# profile for clients.
 #
 #   scripts/compose.sh [N]                       5 nodes if not given
-#   COMPOSE_DIR=/elsewhere scripts/compose.sh    certificates and profile there instead of ./compose
+#   COMPOSE_DIR=/elsewhere scripts/compose.sh    folder of certificates and profile, not ./compose
 #   REVIVER=none scripts/compose.sh              without the engine's socket in the containers
-#   IMAGE=registry/cortado scripts/compose.sh    that image, instead of one that is built here
-#   COMPOSE_FILE=/elsewhere/c.yml scripts/compose.sh   the compose file there; - is standard output
+#   IMAGE=registry/cortado scripts/compose.sh    this image, instead of one that is built here
+#   COMPOSE_FILE=/elsewhere/c.yml scripts/compose.sh   path of the compose file; - is stdout
 #   CLUSTER_NAME, FIRST_PORT, DOCKER_SOCKET, CORTADO_ALLOW_CHAOS=true: see below
 #
-# The nodes bring each other back by the engine's socket, which is as good as root on this host; see
-# docs/operations.md. Works with `docker compose` and with docker-compose 1.29.
+# The nodes bring each other back through the engine's socket, which gives the rights of root on
+# this host; see docs/operations.md. Works with `docker compose` and with docker-compose 1.29.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,10 +22,10 @@ name=${CLUSTER_NAME:-cortado}
 first_port=${FIRST_PORT:-17402}
 socket=${DOCKER_SOCKET:-/var/run/docker.sock}
 file=${COMPOSE_FILE:-docker-compose.yml}
-# User and group of the image.
+# User and group that the image runs as.
 node_id=65532
 
-# A name without a slash would be that of a volume.
+# Compose takes a path without a slash for the name of a volume.
 [[ $dir == [./]* ]] || dir=./$dir
 [[ $nodes =~ ^[1-9][0-9]*$ ]] || { echo 'usage: scripts/compose.sh [N]' >&2; exit 2; }
 
@@ -33,7 +33,7 @@ port() { echo "127.0.0.1:$((first_port + 10 * ($1 - 1)))"; }
 
 image() {
     echo "  image: ${IMAGE:-cortado}"
-    # Built if it is not there: a folder elsewhere needs the way back to here.
+    # Compose builds the image if it is missing. A compose file elsewhere needs the path to here.
     if [[ -z ${IMAGE:-} ]]; then
         [[ $file == */* ]] && echo "  build: '$PWD'" || echo '  build: .'
     fi
@@ -45,14 +45,14 @@ published=$(for ((k = 1; k <= nodes; k++)); do port "$k"; done | paste -sd,)
 
 write() {
     cat <<YAML
-# A cluster of $nodes nodes on this host, written by scripts/compose.sh; run that again instead of
-# editing this.
+# A cluster of $nodes nodes on this host, written by scripts/compose.sh. Run the script again
+# instead of editing this file.
 #
 #   docker compose up     or docker-compose up, from 1.29
 #
-# init makes certificates, configurations and the profile for clients in $dir unless they are
-# there, says so, and ends. The nodes bring each other back by the engine's socket, which is as good
-# as root on this host; see docs/operations.md.
+# The service init makes certificates, configurations and the profile for clients in $dir,
+# unless they exist, prints what it did, and ends. The nodes bring each other back through the
+# engine's socket, which gives the rights of root on this host; see docs/operations.md.
 
 x-cortado: &cortado
 $(image)
@@ -67,13 +67,14 @@ x-node: &node
 YAML
     if [[ $reviver == docker ]]; then
         cat <<'YAML'
-  # Which group may open the engine's socket differs between hosts: these are usual, for another one
-  # set DOCKER_GID. A node that can't open it says so, with the number, and revives nobody.
+  # The group that may open the engine's socket differs between hosts. These are the usual ones; set
+  # DOCKER_GID for another one. A node that can't open the socket logs the group's number and
+  # revives no other node.
   group_add: ['0', '105', '998', '${DOCKER_GID:-999}']
 YAML
     fi
     cat <<YAML
-  # More than drain_seconds: whoever is killed while it hands over did not end on purpose.
+  # More than drain_seconds: peers would revive a node that is killed while it hands over.
   stop_grace_period: 30s
 
 services:
@@ -81,7 +82,7 @@ services:
     <<: *cortado
     entrypoint: [/cortado, init, --once, --dir, /compose, --seen-as, '$dir']
     command: [$(printf "'%s', " "${options[@]}" --node-group "$node_id")--published, '$published']
-    # Writes as root into a folder of whoever calls compose, and gives all files to that user.
+    # Writes as root into the folder of the user who calls compose, and gives that user all files.
     user: '0:0'
     network_mode: none
     cap_add: [CHOWN, DAC_OVERRIDE]

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Shows what Cortado does: five nodes, an upload, a killed node, exact reports all the same.
+# Shows Cortado at work: five nodes, an upload during which a node is killed, and exact reports.
 #
 #   scripts/demo.sh
-#   DEMO_DIR=/elsewhere scripts/demo.sh     data, cluster and results there instead of ./demo
+#   DEMO_DIR=/elsewhere scripts/demo.sh     folder of data, cluster and results, not ./demo
 #
-# Builds first; the demo itself takes less than a minute. Stops everything it has started, also on
+# After the build, the demo takes less than a minute. It stops everything it has started, also after
 # Ctrl-C. The dataset and the results stay in the folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,7 +16,7 @@ results=$demo/results
 bin=${CARGO_TARGET_DIR:-target}/release
 kill_at=40    # per cent of the upload
 
-# Slows the upload down to a speed at which one can watch: bytes per second.
+# Upload rate in bytes per second, slow enough to watch.
 export CORTADO_UPLOAD_RATE=${CORTADO_UPLOAD_RATE:-60000000}
 export CORTADO_CLUSTER=$cluster
 unset CORTADO_CONNECT
@@ -48,7 +48,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Adds up the tables of `cortado status --json`: batches that are there, bytes in per cent, state.
+# Adds up the tables in `cortado status --json`: prints the number of durable batches, and how many
+# per cent of the bytes are uploaded.
 tables() {
     "$bin/cortado" "$@" --json --timeout 2 2>/dev/null | awk -F'[:,]' '
         /"state":/ { over = !/uploading|queued/ }
@@ -58,10 +59,10 @@ tables() {
         END { print batches + 0, over ? 100 : total ? int(100 * bytes / total) : 0 }'
 }
 
-# Who drives a job.
+# Prints the coordinator of a job.
 coordinator_of() { "$bin/cortado" status "$1" --json | sed -n 's/.*"coordinator": "\(.*\)".*/\1/p'; }
 
-# Where the nodes that are alive serve clients, by the view of one of them.
+# Prints the addresses for clients of the live nodes, as one node sees them.
 alive() { "$bin/cortado" "$@" nodes | awk '$2 == "alive" { print $3 }'; }
 
 heading 'Build'
@@ -84,7 +85,7 @@ heading 'Start five nodes'
 if [[ -f $cluster/cluster.toml ]]; then
     "$bin/cortado" local down --dir "$cluster" --wipe >/dev/null
 fi
-# So that one can watch what a dead node misses; by default its peers start it at once.
+# Without this, its peers start a dead node at once; the demo shows what it misses.
 export CORTADO_REVIVER=none
 show cortado local up --dir "$cluster" --nodes 5
 
@@ -126,7 +127,8 @@ read -r all _ < <(tables status "$job")
 address=$("$bin/cortado" nodes | awk -v node="$victim" '$1 == node { print $3 }')
 show cortado local start "$victim" --dir "$cluster"
 
-# What the others still have to hand over to it; each knows its own part.
+# Prints how many entries the other nodes still have to hand over to the victim. Each node knows its
+# own part.
 to_hand_over() {
     local other
     for other in $(alive); do
@@ -137,7 +139,7 @@ to_hand_over() {
         END { print left + 0 }'
 }
 
-# As the job's coordinator it answers from what it has itself.
+# The victim is the job's coordinator again, so it answers from its own ledgers.
 caught_up() {
     read -r has _ < <(tables --connect "$address" status "$job")
     [[ $has == "$all" && $(coordinator_of "$job") == "$victim" && $(to_hand_over) == 0 ]] &&

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Feeds the decoders of outside bytes with inputs that a fuzzer (libFuzzer) makes up, guided by the
-# code it reaches. Works with the stable toolchain; needs a C++ compiler.
+# Fuzzes the decoders of bytes from outside with libFuzzer, which varies its inputs by the code that
+# they reach. Works with the stable toolchain; needs a C++ compiler.
 #
 #   scripts/fuzz.sh                          each target for 60 s
 #   scripts/fuzz.sh --seconds 600 csv log    these two for 10 minutes each
 #   scripts/fuzz.sh --list                   names of the targets
 #
-# What is found is kept in target/fuzz/corpus and used again the next time. An input that breaks a
-# promise ends the run; its path and the command that repeats it are printed.
+# Keeps useful inputs in target/fuzz/corpus for the next run. An input that breaks a promise ends
+# the run; the script prints its path and the command that repeats it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -39,13 +39,15 @@ if ! command -v c++ >/dev/null; then
 fi
 folder=$PWD/target/fuzz
 
-# The compiler pass that cargo-fuzz turns on, without the address sanitizer: there is no unsafe code
-# of ours, and only nightly toolchains have it. Our own crates get it, and what of others is compiled
-# into them; other crates are those that were built for the tests.
+# The compiler pass that cargo-fuzz uses, without the address sanitizer: this project has no unsafe
+# code, and only nightly toolchains have the sanitizer. The pass applies to the crates of this
+# project, and to code of other crates that is compiled into them. Other crates are the builds made
+# for the tests.
 flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1"
-# As part of the workspace: by itself it would have other features, and all would be built again.
+# Built with the whole workspace: alone it would have other features, and need a build of
+# everything.
 cargo build -q --workspace --bin seeds
 mkdir -p "$folder"
 cat >"$folder/rustc" <<END
@@ -67,11 +69,11 @@ if [[ ${#targets[@]} -eq 0 ]]; then
     mapfile -t targets < <("$seeds")
 fi
 
-# At most 16 KiB of input, 1 s per input, 1 GiB of memory in all and 256 MiB at once. A small input
-# must not cost much; what it may cost exactly is checked by the crate's test of allocations.
+# At most 16 KiB of input, 10 s per input, 1 GiB of memory in all and 256 MiB at once. The
+# allocation test of the crate checks more exactly what an input may cost.
 limits=(-max_len=16384 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256)
 
-# fuzz TARGET: runs one, and prints a line about it.
+# fuzz TARGET: runs a target, and prints a line about it.
 fuzz() {
     local target=$1 input
     local program=${CARGO_TARGET_DIR:-target}/debug/$target corpus=$folder/corpus/$target
@@ -98,7 +100,7 @@ for target in "${targets[@]}"; do
         exit 2
     fi
 done
-# One for each core at a time.
+# As many targets at a time as there are cores.
 running=0 failed=0
 for target in "${targets[@]}"; do
     if ((running == $(nproc))); then

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the image of a node with the local Rust toolchain: the same as `docker build .` gives, but
-# nothing is fetched from an image registry.
+# Builds the image of a node with the local Rust toolchain: the same image as `docker build .`, but
+# without downloads from an image registry.
 #
 #   scripts/image.sh [TAG]                  TAG is `cortado` if not given
-#   PROGRAM=FILE scripts/image.sh [TAG]     nothing is built: that cortado-node and the cortado beside
-#                                           it, with the libraries they need; for tests
+#   PROGRAM=FILE scripts/image.sh [TAG]     uses this cortado-node, the cortado beside it and their
+#                                           libraries, and builds no programs; for tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,8 +21,8 @@ if [[ -n ${PROGRAM:-} ]]; then
         built=$(dirname "$PROGRAM")/$program
         cp "$built" "$context/image/"
         strip --strip-debug "$context/image/$program" 2>/dev/null || true
-        # The loader and the libraries, each where the loader looks for it. Host names are resolved by
-        # libc itself since glibc 2.34.
+        # The loader and the libraries, at the paths where the loader looks for them. Since glibc
+        # 2.34, libc itself resolves host names.
         ldd "$built" | grep -o '/[^ ]*' | while read -r library; do
             mkdir -p "$context/image${library%/*}"
             cp -L "$library" "$context/image$library"
@@ -35,10 +35,10 @@ else
         cargo build --release --locked "${programs[@]/#/--bin=}" --target "$target"
     cp "${programs[@]/#/${CARGO_TARGET_DIR:-target}/$target/release/}" "$context/image/"
 fi
-# Whoever the container runs as may write here; a volume takes it over from the image.
+# The container may run as any user, so all may write here; a volume takes the mode from the image.
 mkdir -m 1777 "$context/image/data"
 
-# The final stage of the Dockerfile, fed from here.
+# The final stage of the Dockerfile, with the files from above.
 {
     echo 'FROM scratch'
     echo 'COPY image/ /'

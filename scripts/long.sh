@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Uploads a long dataset (3 GB) to five local nodes and shows how much memory every process had at
-# most: the client, each node, and `cortado verify --recompute`. The same is done before with a
-# twelfth of it, to show what grows with the upload and what does not. Fails if a limit is passed.
+# Uploads a long dataset (3 GB) to five local nodes and prints the peak memory of each process: the
+# client, each node, and `cortado verify --recompute`. Before that, it does the same with a twelfth
+# of the dataset, to show what grows with the upload. Fails if a limit is exceeded.
 #
 #   scripts/long.sh                       takes some minutes and about 4 GB of disk
 #   scripts/long.sh --months 6            a shorter one: 136 MB a month
 #   LONG_DIR=/elsewhere scripts/long.sh   LONG_BIN=DIR: programs built before
 #
-# Deletes what it made and stops every process it started.
+# Deletes its files and stops every process it started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -47,10 +47,11 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Most memory a process has had, in MiB (VmHWM, see proc(5)).
+# Prints a process's peak memory in MiB (VmHWM, see proc(5)).
 peak() { awk '/^VmHWM/ { found = 1; printf "%d", $2 / 1024 } END { exit !found }' "/proc/$1/status" 2>/dev/null; }
 
-# watched COMMAND...: runs it; sets `most` to its peak, as of 50 ms before its end, and `took`.
+# watched COMMAND...: runs the command. Sets `most` to its peak memory, as of 50 ms before its end,
+# and `took` to its duration.
 watched() {
     local began=${EPOCHREALTIME/./} now
     "$@" >"$work/stdout" 2>"$work/stderr" &
@@ -69,7 +70,7 @@ watched() {
 }
 
 failed=0
-# row NAME MIB LIMIT: a line of the table.
+# row NAME MIB LIMIT: prints a line of the table.
 row() {
     local verdict=''
     if [[ -n ${3:-} ]]; then
@@ -79,7 +80,7 @@ row() {
     printf '  %-28s %6d MiB   %s\n' "$1" "$2" "$verdict"
 }
 
-# measure MONTHS
+# measure MONTHS: uploads a dataset of so many months, and prints the table.
 measure() {
     local list=() data=$work/data month pid node job
     for ((month = 0; month < $1; month++)); do

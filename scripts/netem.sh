@@ -1,38 +1,38 @@
 #!/usr/bin/env bash
-# Cuts and disturbs the network between nodes in containers of this host (scripts/compose.sh): found
-# by their labels cortado.cluster and cortado.node. Needs root, docker, nsenter and nft; runs on the
-# host, since there is nothing in the image.
+# Cuts and disturbs the network between nodes in containers on this host (scripts/compose.sh). It
+# finds them by their labels cortado.cluster and cortado.node. Needs root, docker, nsenter and nft.
+# It runs on the host, because the image has no tools.
 #
 #   scripts/netem.sh partition node-1,node-2            these two on one side, the rest on the other
-#   scripts/netem.sh partition node-1 node-2 node-3     three sides; who is not named hears all
-#   scripts/netem.sh oneway node-1 [node-2]             node-1 is not heard by node-2, or by nobody
-#   scripts/netem.sh loss 20 node-1                     20 % of what node-1 sends to and gets from nodes
-#   scripts/netem.sh delay 200ms node-1                 what node-1 sends to nodes comes later (netem)
-#   scripts/netem.sh heal [node-1,node-2]               undo all that concerns these, or everything
-#   scripts/netem.sh status                             who does not hear whom, packets dropped so far
+#   scripts/netem.sh partition node-1 node-2 node-3     three sides; other nodes reach all of them
+#   scripts/netem.sh oneway node-1 [node-2]             drop packets of node-1 at node-2, or at all
+#   scripts/netem.sh loss 20 node-1                     drop 20 % of the packets to and from node-1
+#   scripts/netem.sh delay 200ms node-1                 delay the packets of node-1 to nodes (netem)
+#   scripts/netem.sh heal [node-1,node-2]               undo everything, or all that affects these
+#   scripts/netem.sh status                             cuts, losses and delays, and dropped packets
 #
-#   --for 30s         wait, then undo just this; also on Ctrl-C
-#   --cluster NAME    or CLUSTER_NAME: if containers of several clusters run here
+#   --for 30s         wait, then undo only this call; also on Ctrl-C
+#   --cluster NAME    or CLUSTER_NAME: needed if containers of several clusters run here
 #
-# What was done before stays: two cuts add up. Only packets between nodes are dropped, so clients
-# reach every node by its published port. They are dropped where they arrive, as on a real network:
-# a sender would notice its own firewall. A container that is started again has a new network: what
-# it dropped is gone, and its address may have changed. Then heal, and cut again.
+# Earlier calls stay in effect: two cuts add up. Only packets between nodes are dropped, so clients
+# reach every node at its published port. The receiver drops the packets, as on a real network: a
+# sender would notice its own firewall. A restarted container has a new network without rules, and
+# perhaps another address. Then heal, and cut again.
 #
-# Cuts and loss are rules of nftables, in a table cortado_netem of each container's network. A delay
-# needs netem in the kernel; where it is missing: cortado chaos delay node-1 --ms 200 --for 30s.
+# Cuts and loss are nftables rules, in a table cortado_netem of each container's network. A delay
+# needs netem in the kernel. Without netem, use: cortado chaos delay node-1 --ms 200 --for 30s.
 set -euo pipefail
 
 table='inet cortado_netem'
-# One chain per call, so that it can be undone without the others.
+# Each call has its own chain, so that it can be undone alone.
 chain=cut_${EPOCHSECONDS}_$$
-# The handle of our queueing disciplines.
+# The handle of this script's queueing disciplines.
 qdisc=c0a7:
 
 fail() { echo "netem: $*" >&2; exit 2; }
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
-# ---- what is wanted -----------------------------------------------------------------------------
+# ---- arguments ----------------------------------------------------------------------------------
 
 cluster=${CLUSTER_NAME:-}
 seconds=''
@@ -85,12 +85,12 @@ for tool in docker:docker.io nsenter:util-linux nft:nftables; do
 done
 [[ $(id -u) -eq 0 ]] || fail "the network of a container can be entered by root only: sudo scripts/netem.sh …"
 
-# ---- who is there -------------------------------------------------------------------------------
+# ---- nodes --------------------------------------------------------------------------------------
 
 nodes=()
 declare -A pid address
 
-# Sets `nodes`, the running ones, and of each the process and the addresses.
+# Sets `nodes` to the running nodes, and `pid` and `address` for each.
 find_nodes() {
     local ids node process addresses
     nodes=()
@@ -118,7 +118,7 @@ for node in "${nodes[@]}"; do
     [[ -e /proc/${pid[$node]}/ns/net ]] || fail "$node is not on this host: run this where the container engine runs"
 done
 
-# list NODES: one per line; each must run.
+# list NODES: prints one node per line; fails if one does not run.
 list() {
     local node
     for node in ${1//,/ }; do
@@ -129,7 +129,7 @@ list() {
     done
 }
 
-# others NODES: everybody else, separated by commas.
+# others NODES: prints all other nodes, separated by commas.
 others() {
     local node left=()
     for node in "${nodes[@]}"; do
@@ -139,15 +139,15 @@ others() {
     (IFS=,; echo "${left[*]}")
 }
 
-# enter NODE COMMAND...: runs it in the node's network.
+# enter NODE COMMAND...: runs the command in the node's network.
 enter() { nsenter --net="/proc/${pid[$1]}/ns/net" -- "${@:2}"; }
 
 # ---- cuts and loss ------------------------------------------------------------------------------
 
-# By receiver.
+# The rules of each receiver.
 declare -A rules=()
 
-# drop PERCENT FROM BY: packets of each node of a list at each of another.
+# drop PERCENT FROM BY: adds rules that drop packets from the nodes in FROM at the nodes in BY.
 drop() {
     local senders receivers sender receiver ip family some='' note=cut
     if [[ $1 -lt 100 ]]; then
@@ -179,7 +179,7 @@ NFT
     done
 }
 
-# Takes our chain away again, and the table with the last one.
+# Removes this call's chain, and the table if no chain is left.
 undo_rules() {
     local node
     for node in "${!rules[@]}"; do
@@ -191,7 +191,7 @@ undo_rules() {
     done
 }
 
-# Takes away what other nodes drop of the nodes of a list.
+# forget_senders NODES: removes the rules of all nodes that drop packets from these.
 forget_senders() {
     local node
     for node in "${nodes[@]}"; do
@@ -211,7 +211,7 @@ forget_senders() {
 
 delayed=()
 
-# interfaces NODE: those with its addresses.
+# interfaces NODE: prints the interfaces with the node's addresses.
 interfaces() {
     local ip
     for ip in ${address[$1]}; do
@@ -219,7 +219,7 @@ interfaces() {
     done | sort -u
 }
 
-# delay TIME NODES: an extra band that only packets to other nodes are put in, which netem delays.
+# delay TIME NODES: adds a band for packets to other nodes, which netem delays.
 delay() {
     local node peer peers ip interface match chosen
     command -v tc >/dev/null || fail 'tc is missing; on Debian: apt-get install iproute2'
@@ -249,7 +249,7 @@ delay() {
     done
 }
 
-# undelay NODE INTERFACE: takes our queueing discipline away, and no other.
+# undelay NODE INTERFACE: removes this script's queueing discipline, and no other.
 undelay() {
     [[ -n ${pid[$1]:-} ]] && command -v tc >/dev/null || return 0
     if enter "$1" tc qdisc show dev "$2" | grep -q "prio $qdisc"; then
@@ -257,15 +257,15 @@ undelay() {
     fi
 }
 
-# ---- do it --------------------------------------------------------------------------------------
+# ---- commands -----------------------------------------------------------------------------------
 
-# undo CODE: everything this call did, also if it did half of it only.
+# undo CODE: undoes everything that this call did, also after half of it, and exits.
 undo() {
     trap - EXIT INT TERM
     set +e
     local each
     [[ -z ${sleeper:-} ]] || kill "$sleeper" 2>/dev/null
-    # A container may have been started again meanwhile.
+    # A container may have been restarted meanwhile.
     find_nodes
     undo_rules
     # shellcheck disable=SC2086 # two words
@@ -280,7 +280,7 @@ begin() {
     trap 'undo 143' TERM
 }
 
-# Ends as wanted: what was done stays, or is undone when its time is over.
+# finish TEXT: prints the text and leaves the disturbance in place, or waits until its time is over.
 finish() {
     if [[ -z $seconds ]]; then
         trap - EXIT INT TERM
@@ -288,7 +288,7 @@ finish() {
         return
     fi
     echo "$1, for $seconds s"
-    # In the background, because a trap waits for the end of what is in the foreground.
+    # In the background, because a trap runs only after the foreground command has ended.
     sleep "$seconds" &
     sleeper=$!
     wait "$sleeper"
@@ -329,7 +329,7 @@ case $verb in
             fail "loss of '${words[0]}': expected 1 to 100 (per cent), then nodes"
         all=$(IFS=,; echo "${nodes[*]}")
         drop "$percent" "${words[1]}" "$all"
-        # Among those named, both directions are there already.
+        # Between the named nodes, both directions already have rules.
         rest=$(others "${words[1]}" 2>/dev/null) || rest=''
         [[ -z $rest ]] || drop "$percent" "$rest" "${words[1]}"
         begin

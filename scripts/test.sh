@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs everything that must hold before a change is merged: formatting, lints, documentation,
+# Runs all checks that must pass before a change is merged: formatting, lints, documentation,
 # all tests, documentation examples, and a batch of simulated clusters. Needs cargo and a C
 # compiler; leaves no process behind.
 #
 #   scripts/test.sh
-#   scripts/test.sh --quick             for people at work: no processes, containers, fuzzing
+#   scripts/test.sh --quick             without processes, containers and fuzzing
 #   SEEDS=0..10000 scripts/test.sh      more simulated clusters
-#   FUZZ_SECONDS=600 scripts/test.sh    longer on each fuzz target
+#   FUZZ_SECONDS=600 scripts/test.sh    more seconds for each fuzz target
 set -euo pipefail
 quick=''
 case ${1:-} in
@@ -25,7 +25,7 @@ bin=${CARGO_TARGET_DIR:-target}/debug
 log=$(mktemp)
 failed=()
 
-# Every process of this run carries the mark, so that leftovers are told from anything else.
+# All processes of this run inherit this mark, so that leftovers can be identified.
 export CORTADO_TEST_RUN=$$-$(date +%s)
 
 leftovers() {
@@ -53,8 +53,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# step NAME COMMAND...: says what runs and how long it took; keeps the output for the summary. A
-# failure is remembered, and the next step runs all the same.
+# step NAME COMMAND...: runs the command, prints its name and duration, and keeps its output for the
+# summary. After a failure the next steps still run.
 step() {
     local name=$1 began=$SECONDS result=''
     shift
@@ -66,7 +66,7 @@ step() {
     printf -- '-- %s: %d s%s\n' "$name" $((SECONDS - began)) "$result"
 }
 
-# ---- what must be there -------------------------------------------------------------------------
+# ---- requirements -------------------------------------------------------------------------------
 
 if ! command -v cargo >/dev/null; then
     [[ -f $HOME/.cargo/env ]] && . "$HOME/.cargo/env"
@@ -104,7 +104,7 @@ tests() {
     fi
 }
 
-# All that runs in one process: no daemons, no containers, no kernel faults.
+# The tests that run in one process: without daemons, containers and kernel faults.
 quick_tests() {
     local outside=(--exclude tests --exclude cortado)
     cargo test -q --workspace "${outside[@]}" --lib --bins --tests &&
@@ -135,8 +135,8 @@ no_leftovers() {
     echo "no process left behind"
 }
 
-# Every crate a manifest names stands in docs/dependencies.md; cargo-deny, where it is installed, checks
-# the rest (advisories too if their data base can be reached).
+# Checks that docs/dependencies.md lists every crate that a manifest names. If cargo-deny is
+# installed, it checks the rest (advisories only if their database can be reached).
 dependencies() {
     local crate missing=0
     for crate in $(cargo metadata --no-deps --format-version 1 |

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares the reports in a results folder, as `cortado run coffee --out` writes them, with
-# reference files as they are usually published:
+# Compares the reports in a results folder, which `cortado run coffee --out` has written, with
+# reference files, which usually have these columns:
 #
 #   transaction_id,final_amount                        q1
 #   year_month_created_at,item_name,sellings_qty       q2_quantity
@@ -10,22 +10,23 @@
 #
 #   scripts/validate.sh RESULTS REFERENCE
 #
-# Files are recognised by these columns, whatever their names and the order of columns; others are
-# ignored. The order of rows plays no part; how often a row stands there does. Numbers are compared
-# as exact decimals: 1.50 is 1.5.
+# The script recognises files by these columns, with any file name and in any order of columns; it
+# ignores other files. It compares how often each row occurs, in any order. Numbers are compared as
+# exact decimals: 1.50 equals 1.5.
 #
-# The reference of q4 lists everyone level with the third of a store; the plan keeps three, of those
-# level with the third the ones with the lowest user_id. Where a result has three rows for a store,
-# a row more of the reference is no difference if it is level with the last of them. Which of those
-# level were kept can't be checked: the reference has no user_id.
+# The reference of q4 lists, for each store, all customers with at least as many purchases as the
+# third. The plan keeps three; of customers with the same number it keeps those with the lowest
+# user_id. If a result has three rows for a store, another row of the reference counts as no
+# difference if its number equals that of the last of the three. The reference has no user_id, so it
+# can't be checked which of these customers were kept.
 #
 # Exit code 0: equal; 1: different; 2: a file or column is missing or can't be read. Needs bash, awk
-# and coreutils. Sorts on disk, in TMPDIR; memory does not grow with the files.
+# and coreutils. Sorts on disk in TMPDIR, so memory does not grow with the files.
 set -euo pipefail
 export LC_ALL=C
 
 reports=(q1 q2_quantity q2_revenue q3 q4)
-# The last column of each is a number.
+# The last column of each report is a number.
 declare -A columns=(
     [q1]='transaction_id,final_amount'
     [q2_quantity]='year_month_created_at,item_name,sellings_qty'
@@ -69,8 +70,8 @@ function stop(what) {
     exit 2
 }
 
-# Splits a record into field[1], …, and returns their number. A quoted field may go on over lines;
-# a line break in it becomes \036, so that a row stays one line.
+# Splits a record into field[1], …, and returns their number. A quoted field may have line breaks,
+# which become \036, so that a row stays one line.
 function fields(line,    n, i, text, more) {
     began = NR
     if (NR == 1) sub(/^\357\273\277/, "", line)
@@ -104,7 +105,7 @@ function fields(line,    n, i, text, more) {
     }
 }
 
-# The one spelling of a decimal number.
+# Returns the canonical form of a decimal number.
 function decimal(text,    sign, whole, part) {
     if (text !~ /^[-+]?[0-9]+\.?[0-9]*$/ && text !~ /^[-+]?\.[0-9]+$/) {
         stop("\047" text "\047 is not a decimal number")
@@ -123,15 +124,17 @@ function decimal(text,    sign, whole, part) {
 }
 '
 
-# header FILE: its columns, one per line. Of what is no CSV file only the beginning is read.
+# header FILE: prints its columns, one per line. Only the beginning of the file is read, because it
+# may be no CSV file.
 header() {
     awk -v name="$1" "$csv"'
         { n = fields($0); for (i = 1; i <= n; i++) print field[i]; exit failed ? 2 : 0 }
     ' < <(head -c 65536 -- "$1") 2>/dev/null
 }
 
-# rows FILE REPORT: its rows, sorted, with the columns and in the spelling that is compared. Each
-# column begins with \037, which is in no text, so that no row begins like a mark of comm(1).
+# rows FILE REPORT: prints its rows, sorted, with the columns of the report and canonical numbers.
+# Each column begins with \037, which occurs in no text, so that no row begins with a tab like the
+# output of comm(1).
 rows() {
     # shellcheck disable=SC2016
     awk -v name="$1" -v wanted="${columns[$2]}" "$csv"'
@@ -154,9 +157,9 @@ rows() {
     ' <"$1" | sort --buffer-size="$sort_memory" --temporary-directory="$work"
 }
 
-# ---- which file is which ------------------------------------------------------------------------
+# ---- recognising files --------------------------------------------------------------------------
 
-# missing_columns REPORT: which of its columns are not among `present`, separated by commas.
+# missing_columns REPORT: prints its columns that are not in `present`, separated by commas.
 missing_columns() {
     local column list=()
     for column in ${columns[$1]//,/ }; do
@@ -165,7 +168,7 @@ missing_columns() {
     (IFS=,; echo "${list[*]}")
 }
 
-# recognise FOLDER SIDE: sets file[SIDE REPORT].
+# recognise FOLDER SIDE: sets file[SIDE REPORT] for each report.
 declare -A file
 recognise() {
     local path report missing hint others=()
@@ -186,7 +189,7 @@ recognise() {
     done
     for report in "${reports[@]}"; do
         [[ -z ${file[$2 $report]:-} ]] || continue
-        # A file that has all but one of the columns is likely the one that was meant.
+        # A file with all but one of the columns is probably the intended one.
         hint=''
         for path in "${others[@]}"; do
             present=$(header "$path")
@@ -205,7 +208,7 @@ recognise "$2" reference
 
 # ---- comparing ----------------------------------------------------------------------------------
 
-# compare REPORT: prints its line and the first differences; 1 if there are any.
+# compare REPORT: prints its line and the first differences; returns 1 if there are any.
 compare() {
     local ranked=''
     [[ $1 != q4 ]] || ranked=$work/results
@@ -232,7 +235,7 @@ compare() {
             if (number > examples) printf "    %-11s … %d more\n", what, number - examples
         }
 
-        # The rows of the result: how many a store has, and the number of the last of them.
+        # Rows of the result: counts them for each store, and keeps the lowest number.
         ranking {
             split($0, column, "\037")
             if (!count[column[2]]++ || column[4] + 0 < least[column[2]] + 0) least[column[2]] = column[4]

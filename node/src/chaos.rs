@@ -1,5 +1,5 @@
-//! Disturbances of this node's network and disk on request, for a node that was started with
-//! `--allow-chaos`. They end by themselves: a node that can't be reached any more heals all the same.
+//! Disturbs this node's network and disk when a client asks for it, if the node was started with
+//! `--allow-chaos`. A disturbance ends after its time, even if the node can't be reached any more.
 
 mod disk;
 mod switch;
@@ -20,7 +20,7 @@ use crate::history::History;
 use disk::FaultyDisk;
 pub use switch::Switch;
 
-/// What can be disturbed. Clones share it.
+/// The switches of all disturbances. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Chaos {
     network: NetworkFaults,
@@ -31,8 +31,8 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    /// Nothing is disturbed yet. The seed decides which packets are lost; a disk is full when less than
-    /// its reserve is left.
+    /// Nothing is disturbed at first. The seed decides which packets are lost; a full disk has half
+    /// of its reserve left.
     #[must_use]
     pub fn new(seed: u64, reserve_bytes: u64) -> Self {
         Self {
@@ -50,20 +50,20 @@ impl Chaos {
         &self.network
     }
 
-    /// A disk that can be filled, and that can hang.
+    /// Wraps a disk, so that it can become full or hang.
     #[must_use]
     pub fn disk(&self, disk: Arc<dyn Storage>) -> Arc<dyn Storage> {
         let (full, hangs) = (self.disk_full.clone(), self.disk_hangs.clone());
         Arc::new(FaultyDisk::new(disk, full, hangs, self.reserve_bytes / 2))
     }
 
-    /// While it is on, the node's event loop stands still.
+    /// The switch that blocks the node's event loop while it is on.
     #[must_use]
     pub fn stall(&self) -> &Switch {
         &self.stall
     }
 
-    /// Learns where the nodes are, until the membership ends.
+    /// Passes the nodes' addresses to the network, until the membership ends.
     pub fn follow(&self, mut views: watch::Receiver<View>) -> JoinHandle<()> {
         let network = self.network.clone();
         tokio::spawn(async move {
@@ -98,7 +98,7 @@ impl Chaos {
     }
 }
 
-/// Does what is asked, or says why not.
+/// Carries out an order, or answers why it is refused.
 pub(crate) fn obey(chaos: Option<&Chaos>, order: Order, history: &History) -> ClientResponse {
     let Some(chaos) = chaos else {
         let message = "this node refuses to be disturbed: start it with --allow-chaos, or all of a \

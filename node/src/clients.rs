@@ -1,9 +1,9 @@
 //! The port for clients: one bidirectional stream per request ([`cortado_protocol::client`]).
 //!
-//! Requests and batches get a *ticket* each; the core answers by ticket. What clients may cost is
-//! bounded by two gates, one for requests and one for batches: room is taken before a frame is read
-//! and given back when its answer is written or the client is gone. While there is no room nothing is
-//! read, and QUIC's flow control makes the client wait.
+//! Each request and each batch gets a *ticket*; the core answers by ticket. Two gates, one for
+//! requests and one for batches, limit what clients may cost: a task takes room before it reads a
+//! frame, and gives it back when the answer is written or the client has left. While there is no
+//! room, nothing is read, and QUIC's flow control makes the client wait.
 
 mod connection;
 mod gate;
@@ -30,10 +30,10 @@ use shared::{BATCHES, Shared, Waiting};
 use crate::chaos::Chaos;
 use crate::history::History;
 
-/// Events the core has not taken yet; when there are more, clients are read no further.
+/// Events that the core has not taken yet. While so many wait, no client is read.
 pub const EVENTS: usize = 256;
 const BATCH_BYTES: usize = 64 << 20;
-/// Buffers of batches that are kept for the next ones.
+/// Buffers kept for later batches.
 const BUFFERS: usize = 8;
 /// Requests read and not yet answered.
 const REQUESTS: usize = 1024;
@@ -41,7 +41,7 @@ const REQUEST_BYTES: usize = 64 << 20;
 /// Connected clients.
 const CONNECTIONS: usize = 1024;
 
-/// The port for clients. Dropping it ends it; [`Clients::stop`] also waits for that.
+/// The port for clients. Dropping it closes the port; [`Clients::stop`] also waits for the tasks.
 #[derive(Debug)]
 pub struct Clients {
     shared: Arc<Shared>,
@@ -90,7 +90,7 @@ impl Clients {
     pub fn reply(&self, ticket: u64, response: &ClientResponse, tail: &[u8]) {
         let waiting = lock(&self.shared.waiting).remove(&ticket);
         if let Some(Waiting::Request(answer)) = waiting {
-            // The client may be gone since.
+            // The client may have left meanwhile.
             let _ = answer.send(cortado_protocol::frame::encode(response, tail));
         }
     }
@@ -99,7 +99,7 @@ impl Clients {
     pub fn batch_reply(&self, ticket: u64, reply: &BatchReply) {
         let waiting = lock(&self.shared.waiting).remove(&ticket);
         if let Some(Waiting::Batch(answers, room)) = waiting {
-            // The client may be gone since.
+            // The client may have left meanwhile.
             let _ = answers.send((cortado_protocol::frame::encode(reply, b""), room));
         }
     }
@@ -113,7 +113,7 @@ impl Clients {
     /// Ends all connections and waits for their tasks. No event follows.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
-        // A panic in it was logged by the panic hook; there is nothing left to end.
+        // The panic hook has logged a panic of the task.
         let _ = (&mut self.task).await;
         self.shared.endpoint.close();
         self.shared.endpoint.wait_idle().await;

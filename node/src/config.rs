@@ -1,4 +1,5 @@
-//! Configuration: flag over environment over file over default. Unknown keys are errors.
+//! Settings of a node: a flag overrides the environment, which overrides the file, which overrides
+//! the default. Unknown keys are errors. The daemon reads them at the start and on SIGHUP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ pub enum Command {
     },
 }
 
-/// The certificates of a node. Relative paths are relative to the file they stand in.
+/// The certificates of a node. Relative paths are relative to the configuration file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
@@ -102,7 +103,7 @@ pub struct Settings {
     /// Gossip addresses of other nodes.
     #[serde(default)]
     pub join: Vec<String>,
-    /// Members that must have been seen before the first job is accepted.
+    /// Members that must have joined before the first job is accepted.
     #[serde(default = "one")]
     pub expected_nodes: u16,
     /// Copies aimed at (R).
@@ -120,25 +121,25 @@ pub struct Settings {
     /// Jobs that run at once.
     #[serde(default = "four")]
     pub max_running_jobs: u32,
-    /// Memory for jobs, in MiB; half of the machine's, or of the control group's, if it is not set.
+    /// Memory for jobs, in MiB. Default: half of the machine's or of the control group's memory.
     pub memory_mib: Option<u64>,
-    /// Time without a batch after which an upload gives its place in the queue up.
+    /// Time without a batch after which an upload loses its place in the queue.
     #[serde(default = "thirty")]
     pub upload_idle_seconds: u64,
-    /// How long a job is kept after it ended.
+    /// How long a job is kept after its last sign of life.
     #[serde(default = "one_day")]
     pub job_ttl_seconds: u64,
-    /// How long SIGTERM may take to hand over.
+    /// Time limit for the handover after SIGTERM.
     #[serde(default = "twenty")]
     pub drain_seconds: u64,
-    /// What is logged, if `CORTADO_LOG` does not say: see the crate `tracing-subscriber` (`EnvFilter`).
+    /// Log filter, overridden by `CORTADO_LOG`; see `EnvFilter` in the crate `tracing-subscriber`.
     #[serde(default = "log")]
     pub log: String,
-    /// Free space below which no batch is taken, in MiB.
+    /// Free space below which the node takes no batches, in MiB.
     #[serde(default = "reserve")]
     pub disk_reserve_mib: u64,
-    /// Who brings back nodes that have died: `process` (this node, those whose folders lie beside its
-    /// own), `docker` (this node, those in labelled containers) or `none` (somebody else does).
+    /// How this node brings other nodes back: `process` (those with folders beside its own),
+    /// `docker` (those in labelled containers) or `none` (another program does it).
     #[serde(default = "none")]
     pub reviver: String,
     /// The container engine: `unix:///PATH` or `tcp://HOST:PORT`.
@@ -151,7 +152,7 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// Certificates.
     pub tls: TlsFiles,
-    /// Whether the others reach this node at whatever its host's name stands for.
+    /// Whether the advertised address is looked up by the host's name.
     #[serde(skip)]
     pub follow_own_name: bool,
     /// The folder of the configuration file.
@@ -202,15 +203,15 @@ fn lan() -> String {
     "lan".to_owned()
 }
 
-/// What `memory_mib` may be: below it not even small jobs can be served.
+/// Range of `memory_mib`. With less than its start, even small jobs fail.
 const MEMORY_MIB: std::ops::RangeInclusive<u64> = 32..=(1 << 30);
-/// Memory for jobs where the system does not say how much it has.
+/// Memory for jobs if the system does not report its size.
 const FALLBACK: u64 = 1 << 30;
-/// Pause before the host's own name is looked up again.
+/// Pause between two lookups of the host's own name.
 const NAME_PAUSE: Duration = Duration::from_secs(1);
 
 impl Settings {
-    /// Reads the file and lays flags and environment over it.
+    /// Reads the file, then applies flags and environment.
     ///
     /// # Errors
     /// A sentence that names the file and the key.
@@ -277,10 +278,10 @@ impl Settings {
         self.detector_profile().map(|_| ())
     }
 
-    /// The means to bring nodes back.
+    /// Makes the reviver that the settings name.
     ///
     /// # Errors
-    /// If it is not known, or can't be used as it is set.
+    /// If the name is unknown, or the reviver can't work with these settings.
     pub fn reviver(&self) -> anyhow::Result<Arc<dyn Reviver>> {
         revive::named(&self.reviver, &self.folder, &self.docker_host, &self.cluster)
     }
@@ -297,11 +298,11 @@ impl Settings {
         }
     }
 
-    /// Looks the address up that the others reach this node at, where it has to follow the host's name.
-    /// What may heal is waited for: a name service that does not answer yet, or names another host.
+    /// Looks up the advertised address if it follows the host's name. Repeats the lookup while the
+    /// name service does not answer, or names another host.
     ///
     /// # Errors
-    /// If the name stands for this host alone, which is for somebody to change.
+    /// If the name resolves only to loopback addresses, which the operator must change.
     pub fn find_own_address(&mut self) -> anyhow::Result<()> {
         let mut told = String::new();
         while self.follow_own_name && self.advertise.is_none() {
@@ -325,13 +326,13 @@ impl Settings {
         Ok(())
     }
 
-    /// The address the others reach this node at.
+    /// The address that the other nodes use for this node.
     #[must_use]
     pub fn advertised(&self) -> IpAddr {
         self.advertise.unwrap_or(self.bind)
     }
 
-    /// Time without a batch after which an upload gives its place in the queue up.
+    /// Time without a batch after which an upload loses its place in the queue.
     #[must_use]
     pub fn upload_idle(&self) -> Duration {
         Duration::from_secs(self.upload_idle_seconds)
@@ -345,26 +346,26 @@ impl Settings {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Threads that parse and fold.
+    /// Number of threads that parse and fold.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.workers.unwrap_or_else(crate::machine::cores).max(1)
     }
 
-    /// How long a job is kept.
+    /// How long a job is kept after its last sign of life.
     #[must_use]
     pub fn job_ttl(&self) -> Duration {
         Duration::from_secs(self.job_ttl_seconds)
     }
 
-    /// How long SIGTERM may take to hand over.
+    /// Time limit for the handover after SIGTERM.
     #[must_use]
     pub fn drain_limit(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
     }
 }
 
-/// Why a host's own name is of no use.
+/// Why the host's own name gives no address.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OwnName {
     #[error("this host's name, {0}, can't be looked up: {1}")]
@@ -375,8 +376,8 @@ pub(crate) enum OwnName {
     Elsewhere(String, IpAddr),
 }
 
-/// The addresses this machine's name stands for and this machine has, of the same family as `bind`:
-/// containers know theirs so. May block.
+/// The addresses of this machine that its name resolves to, of the same family as `bind`.
+/// Containers find their address this way. May block.
 pub(crate) fn own_addresses(bind: IpAddr) -> Result<Vec<IpAddr>, OwnName> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
@@ -384,9 +385,9 @@ pub(crate) fn own_addresses(bind: IpAddr) -> Result<Vec<IpAddr>, OwnName> {
     usable(name, found.map(|address| address.ip()).filter(|ip| ip.is_ipv4() == bind.is_ipv4()))
 }
 
-/// Whether an address is one of this host's: only what is sent to these goes out from the same one.
-/// Connecting a datagram socket chooses a route and sends nothing. (Whether one can listen there says
-/// nothing where `net.ipv4.ip_nonlocal_bind` is set.)
+/// Whether an address belongs to this host: only datagrams to such an address are sent from the
+/// same address. Connecting a datagram socket chooses a route and sends nothing. (Binding to the
+/// address is no test: it always succeeds where `net.ipv4.ip_nonlocal_bind` is set.)
 fn is_of_this_host(ip: IpAddr) -> bool {
     let any: IpAddr =
         if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -397,7 +398,7 @@ fn is_of_this_host(ip: IpAddr) -> bool {
     source.is_ok_and(|source| source.ip() == ip)
 }
 
-/// Those of the addresses of a name at which others may reach this machine.
+/// The addresses among `found` at which other nodes can reach this machine.
 fn usable(name: &str, found: impl Iterator<Item = IpAddr>) -> Result<Vec<IpAddr>, OwnName> {
     let found: Vec<_> = found.filter(|ip| !ip.is_loopback()).collect();
     let Some(first) = found.first().copied() else {
@@ -442,7 +443,7 @@ mod tests {
     fn only_an_address_of_this_host_is_told_to_others() {
         let ips =
             |list: &[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
-        // Addresses for documentation (RFC 5737), which nobody has.
+        // Addresses for documentation (RFC 5737): no host has them.
         let elsewhere =
             usable("h", ips(&["127.0.1.1", "198.51.100.1", "198.51.100.2"]).into_iter());
         assert!(

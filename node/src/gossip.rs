@@ -1,6 +1,7 @@
-//! Runs failure detector and election on a thread of their own, with their own socket: bulk data must
-//! never delay a probe. They decide ([`cortado_membership::Membership`]); this module carries
-//! datagrams, reads clocks, looks seeds up, and persists what must be persisted.
+//! The thread of the failure detector and the election. It has its own socket, so that bulk data
+//! never delays a probe. [`cortado_membership::Membership`] decides; this module carries datagrams,
+//! reads clocks, looks up seeds, and persists generations and known peers. The node's start creates
+//! it.
 
 mod driver;
 mod links;
@@ -22,24 +23,26 @@ use tokio::sync::{mpsc, oneshot, watch};
 use types::Command;
 pub use types::{GossipConfig, GossipError, Memory, Refused};
 
-/// Tells the membership how this node is. Clones tell the same one.
+/// Reports this node's health to the membership. Clones report for the same node.
 #[derive(Clone, Debug)]
 pub struct HealthReporter(mpsc::UnboundedSender<Command>);
 
 impl HealthReporter {
-    /// This node is ill, or not, as far as this cause goes.
+    /// Reports that this cause of illness is present or not.
     pub fn set_ill(&self, illness: Illness, is_bad: bool) {
-        // If it has ended, the closed view channel tells.
+        // If the thread has ended, the closed view channel shows it.
         let _ = self.0.send(Command::Ill(illness, is_bad));
     }
 
-    /// No data link to these members works; with `cut_off` this node is the one that is cut off.
+    /// Reports the members to which no data link works. `cut_off` says that this node itself is cut
+    /// off.
     pub fn set_unreached(&self, nodes: Vec<NodeId>, cut_off: bool) {
         let _ = self.0.send(Command::Unreached(nodes, cut_off));
     }
 }
 
-/// A running detector. Dropping it stops it without leaving: to the others it looks like a crash.
+/// A running detector. Dropping it stops it without announcing a departure: other nodes see a
+/// crash.
 #[derive(Debug)]
 pub struct Gossip {
     local: SocketAddr,
@@ -54,7 +57,7 @@ impl Gossip {
     /// Starts the thread and returns once the port is bound.
     ///
     /// # Errors
-    /// If the port, the certificates or a thread can't be had.
+    /// If the port or the certificates can't be used, or the system refuses a thread.
     pub fn start(config: GossipConfig, memory: impl Memory) -> Result<Self, GossipError> {
         let (commands, orders) = mpsc::unbounded_channel();
         let (showing, views) = watch::channel(View::default());
@@ -74,11 +77,11 @@ impl Gossip {
                         Arc::new(memory),
                         driver::News { views: showing, leaders: electing, refused: counting },
                     )?;
-                    // The one who started us waits for this.
+                    // `start` waits for this.
                     let _ = bound.send(driver.local_addr());
                     driver.run(orders).await
                 });
-                // A name may be looked up for as long as the resolver is patient: not waited for.
+                // A name lookup may still block; the thread does not wait for it.
                 runtime.shutdown_background();
                 ended
             })
@@ -99,62 +102,63 @@ impl Gossip {
         self.local
     }
 
-    /// The membership, always the newest. The channel closes when the detector ends.
+    /// The current membership. The channel closes when the detector ends.
     #[must_use]
     pub fn views(&self) -> watch::Receiver<View> {
         self.views.clone()
     }
 
-    /// The elected node, always the newest.
+    /// The current leader.
     #[must_use]
     pub fn leaders(&self) -> watch::Receiver<Lead> {
         self.leaders.clone()
     }
 
-    /// A way to tell the others, as elected node, whom it had to revive.
+    /// A function that reports the nodes which this node, as supervisor, had to revive.
     pub fn troubles(&self) -> impl Fn(Vec<Trouble>) + Send + use<> {
         let commands = self.commands.clone();
         move |troubles| {
-            // If it has ended, the closed view channel tells.
+            // If the thread has ended, the closed view channel shows it.
             let _ = commands.send(Command::Troubles(troubles));
         }
     }
 
-    /// A way to tell the others how this node is.
+    /// A handle that reports this node's health to the other nodes.
     #[must_use]
     pub fn health(&self) -> HealthReporter {
         HealthReporter(self.commands.clone())
     }
 
-    /// Connections refused, by kind, and what was wrong with datagrams.
+    /// Numbers of refused connections by kind, and of faulty datagrams.
     #[must_use]
     pub fn refused(&self) -> Refused {
         self.refused.borrow().clone()
     }
 
-    /// Tells the others that this node takes no new work, or takes it again.
+    /// Announces that this node takes no new work, or takes it again.
     pub fn set_draining(&self, draining: bool) {
-        // If it has ended, the closed view channel tells.
+        // If the thread has ended, the closed view channel shows it.
         let _ = self.commands.send(Command::Draining(draining));
     }
 
-    /// These nodes are gone for good, each up to a generation.
+    /// Marks these nodes as gone for good, each up to a generation.
     pub fn forget(&self, nodes: Vec<(NodeId, u64)>) {
         let _ = self.commands.send(Command::Forget(nodes));
     }
 
-    /// Tells the others that this node goes for good; returns once that is said. Stop it then.
+    /// Announces that this node leaves for good; returns once the announcement is sent. Call
+    /// [`Gossip::stop`] afterwards.
     pub async fn leave(&self) {
         let (said, saying) = oneshot::channel();
         let _ = self.commands.send(Command::Leave(said));
-        // An error means that it has ended already.
+        // An error means that the thread has ended already.
         let _ = saying.await;
     }
 
     /// Stops the thread and waits for it, a few milliseconds at most.
     ///
     /// # Errors
-    /// If it had failed before.
+    /// If the thread had failed before.
     pub fn stop(mut self) -> Result<(), GossipError> {
         self.end()
     }

@@ -1,9 +1,9 @@
-//! Whether this node works, by its own lights: its loop turns and its disk takes writes. Peers play no
-//! part, so that a cut network makes nobody ill.
+//! Health of this node: its loop runs and its disk takes writes. The check does not depend on
+//! peers, so a cut network makes no node ill.
 //!
-//! The node answers on a socket in its data folder. Who asks (`cortado-node health`, a container's
-//! health check, a peer that considers restarting it) gets one line: `ok`, `starting`, or what is
-//! wrong. A paused or hung process does not answer, which tells as well.
+//! The node answers on a socket in its data folder. A client of the socket (`cortado-node health`,
+//! a container's health check, a peer that considers a restart) gets one line: `ok`, `starting`, or
+//! what is wrong. A paused or hung process does not answer, which counts as ill.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -22,26 +22,26 @@ use crate::disk::NodeState;
 
 /// The socket's name in the data folder.
 const SOCKET: &str = "health.sock";
-/// How long the node's loop and its disk may take, each.
+/// Time limit for an answer of the loop, and for a write to the disk.
 const LIMIT: Duration = Duration::from_secs(1);
-/// How long an answer may take in all; no answer is one, too.
+/// Time limit for the whole answer. No answer within it counts as ill.
 pub const PATIENCE: Duration = Duration::from_millis(2500);
 /// Longest answer.
 const ANSWER_BYTES: u64 = 4096;
-/// Questions at a time; more wait in the socket's queue.
+/// Connections served at a time; more wait in the socket's queue.
 const ASKERS: usize = 8;
 
-/// To be answered by the node's loop, which shows that it turns.
+/// The node's loop answers it, which shows that the loop runs.
 pub type Ping = oneshot::Sender<()>;
 
-/// How a node is.
+/// A node's health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It works.
     Ok,
     /// It reads its log.
     Starting,
-    /// It does not work; a sentence.
+    /// It does not work; the sentence says why.
     Ill(String),
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Health {
     }
 }
 
-/// Answers those who ask. Dropping it ends that.
+/// Answers on the socket. Dropping it closes the socket.
 #[derive(Debug)]
 pub struct HealthPort {
     pings: Arc<OnceLock<mpsc::Sender<Ping>>>,
@@ -77,16 +77,16 @@ impl HealthPort {
             UnixListener::bind(socket)
         })?;
         let pings = Arc::new(OnceLock::new());
-        // Those who ask at once write one after the other.
+        // Simultaneous checks write one after the other.
         let state = Arc::new(Mutex::new(state));
         let task = tokio::spawn(serve(listener, Arc::clone(&pings), state));
         Ok(Self { pings, task })
     }
 
-    /// From now on the node's loop is asked.
+    /// From now on the node's loop has to answer pings.
     pub fn started(&self) -> mpsc::Receiver<Ping> {
         let (pings, pinged) = mpsc::channel(ASKERS);
-        // A second start would be answered by the first loop.
+        // Only the first call has an effect.
         let _ = self.pings.set(pings);
         pinged
     }
@@ -98,7 +98,7 @@ impl Drop for HealthPort {
     }
 }
 
-/// Asks the node whose data is in a folder. Blocks up to [`PATIENCE`].
+/// Asks the node that uses this data folder. Blocks up to [`PATIENCE`].
 #[must_use]
 pub fn check(data: &Path) -> Health {
     let mut answer = String::new();
@@ -125,7 +125,8 @@ pub fn check(data: &Path) -> Health {
     }
 }
 
-/// The socket's path by way of the open folder: a socket's own path may have 107 bytes only.
+/// Opens the folder and uses the socket's path below it: a socket's own path is limited to 107
+/// bytes.
 fn within<T>(data: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let folder = std::fs::File::open(data)?;
     act(&PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd())))
@@ -165,7 +166,7 @@ async fn answer(
             Err(illness) => illness,
         },
     };
-    // Who has gone away needs no answer.
+    // The other side may have closed the connection.
     let _ = stream.write_all(format!("{text}\n").as_bytes()).await;
 }
 
@@ -193,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// A data folder whose path is longer than a socket's may be.
+    /// A data folder whose path is longer than a socket's path may be.
     fn folder() -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let data = root.path().join("d".repeat(120));

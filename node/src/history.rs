@@ -1,4 +1,4 @@
-//! The latest events of this node, for those who ask (`cortado log`).
+//! The latest events of this node. The request `Log` of clients (`cortado log`) reads them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::clock::unix_ms;
 
-/// Longest wait for news.
+/// Longest wait for a new event.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The events of one run of a node, the newest [`EVENTS_KEPT`] of them. Cheap to clone.
@@ -19,12 +19,12 @@ const WAIT_LIMIT: Duration = Duration::from_secs(5);
 pub struct History {
     boot: u64,
     kept: Arc<Mutex<VecDeque<Event>>>,
-    /// Number of the newest.
+    /// Number of the newest event.
     newest: Arc<watch::Sender<u64>>,
 }
 
 impl History {
-    /// Nothing has happened yet in this run, which `boot` (the generation) names.
+    /// Starts without events. `boot` (the generation) identifies this run of the node.
     #[must_use]
     pub fn new(boot: u64) -> Self {
         Self { boot, kept: Arc::default(), newest: Arc::new(watch::Sender::new(0)) }
@@ -42,8 +42,8 @@ impl History {
         self.newest.send_replace(number);
     }
 
-    /// The events after a number, the oldest first; all, if the number is of another run. Waits up to
-    /// `wait` (5 s at most) for one if there is none.
+    /// The events after a number, oldest first; all events if the number belongs to another run. If
+    /// there is none, waits for one up to `wait` (5 s at most).
     pub async fn after(&self, boot: u64, number: u64, wait: Duration) -> ClientResponse {
         let number = if boot == self.boot { number } else { 0 };
         let mut newest = self.newest.subscribe();

@@ -1,5 +1,5 @@
-//! Writes small state files on a thread of its own: a sync takes as long as the disk wants, and neither
-//! the driver nor the failure detector may wait for it.
+//! Writes small state files on its own thread. A sync may take long, and neither the driver nor the
+//! failure detector may wait for it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,11 +11,11 @@ use bytes::Bytes;
 use cortado_log::StateError;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Pause before a write that failed is tried again; twice as long after each failure, up to the longest.
+/// Pause before a failed write is repeated. Each failure doubles it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Where the files go.
+/// Storage for the files.
 pub trait Files: Send + 'static {
     /// Writes a file whole and syncs it.
     ///
@@ -24,10 +24,10 @@ pub trait Files: Send + 'static {
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError>;
 }
 
-/// What waits to be written.
+/// Files that wait to be written.
 #[derive(Default)]
 struct Slots {
-    /// By name: the newest content, and the ticket it answers.
+    /// By name: the newest content, and its ticket.
     files: BTreeMap<&'static str, (Option<u64>, Bytes)>,
     closed: bool,
 }
@@ -44,18 +44,18 @@ impl Shared {
     }
 }
 
-/// A handle to the thread. Clones are the same one.
+/// A handle to the thread. Clones use the same thread.
 #[derive(Clone)]
 pub struct Keeper(Arc<Shared>);
 
-/// The thread; ends, with all that waits written, when it is dropped.
+/// The thread. Dropping it writes all waiting files and ends the thread.
 pub struct KeeperThread {
     keeper: Keeper,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Starts the thread, which tells of what is on disk by its ticket.
+    /// Starts the thread. It sends the ticket of each file that is on disk to `saved`.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -67,8 +67,8 @@ impl Keeper {
         Ok(KeeperThread { keeper, thread: Some(thread) })
     }
 
-    /// Queues a file. One that waits under the same name is replaced: the ticket of the newer one
-    /// stands for both.
+    /// Queues a file. It replaces a waiting file of the same name; then the newer ticket stands for
+    /// both.
     pub fn write(&self, name: &'static str, ticket: Option<u64>, bytes: Bytes) {
         self.0.slots().files.insert(name, (ticket, bytes));
         self.0.news.notify_one();
@@ -76,7 +76,7 @@ impl Keeper {
 }
 
 impl KeeperThread {
-    /// The handle.
+    /// A handle to the thread.
     #[must_use]
     pub fn keeper(&self) -> Keeper {
         self.keeper.clone()
@@ -122,7 +122,7 @@ fn run(shared: &Shared, files: &impl Files, saved: &UnboundedSender<u64>) {
                     return;
                 }
                 slots.files.entry(name).or_insert((ticket, bytes));
-                // Also a newer content waits: the disk is the same.
+                // A newer content waits as well, because it goes to the same disk.
                 let end = |slots: &mut Slots| !slots.closed;
                 drop(shared.news.wait_timeout_while(slots, pause, end));
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Every write waits for a word of the test: whether it works.
+    /// For each write, the test sends whether it succeeds.
     struct Stubborn {
         words: Mutex<mpsc::Receiver<bool>>,
         written: mpsc::Sender<(String, Vec<u8>)>,
@@ -165,7 +165,7 @@ mod tests {
         let keeper = thread.keeper();
         keeper.write("a", Some(1), Bytes::from_static(b"one"));
         word.send(false).unwrap();
-        // It failed, or has not begun: either way the newer one is what counts.
+        // The first write has failed or not begun. In both cases the newer content replaces it.
         keeper.write("a", Some(2), Bytes::from_static(b"two"));
         for _ in 0..3 {
             word.send(true).unwrap();

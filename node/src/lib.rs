@@ -1,7 +1,7 @@
 //! The Cortado daemon: one binary for every role.
 //!
-//! This crate is the shell around the pure core (`cortado-core`): it moves bytes, reads clocks and
-//! files, and decides nothing.
+//! This crate is the shell around the pure core (`cortado-core`). It moves bytes and reads clocks
+//! and files; the core decides. The binary `cortado-node` uses it.
 
 pub mod chaos;
 pub mod clients;

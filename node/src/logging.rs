@@ -1,6 +1,6 @@
-//! The node's log, on standard error. Nothing that happens to it may stop or end a node: a reader that is
-//! gone, one that does not read, a disk that is full. Lines are written by a thread of their own; those
-//! that it can't take any more are dropped, and counted.
+//! The node's log, on standard error. It never stops or ends a node: not when its reader has gone
+//! or does not read, nor when the disk is full. A separate thread writes the lines; lines beyond
+//! its queue are dropped and counted.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,14 +14,14 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 /// Lines that may wait to be written.
 const LINES: usize = 8_192;
-/// What is logged, over the configuration.
+/// Environment variable that overrides the filter of the configuration.
 const VARIABLE: &str = "CORTADO_LOG";
 
-/// How long the last words may take to be written.
+/// Time limit for [`last_words`].
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Writes what must be read although the process ends at once: past what waits, and without waiting for
-/// a reader that does not read.
+/// Writes a text to standard error before the process ends. It does not wait for queued lines, nor
+/// for a reader that does not read.
 pub fn last_words(text: String) {
     let (said, saying) = mpsc::channel();
     let speak = move || {
@@ -33,7 +33,7 @@ pub fn last_words(text: String) {
     }
 }
 
-/// The log of this process. Ends, with what waits written if it can be, when it is dropped.
+/// The log of this process. Dropping it writes the queued lines, if that is possible.
 pub struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
     dropped: ErrorCounter,
@@ -42,7 +42,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts it with what the environment wants, or `info`.
+    /// Starts the log with the filter of the environment, or `info`.
     ///
     /// # Panics
     /// If the process has a log already.
@@ -61,17 +61,17 @@ impl Log {
             .log_internal_errors(false)
             .with_writer(writer);
         tracing_subscriber::registry().with(filter).with(lines).init();
-        // A panic ends the process; so that it does, nobody is waited for.
+        // A panic ends the process, so the hook waits for no reader.
         std::panic::set_hook(Box::new(|panic| last_words(panic.to_string())));
         Self { filter: handle, dropped, told: AtomicUsize::new(0), _writer: guard }
     }
 
-    /// Logs what the configuration wants from now on, unless the environment says something else.
+    /// Applies the filter of the configuration, unless the environment sets one.
     pub fn follow(&self, wanted: &str) {
         if std::env::var_os(VARIABLE).is_some() {
             return;
         }
-        // Its form was checked when the configuration was read.
+        // The form of the filter was checked when the configuration was read.
         if let Ok(filter) = wanted.parse::<EnvFilter>()
             && let Err(error) = self.filter.reload(filter)
         {
@@ -79,7 +79,7 @@ impl Log {
         }
     }
 
-    /// Says how many lines nobody will ever read, if there are new ones.
+    /// Logs the number of dropped lines if it has grown.
     pub fn tell_dropped(&self) {
         let dropped = self.dropped.dropped_lines();
         if self.told.swap(dropped, Ordering::Relaxed) != dropped {

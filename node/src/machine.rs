@@ -1,9 +1,9 @@
-//! What the machine gives this process.
+//! Memory and processors that this process may use.
 
 use std::path::Path;
 
-/// Memory that this process may use, in bytes: the machine's, or less if its control group says so.
-/// `None` if neither can be read.
+/// Memory that this process may use, in bytes: the machine's, or its control group's if that is
+/// less. `None` if neither can be read.
 #[must_use]
 pub fn memory() -> Option<u64> {
     memory_below(Path::new("/"))
@@ -15,20 +15,20 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Control groups, version 2 and version 1 (kernel documentation, admin-guide), as a container sees
-/// its own.
+/// Files with the limits of control groups, versions 2 and 1 (kernel documentation, admin-guide),
+/// as a container sees its own group.
 const LIMITS: [&str; 2] =
     ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"];
 
 fn memory_below(root: &Path) -> Option<u64> {
     let read = |file: &str| std::fs::read_to_string(root.join(file)).ok();
     let machine = read("proc/meminfo").and_then(|text| total(&text));
-    // "max", or a number beyond any machine, if there is no limit.
+    // Without a limit, the file has "max" or a number beyond any machine.
     let limits = LIMITS.iter().filter_map(|file| read(file)?.trim().parse().ok());
     machine.into_iter().chain(limits).min()
 }
 
-/// `MemTotal:       24689764 kB`
+/// Parses `MemTotal:       24689764 kB`.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,4 +1,4 @@
-//! The Cortado daemon: one binary for every role.
+//! The program `cortado-node`: reads flags and settings, handles signals, and runs one node.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,9 +15,9 @@ use cortado_node::words::sentence;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How often it is looked whether lines of the log were dropped.
+/// Pause between two checks for dropped log lines.
 const LOG_LOOK: Duration = Duration::from_secs(60);
-/// How long tasks that nobody waits for may still take at the end.
+/// How long unfinished tasks may block the end of the process.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -59,12 +59,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says why the node ends. Whether anybody reads it changes nothing.
+/// Writes the reason for the node's end to standard error. Write errors are ignored.
 fn complain(error: &anyhow::Error) {
     let _ = writeln!(std::io::stderr(), "cortado-node: {}", sentence(error));
 }
 
-/// Prints how the node with this data folder is.
+/// Prints the health of the node with this data folder.
 fn health(data: &Path, ready: bool) -> ExitCode {
     let health = health::check(data);
     println!("{health}");
@@ -75,7 +75,8 @@ fn health(data: &Path, ready: bool) -> ExitCode {
     }
 }
 
-/// Reads configuration, certificates and authorities again, as far as they can change while a node runs.
+/// Reads configuration and certificates again, and applies the settings that can change while a
+/// node runs.
 fn reload(flags: &Flags, log: &Log, reloads: &watch::Sender<Option<TlsFiles>>) {
     match Settings::load(flags) {
         Ok(settings) => {
@@ -88,7 +89,8 @@ fn reload(flags: &Flags, log: &Log, reloads: &watch::Sender<Option<TlsFiles>>) {
 
 fn run(flags: &Flags, settings: Settings, log: &Log) -> anyhow::Result<()> {
     cortado_transport::keep_freed_memory();
-    // The engine's threads have work for every core; more of these would only take turns with them.
+    // The worker threads can use all cores, so a runtime thread per core would only compete with
+    // them.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(machine::cores().div_ceil(2))
         .enable_all()
@@ -106,7 +108,7 @@ fn run(flags: &Flags, settings: Settings, log: &Log) -> anyhow::Result<()> {
             tokio::select! {
                 ended = &mut node => return ended,
                 _ = term.recv() => {
-                    // A second SIGTERM does not wait for the hand-over.
+                    // A second SIGTERM ends the drain.
                     let again = *stop.borrow() == Stop::Drain;
                     stop.send_replace(if again { Stop::Now } else { Stop::Drain });
                 }
@@ -118,7 +120,7 @@ fn run(flags: &Flags, settings: Settings, log: &Log) -> anyhow::Result<()> {
             }
         }
     });
-    // All that matters has ended. What still blocks is a name that can't be looked up, or the like.
+    // The node has ended. Only blocking calls, such as a name lookup, can still be running.
     runtime.shutdown_timeout(END_LIMIT);
     ended
 }

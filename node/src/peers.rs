@@ -1,13 +1,13 @@
-//! Links to the other nodes.
+//! Links to the other nodes. The node's start creates it; the driver uses it.
 //!
-//! Each node dials every peer once for what *it* has to say; acknowledgements come back on the same
-//! stream ([`cortado_protocol::peer`]). This module moves bytes: it dials and dials again, exchanges
-//! greetings, and checks that whoever speaks is the node of its certificate. Sequence numbers,
-//! windows and what is sent again are decided by the core.
+//! Each node dials every peer once for its own messages; acknowledgements come back on the same
+//! stream ([`cortado_protocol::peer`]). This module dials, repeats failed dials, exchanges
+//! greetings, and checks that a sender is the node of its certificate. The core decides about
+//! sequence numbers, windows and repeats.
 //!
-//! For each peer the core sees `LinkUp` and `LinkDown` in turns, and for each connection `Inbound`,
-//! any number of `Message`s, `InboundClosed`. Of two connections of one peer, the older one is closed
-//! and reported closed before the newer one is reported.
+//! For each peer the core gets `LinkUp` and `LinkDown` in turns, and for each inbound connection
+//! `Inbound`, any number of `Message`s, and `InboundClosed`. When a peer opens a second connection,
+//! the older one is closed and its `InboundClosed` is reported before the newer one's `Inbound`.
 
 #[cfg(test)]
 pub(crate) mod certificates;
@@ -34,12 +34,12 @@ use crate::lock::lock;
 use shared::{Answer, Shared};
 pub use shared::{PeerEvent, PeersConfig, Resume};
 
-/// Events the core has not taken yet; when there are more, peers are read no further.
+/// Events that the core has not taken yet. While so many wait, no peer is read.
 pub const EVENTS: usize = 256;
 
 type Targets = Vec<(NodeId, SocketAddr)>;
 
-/// All links of this node. Dropping it ends them; [`Peers::stop`] also waits for that.
+/// All links of this node. Dropping it closes them; [`Peers::stop`] also waits for their tasks.
 #[derive(Debug)]
 pub struct Peers {
     shared: Arc<Shared>,
@@ -49,7 +49,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Starts to listen; dials nobody yet. Must be called within a tokio runtime.
+    /// Starts to listen; dials no peer yet. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// If the port or the certificates can't be used.
@@ -84,8 +84,8 @@ impl Peers {
         self.shared.endpoint.local_addr()
     }
 
-    /// Keeps a link to each of these, and to nobody else. A link whose address changed is dialled
-    /// anew.
+    /// Keeps a link to each of these nodes and closes all others. A link whose address changed is
+    /// dialled again.
     pub fn set_targets(&self, targets: Vec<(NodeId, SocketAddr)>) {
         self.targets.send_if_modified(|wanted| {
             let old = wanted.replace(targets);
@@ -93,12 +93,12 @@ impl Peers {
         });
     }
 
-    /// Sends an encoded `LinkFrame::Message`, if the link is up. Never waits: the core's window
+    /// Sends an encoded `LinkFrame::Message` if the link is up. Never waits: the core's window
     /// bounds the queue.
     ///
-    /// Numbers must follow each other, beginning at most at the number the peer expects. One that
-    /// leaves a gap is dropped: it was sent before the core heard that the link was lost and is up
-    /// again, and it will be sent again when the core does.
+    /// Numbers must be consecutive, and begin at most at the number that the peer expects. A
+    /// message that leaves a gap is dropped: the core sent it before it received `LinkDown` and
+    /// `LinkUp`, and sends it again after these.
     pub fn send(&self, peer: NodeId, frame: Bytes) {
         let mut links = lock(&self.shared.links);
         let Some(link) = links.get_mut(&peer) else { return };
@@ -108,17 +108,17 @@ impl Peers {
             }
             link.next = link.next.max(seq + 1);
         }
-        // The receiver is gone when the link was lost a moment ago; the core will hear of it.
+        // If the link was just lost, there is no receiver. The core gets `LinkDown`.
         let _ = link.queue.send(frame);
     }
 
-    /// Answers [`PeerEvent::Inbound`]: go on at `next`.
+    /// Answers [`PeerEvent::Inbound`]: the peer shall continue at `next`.
     pub fn welcome(&self, conn: u64, next: u64) {
         self.answer(conn, |answer| answer.welcome = Some(next));
     }
 
-    /// Acknowledges everything below `next`. If it is called faster than the network carries it,
-    /// only the newest is sent.
+    /// Acknowledges everything below `next`. If calls come faster than the network carries
+    /// acknowledgements, only the newest is sent.
     pub fn ack(&self, conn: u64, next: u64) {
         self.answer(conn, |answer| answer.ack = answer.ack.max(Some(next)));
     }
@@ -134,7 +134,7 @@ impl Peers {
         }
     }
 
-    /// Refused connections by kind: those we refused as listener, and failures as dialler.
+    /// Refusals by kind: connections that this node refused, and its failed dials.
     #[must_use]
     pub fn refusals(&self) -> Vec<(Refusal, u64)> {
         let mut counts: Vec<(Refusal, u64)> = self.shared.endpoint.refusals().counts().collect();
@@ -150,7 +150,7 @@ impl Peers {
     /// Ends all links and waits for their tasks. No event follows.
     pub async fn stop(mut self) {
         self.targets.send_replace(None);
-        // A panic in it was logged by the panic hook; there is nothing left to end.
+        // The panic hook has logged a panic of the task.
         let _ = (&mut self.task).await;
         self.shared.endpoint.close();
         self.shared.endpoint.wait_idle().await;
@@ -164,8 +164,8 @@ impl Drop for Peers {
     }
 }
 
-/// Owns the tasks of all links: one dialler per node that was ever a target, one task per inbound
-/// connection. They end with it.
+/// Owns the tasks of all links: one dialler for each node that was ever a target, and one task for
+/// each inbound connection. The tasks end with this function.
 async fn run(shared: Arc<Shared>, mut targets: watch::Receiver<Option<Targets>>) {
     let mut tasks = JoinSet::new();
     let mut diallers: HashMap<NodeId, watch::Sender<Option<SocketAddr>>> = HashMap::new();
@@ -203,7 +203,7 @@ async fn run(shared: Arc<Shared>, mut targets: watch::Receiver<Option<Targets>>)
     tasks.shutdown().await;
 }
 
-/// The number of an encoded `LinkFrame::Message`, read without decoding the message.
+/// Reads the number of an encoded `LinkFrame::Message` without decoding the message.
 fn message_number(frame: &Bytes) -> Option<u64> {
     let head = frame.get(PREFIX_BYTES + 4..)?;
     match postcard::take_from_bytes::<(u32, u64)>(head) {

@@ -1,6 +1,7 @@
-//! What was refused, for the operator: totals since the start, by port and kind.
+//! Totals of refused connections and datagrams since the start, by port and kind, for the operator.
 //!
-//! Each kind is logged when it happens, once a minute at most; here stand the counts.
+//! Each refusal is also logged when it happens, at most once a minute for each kind; this module
+//! logs the counts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,13 +10,13 @@ use std::time::{Duration, Instant};
 use cortado_membership::Counters;
 use cortado_transport::Refusal;
 
-/// How often totals are told, if they have changed.
+/// Pause between two logs of the totals.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Totals by port and kind.
 pub(crate) type Totals = BTreeMap<(&'static str, String), u64>;
 
-/// Remembers what was told.
+/// Remembers the totals that were logged last.
 #[derive(Debug)]
 pub(crate) struct Refused {
     told: Totals,
@@ -27,7 +28,7 @@ impl Refused {
         Self { told: Totals::new(), next: now + EVERY }
     }
 
-    /// Whether it is time to tell.
+    /// Whether the pause is over.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         now >= self.next
     }
@@ -42,7 +43,7 @@ impl Refused {
     }
 }
 
-/// Puts the counts of all ports together.
+/// Collects the counts of all ports.
 pub(crate) fn totals(
     peer: Vec<(Refusal, u64)>,
     client: Vec<(Refusal, u64)>,

@@ -1,5 +1,5 @@
-//! Means to bring a node back. The supervisor decides ([`cortado_membership::Supervisor`]); a reviver
-//! looks and acts.
+//! Ways to bring a node back. The supervisor ([`cortado_membership::Supervisor`]) decides; a
+//! reviver inspects and starts nodes.
 
 mod docker;
 mod none;
@@ -18,11 +18,11 @@ pub use none::NoReviver;
 pub use process::ProcessReviver;
 pub use reviver::{Pending, Reviver};
 
-/// The reviver that a node's settings name: of processes, those beside `folder`; of containers, those of
-/// `cluster` at `docker_host`.
+/// Makes the reviver that a node's settings name: `process` for nodes with folders beside `folder`,
+/// `docker` for containers of `cluster` on the engine at `docker_host`.
 ///
 /// # Errors
-/// If they make no sense.
+/// If the name is unknown, or the settings of its reviver are wrong.
 pub fn named(
     name: &str,
     folder: &Path,

@@ -1,4 +1,5 @@
-//! What may happen thousands of times a second is logged once in ten seconds, with its count.
+//! Limits the log: an event that may happen thousands of times a second is logged once in ten
+//! seconds, with its count.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ pub struct Seldom {
 }
 
 impl Seldom {
-    /// One more. Returns how many there were since the last message if it is time for another one.
+    /// Counts one event. Returns the number since the last message if it is time for the next one.
     #[must_use]
     pub fn one_more(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;

@@ -1,4 +1,5 @@
-//! Runs this node's supervisor: what it wants inspected and revived, the reviver does.
+//! Runs this node's supervisor: the reviver carries out the inspections and starts that it
+//! requests.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,24 +12,24 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::history::History;
 use crate::revive::Reviver;
 
-/// What a supervisor hears, and whom it tells.
+/// The inputs and outputs of a supervisor.
 pub struct Surroundings<T> {
     /// The membership.
     pub views: watch::Receiver<View>,
-    /// Who leads.
+    /// The elected leader.
     pub leaders: watch::Receiver<Lead>,
-    /// Keeps what is done.
+    /// Records the events.
     pub history: History,
-    /// Tells the others whom this node had to revive.
+    /// Reports the nodes that this node had to revive to the other nodes.
     pub troubles: T,
 }
 
-/// A running supervisor. Dropping it ends it; what a reviver has begun it still does.
+/// A running supervisor. Dropping it ends it; actions that a reviver has begun still complete.
 #[derive(Debug)]
 pub struct Supervision(Option<JoinHandle<()>>);
 
 impl Supervision {
-    /// Starts to supervise, if the reviver can do anything. Must be called within a tokio runtime.
+    /// Starts to supervise, unless the reviver is `none`. Must be called within a tokio runtime.
     #[must_use]
     pub fn start<T: Fn(Vec<Trouble>) + Send + 'static>(
         me: NodeId,
@@ -48,7 +49,7 @@ impl Drop for Supervision {
     }
 }
 
-/// What the reviver has done.
+/// A completed action of the reviver.
 enum Done {
     Inspected(NodeId, Evidence),
     Revived(NodeId, Result<(), String>),
@@ -122,7 +123,7 @@ async fn run<T: Fn(Vec<Trouble>)>(
     }
 }
 
-/// The next node that was seen to end; never, once the reviver sees none any more.
+/// The next node that the reviver saw end. Waits for ever once the reviver reports no more ends.
 async fn next_end(ends: &mut Option<mpsc::Receiver<NodeId>>) -> NodeId {
     if let Some(receiver) = ends {
         if let Some(node) = receiver.recv().await {

@@ -1,8 +1,8 @@
-//! Judges this node's own loop and disk, from a thread that needs neither.
+//! Watches this node's own loop and disk from a separate thread, which depends on neither.
 //!
-//! Owns nothing but two clocks: when the loop turned last and since when the log's writer has been at
-//! one group of requests. Promises to report both within a second after two seconds; the membership decides when
-//! the node is well again.
+//! Owns two clocks: the time of the loop's last turn, and the time that the log's writer has spent
+//! on one group of requests. Reports a loop or disk that takes 2 s within another second to the
+//! membership, which decides when the node is well again. The node's start creates it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,12 +14,12 @@ use cortado_protocol::health::Illness;
 
 use crate::gossip::HealthReporter;
 
-/// A loop that has not turned, or a disk that has not finished, for so long is ill.
+/// A loop that has not turned, or a disk that has not finished, for this long is ill.
 const LIMIT: Duration = Duration::from_secs(2);
-/// How often both are looked at.
+/// Pause between two looks at both.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// When a loop turned last. Clones tell the same.
+/// The time of a loop's last turn. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Beat {
     start: Instant,
@@ -27,13 +27,13 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// A loop that has just turned.
+    /// For a loop that has just turned.
     #[must_use]
     pub fn new() -> Self {
         Self { start: Instant::now(), turned_ms: Arc::default() }
     }
 
-    /// The loop turns.
+    /// Call it at each turn of the loop.
     pub fn turn(&self) {
         self.turned_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
@@ -50,7 +50,7 @@ impl Default for Beat {
     }
 }
 
-/// The thread. Dropping it ends it.
+/// The watching thread. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Watch {
     stop: Option<mpsc::Sender<()>>,
@@ -58,7 +58,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to look.
+    /// Starts the thread.
     ///
     /// # Errors
     /// If the system refuses a thread.

@@ -1,6 +1,7 @@
-//! Errors in words.
+//! Texts of errors, for log and terminal.
 
-/// An error with its causes, each said once: many say in their own text what caused them.
+/// An error with its causes in one sentence. A cause that the text above it already contains is
+/// left out.
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut said = String::new();

@@ -1,4 +1,4 @@
-//! Worker threads: they run the engine's tasks and nothing else.
+//! Worker threads: they run the engine's tasks ([`Task`]) for the driver.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,21 +11,21 @@ use cortado_core::task::{Records, Task, TaskOutput, execute};
 use cortado_log::LogReader;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// A task's number and what came of it.
+/// A task's number and its output.
 pub type Done = (u64, TaskOutput);
 
-/// A fixed number of threads behind two lanes.
+/// A fixed number of threads with two queues (lanes).
 ///
-/// Short tasks (batches, single records) go first: somebody waits for their acknowledgement. Long ones
-/// (folds, results) leave one thread free, and between their slices their thread looks at the short
-/// lane, too, so that a node with a single thread acknowledges while it folds. The lanes are bounded by
-/// the core: the short one by the batches in flight, the long one by jobs and slots.
+/// Short tasks (batches, single records) go first, because clients wait for them. Long tasks
+/// (folds, results) leave one thread free, and between its slices a long task runs the waiting
+/// short ones. So a node with a single thread can acknowledge while it folds. The core bounds the
+/// lanes: the short one by the batches in flight, the long one by jobs and slots.
 pub struct Workers {
     lanes: Arc<Lanes>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Long tasks that run at once on so many threads.
+/// The number of long tasks that may run at once on so many threads.
 #[must_use]
 pub fn long_tasks(threads: usize) -> usize {
     threads.saturating_sub(1).max(1)
@@ -37,7 +37,7 @@ type Numbered = (u64, Task);
 struct Queues {
     short: VecDeque<Numbered>,
     long: VecDeque<Numbered>,
-    /// Long tasks that run.
+    /// Number of long tasks that run.
     running: usize,
     closed: bool,
 }
@@ -45,11 +45,11 @@ struct Queues {
 struct Lanes {
     queues: Mutex<Queues>,
     news: Condvar,
-    /// Long tasks that may run at once.
+    /// Number of long tasks that may run at once.
     most_long: usize,
 }
 
-/// Reads records for tasks; what can't be read is reported by the task.
+/// Reads records for tasks. A task reports a record that can't be read.
 struct LogRecords {
     log: LogReader,
     lanes: Arc<Lanes>,
@@ -98,7 +98,8 @@ impl Lanes {
         self.queues().short.pop_front()
     }
 
-    /// Waits for the next task, and says whether it is a long one; `None` once there will be none.
+    /// Waits for the next task. Returns it, and whether it is a long one; `None` once the lanes are
+    /// closed and empty.
     fn next(&self) -> Option<(Numbered, bool)> {
         let mut queues = self.queues();
         loop {
@@ -218,11 +219,11 @@ mod tests {
         let next = |lanes: &Lanes| lanes.next().map(|((id, _), long)| (id, long));
         assert_eq!(next(&lanes), Some((3, false)));
         assert_eq!(next(&lanes), Some((1, true)));
-        // The other thread takes no second one: it is there for what comes.
+        // The other thread takes no second long task: it stays free for short ones.
         lanes.push(4, short());
         assert_eq!(next(&lanes), Some((4, false)));
         lanes.push(5, short());
-        // A single thread sees it between two slices.
+        // A single thread runs it between two slices.
         assert_eq!(lanes.next_short().map(|(id, _)| id), Some(5));
         lanes.long_done();
         assert_eq!(next(&lanes), Some((2, true)));

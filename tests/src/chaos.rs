@@ -1,5 +1,5 @@
-//! Random trouble of every kind (`cortado chaos run`) in a cluster that is up, while several clients
-//! upload one dataset after the other. Each of their results must be the oracle's.
+//! Random faults of every kind (`cortado chaos run`) in a running cluster, while several clients
+//! upload one dataset after the other. Each result must equal the oracle's.
 
 mod report;
 mod settings;
@@ -19,13 +19,13 @@ pub use settings::Chaos;
 pub use times::Recovery;
 pub(crate) use times::percentiles;
 
-/// Seconds the cluster may take to be whole after the last trouble, and more.
+/// Seconds after the last fault within which the cluster has to be whole, with a reserve.
 const AFTERWARDS: u64 = 90;
-/// Job numbers below this are left to the jobs of one run.
+/// The jobs of one run are numbered from a number below this.
 const JOBS: u64 = 900_000;
 
 impl Chaos {
-    /// Runs it; what it returns has passed all checks.
+    /// Runs the faults and the clients. The report has passed all checks.
     ///
     /// # Panics
     /// If any result is wrong or does not come, or the cluster is not whole in the end.
@@ -33,7 +33,7 @@ impl Chaos {
     pub fn run(self) -> Report {
         let results = tempfile::tempdir().expect("a temporary folder can be made");
         let data: Vec<_> = (1..=self.clients).map(dataset).collect();
-        // The cluster may have seen another run.
+        // The cluster may have the jobs of an earlier run.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first_job = now.as_secs() % JOBS;
         let (profile, work) = (&self.profile, results.path());
@@ -55,7 +55,7 @@ impl Chaos {
             client.fetch_again(report.jobs.len(), another);
         }
         let acts = acts.json_lines();
-        // The last line may be half of one.
+        // The last line may be incomplete.
         let seen = log.stdout();
         let events: Vec<Value> =
             seen.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -76,7 +76,7 @@ impl Chaos {
         let deadline = Deadline::after(seconds);
         while running.is_running() && deadline.next_look() {
             if over.load(Ordering::Relaxed) {
-                // It heals before it ends.
+                // On SIGINT, `chaos run` ends all faults before it exits.
                 running.signal(Signal::INT);
                 return running.wait();
             }

@@ -1,9 +1,9 @@
 //! Clusters of real processes: the programs `cortado` and `cortado-node` as users run them, on free
 //! ports of the loopback interface, in a temporary folder.
 //!
-//! Whatever happens in a test, a [`Cluster`] kills its processes by id when it is dropped; if the test
-//! failed, it first prints the end of each node's log. Clusters of one machine take turns, also those
-//! of different test processes: their failure detectors need the processor.
+//! Dropping a [`Cluster`] kills its processes by id; if the test failed, it first prints the end of
+//! each node's log. Only one cluster runs on a machine at a time, also among different test
+//! processes: their failure detectors need the processor.
 
 mod beside;
 mod client;

@@ -1,10 +1,10 @@
-//! Clusters in containers, made as users make them: by `scripts/compose.sh` and `docker compose`, or
-//! `docker-compose`. Nodes bring each other back by the engine's socket.
+//! Clusters in containers, made as users make them: with `scripts/compose.sh` and `docker compose`,
+//! or `docker-compose`. The nodes bring each other back through the engine's socket.
 //!
-//! Names and ports are free ones, and whatever happens in a test, its containers, network and volumes
-//! are removed; nothing else is ever touched. If the test failed, the end of each node's log is printed
-//! first. Clusters take turns with those of processes. Where no engine answers, tests say that they
-//! were skipped, or fail if `CORTADO_REQUIRE_DOCKER=1`.
+//! Names and ports are free ones. After a test, its containers, network and volumes are removed,
+//! and nothing else is ever touched. If the test failed, the end of each node's log is printed
+//! first. Clusters of processes and of containers take turns. Without an engine, the tests print
+//! that they were skipped, or fail if `CORTADO_REQUIRE_DOCKER=1`.
 
 mod engine;
 mod faults;

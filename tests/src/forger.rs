@@ -1,8 +1,8 @@
-//! Somebody who opens QUIC connections in the name of others: the packets are right, the addresses
-//! they come from are not his, so he never hears an answer.
+//! Opens QUIC connections with forged source addresses: the packets are valid, but the answers go
+//! to other addresses.
 //!
-//! All of 127.0.0.0/8 is this machine, so forging needs no privilege: packets leave from addresses
-//! that nobody reads.
+//! All of 127.0.0.0/8 is this machine, so forging needs no privilege: the packets leave from
+//! addresses that no program reads.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -10,32 +10,32 @@ use std::time::Duration;
 
 use crate::intruder::Intruder;
 
-/// Larger than any datagram of a handshake.
+/// More than any datagram of a handshake has.
 const DATAGRAM_BYTES: usize = 2048;
-/// How long a first packet takes on this machine, at the very most.
+/// Time limit for a first packet on this machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Addresses that are not his.
+/// Sends from forged addresses.
 pub struct Forger {
     sources: Vec<UdpSocket>,
 }
 
-/// Bytes there and back.
+/// Bytes in both directions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Traffic {
     /// Datagrams sent to the node.
     pub sent: usize,
-    /// Their bytes.
+    /// Bytes of these datagrams.
     pub sent_bytes: u64,
-    /// Bytes that came to those whose addresses were used.
+    /// Bytes that arrived at the forged addresses.
     pub answered_bytes: u64,
 }
 
 impl Forger {
-    /// With so many addresses, up to 50,000.
+    /// Uses so many addresses, up to 50,000.
     ///
     /// # Panics
-    /// If there are no sockets, like all methods here: a test can't go on then.
+    /// If there are no sockets, like all methods here: a test can't continue then.
     #[must_use]
     pub fn new(addresses: u16) -> Self {
         let source = |number: u16| {
@@ -48,12 +48,12 @@ impl Forger {
         Self { sources: (1..=addresses).map(source).collect() }
     }
 
-    /// Sends `target` the first packet of so many connections, each from the next address.
+    /// Sends the first packets of `count` connections to `target`, each from the next address.
     pub async fn flood(&self, stranger: &Intruder, target: SocketAddr, count: usize) -> Traffic {
         let mut traffic = Traffic::default();
         for (source, _) in self.sources.iter().cycle().zip(0..count) {
             let packet = first_packet(stranger).await;
-            // A full socket is as good as a lost packet.
+            // A packet that a full socket drops counts as lost.
             if source.send_to(&packet, target).is_ok() {
                 traffic.sent += 1;
                 traffic.sent_bytes += packet.len() as u64;
@@ -72,7 +72,7 @@ impl Forger {
                 match source.recv(&mut buffer) {
                     Ok(length) => bytes += length as u64,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // Somebody's ICMP; what comes after it counts as well.
+                    // An ICMP error; datagrams after it count as well.
                     Err(_) => {}
                 }
             }
@@ -81,12 +81,12 @@ impl Forger {
     }
 }
 
-/// The first packet of a connection, as it would go to any server: each has ids of its own.
+/// The first packet of a connection to any server, with fresh connection ids.
 async fn first_packet(stranger: &Intruder) -> Vec<u8> {
     let sink = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = sink.local_addr().expect("it is bound");
     let mut packet = vec![0; DATAGRAM_BYTES];
-    // Nobody answers: it is given up as soon as the packet is there.
+    // No server answers: the attempt ends as soon as the packet is here.
     let received = tokio::select! {
         _ = stranger.knock(address) => None,
         received = tokio::time::timeout(PATIENCE, sink.recv(&mut packet)) => received.ok(),

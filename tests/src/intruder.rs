@@ -1,4 +1,4 @@
-//! Somebody who knocks at a node's ports with hand-made QUIC and TLS, keeping to no rule of ours.
+//! Connects to a node's ports with hand-made QUIC and TLS that break the rules of the cluster.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-/// How long an answer is waited for.
+/// Time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A socket and what is shown to whoever asks for a certificate.
+/// A socket, and the certificate that it shows to servers.
 #[derive(Clone)]
 pub struct Intruder {
     endpoint: quinn::Endpoint,
@@ -24,7 +24,7 @@ pub struct Intruder {
 }
 
 impl Intruder {
-    /// One who asks for this protocol and shows this certificate. Needs a tokio runtime.
+    /// Asks for this protocol and shows this certificate. Needs a tokio runtime.
     ///
     /// # Panics
     /// If there is no socket, or the certificate does not match its key.
@@ -56,7 +56,7 @@ impl Intruder {
         Self { endpoint, config: quinn::ClientConfig::new(Arc::new(crypto)) }
     }
 
-    /// Knocks, and waits to be thrown out.
+    /// Connects, and waits until the node closes the connection.
     pub async fn knock(&self, target: SocketAddr) -> ConnectError {
         match self.connect(target).await {
             Ok(connection) => thrown_out(&connection).await,
@@ -64,13 +64,13 @@ impl Intruder {
         }
     }
 
-    /// Knocks, sends these bytes on a stream, and waits to be thrown out.
+    /// Connects, sends these bytes on a stream, and waits until the node closes the connection.
     pub async fn say(&self, target: SocketAddr, bytes: Bytes) -> ConnectError {
         let connection = match self.connect(target).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
-        // Whatever fails here, the reason is that of the connection.
+        // If this fails, the reason of the closed connection says why.
         let mut stream = connection.open_bi().await;
         if let Ok((send, _)) = &mut stream {
             let _ = send.write_chunk(bytes).await;
@@ -78,7 +78,7 @@ impl Intruder {
         thrown_out(&connection).await
     }
 
-    /// Knocks and sends datagrams; whether the connection was still open afterwards.
+    /// Connects and sends datagrams; returns whether the connection was still open afterwards.
     pub async fn throw(&self, target: SocketAddr, datagrams: &[Bytes]) -> bool {
         let Ok(connection) = self.connect(target).await else { return false };
         let all = connection.datagram_send_buffer_space();
@@ -87,7 +87,7 @@ impl Intruder {
                 return false;
             }
         }
-        // What waits to be sent would be lost with the connection.
+        // Datagrams that still wait would be lost with the connection.
         while connection.datagram_send_buffer_space() < all {
             if connection.close_reason().is_some() {
                 return false;
@@ -113,7 +113,7 @@ async fn thrown_out(connection: &quinn::Connection) -> ConnectError {
     }
 }
 
-/// Takes any server for whoever it says it is.
+/// Accepts any server's certificate.
 #[derive(Debug)]
 struct TrustsAnyone(Arc<CryptoProvider>);
 

@@ -1,6 +1,6 @@
-//! Faults made by the kernel: ports that let nothing through, a disk that stands still, a processor
-//! that others use. A test that wants them runs in network and mount namespaces of its own, in which
-//! there is nothing but a loopback interface, so that nobody else can be hit.
+//! Faults that the kernel makes: ports that drop datagrams, a frozen disk, a crowded processor. A
+//! test with such faults runs in its own network and mount namespaces, with only a loopback
+//! interface, so that the faults hit nothing else.
 
 use std::env;
 use std::io::Write;
@@ -9,19 +9,19 @@ use std::process::{Child, Command, Stdio};
 
 use crate::cluster::{Cluster, path_text};
 
-/// Set in the process that runs in the namespaces.
+/// Set for the process that runs in the namespaces.
 const INSIDE: &str = "CORTADO_TEST_INSIDE";
-/// What such tests call.
+/// Programs that such tests call.
 const TOOLS: [&str; 8] =
     ["fsfreeze", "ip", "mkfs.ext4", "mount", "nft", "setsid", "taskset", "unshare"];
-/// The table of the filters.
+/// The table of the packet filters.
 const TABLE: &str = "cortado_test";
 
-/// Runs the test of this name again, in namespaces of its own, and there does what it is to do. Where
-/// that is not possible the test is left out, and standard error says why.
+/// Runs the test of this name again in new namespaces, and runs `body` there. If that is not
+/// possible, the test is skipped, and standard error says why.
 ///
 /// # Panics
-/// If the test fails in there.
+/// If the test fails in the namespaces.
 pub fn in_own_network(test: &str, body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         run("ip", &["link", "set", "lo", "up"]);
@@ -38,7 +38,7 @@ pub fn in_own_network(test: &str, body: impl FnOnce()) {
     assert!(run.is_ok_and(|status| status.success()), "{test} failed in its own network");
 }
 
-/// Why there is no namespace for such a test here, if so.
+/// Why this machine can't run such a test, if so.
 fn why_not() -> Option<String> {
     let is_there = |tool: &&str| {
         env::split_paths(&env::var_os("PATH").unwrap_or_default())
@@ -47,7 +47,7 @@ fn why_not() -> Option<String> {
     if let Some(missing) = TOOLS.into_iter().find(|tool| !is_there(tool)) {
         return Some(format!("{missing} is missing"));
     }
-    // All that is wanted of the kernel, tried in a namespace that goes at once.
+    // Tries everything that the tests need, in a namespace that ends at once.
     let script = format!(
         "ip link set lo up && nft add table inet {TABLE} && nft list tables >/dev/null &&
          image=$(mktemp) && truncate -s 8M \"$image\" && mkfs.ext4 -q \"$image\" &&
@@ -70,16 +70,16 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {}: {said}", arguments.join(" "));
 }
 
-/// Which way a port is filtered.
+/// The direction of a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// What is sent to it is dropped.
+    /// Drops datagrams to the port.
     In,
-    /// What is sent from it too.
+    /// Drops datagrams to and from the port.
     Both,
 }
 
-/// A filter of the kernel; dropped, everything passes again.
+/// A packet filter of the kernel. Dropping it removes the filter.
 #[derive(Debug)]
 pub struct Filter(());
 
@@ -116,20 +116,20 @@ impl Drop for Filter {
     }
 }
 
-/// A file system that stands still; dropped, it goes on. It also goes on when the test is killed: a
-/// process that can't end holds up everybody who waits for it.
+/// A frozen file system. Dropping it unfreezes the file system, and so does the death of the test:
+/// a process that can't end would block all that wait for it.
 #[derive(Debug)]
 pub struct Frozen(Child);
 
 impl Frozen {
-    /// Freezes the disk of a node that has one of its own.
+    /// Freezes the disk of a node.
     ///
     /// # Panics
-    /// If it has none.
+    /// If the node has no disk of its own.
     #[must_use]
     pub fn disk(cluster: &Cluster, name: &str) -> Self {
         let folder = path_text(&data(cluster, name));
-        // Waits for the end of its input, which comes with the end of whoever started it.
+        // The guard waits for the end of its input, which comes when this process ends.
         let guard = Command::new("setsid")
             .args(["sh", "-c", "cat >/dev/null; fsfreeze -u \"$1\"", "guard", &folder])
             .stdin(Stdio::piped())
@@ -148,7 +148,8 @@ impl Drop for Frozen {
     }
 }
 
-/// One core for a node, shared with a process that always wants it; dropped, the node has all again.
+/// Restricts a node to one core that busy processes share. Dropping it gives the node all cores
+/// again.
 #[derive(Debug)]
 pub struct Crowded {
     others: Vec<Child>,
@@ -156,7 +157,7 @@ pub struct Crowded {
 }
 
 impl Crowded {
-    /// Puts a node on the first core, with this many others.
+    /// Puts a node and so many busy processes on the first core.
     ///
     /// # Panics
     /// If the node does not run.
@@ -188,10 +189,10 @@ fn data(cluster: &Cluster, name: &str) -> PathBuf {
 }
 
 impl Cluster {
-    /// Gives every node a file system of its own for its data, which can be frozen.
+    /// Gives each node its own file system for its data, which can be frozen.
     ///
     /// # Panics
-    /// If none can be made.
+    /// If a file system can't be made.
     pub fn move_to_own_disks(&self) {
         self.local("down").run().ok();
         for node in self.nodes() {

@@ -1,11 +1,13 @@
 //! End-to-end, simulation and fault tests of Cortado.
 //!
-//! [`sim`] runs the shipped cores, detectors and logs under a virtual clock, a simulated network and
-//! simulated disks: one seed, one run. [`cluster`] runs the real programs as processes, [`containers`]
-//! runs them in containers, [`oracle`] computes what they must come to, [`storm`] kills them for
-//! minutes, [`outage`] measures how long a dead one is missed, [`chaos`] makes trouble of every kind,
-//! the [`kernel`] filters their ports and freezes their disks, an [`intruder`] knocks at their doors,
-//! and a [`forger`] does so in the name of others.
+//! - [`sim`] runs the shipped cores, detectors and logs with a virtual clock, a simulated network
+//!   and simulated disks: one seed gives one run.
+//! - [`cluster`] runs the real programs as processes, [`containers`] runs them in containers.
+//! - [`oracle`] computes the expected results.
+//! - [`storm`] kills nodes for minutes, [`outage`] measures how long dead nodes are missed,
+//!   [`chaos`] makes random faults of every kind.
+//! - [`kernel`] filters ports and freezes disks, [`intruder`] breaks the protocols, [`forger`]
+//!   forges addresses.
 
 pub mod chaos;
 pub mod cluster;

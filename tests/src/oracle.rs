@@ -1,5 +1,5 @@
-//! The four coffee reports computed row by row with plain code that shares nothing with the engine:
-//! strings, maps and whole numbers of cents.
+//! The four coffee reports, computed row by row with plain code that shares nothing with the
+//! engine: strings, maps and whole numbers of cents.
 
 mod csv;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use csv::{Record, read_table};
 
-/// What a cluster must come to.
+/// The results expected from a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     /// Report files and their bytes.
@@ -205,7 +205,7 @@ fn amount(cents: i64) -> String {
     format!("{sign}{}.{:02}", cents.abs() / 100, cents.abs() % 100)
 }
 
-/// A time as the exports write it.
+/// A time in the form of the exports.
 fn time(text: &str) -> Option<String> {
     let shape = |(at, b): (usize, u8)| match at {
         4 | 7 => b == b'-',

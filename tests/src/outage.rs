@@ -1,6 +1,7 @@
-//! How long dead nodes are missed: nodes of a real cluster are killed (SIGKILL), one after the other
-//! or several together, and each time is measured until all others know, until a job that it would have driven is done by
-//! another one, until there are as many copies of everything as before, and until it is back.
+//! Measures how long dead nodes are missed. It kills nodes of a real cluster (SIGKILL), one after
+//! the other or several together. After each kill it measures the time until all others have marked
+//! the node as down, until another node has completed a job that the dead one would have driven,
+//! until there are as many copies of everything as before, and until the node is back.
 
 mod report;
 mod settings;
@@ -17,15 +18,15 @@ use crate::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
 pub use report::Report;
 pub use settings::{Outage, Outages};
 
-/// So often peers start a node within five minutes.
+/// Peers start a node at most so often within five minutes.
 const REVIVALS: usize = 3;
-/// Seconds anything may take.
+/// Time limit of each wait, in seconds.
 const LIMIT: u64 = 60;
-/// What a node says when everybody has all copies that are his.
+/// A node logs this when all copies of its entries have reached their owners.
 const IN_PLACE: &str = "every copy is in place";
 
 impl Outages {
-    /// Does it.
+    /// Runs the measurements.
     ///
     /// # Panics
     /// If any result is wrong or does not come, or a node does not come back.
@@ -111,8 +112,8 @@ fn is_one_of(nodes: &[NodeId], name: &str) -> bool {
     nodes.iter().any(|node| node.as_str() == name)
 }
 
-/// When the first of the others knew that one of the dead was down, and the last of them of the last,
-/// after `since`; none if not all have missed all.
+/// The times after `since` until the first of the others marked a dead node as down, and until all
+/// had marked all. `None` if some have not.
 fn times_known(
     cluster: &Cluster,
     dead: &[&str],
@@ -132,7 +133,7 @@ fn times_known(
     Some((*times.iter().min()? - since, *times.iter().max()? - since))
 }
 
-/// A job that this node drives if all are there, numbered from `first`.
+/// The first job, numbered from `first`, that this node drives while all nodes are alive.
 fn job_driven_by(node: NodeId, all: &[NodeId], first: u64) -> String {
     let coordinator = |id: &String| {
         let job: JobId = id.parse().expect("a job's id");

@@ -1,8 +1,8 @@
 //! The simulator: shipped cores, detectors, logs and engine under a virtual clock.
 //!
-//! Everything that happens stands in one heap of events ordered by time and number; every choice
-//! comes from one seeded generator. So a seed is a run: the same trace, byte for byte. A simulated
-//! second costs what its events cost, and waiting costs nothing.
+//! One heap has all events, ordered by time and number; every random choice comes from one seeded
+//! generator. So a seed determines the run: the same trace, byte for byte. A simulated second costs
+//! only what its events cost; waiting costs nothing.
 //!
 //! The model: links deliver in order and lose everything in flight when they break (QUIC repairs
 //! loss, so what a stream sees of a bad network is delay and breaks); datagrams are lost, doubled

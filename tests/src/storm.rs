@@ -1,5 +1,5 @@
-//! A storm: random nodes are killed (SIGKILL) and started again every few seconds while several
-//! clients upload one dataset after the other. Each of their results must be the oracle's.
+//! A storm: kills (SIGKILL) and starts a random node every few seconds while several clients upload
+//! one dataset after the other. Each result must equal the oracle's.
 
 mod client;
 mod report;
@@ -18,7 +18,7 @@ pub(crate) use report::median_and_most;
 pub use report::{ClientReport, Job, Report, Restart};
 pub use settings::Storm;
 
-/// Ends the storm if its thread panics: there is no need to wait for the rest.
+/// Sets the flag if its thread panics, so that the other threads stop early.
 struct EndsWith<'a>(&'a AtomicBool);
 
 impl Drop for EndsWith<'_> {
@@ -30,7 +30,7 @@ impl Drop for EndsWith<'_> {
 }
 
 impl Storm {
-    /// Runs it; what it returns has passed all checks.
+    /// Runs the storm. The report has passed all checks.
     ///
     /// # Panics
     /// If any result is wrong or does not come, or a node does not come back.
@@ -85,13 +85,13 @@ impl Storm {
     }
 }
 
-/// What a client uploads, small enough for many uploads.
+/// The dataset of a client, small enough for many uploads.
 pub(crate) fn dataset(seed: u64) -> Coffee {
     Coffee::new(Shape { transactions_per_month: 15_000, users: 10_000, seed })
 }
 
-/// Lets clients upload until `weather` is over, and returns what they and it have to tell. It ends
-/// early, by the flag it is given, if a client fails.
+/// Lets clients upload until `weather` returns, and returns the results of both. If a client fails,
+/// it sets the flag that `weather` gets, and the run ends early.
 pub(crate) fn upload_during<W: Send>(
     clients: &[Client<'_>],
     began: Instant,

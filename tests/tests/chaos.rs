@@ -1,4 +1,4 @@
-//! The short form of scripts/chaos.sh.
+//! A short run of scripts/chaos.sh.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The commands of a cluster: the life of a local one, tables for people, JSON for programs.
+//! The commands of a cluster: starting and stopping a local one, tables for people, JSON for
+//! programs.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -31,7 +32,7 @@ fn a_local_cluster_lives_and_dies_by_its_commands() {
     let added = cluster.local("add").args(&["--count", "1", "--json"]).run().ok().json();
     assert_eq!(added["started"], serde_json::json!(["node-3"]));
     let _ = cluster.local("kill").args(&["node-7"]).run().exits(3, &["node-7", "node-1"]);
-    // The folder is the profile, too.
+    // The cluster's folder is also its profile.
     cluster.cortado(&["local", "stop", "node-3"]).run().ok();
     let _ = Cortado::new(&["local", "stop", "node-3"]).run().exits(2, &["--dir", "--cluster"]);
     cluster.local("down").args(&["--wipe"]).run().ok();

@@ -1,23 +1,24 @@
-//! Nodes in containers are killed, paused, cut off, emptied and stopped during uploads. They come back
-//! by the engine, nobody else is touched, and the reports are the oracle's, to the last byte.
+//! Nodes in containers are killed, paused, cut off, emptied and stopped during uploads. The engine
+//! brings them back, no other node is started, and the reports equal the oracle's byte for byte.
 //!
-//! Skipped, and it says so, where no engine answers; `CORTADO_REQUIRE_DOCKER=1` forbids that.
-//! `CORTADO_LONG=1` makes it thorough: five rounds of restarts, an engine that is gone or hangs for 30 s.
+//! Without an engine, the tests print that they were skipped; `CORTADO_REQUIRE_DOCKER=1` makes that
+//! a failure. `CORTADO_LONG=1` runs the long form: five rounds of restarts, and an engine that is
+//! gone or hangs for 30 s.
 
 use std::time::{Duration, Instant};
 
 use tests::cluster::{Coffee, Shape, job_id, path_text, wait_for};
 use tests::containers::{Containers, Hit, compose_files};
 
-/// Seconds until there is a supervisor.
+/// Time limit for a supervisor to be elected, in seconds.
 const SUPERVISOR: u64 = 60;
 
-/// Whether the long form is wanted.
+/// Whether to run the long form.
 fn long() -> bool {
     std::env::var_os("CORTADO_LONG").is_some_and(|value| value == "1")
 }
 
-/// Uploads, lets something happen on the way, and expects the right answer.
+/// Uploads, causes a fault during the upload, and checks the result.
 fn during_upload(cluster: &Containers, data: &Coffee, job: u64, fault: impl FnOnce(&str)) {
     let job = job_id(job);
     let run = cluster.run_coffee(data.dir(), &job, &job);
@@ -50,7 +51,7 @@ fn compose_alone_makes_a_cluster_and_says_where_it_is() {
     let (keys, nodes) = (["node-1", "node-2"].map(key), cluster.states());
     assert!(nodes.values().all(|node| node.confined), "{nodes:?}");
     during_upload(&cluster, &Coffee::new(Shape::MIDDLE), 1, |_| ());
-    // Again: what is there stays, and nobody is started anew.
+    // A second start changes no file and restarts no node.
     cluster.start_all();
     assert!(cluster.greeting().contains("there already"), "{}", cluster.greeting());
     assert_eq!((["node-1", "node-2"].map(key), cluster.states()), (keys, nodes));
@@ -77,7 +78,7 @@ fn killed_containers_are_back_and_the_answers_are_right() {
     during_upload(&cluster, &data, 4, |_| {
         kill(&cluster, "all but one are killed", &["node-1", "node-2", "node-4", "node-5"]);
     });
-    // An operator's way to end it: nobody is brought back then.
+    // The operator removes the cluster: no node is brought back.
     cluster.down();
     assert_eq!(cluster.remains(), Vec::<String>::new());
 }
@@ -90,7 +91,7 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
         let coordinator = cluster.coordinator(job);
         let hit = Hit::now(&cluster, "a node is paused");
         cluster.pause(&coordinator);
-        // Longer than any failure detector waits; it is ended and started then.
+        // The pause is longer than the failure timeout: the node is killed and started.
         hit.await_back(&cluster, &[&coordinator]);
     });
     during_upload(&cluster, &data, 2, |_| {
@@ -102,7 +103,8 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
             assert!(left["reason"].as_str().unwrap().contains("well"), "{left}");
         }
         let healed = Instant::now();
-        // The engine gives out the lowest free address: in turn, each gets what was the other's.
+        // The engine gives out the lowest free address. In this order, each node gets the other's
+        // old address.
         let mut turn = cut;
         turn.sort_by_key(|name| std::cmp::Reverse(before.address(name).to_owned()));
         turn.iter().for_each(|name| cluster.connect(name));
@@ -114,7 +116,7 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
         );
         before.expect_others_untouched(&cluster, &[]);
     });
-    // Data goes to their new addresses, too: every copy is where it belongs.
+    // Data reaches the new addresses too: all copies get to their owners.
     cluster.await_moves();
     during_upload(&cluster, &data, 3, |_| {
         cluster.await_whole();
@@ -132,7 +134,7 @@ fn paused_cut_off_and_emptied_containers_are_whole_again() {
         );
     });
     cluster.check_result(&data, &job_id(1), "node-3");
-    // Whom the operator stopped he starts himself.
+    // A node that the operator stopped is started only by the operator.
     assert!(
         cluster.events().iter().all(|seen| seen["event"] != "reviving" || seen["node"] != "node-3")
     );
@@ -184,8 +186,8 @@ fn the_engine_hangs_for_a_while_and_the_data_path_does_not_care() {
     without_engine(&mut cluster, stall, wake, 0);
 }
 
-/// Uploads while the engine is away, for so many seconds at least; a node that is killed meanwhile is
-/// left alone until the engine is there again.
+/// Uploads while the engine is away, for at least so many seconds. A node that is killed meanwhile
+/// stays down until the engine is back.
 fn without_engine(
     cluster: &mut Containers,
     take: impl FnOnce(&mut Containers),

@@ -1,15 +1,16 @@
-//! Networks that are cut and disturbed between real nodes, below QUIC (`cortado chaos`).
+//! Cut and disturbed networks between real nodes, below QUIC (`cortado chaos`).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, uploaded_percent, wait_for};
 
-/// Seconds until both sides of a cut know that the others are gone.
+/// Time limit in seconds for both sides of a cut to mark the other side as down.
 const KNOWN: u64 = 20;
-/// Seconds until a healed cluster is whole. Small machines get more than the 3 s it should be.
+/// Time limit in seconds for a healed cluster to be whole. The aim is 3 s; small machines need
+/// more.
 const WHOLE: u64 = 15;
-/// Longer than any test: cuts end because they are healed.
+/// Longer than any test: the tests end all cuts themselves.
 const LONG: &str = "10m";
 
 fn names(numbers: &[usize]) -> Vec<String> {
@@ -37,7 +38,7 @@ fn cut(cluster: &Cluster, groups: &[Vec<String>]) {
     cluster.chaos(&arguments);
 }
 
-/// Heals all, and waits until all see all.
+/// Ends all disturbances, and waits until all nodes see all.
 fn heal(cluster: &Cluster, what: &str) {
     cluster.chaos(&["heal"]);
     let healed = Instant::now();
@@ -87,7 +88,7 @@ fn after_any_cut_the_cluster_is_whole_without_a_restart_and_the_answer_is_exact(
         let _ = run.wait().ok();
         data.check(&cluster, &job, what);
     }
-    // What does not divide the cluster must not harm it either.
+    // Disturbances that do not divide the cluster must do no harm either.
     for (number, (what, commands)) in (11..).zip([
         ("one way", &[&["oneway", "node-1", "node-4", "--for", LONG][..]][..]),
         (
@@ -144,7 +145,7 @@ fn alone_a_node_promises_nothing_and_says_what_it_waits_for() {
     cluster.await_upload(&job, 20);
     cut(&cluster, &groups);
     await_groups(&cluster, &groups, KNOWN);
-    // A new job and this one, seen from the node that is alone: nobody there could keep anything.
+    // A new job and this one, from the node that is alone: it can't replicate anything.
     let (second, address) = (job_id(2), cluster.address("node-1"));
     let waits = "waiting for replicas: 1 of 2";
     let alone = ["--connect", &address, "--timeout", "6"];
@@ -171,7 +172,7 @@ fn a_client_turns_to_the_larger_side_of_a_cut() {
     let job = job_id(1);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
     cluster.await_upload(&job, 20);
-    // Clients ask the first node of the profile first. Alone, it can't keep anything.
+    // Clients first ask the first node in the profile, which is alone and can't replicate anything.
     let groups = [names(&[1]), names(&[2, 3, 4, 5])];
     cut(&cluster, &groups);
     await_groups(&cluster, &groups, KNOWN);
@@ -192,7 +193,7 @@ fn clients_on_both_sides_of_a_cut_never_get_two_answers() {
     let groups = [names(&[1, 2]), names(&[3, 4, 5])];
     cut(&cluster, &groups);
     await_groups(&cluster, &groups, KNOWN);
-    // Each side has a client that wants the same job done, and knows nobody of the other side.
+    // Each side has a client that resumes the same job and knows only nodes of its own side.
     let folder = path_text(data.dir());
     let sides: BTreeMap<_, _> = [("small", "node-1"), ("large", "node-4")].into();
     let clients: Vec<_> = sides
@@ -208,7 +209,7 @@ fn clients_on_both_sides_of_a_cut_never_get_two_answers() {
         println!("{out} side: {:?} {}", ended.code, ended.stderr.lines().last().unwrap_or(""));
         match ended.code {
             Some(0) => data.check_reports(&cluster.path(out)),
-            // It waits for what is on the other side, and says so.
+            // The job waits for entries of the other side, and the client says so.
             _ => assert!(
                 ["waiting for replicas", "missing", "waits for"]
                     .iter()

@@ -1,5 +1,5 @@
-//! Disks that fail under real processes: refusing to sync, returning other bits than they were given. The reports are the oracle's all the same, and what a disk can't be trusted with comes from
-//! the other nodes.
+//! Disks of real processes that refuse to sync or return wrong bits. The reports still equal the
+//! oracle's; a node fetches from other nodes what its disk has damaged.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
@@ -17,7 +17,7 @@ fn a_node_whose_disk_fails_to_sync_stops_at_once_and_is_not_missed() {
     let job = job_id(1);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW).spawn();
     cluster.await_upload(&job, 10);
-    // The node that drives the job is the one that is missed most.
+    // The loss of the job's coordinator has the largest effect.
     let victim = cluster.coordinator(&job);
     cluster.kill(&victim);
     cluster.start_with(&victim, &disk);
@@ -28,16 +28,16 @@ fn a_node_whose_disk_fails_to_sync_stops_at_once_and_is_not_missed() {
     run.wait().ok();
     assert!(!cluster.is_running(&victim));
     data.check(&cluster, &job, "out");
-    // With a disk that works it goes on with what was durable, and gets what it missed.
+    // With a working disk the node keeps its durable entries, and fetches the others.
     disk.mend();
     cluster.start_with(&victim, &disk);
     data.check_alone(&cluster, &victim, &[job]);
 }
 
-/// Flips one bit in the middle of what a file holds; what is set aside after it is zeros.
+/// Flips a bit in the middle of a file's contents; the zeros allocated behind them do not count.
 fn flip_a_bit(file: &Path, share: f64) {
     let bytes = std::fs::read(file).unwrap();
-    // Behind the segment's own header.
+    // Behind the segment's header.
     let start = 4096;
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     assert!(end > start, "{} holds no records", file.display());
@@ -69,7 +69,7 @@ fn flipped_bits_in_finished_jobs_are_never_served() {
     let data = Coffee::new(Shape::TINY);
     let job = job_id(1);
     cluster.run_coffee(data.dir(), &job, "out").run().ok();
-    // Near the end stands the result.
+    // The result is near the end.
     for (number, share) in [0.1, 0.35, 0.6, 0.85, 0.97].into_iter().enumerate() {
         cluster.await_moves();
         cluster.kill("node-2");
@@ -77,7 +77,7 @@ fn flipped_bits_in_finished_jobs_are_never_served() {
             flip_a_bit(&segment, share);
         }
         cluster.start("node-2");
-        // While it is being refilled it asks others, or says that it can't tell yet.
+        // While the node is refilled, it asks other nodes, or answers that it can't tell yet.
         let (address, out) = (cluster.address("node-2"), format!("again-{number}"));
         let folder = path_text(&cluster.path(&out));
         let arguments = ["result", &job, "--out", &folder, "--connect", &address];

@@ -1,7 +1,7 @@
-//! The container engine is restarted during uploads. The reports are the oracle's, to the last byte.
+//! The container engine is restarted during uploads. The reports equal the oracle's byte for byte.
 //!
-//! Each test has an engine of its own. Skipped, and it says so, where there can be none: that takes root,
-//! `dockerd` and namespaces.
+//! Each test has its own engine. It needs root, `dockerd` and namespaces; otherwise it prints that
+//! it was skipped.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use rustix::process::{Signal, kill_process, test_kill_process};
 use tests::cluster::{Coffee, Shape, job_id, wait_for};
 use tests::containers::{Containers, Hit, OwnEngine};
 
-/// Seconds a client is patient, and a call may take then.
+/// Seconds for which a client keeps trying, and the time limit of the call.
 const PATIENCE: [u64; 2] = [60, 120];
 
-/// Uploads, lets something happen on the way, and expects the right answer.
+/// Uploads, causes a fault during the upload, and checks the result.
 fn during_upload(cluster: &Containers, data: &Coffee, job: &str, fault: impl FnOnce()) {
     let [patience, limit] = PATIENCE;
     let run = cluster.run_coffee(data.dir(), job, job).args(&["--timeout", &patience.to_string()]);
     data.upload_through(cluster, job, run.within(limit), fault);
 }
 
-/// What was noticed of nodes that ended.
+/// The events about nodes that ended.
 fn troubles(cluster: &Containers) -> BTreeSet<String> {
     let seen =
         cluster.events().into_iter().filter_map(|seen| Some(seen["event"].as_str()?.to_owned()));
@@ -30,20 +30,20 @@ fn troubles(cluster: &Containers) -> BTreeSet<String> {
 #[test]
 fn containers_live_on_while_the_engine_is_restarted() {
     let test = "containers_live_on_while_the_engine_is_restarted";
-    // A name that nobody answers for is looked up for longer than a container is given to stop.
+    // The lookup of a name without an answer takes longer than a container may take to stop.
     let patient = ["timeout:30", "attempts:2"].as_slice();
     let settings = [("live-restore", true.into()), ("dns-opts", patient.into())];
     let Some(mut engine) = OwnEngine::inside(test, &settings) else { return };
     let cluster = Containers::up(3).expect("there is an engine");
     let data = Coffee::new(Shape::MIDDLE);
-    // Published ports are served by processes of the engine: clients have to wait.
+    // Processes of the engine serve the published ports, so clients have to wait.
     during_upload(&cluster, &data, &job_id(1), || {
         let hit = Hit::now(&cluster, "the engine is restarted");
         engine.restart(|| ());
         engine.crash(|| ());
         hit.expect_others_untouched(&cluster, &[]);
     });
-    // Who is asked to stop meanwhile stays down.
+    // A node that is asked to stop meanwhile stays down.
     let process = cluster.process("node-3");
     engine.restart(|| {
         kill_process(process, Signal::TERM).expect("it runs");
@@ -53,8 +53,8 @@ fn containers_live_on_while_the_engine_is_restarted() {
     assert_eq!((&*state.status, state.exit_code), ("exited", 0));
     cluster.await_whole();
     assert_eq!(troubles(&cluster), BTreeSet::new());
-    // The name of one that is down is asked of a resolver that does not answer here. Who stops then
-    // does not wait for that: it would be killed before.
+    // The other nodes look up the name of a node that is down, from a resolver that does not
+    // answer. A node that stops must not wait for the lookup, or it would be killed first.
     let down = Instant::now();
     let asking = Duration::from_secs(5);
     wait_for("names to be looked up in vain", 10, || (down.elapsed() > asking).then_some(()));
@@ -70,7 +70,7 @@ fn containers_live_on_while_the_engine_is_restarted() {
 #[test]
 fn a_node_that_is_killed_while_the_engine_is_away_is_brought_back() {
     let test = "a_node_that_is_killed_while_the_engine_is_away_is_brought_back";
-    // Published ports are the kernel's: clients don't notice.
+    // The kernel serves the published ports, so clients notice nothing.
     let settings = [("live-restore", true.into()), ("userland-proxy", false.into())];
     let Some(mut engine) = OwnEngine::inside(test, &settings) else { return };
     let cluster = Containers::up(3).expect("there is an engine");

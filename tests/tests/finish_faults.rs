@@ -1,6 +1,6 @@
-//! Faults while a job finishes. What makes the moment sure: everything is uploaded but not declared,
-//! a node that must fold is stopped in its tracks, and only then the ends of the tables are declared.
-//! The job can't get past that node until it is known to be down.
+//! Faults while a job finishes. To hit that moment, a test uploads everything without declaring the
+//! tables, pauses a node that must fold, and only then declares the ends of the tables. The job
+//! can't complete the slots of that node until the node is marked as down.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use cortado_protocol::client::ClientRequest;
 use serde_json::Value;
 use tests::cluster::{Cluster, Coffee, Shape, path_text, wait_for};
 
-/// Uploads a dataset, stops a node other than the coordinator, and declares the tables. Returns the job, its
-/// coordinator and the stopped node.
+/// Uploads a dataset, pauses a node other than the coordinator, and declares the tables. Returns
+/// the job, its coordinator and the paused node.
 fn stuck_in_finish(cluster: &Cluster, data: &Coffee) -> (String, String, String) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -46,11 +46,11 @@ fn stuck_in_finish(cluster: &Cluster, data: &Coffee) -> (String, String, String)
 
 fn last_other(cluster: &Cluster, coordinator: &str) -> String {
     let names = cluster.nodes().into_iter().map(|node| node.name().to_string());
-    // Clients ask the first one first; it must answer.
+    // Clients ask the first one first, so it must be a node that answers.
     names.into_iter().rev().find(|name| name != coordinator).unwrap()
 }
 
-/// Expects the job to be at its finish, with something left to do.
+/// Waits until the job is at its finish, with slots left to do.
 fn await_finish(cluster: &Cluster, job: &str) -> Value {
     wait_for("the finish to begin", 10, || {
         let status = cluster.try_status(job)?;
@@ -71,7 +71,7 @@ fn nodes_are_killed_during_the_finish() {
     let cluster = Cluster::up(5);
     let data = Coffee::new(Shape { transactions_per_month: 5_000, users: 3_000, seed: 4 });
 
-    // A node that has not folded its slots yet.
+    // The paused node, which has not folded its slots, is killed.
     let (job, coordinator, stopped) = stuck_in_finish(&cluster, &data);
     let status = await_finish(&cluster, &job);
     cluster.kill(&stopped);
@@ -81,7 +81,7 @@ fn nodes_are_killed_during_the_finish() {
     cluster.start(&stopped);
     cluster.await_members();
 
-    // The job's coordinator.
+    // The job's coordinator is killed.
     let (job, coordinator, stopped) = stuck_in_finish(&cluster, &data);
     await_finish(&cluster, &job);
     cluster.kill(&coordinator);
@@ -91,7 +91,7 @@ fn nodes_are_killed_during_the_finish() {
     cluster.start(&coordinator);
     cluster.await_members();
 
-    // Everyone, the coordinator among them.
+    // All nodes are killed, the coordinator among them.
     let (job, ..) = stuck_in_finish(&cluster, &data);
     await_finish(&cluster, &job);
     cluster.kill_all();
@@ -101,7 +101,8 @@ fn nodes_are_killed_during_the_finish() {
 
 #[test]
 fn batches_that_no_node_has_any_more_are_asked_of_the_client() {
-    // One copy only: the loss of a disk loses batches, and the job says so until they come again.
+    // With only one copy, the loss of a disk loses batches. The job says so until the client sends
+    // them again.
     let cluster = Cluster::empty();
     cluster.local("up").args(&["--nodes", "3", "--replicas", "1", "--min-copies", "1"]).run().ok();
     let data = Coffee::new(Shape { transactions_per_month: 5_000, users: 3_000, seed: 5 });

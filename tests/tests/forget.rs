@@ -1,11 +1,11 @@
-//! Dead nodes that will not come back.
+//! Dead nodes that are forgotten for good.
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
 
 const OTHERS: [&str; 4] = ["node-1", "node-2", "node-3", "node-4"];
 const DEAD: &str = "node-5";
 
-/// Waits until a node's list and counts are those of four members.
+/// Waits until a node lists and counts four members.
 fn await_four(cluster: &Cluster, node: &str) {
     let address = cluster.address(node);
     wait_for(&format!("{node} to have forgotten {DEAD}"), 20, || {
@@ -18,7 +18,7 @@ fn await_four(cluster: &Cluster, node: &str) {
     });
 }
 
-/// Waits until every running node knows that these are down: before that they may be seen as ill.
+/// Waits until every running node has marked these nodes as down; they may be ill before that.
 fn await_down(cluster: &Cluster, dead: &[&str]) {
     for node in OTHERS.into_iter().filter(|node| cluster.is_running(node)) {
         wait_for(&format!("{node} to know who is down"), 20, || {
@@ -39,7 +39,7 @@ fn a_forgotten_node_stays_forgotten_and_may_join_again_with_a_new_certificate() 
     let _ = forget(DEAD).exits(2, &["lives", "cortado drain node-5"]);
     let _ = forget("node-9").exits(3, &["node-3, node-4 and node-5"]);
     cluster.kill(DEAD);
-    // One that is away when the others forget hears of it later.
+    // A node that is away when the others forget a member forgets it later.
     cluster.kill("node-2");
     cluster.kill("node-3");
     await_down(&cluster, &["node-2", "node-3", DEAD]);
@@ -54,10 +54,10 @@ fn a_forgotten_node_stays_forgotten_and_may_join_again_with_a_new_certificate() 
     for node in OTHERS {
         await_four(&cluster, node);
     }
-    // It does not come back with what it has, and knows why.
+    // The forgotten node does not return with its old data, and its log says why.
     let _ = cluster.local("start").args(&[DEAD]).within(20).run();
     cluster.await_line(DEAD, "was forgotten");
-    // The others do not learn of it again from anywhere, not even after a restart of each.
+    // The others do not add it again, not even after each of them was restarted.
     for node in OTHERS {
         cluster.kill(node);
         cluster.start(node);

@@ -1,4 +1,4 @@
-//! Full disks under real processes.
+//! Full disks of real processes.
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
 
@@ -20,7 +20,7 @@ fn full_disks_hold_back_clients_and_nothing_else() {
     let jobs: Vec<_> = (1..=3).map(job_id).collect();
     let processes = cluster.processes();
 
-    // One full disk of three: two copies are made all the same.
+    // With one of three disks full, two copies are still made.
     let runs = jobs[..2].iter().map(|job| cluster.run_coffee(data.dir(), job, job).spawn());
     for run in runs.collect::<Vec<_>>() {
         run.wait().ok();
@@ -30,7 +30,7 @@ fn full_disks_hold_back_clients_and_nothing_else() {
         data.check(&cluster, job, job);
     }
 
-    // All are full: the client is told so and waits. Everything else goes on.
+    // All disks are full: the client says so and waits. Everything else continues.
     let large = Coffee::new(TOO_MANY_USERS);
     let mut third = cluster.run_coffee(large.dir(), &jobs[2], &jobs[2]).within(120).spawn();
     wait_for("the client to be told that disks are full", 60, || {
@@ -46,7 +46,7 @@ fn full_disks_hold_back_clients_and_nothing_else() {
     assert!(third.is_running(), "{}", third.stderr());
     assert_eq!(cluster.status(&jobs[2])["state"], "uploading");
 
-    // Room on two disks lets the upload go on, room on the last one brings it up to date.
+    // Room on two disks lets the upload continue; room on the last disk lets its node catch up.
     cluster.enlarge_disk("node-2", 65_536);
     cluster.enlarge_disk("node-3", 65_536);
     third.wait().ok();

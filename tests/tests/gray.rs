@@ -1,8 +1,8 @@
-//! Gray failures: nodes that are alive by their membership and of no use otherwise.
+//! Gray failures: nodes that are alive in the membership but do not work.
 //!
-//! Each kind meets another node; `CORTADO_GRAY=all` has each kind meet each node of a cluster, which
-//! takes some ten minutes. Among five nodes each role is held by one: each is a worker, and the coordinator of
-//! a job that is made for it.
+//! Each kind of fault hits another node. With `CORTADO_GRAY=all` each kind hits each node of a
+//! cluster, which takes some ten minutes. Among five nodes each role is hit: each node is a worker,
+//! and the coordinator of a job that is chosen for it.
 
 use std::cell::Cell;
 use std::env;
@@ -15,15 +15,15 @@ use serde_json::Value;
 use tests::cluster::{Cluster, Coffee, Shape, job_id, wait_for};
 use tests::kernel::{Crowded, Filter, Frozen, Way, in_own_network};
 
-/// Seconds until everybody knows; it should be three. Small machines get more.
+/// Time limit in seconds for all nodes to notice. The aim is 3 s; small machines need more.
 const KNOWN: u64 = 20;
-/// Longer than the test: trouble ends because it is healed.
+/// Longer than the test: the test ends all faults itself.
 const LONG: &str = "10m";
 
-/// What may be wrong with a node, and what others then say of it.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// By `cortado chaos`, with these arguments.
+    /// Made by `cortado chaos` with these arguments.
     Told(&'static [&'static str]),
     DataPort(Way),
     ClientPort,
@@ -32,7 +32,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// What the reason says of a node that is ill by it; nothing if nobody should notice.
+    /// Part of the reason that the members report of such a node; `None` if it must not be called
+    /// ill.
     fn says(self) -> Option<&'static str> {
         match self {
             Self::Told(["loop-stall"]) => Some("its loop has stood still for"),
@@ -42,13 +43,13 @@ impl Kind {
         }
     }
 
-    /// A disk that has nothing to write is not seen to hang.
+    /// A hanging disk is noticed only when there is something to write.
     fn needs_a_job(self) -> bool {
         matches!(self, Self::Told(["disk-hang"]) | Self::Disk)
     }
 }
 
-/// A fault that is there until this is dropped.
+/// A fault that lasts until this is dropped.
 #[expect(dead_code, reason = "kept for what dropping them does")]
 enum Trouble<'a> {
     Told(&'a Cluster),
@@ -83,7 +84,7 @@ impl Drop for Trouble<'_> {
     }
 }
 
-/// A cluster, and what is done with it.
+/// A cluster and its jobs.
 struct Ward {
     cluster: Cluster,
     data: Coffee,
@@ -96,8 +97,8 @@ impl Ward {
         Self { cluster, data, last_job: Cell::new(0) }
     }
 
-    /// Waits until a node sees this one member in this state, with this in the reason, and all others
-    /// alive.
+    /// Waits until another node sees this member in this state, with this text in the reason, and
+    /// all others alive.
     fn await_state(&self, node: &str, state: &str, says: &str) {
         let seen_by = self.witness(node);
         wait_for(&format!("{seen_by} to see {node} {state} and the others alive"), KNOWN, || {
@@ -124,8 +125,8 @@ impl Ward {
         if node == "node-1" { "node-3" } else { "node-1" }
     }
 
-    /// Runs a job that this node would drive if it were well, and looks at its reports; returns how long
-    /// it took, in seconds.
+    /// Runs a job that this node would drive if it were well, and checks its reports. Returns the
+    /// duration in seconds.
     fn run_job(&self, coordinator: &str) -> f32 {
         let nodes = self.cluster.nodes().into_iter().map(|node| node.name());
         let nodes: Vec<NodeId> = nodes.collect();
@@ -144,10 +145,10 @@ impl Ward {
         took
     }
 
-    /// One node is disturbed: it is called ill with the reason, or not if it is well enough, and nobody
-    /// else is; jobs end exactly; and it is well again when it is healed. Prints how long things took.
-    /// Nothing is said of restarts: a supervisor restarts a node that is ill for half a minute, and a
-    /// slow machine may take that long.
+    /// Disturbs one node, and checks: the others call it ill with the reason (or do not, if it is
+    /// well enough), and call no other node ill; jobs end with the right result; the node is well
+    /// again after the fault. Prints the times. Does not check for restarts: the supervisor
+    /// restarts a node that is ill for half a minute, and a slow machine may take that long.
     fn is_passed_over(&self, node: &str, kind: Kind) {
         let usual = self.run_job(node);
         let trouble = Trouble::make(kind, &self.cluster, node);
@@ -171,11 +172,11 @@ impl Ward {
         self.await_state(node, "alive", "");
     }
 
-    /// Each kind meets another node, or all.
+    /// Each kind of fault hits another node, or all nodes.
     fn round(&self, kinds: &[Kind]) {
         let all = env::var("CORTADO_GRAY").is_ok_and(|which| which == "all");
-        // The highest name supervises: it is first, and the lead goes to another one and comes back.
-        // The keeper of the queue is second.
+        // The supervisor comes first, so the lead moves to another node and back. The queue keeper
+        // comes second.
         let supervisor = self.cluster.supervisor(20);
         let mut nodes: Vec<NodeId> = self.cluster.nodes().iter().map(NodeFolder::name).collect();
         let keeper = ring::first_owner(ring::ADMISSION_KEY, &nodes);
@@ -194,7 +195,8 @@ impl Ward {
 #[test]
 fn a_node_that_is_half_dead_is_called_ill_and_stops_no_job() {
     Ward::open(Cluster::up_for_trouble(5)).round(&[
-        // By its own word, or by that of the others. Both ways, the ports are cut by the kernel below.
+        // The first and the third report themselves ill, the second is reported by others. The
+        // kernel test below cuts ports in both directions.
         Kind::Told(&["disk-hang"]),
         Kind::Told(&["data-cut", "--oneway", "in"]),
         Kind::Told(&["loop-stall"]),

@@ -1,15 +1,15 @@
-//! Nodes that die are brought back by those that live, and the answers are the same.
+//! Dead nodes are brought back by the living ones, and the results stay right.
 
 use std::time::Instant;
 
 use serde_json::Value;
 use tests::cluster::{Cluster, Coffee, Shape, StarterKiller, job_id, wait_for};
 
-/// Seconds a dead node may take until all see it again: to be found dead, to be started, to join.
-/// Small machines get more than the 5 s it should be.
+/// Time limit in seconds from a node's death until all see it alive again: marked as down, started,
+/// joined. The aim is 5 s; small machines need more.
 const BACK: u64 = 20;
 
-/// Waits until a node runs in another process than before and all see each other.
+/// Waits until these nodes run in other processes than before, and all nodes see each other.
 fn await_back(cluster: &Cluster, names: &[String], before: &[Option<cortado::local::ProcessId>]) {
     let since = Instant::now();
     for (name, before) in names.iter().zip(before) {
@@ -23,7 +23,7 @@ fn await_back(cluster: &Cluster, names: &[String], before: &[Option<cortado::loc
     println!("{} killed: started after {started:.2} s, all alive after {joined:.2} s", names.len());
 }
 
-/// Kills nodes in the middle of an upload and expects them back, and the right answer.
+/// Kills nodes in the middle of an upload, and checks that they return and the result is right.
 fn heals(nodes: usize, job: u64, victims: impl FnOnce(&str) -> Vec<String>) {
     let cluster = Cluster::up_reviving(nodes);
     let data = Coffee::new(Shape::MIDDLE);
@@ -53,8 +53,8 @@ fn one_survivor_of_five_rebuilds_the_cluster() {
     heals(5, 3, |_| [5, 1, 4, 2].map(|n| format!("node-{n}")).to_vec());
 }
 
-/// The started process kills its supervisor before it does anything else, and before that has noted
-/// which process it started.
+/// The started process kills its supervisor at once, before the supervisor has noted which process
+/// it started.
 #[test]
 fn a_supervisor_that_dies_of_starting_a_node_is_replaced_and_nobody_runs_twice() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn who_was_stopped_stays_down_and_a_killed_one_comes_back() {
     let before = cluster.process("node-3");
     cluster.kill("node-3");
     await_back(&cluster, &["node-3".to_owned()], &[before]);
-    // The supervisor, killed, comes back and has to find out for itself.
+    // The supervisor is killed and returns: it has to find out again that node-2 was stopped.
     let before = cluster.process("node-4");
     cluster.kill("node-4");
     await_back(&cluster, &["node-4".to_owned()], &[before]);

@@ -1,4 +1,4 @@
-//! `cortado-node health`: what a node says of itself, whatever its peers do.
+//! `cortado-node health`: a node's health, independent of its peers.
 
 use std::process::{Command, Output};
 

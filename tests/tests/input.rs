@@ -1,4 +1,4 @@
-//! Bad input: rows that can't be read are counted and kept; what can't work is refused before
+//! Bad input: rows that can't be read are counted and kept; a job that can't work is refused before
 //! anything is sent.
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text};
@@ -7,8 +7,8 @@ use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text};
 fn rejected_rows_are_counted_and_kept_and_stop_nothing() {
     let cluster = Cluster::up(3);
     let mut data = Coffee::new(Shape::TINY);
-    // A missing column, one too many, and needed values that can't be read, also the last row without
-    // an end; unneeded ones may be anything.
+    // Rows with a missing column, with one too many, with needed values that can't be read (also in
+    // a last row without a line end), and with bad values in columns that are not needed.
     let rows = "x1,1,1,,5,80.0,0.0,80.0\n\
                 x2,1,1,,5,80.0,0.0,80.0,2024-01-03 10:00:00,more\n\
                 x3,1,1,,5,80.0,0.0,a lot,2024-01-03 10:00:00\n\
@@ -45,7 +45,7 @@ fn rejected_rows_are_counted_and_kept_and_stop_nothing() {
         assert_eq!(kept["table"], "transactions");
         assert_eq!(kept["file"], "transactions/transactions_202401.csv");
     }
-    // The file's lines are counted from its header on.
+    // Line numbers count the header as line 1.
     let line = |id: &str| {
         let found = rejects.iter().find(|r| r["row"].as_str().unwrap().starts_with(id));
         found.unwrap()["line"].as_u64()
@@ -110,7 +110,7 @@ fn verify_recomputes_and_notices_other_data() {
     assert_eq!((&verified["ok"], &verified["problems"]), (&true.into(), &serde_json::json!([])));
     assert_eq!(verified["compared"].as_array().unwrap().len(), 6, "{verified}");
 
-    // One digit of one amount, the length being the same.
+    // Changes one digit of one amount; the length stays the same.
     let file = data.dir().join("transactions/transactions_202501.csv");
     let text = std::fs::read_to_string(&file).unwrap();
     let line = text.lines().find(|line| &line[line.len() - 8..line.len() - 6] == "12").unwrap();
@@ -124,6 +124,6 @@ fn verify_recomputes_and_notices_other_data() {
     std::fs::write(&file, text.replacen(line, &tampered, 1)).unwrap();
     let noticed = cluster.cortado(&["verify", &job, "--recompute", &dir]).run();
     let _ = noticed.exits(4, &["does not verify", "q3.csv"]);
-    // Without the data there is nothing wrong.
+    // Without the dataset, `verify` finds no difference.
     cluster.cortado(&["verify", &job]).run().ok();
 }

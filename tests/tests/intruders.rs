@@ -1,5 +1,5 @@
-//! Strangers at the ports of a running cluster: refused, counted and paid for with little memory,
-//! while uploads go on and nobody is taken for dead.
+//! Strangers at the ports of a running cluster are refused and counted and cost little memory.
+//! Uploads continue meanwhile, and no node is marked as down.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ use tests::forger::Forger;
 use tests::intruder::Intruder;
 use tokio::task::JoinSet;
 
-/// Handshakes in all.
+/// Number of handshakes.
 const KNOCKS: usize = 10_000;
-/// Of each kind at the same time.
+/// Handshakes of each kind at the same time.
 const AT_ONCE: usize = 6;
-/// What a node may have grown by when it is over.
+/// By how many bytes a node's memory may grow.
 const GROWTH_BYTES: u64 = 48 << 20;
 
-/// The ports of one node, and what its cluster's authorities give out.
+/// The ports of one node, and the cluster's authorities.
 struct Target {
     cluster: String,
     peers: Authority,
@@ -44,7 +44,7 @@ impl Target {
         Self { cluster, peers, clients, peer_port, gossip_port, client_port }
     }
 
-    /// Everyone who must not get in, where, and what must be said to them.
+    /// Every kind of stranger, with its target port and the refusal it must get.
     fn strangers(&self) -> Vec<(Intruder, SocketAddr, Refusal)> {
         let alice = self.clients.issue_client("alice").unwrap();
         let node = self.peers.issue_node("node-2".parse().unwrap(), &[], &[]).unwrap();
@@ -80,7 +80,7 @@ impl Target {
     }
 }
 
-/// Knocks, many at once; how often which answer came: the one expected, or another sentence.
+/// Makes many connections at once; counts the expected answers, and lists the others.
 async fn flood(strangers: Vec<(Intruder, SocketAddr, Refusal)>) -> BTreeMap<String, usize> {
     let each = KNOCKS.div_ceil(strangers.len() * AT_ONCE);
     let mut tasks = JoinSet::new();
@@ -109,14 +109,14 @@ async fn flood(strangers: Vec<(Intruder, SocketAddr, Refusal)>) -> BTreeMap<Stri
     all
 }
 
-/// Those with a right certificate who do not keep to the protocol.
+/// Breaks the protocols with a valid certificate.
 async fn misbehave(target: &Target) {
     let mallory = target.peers.issue_node("node-9".parse().unwrap(), &[], &[]).unwrap();
     let guest = target.clients.issue_client("guest").unwrap();
     let peer = Intruder::new(ALPN_PEER, Some(&mallory));
     let client = Intruder::new(ALPN_CLIENT, Some(&guest));
     let gossip = Intruder::new(ALPN_GOSSIP, Some(&mallory));
-    // A frame of 4 GiB, and one as long as frames may be, but not the first one.
+    // A frame of 4 GiB, and one with the maximal length, which the first frame must not have.
     for length in [u32::MAX, 16 << 20] {
         let frame = Bytes::copy_from_slice(&length.to_le_bytes());
         let answer = peer.say(target.peer_port, frame).await;
@@ -133,10 +133,10 @@ async fn misbehave(target: &Target) {
         };
         frame::encode(&hello, b"")
     };
-    // Speaking for a node that is not the certificate's.
+    // A greeting that names another node than the certificate.
     let answer = peer.say(target.peer_port, hello("node-2")).await;
     assert_eq!(answer.refusal(), Some(Refusal::Closed), "{answer}");
-    // Greeting rightly, then a frame that is too long.
+    // A correct greeting, then a frame that is too long.
     let mut greeted = hello("node-9").to_vec();
     greeted.extend_from_slice(&u32::MAX.to_le_bytes());
     let answer = peer.say(target.peer_port, greeted.into()).await;
@@ -144,7 +144,7 @@ async fn misbehave(target: &Target) {
     let oversized = Bytes::copy_from_slice(&u32::MAX.to_le_bytes());
     let answer = client.say(target.client_port, oversized).await;
     assert_eq!(answer.refusal(), Some(Refusal::Misbehaved), "{answer}");
-    // Membership that is noise: dropped one by one.
+    // Invalid membership datagrams, which are dropped one by one.
     let noise: Vec<_> = (0..1_000u32).map(|n| Bytes::from(vec![n as u8; 1_000])).collect();
     assert!(gossip.throw(target.gossip_port, &noise).await);
 }
@@ -173,8 +173,8 @@ fn ten_thousand_strangers_are_refused_counted_and_harmless() {
     let after = cluster.memory("node-1");
     println!("{answers:?}; before {before:?}, after {after:?}");
 
-    // Nobody got in, and nearly all were told what is wrong with them: the word that ends a
-    // connection is said once, and may be overtaken by its end.
+    // No stranger got in, and nearly all received the reason: the message that closes a connection
+    // is sent once, and the end of the connection may overtake it.
     let each = KNOCKS.div_ceil(12 * AT_ONCE) * AT_ONCE;
     assert!(!answers.keys().any(|answer| answer.contains("was let in")), "{answers:?}");
     for (kind, ports) in [
@@ -189,13 +189,13 @@ fn ten_thousand_strangers_are_refused_counted_and_harmless() {
     }
     assert!(after.now < before.now + GROWTH_BYTES, "before {before:?}, after {after:?}");
     assert!(after.peak < before.peak + 2 * GROWTH_BYTES, "before {before:?}, after {after:?}");
-    // Nobody was taken for dead, and the upload is right.
+    // No node was marked as down, and the upload is right.
     run.wait().ok();
     assert_eq!(views(), views_before, "the view of the members has changed");
     assert_eq!(cluster.processes(), processes);
     data.check(&cluster, &job, "out");
 
-    // The node says at its end what it refused.
+    // At its end, the node logs what it refused.
     cluster.await_members();
     cluster.local("down").run().ok();
     cluster.await_line("node-1", "since_start");
@@ -219,7 +219,7 @@ fn ten_thousand_strangers_are_refused_counted_and_harmless() {
     }
 }
 
-/// Connections begun in the name of others, and the addresses they seem to come from.
+/// Number of forged connections, and of the addresses that they seem to come from.
 const FORGED: usize = 4_000;
 const FORGED_ADDRESSES: u16 = 400;
 
@@ -249,7 +249,7 @@ fn connections_from_forged_addresses_cost_little_and_answer_with_little() {
         traffic.sent_bytes += sent.sent_bytes;
         traffic.answered_bytes += forger.answers();
     }
-    // Those who have the same port open for themselves are served meanwhile, and afterwards.
+    // Clients at the same port are served meanwhile and afterwards.
     run.wait().ok();
     data.check(&cluster, &job, "out");
     wait_for("the node to forget all of them", 30, || {
@@ -260,7 +260,7 @@ fn connections_from_forged_addresses_cost_little_and_answer_with_little() {
     let after = cluster.memory("node-1");
     println!("{traffic:?}; before {before:?}, after {after:?}");
     assert!(traffic.sent > FORGED * 9 / 10, "{traffic:?}");
-    // RFC 9000, section 8.1: three times as much as came, at most.
+    // RFC 9000, section 8.1: an address gets at most three times the bytes that came from it.
     assert!(traffic.answered_bytes <= 3 * traffic.sent_bytes, "{traffic:?}");
     assert!(after.now < before.now + GROWTH_BYTES, "before {before:?}, after {after:?}");
     assert!(after.peak < before.peak + 2 * GROWTH_BYTES, "before {before:?}, after {after:?}");

@@ -1,4 +1,4 @@
-//! Many jobs at once: isolated, in order, and gone when their time is over.
+//! Many jobs at once: they are isolated and ordered, and are dropped after their time to live.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use cortado::local::NodeFolder;
@@ -40,7 +40,7 @@ fn a_client_that_another_one_overtakes_gets_the_result_too() {
     cluster.await_upload(&job, 10);
     let (folder, out) = (path_text(data.dir()), path_text(&cluster.path("fast")));
     cluster.cortado(&["resume", &job, "--data", &folder, "--out", &out]).run().ok();
-    // In the middle of sending, it is told that the job has ended.
+    // While it sends, the client gets the answer that the job has ended.
     slow.wait().ok();
     for out in ["fast", "slow"] {
         data.check(&cluster, &job, out);
@@ -54,7 +54,7 @@ fn submitting_is_idempotent_and_every_node_has_the_result() {
     let job = job_id(1);
     cluster.run_coffee(data.dir(), &job, "out").run().ok();
     data.check(&cluster, &job, "out");
-    // The same again is the same job; another dataset or plan under its id is refused.
+    // An identical submission is the same job; another dataset or plan under its id is refused.
     cluster.run_coffee(data.dir(), &job, "again").run().ok();
     data.check(&cluster, &job, "again");
     assert_eq!(cluster.json(&["jobs"]).as_array().unwrap().len(), 1);
@@ -81,7 +81,7 @@ fn submitting_is_idempotent_and_every_node_has_the_result() {
     }
 }
 
-/// Jobs and their states and places.
+/// The states and places of some jobs.
 fn places(cluster: &Cluster, jobs: &[String]) -> Vec<(String, Value)> {
     let place = |job: &String| {
         let status = cluster.status(job);
@@ -109,7 +109,7 @@ fn jobs_over_the_limit_wait_in_order_of_arrival() {
     assert_eq!(queue[1], ("queued".into(), 1.into()));
     let explained = cluster.json(&["explain", &jobs[2]]);
     assert!(explained["explanation"].as_str().unwrap().contains("queue"), "{explained}");
-    // What makes room: the first job ends, by being cancelled.
+    // The first job is cancelled, so its place is free.
     slow.kill();
     assert_eq!(cluster.json(&["cancel", &jobs[0]])["state"], "cancelled");
     second.wait().ok();
@@ -168,12 +168,12 @@ fn a_job_is_gone_everywhere_when_its_time_is_over() {
     }
     assert_eq!(cluster.json(&["jobs"]), Value::Array(Vec::new()));
     let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job]);
-    // A node that starts again has nothing of it on its disk either.
+    // After a restart, no node has the job on its disk.
     cluster.kill_all();
     cluster.local("up").run().ok();
     assert_eq!(cluster.json(&["jobs"]), Value::Array(Vec::new()));
     let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job]);
-    // What was in the log is in no file any more.
+    // No file contains data of the log any more.
     for node in cluster.nodes() {
         let kept = files_with(&node.path().join("data"), b"transactions_202401.csv");
         assert!(kept.is_empty(), "{}: {kept:?}", node.name());
@@ -209,7 +209,8 @@ fn a_node_cut_off_for_longer_than_the_time_to_live_ends_no_job_that_runs() {
     let job = job_id(1);
     let run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(Shape::SLOW / 2).spawn();
     cluster.await_upload(&job, 10);
-    // To itself the node cut off is the coordinator of everything, and has heard nothing for too long.
+    // The isolated node sees itself as the coordinator of every job, and has seen no sign of life
+    // for too long.
     cluster.chaos(&["partition", "node-1", "--for", "5s"]);
     let _ = run.wait().ok();
     data.check_reports(&cluster.path("out"));
@@ -261,7 +262,7 @@ fn a_deleted_job_is_forgotten_everywhere_and_stays_so() {
         let _ = cluster.cortado(&["status", &job]).run().exits(3, &[&job, "was deleted"]);
         let dir = path_text(data.dir());
         let _ = cluster.cortado(&["resume", &job, "--data", &dir]).run().exits(3, &["deleted"]);
-        // A client that did not hear the answer asks again.
+        // A client that did not receive the answer repeats its request.
         cluster.cortado(&["delete", &job]).run().ok();
     };
     gone(&cluster);
@@ -269,7 +270,7 @@ fn a_deleted_job_is_forgotten_everywhere_and_stays_so() {
     run.wait().exits(1, &["cancelled"]);
     cluster.cortado(&["delete", &other]).run().ok();
     assert_eq!(cluster.json(&["jobs"]), Value::Array(Vec::new()));
-    // Nothing of it is on any disk, and no node brings it back.
+    // No disk has anything of the job, and no node restores it.
     cluster.kill_all();
     cluster.local("up").run().ok();
     gone(&cluster);
@@ -291,7 +292,7 @@ fn await_no_job(cluster: &Cluster, name: &str) {
     });
 }
 
-/// Files below a folder that hold these bytes.
+/// The files below a folder that contain these bytes.
 fn files_with(folder: &std::path::Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,8 +1,8 @@
-//! Nodes that come and go while jobs run: nothing is lost, and what they held is elsewhere.
+//! Nodes join and leave while jobs run: nothing is lost, and their entries move to other nodes.
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, wait_for};
 
-/// Fetches a job's result anew and checks it.
+/// Fetches a job's result again and checks it.
 fn fetch_and_check(cluster: &Cluster, data: &Coffee, job: &str, out: &str) {
     cluster.await_state(job, "done");
     let out_dir = path_text(&cluster.path(out));
@@ -21,7 +21,7 @@ fn two_nodes_join_during_an_upload() {
     assert!(run.is_running(), "the nodes must join before the upload is over");
     let _ = run.wait().ok();
     data.check(&cluster, &job, "out");
-    // The new nodes hold their share: the result survives the loss of two old ones.
+    // The new nodes have their share: the result survives the loss of two old ones.
     cluster.await_members();
     cluster.await_moves();
     cluster.kill("node-1");
@@ -41,7 +41,7 @@ fn a_node_drains_during_an_upload() {
     wait_for("the drained node to leave", 60, || (!cluster.is_running(coordinator)).then_some(()));
     let _ = run.wait().ok();
     data.check(&cluster, &job, "out");
-    // Everything it had is elsewhere: another one may be lost at once.
+    // All entries of the drained node are elsewhere, so another one may be lost at once.
     let other = cluster.coordinator(&job);
     cluster.kill(&other);
     fetch_and_check(&cluster, &data, &job, "again");
@@ -74,7 +74,7 @@ fn a_node_with_an_empty_disk_is_refilled_and_then_serves() {
     cluster.start("node-2");
     cluster.await_members();
     cluster.await_moves();
-    // Three copies on three nodes: it has everything now.
+    // Three copies on three nodes: the node has everything now.
     cluster.kill("node-1");
     cluster.kill("node-3");
     let address = cluster.address("node-2");

@@ -1,12 +1,14 @@
-//! Jobs that need more memory than there is: they fail with the number, and nobody else does.
+//! Jobs that need more memory than there is fail with the number of bytes; other jobs are not
+//! affected.
 
 use std::fmt::Write;
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text};
 
-/// All rows as they are: more than a coordinator takes.
+/// Outputs all rows unchanged: more than a coordinator's limit.
 const ALL_ROWS: &str = "[[queries]]\noutput = \"all.csv\"\nfrom = \"x\"\nselect = [\"k\", \"n\"]\n";
-/// A group for each row, of which three are kept: more than a fold may take, and almost no output.
+/// Makes a group for each row and outputs three of them: more than the limit of a fold, with almost
+/// no output.
 const MANY_GROUPS: &str = "[[queries]]\noutput = \"top.csv\"\nfrom = \"x\"\ngroup_by = { k = \"k\" }\n\
                            aggregates = { s = \"sum(n)\" }\ntop = { n = 3, by = \"s desc\" }\n";
 
@@ -31,7 +33,7 @@ fn a_job_that_needs_more_memory_than_there_is_fails_alone_and_says_so() {
         std::fs::write(&plan, format!("{table}{query}")).unwrap();
         let (plan, dir, job) = (path_text(&plan), path_text(&data), job_id(at as u64 + 1));
         let big = cluster.cortado(&["run", &plan, "--data", &dir, "--job", &job]).spawn();
-        // Small jobs do not notice.
+        // Small jobs are not affected.
         for turn in 0..3 {
             let name = format!("small-{at}-{turn}");
             let job = job_id(10 * (at as u64 + 1) + turn);

@@ -1,8 +1,9 @@
-//! `scripts/netem.sh` cuts and disturbs the network between containers during uploads: it does what it
-//! says and says what it does, the cluster is whole again without a restart, and the reports are the
-//! oracle's.
+//! `scripts/netem.sh` cuts and disturbs the network between containers during uploads. It does and
+//! prints what its options say, the cluster is whole again without a restart, and the reports equal
+//! the oracle's.
 //!
-//! Skipped, and it says so, where no engine answers, or where the script lacks a tool or the rights.
+//! Without an engine, or if the script lacks a tool or rights, the tests print that they were
+//! skipped.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::time::Instant;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use tests::cluster::{Coffee, Shape, job_id, uploaded_percent, wait_for};
 use tests::containers::{Containers, Hit};
 
-/// Uploads, disturbs the network at 20 % of it, heals it, and expects the right answer.
+/// Disturbs the network at 20 % of an upload, heals it, and checks the result.
 fn upload_through(cluster: &Containers, data: &Coffee, job: u64, disturb: impl FnOnce(&str)) {
     let job = job_id(job);
     let run = cluster.run_coffee(data.dir(), &job, &job).upload_rate(Shape::SLOW).spawn();
@@ -27,7 +28,7 @@ fn upload_through(cluster: &Containers, data: &Coffee, job: u64, disturb: impl F
 
 fn lines(cluster: &Containers) -> Vec<String> {
     let status = cluster.netem(&["status"]).unwrap();
-    // Counts of packets are another in each run.
+    // Removes the counts of packets, which differ in each run.
     status.lines().map(|line| line.split(" (").next().unwrap().to_owned()).collect()
 }
 
@@ -59,7 +60,7 @@ fn the_network_of_containers_is_cut_disturbed_and_healed() {
             ]
         );
     });
-    // Two things at once; the third node still speaks to both.
+    // Two cuts at once; the third node still reaches both.
     upload_through(&cluster, &data, 2, |job| {
         let _ = cluster.netem(&["oneway", "node-2", "node-3"]).unwrap();
         let _ = cluster.netem(&["loss", "20", "node-1"]).unwrap();
@@ -70,7 +71,7 @@ fn the_network_of_containers_is_cut_disturbed_and_healed() {
             cluster.try_status(job).filter(|status| uploaded_percent(status) >= 60)
         });
     });
-    // It undoes just what it did itself when its time is over.
+    // When its time is over, the script undoes only its own changes.
     upload_through(&cluster, &data, 3, |_| {
         let told = cluster.netem(&["partition", "node-1,node-2", "--for", "500ms"]).unwrap();
         assert!(told.ends_with("healed"), "{told}");
@@ -78,7 +79,7 @@ fn the_network_of_containers_is_cut_disturbed_and_healed() {
     upload_through(&cluster, &data, 4, |_| {
         match cluster.netem(&["delay", "100ms", "node-2", "--for", "500ms"]) {
             Ok(told) => assert!(told.contains("what node-2 sends comes 100ms later"), "{told}"),
-            // A kernel without netem: nothing is left half done, and there is another way.
+            // On a kernel without netem, nothing is half done, and the message names another way.
             Err(why) => assert!(why.contains("cortado chaos delay node-2 --ms 100"), "{why}"),
         }
     });

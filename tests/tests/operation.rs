@@ -1,4 +1,4 @@
-//! What happens to nodes in operation: signals, folders in the wrong place, a log that nobody reads.
+//! Events in the operation of nodes: signals, misplaced folders, a log that no program reads.
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
@@ -40,7 +40,8 @@ fn sighup_reads_certificates_and_the_log_filter_again_and_loses_no_connection() 
     data.check(&cluster, &job, "out");
     assert_eq!((cluster.processes(), names.map(links)), (before, lost));
 
-    // Clients of another authority are refused from now on, and known again after the next one.
+    // Clients of another authority are refused from now on; they are accepted again after the next
+    // SIGHUP.
     let authority = Authority::generate("local", Role::Client).unwrap();
     let files = names.map(|name| cluster.dir().join(name).join("client-ca.pem"));
     let own = fs::read(&files[0]).unwrap();
@@ -67,7 +68,7 @@ fn sighup_reads_certificates_and_the_log_filter_again_and_loses_no_connection() 
     assert_eq!(stranger.kill().stdout, "");
     read_again(&own);
     cluster.cortado(&["nodes"]).run().ok();
-    // What can't be used changes nothing.
+    // A certificate that can't be used changes nothing.
     fs::write(&files[0], authority.certificate_pem()).unwrap();
     fs::write(cluster.dir().join("node-1/node.pem"), "nothing").unwrap();
     hang_up(&cluster, "node-1");
@@ -107,7 +108,7 @@ fn a_log_that_can_not_be_written_stops_no_node() {
     let config = path_text(&cluster.dir().join("node-3/node.toml"));
     let program = tests::cluster::program().with_file_name("cortado-node");
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
-    // A disk that is full, and a reader that does not read, of very many lines.
+    // A full disk, and a reader that does not read very many lines.
     for (stderr, filter) in [(full(), "info"), (Stdio::piped(), "trace")] {
         let mut node = Command::new(&program);
         node.args(["--config", &config]).env("CORTADO_LOG", filter);

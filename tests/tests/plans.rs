@@ -1,8 +1,8 @@
-//! A plan of a user's own goes the same way as the one that ships.
+//! A user's plan is handled like the built-in one.
 
 use tests::cluster::{Cluster, job_id, path_text};
 
-/// The dataset and the reports that stand in this repository, for people to look at.
+/// The dataset and the reports in this repository, which people can read.
 #[test]
 fn the_sample_gives_the_reports_that_stand_beside_it() {
     let cluster = Cluster::up(3);

@@ -1,4 +1,4 @@
-//! Who has no right certificate is refused, and both sides say why.
+//! Programs without the right certificate are refused, and both sides say why.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use cortado_transport::{Authority, Role};
 use tests::cluster::{Cluster, Coffee, Cortado, Finished, Shape, path_text, wait_for};
 
-/// A copy of the cluster's profile, to be spoiled.
+/// A copy of the cluster's profile, which the test changes.
 fn profile_copy(cluster: &Cluster, name: &str) -> std::path::PathBuf {
     let copy = cluster.path(name);
     std::fs::create_dir(&copy).unwrap();
@@ -25,19 +25,19 @@ fn wrong_and_missing_certificates_are_refused_with_a_clear_error() {
     let cluster = Cluster::up(1);
     nodes(&profile_copy(&cluster, "right")).ok();
 
-    // None at all.
+    // No certificate.
     let profile = profile_copy(&cluster, "missing");
     std::fs::remove_file(profile.join("client.pem")).unwrap();
     let _ = nodes(&profile).exits(2, &["client.pem"]);
 
-    // A client of another cluster: its own side sees it first.
+    // A client of another cluster: its own program notices first.
     let profile = profile_copy(&cluster, "foreign");
     let foreign = Authority::generate("other", Role::Client).unwrap();
     let issued = foreign.issue_client("guest").unwrap();
     issued.save(&profile.join("client.pem"), &profile.join("client.key")).unwrap();
     let _ = nodes(&profile).exits(2, &["certificate", "other"]);
 
-    // One who forged the cluster's name: the node refuses, and both sides say so.
+    // A client with a forged cluster name: the node refuses it, and both sides say so.
     let profile = profile_copy(&cluster, "forged");
     let name = cluster.json(&["nodes"])["cluster"].as_str().unwrap().to_owned();
     let forged = Authority::generate(&name, Role::Client).unwrap();
@@ -47,7 +47,7 @@ fn wrong_and_missing_certificates_are_refused_with_a_clear_error() {
     let log = || std::fs::read_to_string(cluster.dir().join("node-1/node.log")).unwrap();
     wait_for("the node to say whom it refused", 10, || log().contains("certificate").then_some(()));
 
-    // A node's certificate opens no client connection.
+    // A node's certificate is no client certificate.
     let profile = profile_copy(&cluster, "node");
     let node = cluster.dir().join("node-1");
     std::fs::copy(node.join("node.pem"), profile.join("client.pem")).unwrap();
@@ -56,18 +56,18 @@ fn wrong_and_missing_certificates_are_refused_with_a_clear_error() {
     assert_ne!(refused.code, Some(0));
     assert!(refused.stderr.contains("certificate"), "{}", refused.stderr);
 
-    // A cluster that is not the profile's: the client refuses.
+    // The profile has another cluster's authority: the client refuses the node.
     let profile = profile_copy(&cluster, "other-cluster");
     let other = Authority::generate("other", Role::Peer).unwrap();
     std::fs::write(profile.join("ca.pem"), other.certificate_pem()).unwrap();
     let refused = nodes(&profile).exits(5, &["certificate"]);
     assert!(refused.stdout.is_empty());
 
-    // Nobody was harmed.
+    // Other clients are still served.
     nodes(&profile_copy(&cluster, "still-right")).ok();
 }
 
-/// Restarts one node after the other, as an operator does to make it read its files anew.
+/// Restarts one node after the other, as an operator does to make them read their files.
 fn restart_all(cluster: &Cluster) {
     for node in cluster.nodes() {
         let name = node.name().to_string();
@@ -85,7 +85,7 @@ fn certificates_and_their_authorities_are_replaced_during_uploads() {
     let folders = cluster.nodes();
     let new = |role| Authority::generate(&name, role).unwrap();
     let (peers, clients) = (new(Role::Peer), new(Role::Client));
-    // Every file in which somebody is told whom to believe, and the authority that joins.
+    // Every file with trusted authorities, and the authority to add.
     let mut trusted = vec![(cluster.dir().join("ca.pem"), peers.certificate_pem())];
     for node in &folders {
         trusted.push((node.path().join("peer-ca.pem"), peers.certificate_pem()));
@@ -93,13 +93,13 @@ fn certificates_and_their_authorities_are_replaced_during_uploads() {
     }
     let data = Coffee::new(Shape::MIDDLE);
     let replace = || {
-        // First everybody believes both authorities.
+        // First all nodes and clients trust both authorities.
         for (file, new) in &trusted {
             let old = std::fs::read_to_string(file).unwrap();
             std::fs::write(file, format!("{old}{new}")).unwrap();
         }
         restart_all(&cluster);
-        // Then all show what the new ones have signed,
+        // Then all use certificates of the new authorities.
         for node in &folders {
             let issued = peers.issue_node(node.name(), &[], &[]).unwrap();
             issued.save(&node.path().join("node.pem"), &node.path().join("node.key")).unwrap();
@@ -108,7 +108,7 @@ fn certificates_and_their_authorities_are_replaced_during_uploads() {
         let (cert, key) = (cluster.dir().join("client.pem"), cluster.dir().join("client.key"));
         issued.save(&cert, &key).unwrap();
         restart_all(&cluster);
-        // and the old ones are believed no longer.
+        // In the end the old authorities are removed.
         for (file, new) in &trusted {
             std::fs::write(file, new).unwrap();
         }

@@ -1,4 +1,5 @@
-//! Simulated clusters of the shipped cores: virtual clock, one seed, the model's answer.
+//! Simulated clusters of the shipped cores: a virtual clock, one seed for each run, and the model's
+//! result.
 
 use std::time::Duration;
 
@@ -55,8 +56,8 @@ fn the_same_seed_is_the_same_run() {
     assert_ne!(run(7, dials(7)).trace, run(8, dials(8)).trace);
 }
 
-/// A seed that found each planted bug when it was last looked for: tried first, since some are found
-/// once in a thousand runs.
+/// The seed at which each planted bug was last found. It is tried first, because some bugs show
+/// only once in a thousand runs.
 fn found_at(bug: PlantedBug) -> u64 {
     match bug {
         PlantedBug::AcknowledgeBeforeFsync
@@ -71,10 +72,10 @@ fn found_at(bug: PlantedBug) -> u64 {
     }
 }
 
-/// A simulator that finds nothing proves nothing.
+/// A simulator that does not find planted bugs proves nothing.
 #[test]
 fn planted_bugs_are_found() {
-    // What a bug breaks may show as a failed assertion inside the core; that is a find, too.
+    // A bug may also show as a failed assertion inside the core, which counts as found.
     std::panic::set_hook(Box::new(|_| ()));
     let found = |bug: PlantedBug, seed: u64| {
         let dials = Dials { planted: Some(bug), ..Dials::drawn(seed) };

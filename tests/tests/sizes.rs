@@ -1,8 +1,8 @@
-//! The same answer from clusters of any size, and what they say of themselves.
+//! Clusters of any size give the same result and report their sizes.
 
 use tests::cluster::{Cluster, Coffee, Shape, job_id};
 
-/// Runs a job on a fresh cluster and checks its result.
+/// Runs a job on a new cluster and checks its result.
 fn run_on(nodes: usize, data: &Coffee) -> Cluster {
     let cluster = Cluster::up(nodes);
     let job = job_id(nodes as u64);
@@ -18,7 +18,7 @@ fn clusters_of_any_size_give_the_same_bytes() {
         let cluster = run_on(nodes, &data);
         let view = cluster.json(&["nodes"]);
         assert_eq!(view["members"].as_array().unwrap().len(), nodes);
-        // Fewer nodes than copies: what is left is lowered to what there is.
+        // With fewer nodes than copies, R and W are lowered to the number of nodes.
         assert_eq!(view["replicas"], nodes.min(3));
         assert_eq!(view["min_copies"], nodes.min(2));
     }

@@ -1,25 +1,27 @@
-//! A node that is slow, not dead: it is neither given up nor replaced, the answers are right, and the
-//! others are held up for a bounded time.
+//! A slow node is neither marked as down nor replaced, the results are right, and jobs are delayed
+//! for a bounded time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tests::cluster::{Cluster, Coffee, Deadline, Shape, alongside, job_id};
 
-/// Jobs measured in each state; the middle one counts.
+/// Jobs measured in each state; the median is compared.
 const JOBS: u64 = 3;
-/// Bytes per second with which nothing has to wait for anything else.
+/// Upload rate in bytes per second at which no batch waits for another.
 const PACED: u64 = 32_000_000;
-/// A slow node runs for one look in so many.
+/// A slow node runs for one of so many intervals.
 const STARVED: u32 = 10;
-/// How much longer than with all nodes well a job may take if one of them answers late.
+/// Limit of a job's duration if one node answers late, as a multiple of its duration without a
+/// fault.
 const TIMES: u32 = 3;
 const MORE: Duration = Duration::from_secs(5);
-/// How long it may take if one gets little time: its share of the batches has to be waited for.
+/// Limit of a job's duration if a node gets little processor time: the job has to wait for that
+/// node's batches.
 const STARVED_LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs jobs one after the other, tells how long the middle one took, and prints how long batches take
-/// while there is time for each.
+/// Runs jobs one after the other and returns the median duration. Prints the latencies of batches
+/// that do not wait for each other.
 fn typical_job(cluster: &Cluster, data: &Coffee, first: u64, what: &str) -> Duration {
     let watched = data.upload_watched(cluster, &job_id(first + JOBS), PACED);
     println!(
@@ -42,7 +44,7 @@ fn typical_job(cluster: &Cluster, data: &Coffee, first: u64, what: &str) -> Dura
     times[times.len() / 2]
 }
 
-/// Lets a node run for a small part of the time while something is done.
+/// Lets a node run only for a small part of the time while `during` runs.
 fn starving<T>(cluster: &Cluster, name: &str, during: impl FnOnce() -> T) -> T {
     let starve = |over: &AtomicBool| {
         let deadline = Deadline::after(300);

@@ -1,4 +1,4 @@
-//! The short form of `storm`: see `cargo run -p tests --bin storm -- --help`.
+//! A short run of `storm`: see `cargo run -p tests --bin storm -- --help`.
 
 use std::time::Duration;
 

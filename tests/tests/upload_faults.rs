@@ -1,11 +1,11 @@
-//! Faults in the middle of an upload: whatever dies, the reports are the oracle's, to the last byte.
+//! Faults in the middle of an upload: the reports equal the oracle's byte for byte.
 
 use std::time::Instant;
 
 use rustix::process::Signal;
 use tests::cluster::{Cluster, Coffee, Shape, job_id, path_text, uploaded_percent, wait_for};
 
-/// Starts an upload that takes seconds, and returns it when 40 % of it is durable.
+/// Starts an upload that takes seconds, and returns when 40 % of it is durable.
 fn upload_in_the_middle(
     cluster: &Cluster,
     data: &Coffee,
@@ -21,7 +21,7 @@ fn upload_in_the_middle(
 fn any_one_node_is_killed_during_an_upload() {
     let cluster = Cluster::up(5);
     let data = Coffee::new(Shape::MIDDLE);
-    // The node that drives the job, and one that does not.
+    // The job's coordinator, and another node.
     for (number, kill_coordinator) in [(1, true), (2, false)] {
         let job = job_id(number);
         let run = upload_in_the_middle(&cluster, &data, &job, &job);
@@ -60,7 +60,7 @@ fn a_killed_client_is_resumed_and_sends_only_what_is_missing() {
     let data = Coffee::new(Shape::MIDDLE);
     let job = job_id(1);
     upload_in_the_middle(&cluster, &data, &job, "out").kill();
-    // What was in flight when the client died may still become durable.
+    // Batches that were in flight when the client died may still become durable.
     let before = wait_for("the last batches to settle", 20, || {
         let first = cluster.status(&job);
         (first["tables"] == cluster.status(&job)["tables"]).then_some(first)
@@ -82,7 +82,7 @@ fn a_killed_client_is_resumed_and_sends_only_what_is_missing() {
     assert!(resumed.stderr.contains(&there), "no '{there}' in {}", resumed.stderr);
     data.check(&cluster, &job, "out");
 
-    // A second time there is nothing to send, and a changed dataset is refused by name.
+    // A second resume has nothing to send; a changed dataset is refused by name.
     let again = cluster.cortado(&["resume", &job, "--data", &dir, "--out", &out]).run().ok();
     assert!(!again.stderr.contains("uploaded"), "{}", again.stderr);
     let mut changed = data;
@@ -100,7 +100,7 @@ fn a_changed_file_of_the_same_length_is_refused_by_name() {
     upload_in_the_middle(&cluster, &data, &job, "out").kill();
     let file = data.dir().join("transactions/transactions_202401.csv");
     let text = std::fs::read_to_string(&file).unwrap();
-    // The first row is in a batch that is durable already.
+    // The first row is in a batch that is already durable.
     let (header, rows) = text.split_once('\n').unwrap();
     let changed = rows.replacen(":", ";", 1);
     std::fs::write(&file, format!("{header}\n{changed}")).unwrap();
@@ -114,13 +114,13 @@ fn a_node_stands_still_for_ten_seconds_and_is_back_during_the_upload() {
     let cluster = Cluster::up(5);
     let data = Coffee::new(Shape::MIDDLE);
     let job = job_id(1);
-    // Takes about twenty seconds.
+    // The upload takes about twenty seconds.
     let mut run = cluster.run_coffee(data.dir(), &job, "out").upload_rate(700_000).spawn();
     let before = uploaded_percent(&cluster.await_upload(&job, 20));
     let coordinator = cluster.coordinator(&job);
     cluster.pause(&coordinator);
     let paused = Instant::now();
-    // Longer than any failure detector waits.
+    // Longer than the failure timeout.
     wait_for("ten seconds to pass", 15, || (paused.elapsed().as_secs() >= 10).then_some(()));
     let meanwhile = uploaded_percent(&cluster.status(&job));
     assert!(meanwhile > before + 10, "{before} % before the pause, {meanwhile} % after it");
@@ -129,7 +129,7 @@ fn a_node_stands_still_for_ten_seconds_and_is_back_during_the_upload() {
     run.wait().ok();
     data.check(&cluster, &job, "out");
     cluster.await_members();
-    // The node that stood still answers like all others.
+    // The node that was paused answers like all others.
     let again = path_text(&cluster.path("again"));
     let address = cluster.address(&coordinator);
     cluster.cortado(&["result", &job, "--out", &again, "--connect", &address]).run().ok();
@@ -140,7 +140,7 @@ fn a_node_stands_still_for_ten_seconds_and_is_back_during_the_upload() {
 fn two_of_five_are_killed_at_the_same_moment() {
     let cluster = Cluster::up(5);
     let data = Coffee::new(Shape::MIDDLE);
-    // Of three copies two are gone, or one, or none: the client still has the files.
+    // Two, one or none of three copies are lost: the client still has the files.
     for number in 1..=3 {
         let job = job_id(number);
         let run = upload_in_the_middle(&cluster, &data, &job, &job);
@@ -160,7 +160,7 @@ fn two_of_five_are_killed_at_the_same_moment() {
         }
         cluster.await_members();
     }
-    // What they missed came to them.
+    // The nodes got the entries that they had missed.
     cluster.await_moves();
     for (name, job) in cluster.nodes().iter().zip([1, 2, 3].map(job_id)) {
         let (name, out) = (name.name().to_string(), format!("by-{}", name.name()));
@@ -180,7 +180,7 @@ fn ctrl_c_detaches_and_says_how_to_go_on() {
     run.signal(Signal::INT);
     let detached = run.wait().exits(130, &["go on with: cortado resume"]);
     assert_eq!(cluster.status(&job)["state"], "uploading");
-    // The printed command works as it stands.
+    // The printed command works unchanged.
     let printed =
         detached.stderr.lines().find_map(|line| line.strip_prefix("go on with: cortado "));
     let arguments: Vec<_> = printed.unwrap().split(' ').collect();

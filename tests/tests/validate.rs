@@ -1,4 +1,4 @@
-//! `scripts/validate.sh`: results against reference files as others publish them.
+//! `scripts/validate.sh` compares results with the reference files of others.
 
 use std::fs;
 use std::path::Path;
@@ -25,8 +25,9 @@ const RESULTS: [(&str, &str); 5] = [
     ),
 ];
 
-/// The same as others write it: other names, other orders, other spellings of numbers, a mark at the
-/// beginning, other ends of lines, and in q4 everyone level with the third.
+/// The same reports in other forms: other names and orders, other spellings of numbers, a byte
+/// order mark, other line ends, and in q4 all customers with at least as many purchases as the
+/// third.
 const REFERENCE: [(&str, &str); 5] = [
     (
         "first.csv",
@@ -48,7 +49,7 @@ const REFERENCE: [(&str, &str); 5] = [
     ),
 ];
 
-/// Two folders to be compared.
+/// Two folders to compare.
 struct Folders(tempfile::TempDir);
 
 impl Folders {
@@ -68,14 +69,14 @@ impl Folders {
         fs::write(self.0.path().join(name), text).expect("the folder is there");
     }
 
-    /// Replaces a text that stands once in a file.
+    /// Replaces a text that occurs once in a file.
     fn edit(&self, name: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.0.path().join(name)).expect("the file is there");
         assert_eq!(text.matches(from).count(), 1, "'{from}' in {name}");
         self.write(name, &text.replace(from, to));
     }
 
-    /// Compares them, and expects an exit code and texts in what is printed.
+    /// Compares the folders, and checks the exit code and texts in the output.
     fn expect(&self, code: i32, texts: &[&str]) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/validate.sh");
         let output = Command::new("bash")
@@ -138,19 +139,19 @@ fn many_differences_are_not_all_shown() {
 #[test]
 fn only_who_is_level_with_the_third_may_be_left_out() {
     let cases = [
-        // Another one of those level with the third: as good, as far as the reference can tell.
+        // Another customer with as many purchases as the third: the reference allows it.
         ("results/q4.csv", "1992-03-03,4", "2001-11-11,4", 0, "2 more"),
-        // Everyone level with the third, as with `ties = "all"`.
+        // All customers with at least as many purchases as the third, as with `ties = "all"`.
         ("results/q4.csv", "Pier,4,", "Mill,8,2000-10-10,4\nMill,9,2001-11-11,4\nPier,4,", 0, "q4"),
-        // One of them more than three, but not all.
+        // One more than three of them, but not all.
         ("results/q4.csv", "Pier,4,", "Mill,8,2000-10-10,4\nPier,4,", 1, "missing     Mill,2001"),
-        // The second was left out.
+        // The second customer is missing.
         ("results/q4.csv", "2,1991-02-02,5", "8,2000-10-10,4", 1, "missing     Mill,1991-02-02,5"),
-        // A store with fewer than three customers leaves nobody out.
+        // A store with fewer than three customers must list all of them.
         ("reference/fourth.csv", "Pier,,2", "Pier,,2\nPier,1970-07-07,2", 1, "Pier,1970-07-07,2"),
-        // A wrong number, level with nobody.
+        // A wrong number, which no customer has.
         ("results/q4.csv", "1992-03-03,4", "1992-03-03,3", 1, "unexpected  Mill,1992-03-03,3"),
-        // Who has no birthdate is somebody, too.
+        // A customer without a birthdate counts too.
         ("results/q4.csv", "Pier,4,,2\n", "", 1, "missing     Pier,,2"),
     ];
     for (file, from, to, code, told) in cases {

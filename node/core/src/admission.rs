@@ -1,12 +1,13 @@
 //! Admission: at most a configured number of jobs hold a place and run; the others wait.
 //!
-//! The first owner of a constant key keeps the [`Queue`]. Coordinators report once a second, and on
-//! every change, which of their jobs hold a place or want one; a job that ended, or whose client has
-//! been silent for `upload_idle`, is not reported and so holds none. The next place goes to the
-//! client that holds the fewest, and among its jobs to the oldest.
+//! The first owner of a constant key keeps the [`Queue`] (the queue keeper). Coordinators report to
+//! it once a second, and on every change, which of their jobs hold a place or want one. A job that
+//! has ended, or whose client has sent nothing for `upload_idle`, is not reported and so holds no
+//! place. The next place goes to the client that holds the fewest, and among its jobs to the
+//! oldest.
 //!
-//! The queue is soft state: a successor has learned everything after one round of reports. Two
-//! keepers during a cut may let too many jobs run; nothing else depends on the limit.
+//! The queue is soft state: a new keeper has all of it after one round of reports. Two keepers
+//! during a cut may let too many jobs run; nothing else depends on the limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use cortado_protocol::{JobId, NodeId};
 use crate::facts::Facts;
 use crate::outbox::Outbox;
 
-/// Time without a report after which a job is forgotten.
+/// Time without a report after which the queue drops a job.
 const FORGET_AFTER: Duration = Duration::from_secs(4);
 /// How long a new keeper waits for the reports of all members before it gives places away.
 const LISTEN_FOR: Duration = Duration::from_millis(1500);
@@ -36,27 +37,27 @@ struct Entry {
     seen: Duration,
 }
 
-/// The queue, on the node that keeps it.
+/// The queue, on the queue keeper.
 #[derive(Default)]
 pub(crate) struct Queue {
-    /// Who keeps it.
+    /// The queue keeper.
     keeper: Option<NodeId>,
     entries: BTreeMap<JobId, Entry>,
     arrivals: u64,
-    /// Set while this node, new to the queue, gives no places away.
+    /// Until then, this new keeper gives no places away.
     listens_until: Option<Duration>,
-    /// When each node reported last.
+    /// Time of each node's last report.
     heard: BTreeMap<NodeId, Duration>,
 }
 
 impl Queue {
-    /// The members changed. Tells whether another node keeps the queue now.
+    /// The members changed. Returns whether another node keeps the queue now.
     pub(crate) fn after_change(&mut self, facts: &Facts) -> bool {
         let keeper = facts.queue_keeper();
         if self.keeper.replace(keeper) == Some(keeper) {
             return false;
         }
-        // Where no job was ever heard of, none can be running.
+        // If this node's log has no job, no job can be running.
         let listen = keeper == facts.config.node && facts.ledger.jobs().next().is_some();
         self.keeper_changed(facts.now, listen);
         true
@@ -87,14 +88,15 @@ impl Queue {
         }
     }
 
-    /// This node begins to keep the queue, or stops: what was reported a moment ago is from
-    /// coordinators that saw the change earlier.
+    /// This node becomes the queue keeper, or stops being it. Recent reports are kept: they come
+    /// from coordinators that saw the change earlier.
     fn keeper_changed(&mut self, now: Duration, listen: bool) {
         self.entries.retain(|_, entry| now < entry.seen + LISTEN_FOR);
         self.listens_until = listen.then_some(now + LISTEN_FOR);
     }
 
-    /// Takes a coordinator's report. Jobs it reported before and leaves out now give their places up.
+    /// Takes a coordinator's report. Jobs that it reported before and leaves out now lose their
+    /// places.
     fn report(&mut self, now: Duration, from: NodeId, wishes: &[PlaceWish]) {
         self.heard.insert(from, now);
         let named: BTreeSet<_> = wishes.iter().map(|wish| wish.job).collect();
@@ -113,7 +115,7 @@ impl Queue {
                 place: None,
                 seen: now,
             });
-            // All its places are sent to whoever reports.
+            // Each report is answered with all places of its jobs.
             entry.place = None;
             entry.coordinator = from;
             entry.client = wish.client;
@@ -122,7 +124,7 @@ impl Queue {
         }
     }
 
-    /// Gives free places away, and returns the places that have to be sent.
+    /// Gives free places away, and returns the places to be sent.
     fn assign(&mut self, now: Duration, live: &[NodeId], limit: usize) -> Places {
         let listening = self.listens(now, live);
         let mut held: BTreeMap<u64, usize> = BTreeMap::new();
@@ -136,7 +138,7 @@ impl Queue {
             }
         }
         let mut running: usize = held.values().sum();
-        // The first job of each client, by the places that its client holds.
+        // The first job of each client, ordered by the number of places that its client holds.
         let held = |client| held.get(&client).copied().unwrap_or_default();
         let first = |jobs: &mut BTreeSet<_>| jobs.pop_first();
         let firsts = waiting.iter_mut().filter_map(|(client, jobs)| {
@@ -171,7 +173,7 @@ impl Queue {
         places
     }
 
-    /// Whether some member may still coordinate jobs that this node has not heard of.
+    /// Whether a member may still coordinate jobs that it has not reported to this node.
     fn listens(&mut self, now: Duration, live: &[NodeId]) -> bool {
         let recent = |node| self.heard.get(node).is_some_and(|at| now < *at + LISTEN_FOR);
         let all = live.iter().all(recent);
@@ -231,7 +233,7 @@ mod tests {
         queue.report(now, a, &[]);
         let places = queue.assign(now, &[a, b], 1);
         assert_eq!(places, Places::from([(b, vec![(JobId(2), 0)])]));
-        // Whoever did not report and whose places did not change is sent nothing.
+        // A coordinator that sent no report, and whose places did not change, gets no message.
         queue.report(now, a, &[wish(1, 1, false)]);
         let places = queue.assign(now, &[a, b], 1);
         assert_eq!(places, Places::from([(a, vec![(JobId(1), 1)])]));

@@ -1,7 +1,8 @@
-//! Answers: what a job's coordinator says to clients, at once or when there is news.
+//! Answers: owns the requests of clients that wait at a job's coordinator, and answers each at once
+//! or when there is news. The router calls it.
 //!
-//! A coordinator that has just become one, or stood still, may not have all of the job's log: before it
-//! answers, it asks all members (`catch_up`).
+//! The job log of a new coordinator, or of one that stood still, may be incomplete: before such a
+//! coordinator answers, it asks all members (`catch_up`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,10 +33,10 @@ use search::Search;
 /// Longest time a client may wait for news.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Clients of one job.
+/// The clients that wait for one job.
 #[derive(Default)]
 struct Clients {
-    /// They wait for news, until when.
+    /// They wait for news until this time.
     waiting: Vec<(Origin, Duration)>,
     /// They wait for an entry of the job log to be durable.
     entries: BTreeMap<u64, Vec<Origin>>,
@@ -45,29 +46,29 @@ struct Clients {
     fresh: bool,
 }
 
-/// What clients of any node wait for at this coordinator.
+/// The requests that wait at this coordinator, from clients of any node.
 #[derive(Default)]
 pub(crate) struct Answers {
     clients: BTreeMap<JobId, Clients>,
     searches: BTreeMap<JobId, Search>,
 }
 
-/// What the router has to lead on.
+/// What the router has to do next.
 #[must_use]
 pub(crate) enum Next {
     Nothing,
-    /// This entry is to be written to the job's log; a client waits for it.
+    /// Write this entry to the job's log; a client waits for it.
     Record {
         job: JobId,
         entry: Box<JobEntry>,
     },
-    /// This node coordinates the job, if it did not before: a client waits for it.
+    /// Begin to coordinate the job, if this node does not do so yet: a client waits for it.
     Coordinate(JobId),
-    /// The job is to be deleted: a client waits for it.
+    /// Delete the job: a client waits for it.
     Delete(JobId),
-    /// This node hands over and leaves; the client is told once that has begun.
+    /// Hand over and leave; answer the client once that has begun.
     Drain(Origin),
-    /// All members were asked: these requests can be answered now, if they can be at all.
+    /// All members were asked: handle these requests now.
     CaughtUp {
         job: JobId,
         requests: Vec<(Origin, ClientRequest)>,
@@ -79,7 +80,7 @@ impl Answers {
         !self.searches.is_empty()
     }
 
-    /// Whether a client waits for something of the job.
+    /// Whether a client waits for the job.
     pub(crate) fn waits(&self, job: JobId) -> bool {
         let waits = |clients: &Clients| {
             !(clients.waiting.is_empty()
@@ -89,17 +90,17 @@ impl Answers {
         self.clients.get(&job).is_some_and(waits)
     }
 
-    /// Others may have gone on without this node: they are asked before the next answer.
+    /// Other nodes may have written entries without this one: ask them before the next answer.
     pub(crate) fn not_fresh(&mut self) {
         self.clients.values_mut().for_each(|clients| clients.fresh = false);
     }
 
-    /// Lets go of jobs that this node does not coordinate.
+    /// Drops the state of jobs that this node does not coordinate.
     pub(crate) fn retire(&mut self, coordinates: impl Fn(JobId) -> bool) {
         self.clients.retain(|job, _| coordinates(*job));
     }
 
-    /// The job is forgotten: that is what some wanted, and an answer to all others.
+    /// Answers all clients of a job that was dropped.
     pub(crate) fn forget(&mut self, out: &mut Outbox, job: JobId, reason: Reason) {
         let Some(mut clients) = self.clients.remove(&job) else { return };
         for origin in std::mem::take(&mut clients.deletions) {
@@ -108,7 +109,7 @@ impl Answers {
         clients.answer_all(out, &ClientResponse::error(ErrorKind::NotFound, reason.tell(job)));
     }
 
-    /// Too few members have agreed in time that the job can go.
+    /// Answers the clients that want the job deleted: too few members agreed in time.
     pub(crate) fn not_deleted(&mut self, out: &mut Outbox, job: JobId) {
         let Some(clients) = self.clients.get_mut(&job) else { return };
         for origin in std::mem::take(&mut clients.deletions) {
@@ -117,7 +118,8 @@ impl Answers {
         }
     }
 
-    /// Another node coordinates the job now: the entry nodes of waiting clients ask that one.
+    /// Another node coordinates the job now: makes the entry nodes of waiting clients ask that
+    /// node.
     pub(crate) fn resigned(&mut self, out: &mut Outbox, job: JobId) {
         if let Some(clients) = self.clients.remove(&job) {
             let message = "the job's coordinator is moving";
@@ -125,7 +127,8 @@ impl Answers {
         }
     }
 
-    /// An entry of the job's log is durable on W nodes: whoever waits for it is told how the job stands.
+    /// An entry of the job's log is durable on W nodes: sends the job's status to the clients that
+    /// wait for it.
     pub(crate) fn entry_durable(
         &mut self,
         facts: &Facts,
@@ -137,7 +140,8 @@ impl Answers {
         let waiting = clients.entries.remove(&key.number).unwrap_or_default();
         let closing = progress(key.job).is_some_and(|progress| progress.step == Step::Close);
         if closing && key.number == JobEntry::Cancel.number() {
-            // The manifest that is being written wins: that is the answer.
+            // The manifest that is being written wins over a cancellation, so the client waits for
+            // it.
             clients.wait_for_entry(JobEntry::MANIFEST, waiting);
         } else {
             self.tell(facts, out, progress, key.job, waiting);
@@ -152,7 +156,7 @@ impl Answers {
         }
     }
 
-    /// Answers now if there is news, otherwise when there is or when the time is over.
+    /// Answers now if there is news, otherwise when news comes or the time is over.
     fn wait_for_news(
         &mut self,
         facts: &Facts,
@@ -172,7 +176,7 @@ impl Answers {
         }
     }
 
-    /// There is news of the job.
+    /// Sends the job's status to the clients that wait for news.
     pub(crate) fn news(
         &mut self,
         facts: &Facts,
@@ -186,7 +190,7 @@ impl Answers {
         self.tell(facts, out, progress, job, waiting);
     }
 
-    /// Clients that have waited long enough are told how the job stands.
+    /// Sends the job's status to the clients whose wait is over.
     pub(crate) fn overdue(
         &mut self,
         facts: &Facts,
@@ -217,7 +221,7 @@ impl Answers {
 }
 
 impl Clients {
-    /// Nobody of them waits any more.
+    /// Answers all clients.
     fn answer_all(self, out: &mut Outbox, response: &ClientResponse) {
         let waiting = self.waiting.into_iter().map(|(origin, _)| origin);
         for origin in waiting.chain(self.entries.into_values().flatten()).chain(self.deletions) {
@@ -225,7 +229,7 @@ impl Clients {
         }
     }
 
-    /// These are told when this entry of the job log is durable.
+    /// Lets these clients wait until this entry of the job log is durable.
     fn wait_for_entry(&mut self, number: u64, origins: impl IntoIterator<Item = Origin>) {
         let mut origins = origins.into_iter().peekable();
         if origins.peek().is_some() {

@@ -1,4 +1,4 @@
-//! What a node is told when it starts.
+//! Settings of a node. The shell passes them to the core at the start.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use cortado_protocol::{LogId, NodeId};
 
 use crate::memory::Budget;
 
-/// What does not change while a node runs.
+/// Settings that do not change while a node runs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This node.
     pub node: NodeId,
     /// The cluster's name.
     pub cluster: String,
-    /// Number of this process start: larger than any before it on this disk.
+    /// The generation of this run: larger than that of any earlier run on this disk.
     pub boot: u64,
-    /// The log this node writes to.
+    /// The id of this node's log.
     pub log: LogId,
     /// Copies aimed at (R).
     pub replicas: u8,
@@ -23,45 +23,45 @@ pub struct Config {
     pub min_copies: u8,
     /// Slots of new jobs.
     pub slots: u8,
-    /// Members that must have been seen before the first job is accepted.
+    /// Members that must have joined before the first job is accepted.
     pub expected_nodes: u16,
     /// Jobs that run at once; others wait.
     pub max_running_jobs: u32,
-    /// Time without a batch after which an upload gives its place in the queue up.
+    /// Time without a batch after which an upload loses its place in the queue.
     pub upload_idle: Duration,
     /// Memory that jobs may take at this node.
     pub memory: Budget,
-    /// How long a job is kept after it ended, or after the last sign of it.
+    /// How long a job is kept after its last sign of life.
     pub job_ttl: Duration,
-    /// A fault for the simulator to find. The daemon has no way to set it.
+    /// A planted fault that the simulator has to find. The daemon can't set it.
     pub planted: Option<PlantedBug>,
 }
 
-/// Faults that a simulator worth its name finds: each breaks one promise on purpose.
+/// Planted faults: each breaks one promise on purpose, and the simulator has to find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlantedBug {
-    /// Say that an entry is stored before it is synced.
+    /// Send `Stored` before the entry is synced.
     AcknowledgeBeforeFsync,
-    /// Index an entry that is held already once more.
+    /// Index an entry again that is already held.
     SkipDuplicateCheck,
     /// Offer nothing to new owners.
     ForgetHandoff,
     /// Fold a slot that misses batches.
     FinishWithGap,
-    /// Say that a job is cancelled, and forget it.
+    /// Answer that a job is cancelled, but do not record it.
     DropCancel,
-    /// Count what a node acknowledged before it lost its disk.
+    /// Count acknowledgements that a node sent before it lost its disk.
     CountLostCopies,
-    /// Number messages from zero after every start, and say that it is the same start as before.
+    /// Number messages from zero after every start, with the same boot as before.
     ReuseNumbers,
-    /// Add up in floating point.
+    /// Add up in floating-point numbers.
     FloatSums,
-    /// Drop a job when its coordinator alone thinks that its time is over.
+    /// Drop a job without the agreement of other members.
     ExpireAlone,
 }
 
 impl PlantedBug {
-    /// All of them.
+    /// All planted faults.
     pub const ALL: [Self; 9] = [
         Self::AcknowledgeBeforeFsync,
         Self::SkipDuplicateCheck,

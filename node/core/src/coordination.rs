@@ -1,8 +1,9 @@
-//! Coordination: the first live owner of a job's meta slot drives it from phase to phase.
+//! Coordination: the first live owner of a job's meta slot drives the job from phase to phase. The
+//! router calls it.
 //!
-//! A coordinator keeps nothing that is not in the job's ledgers or computed again from them. When it
-//! dies, the next owner starts over from the first phase and comes to the same bytes; when views differ
-//! and two nodes both drive a job, they write the same entries.
+//! A coordinator keeps only state that is in the job's ledgers or can be computed again from them.
+//! When it dies, the next owner starts over from the first phase and computes the same bytes. When
+//! views differ and two nodes drive a job, both write the same entries.
 //!
 //! ```text
 //! collect ──(all tables declared, meta slot complete)──▶ slots (fold) ──▶ compute
@@ -38,41 +39,41 @@ mod slots;
 use round::{ASK_EVERY, Phase, Round, Then};
 use slots::SlotRound;
 
-/// Pause before something that failed is tried again.
+/// Pause before a failed step is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
-/// How long the meta slot may stand still before its gaps are closed from elsewhere.
+/// Time without a new entry in the meta slot after which its gaps are fetched from other nodes.
 const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
-/// Chunks of a result on their way to the replicas at once.
+/// Chunks of a result that are replicated at the same time.
 const CHUNKS_IN_FLIGHT: usize = 16;
 
-/// A result that is not that of the batches so often fails its job.
+/// A job fails after so many results that do not match its batches.
 const MISMATCHES: u32 = 3;
 
 /// The jobs this node coordinates.
 #[derive(Default)]
 pub(crate) struct Coordination {
     rounds: BTreeMap<JobId, Round>,
-    /// When the keeper of the queue was told of them last, and whether of any.
+    /// Time of the last report to the queue keeper, and whether it named any job.
     reported_at: Duration,
     reported_any: bool,
 }
 
-/// What the router has to lead on.
+/// What the router has to do next.
 #[must_use]
 pub(crate) enum Next {
     Nothing,
-    /// These entries go to their owners, in this order.
+    /// Send these entries to their owners, in this order.
     Replicate(Vec<Entry>),
-    /// The meta slot has gaps here, which are to be closed up to these ends, as this attempt.
+    /// Close the gaps of the meta slot here up to these ends, under this attempt number.
     Gather {
         job: JobId,
         attempt: u64,
         ends: Vec<u64>,
     },
-    /// Clients that wait for news of the job are told how it stands.
+    /// Send the job's status to the clients that wait for news.
     News(JobId),
-    /// The job has ended: clients that wait are told, then all members, if it is `news`, and these mappers;
-    /// if it `freed` a place in the queue, that is reported.
+    /// The job has ended. Answer the waiting clients and these mappers; if this is `news`, notify
+    /// all members. `freed` says that it gave up a place in the queue, which has to be reported.
     Ended {
         job: JobId,
         mappers: BTreeSet<NodeId>,
@@ -97,41 +98,41 @@ impl Coordination {
         self.rounds.contains_key(&job)
     }
 
-    /// Whether slots of the job fold, or its result is being made or written.
+    /// Whether slots of the job fold, or its result is computed or written.
     pub(crate) fn works(&self, job: JobId) -> bool {
         self.rounds.get(&job).is_some_and(Round::works)
     }
 
-    /// How far a job is, if this node coordinates it.
+    /// The progress of a job, if this node coordinates it.
     pub(crate) fn progress(&self, facts: &Facts, job: JobId) -> Option<Progress> {
         let (now, limit) = (facts.now, facts.config.upload_idle);
         self.rounds.get(&job).map(|round| round.progress(now, limit, facts.jobs.get(job)))
     }
 
-    /// Where a job stands here, in a line for people who look for a fault.
+    /// The job's state here, in one line for diagnosis.
     pub(crate) fn describe(&self, job: JobId) -> String {
         let round = self.rounds.get(&job);
         let (phase, place) = (round.map(Round::describe), round.and_then(|round| round.place));
         format!("phase {phase:?}, place {place:?}")
     }
 
-    /// Begins to coordinate a job, unless it does so already.
+    /// Begins to coordinate a job, unless this node does so already.
     pub(crate) fn open(&mut self, now: Duration, job: JobId) -> &mut Round {
         self.rounds.entry(job).or_insert_with(|| Round::new(now))
     }
 
-    /// The job is forgotten.
+    /// The job was dropped.
     pub(crate) fn forget(&mut self, job: JobId) {
         self.rounds.remove(&job);
     }
 
-    /// Lets go of jobs of which nothing is left to do, or that are not known, unless a client `waits`.
+    /// Drops the state of ended and unknown jobs, except those for which a client `waits`.
     pub(crate) fn retire(&mut self, facts: &Facts, waits: impl Fn(JobId) -> bool) {
         let known = |job| facts.knows(job);
         self.rounds.retain(|job, round| waits(*job) || known(*job) && !round.has_ended());
     }
 
-    /// Moves a job on as far as it goes.
+    /// Performs the steps of a job that are possible now.
     pub(crate) fn drive(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
         if !facts.is_coordinator(job) {
             let resigned = self.rounds.remove(&job).is_some();
@@ -139,7 +140,7 @@ impl Coordination {
         }
         let Some(log) = facts.jobs.get(job) else { return Next::Nothing };
         if log.brief.is_some() && log.ended().is_some() {
-            // A manifest is not news before W nodes have it.
+            // A manifest is not published before W nodes have it.
             let closing = self.rounds.get(&job).is_some_and(Round::closes);
             return if closing { Next::Nothing } else { self.ended(facts, job) };
         }
@@ -189,7 +190,7 @@ impl Coordination {
         Next::Gather { job, attempt, ends }
     }
 
-    /// All slots have folded: put everything together.
+    /// All slots have folded: computes the result.
     fn compute(
         &mut self,
         facts: &Facts,
@@ -211,7 +212,7 @@ impl Coordination {
         out.run(task, Purpose::Coordinate(job));
     }
 
-    /// The result, or a step to it, was computed.
+    /// The result, or a step towards it, was computed.
     pub(crate) fn on_task(
         &mut self,
         facts: &Facts,
@@ -244,8 +245,8 @@ impl Coordination {
         Next::Nothing
     }
 
-    /// The slots folded something else than was made of the batches: that must never be published. All
-    /// of it is folded again; if that does not help, the job fails rather than lies.
+    /// The slots' outputs do not match the batches, so the result must not be published. All slots
+    /// fold again; after [`MISMATCHES`] times the job fails.
     fn mismatch(&mut self, facts: &Facts, job: JobId, message: String) -> Next {
         let round = self.open(facts.now, job);
         round.mismatches += 1;
@@ -280,7 +281,7 @@ impl Coordination {
         Next::Replicate(chunks.into_iter().map(chunk).collect())
     }
 
-    /// Writes the last word on a job.
+    /// Writes the job's manifest.
     fn close(&mut self, facts: &Facts, job: JobId, manifest: Manifest) -> Next {
         self.open(facts.now, job).phase = Phase::Close;
         Next::Replicate(vec![job_log_entry(job, &JobEntry::Manifest(manifest))])
@@ -326,7 +327,7 @@ impl Coordination {
         Next::Nothing
     }
 
-    /// Begins again from the ledgers, after a pause.
+    /// Starts over from the ledgers, after a pause.
     fn start_over(&mut self, now: Duration, job: JobId) {
         let round = self.open(now, job);
         round.phase = Phase::Collect { gather: None };
@@ -347,7 +348,7 @@ impl Coordination {
     pub(crate) fn appended(&mut self, facts: &Facts, out: &mut Outbox, key: EntryKey) -> Next {
         if let Some(round) = self.rounds.get_mut(&key.job) {
             round.progress_at = facts.now;
-            // It has arrived; should other slots still miss it, whoever is asked next says so.
+            // The entry has arrived. If other slots still miss it, the next worker reports that.
             for gap in round.missing.iter_mut().filter(|gap| gap.edge == key.edge) {
                 gap.coverage.remove(key.number);
             }
@@ -361,7 +362,7 @@ impl Coordination {
         }
     }
 
-    /// The members changed: a job may be this node's now, or another's.
+    /// The members changed: this node may have become or ceased to be a job's coordinator.
     pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
         let log = facts.jobs.get(job);
         let open = log.is_some_and(|log| log.plan.is_some() && log.ended().is_none());

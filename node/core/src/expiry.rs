@@ -1,11 +1,12 @@
-//! Expiry: the end of a job's life.
+//! Expiry: the end of a job's life. Owns this node's proposals to drop jobs, and answers those of
+//! other nodes. The router calls it.
 //!
-//! A job that has shown no sign of life for its time to live is dropped, with all its records. Nobody
-//! can take that back, so no single node decides it: its clock may be wrong about the others, or the
-//! others may have gone on without it. The job's coordinator *proposes* the end to all members; each
-//! writes down that it agrees, unless it saw the job within its own time to live, and takes nothing new
-//! of the job until it knows the outcome. The end is *in force* once enough have agreed
-//! ([`cortado_protocol::expiry::needed`]): one of them would know of any acknowledged batch.
+//! A job without a sign of life for its time to live is dropped, with all its records. This is
+//! irreversible, so no single node decides it: other members may have seen the job later. The job's
+//! coordinator *proposes* the end to all members. A member refuses if it saw the job within its own
+//! time to live. Otherwise it writes down that it agrees, and takes nothing new of the job until it
+//! knows the outcome. The end is *in force* once enough members have agreed
+//! ([`cortado_protocol::expiry::needed`]): so many that one of them has each acknowledged batch.
 //!
 //! ```text
 //! coordinator                         member
@@ -16,17 +17,18 @@
 //!  │ Forgotten {proof} ────────────────▶ │ writes the proof down, drops the records
 //! ```
 //!
-//! Only the proposer counts, and it never gives a number out twice. So what it withdraws never comes
-//! into force, and a member that agreed and heard no more asks by agreeing again: the answer is
-//! `Forgotten` or `Withdrawn`. A member that was away asks too, by offering what it has. Any two ends of one job
-//! are the same, so nothing has to be ordered: this is the one-value case of lattice agreement
-//! (Faleiro et al., PODC 2012).
+//! Only the proposer counts the answers, and it never uses a number twice. So a withdrawn proposal
+//! never comes into force. A member that agreed and received no outcome sends its agreement again;
+//! the answer is `Forgotten` or `Withdrawn`. A member that was away learns the outcome when it
+//! offers its entries. All proofs for one job mean the same, so nothing has to be ordered: this is
+//! the one-value case of lattice agreement (Faleiro et al., PODC 2012).
 //!
-//! A client may want a job deleted that has ended. That is agreed upon in the same way, and nobody
-//! refuses: nothing new comes of a job that has ended. The reason is part of the proof.
+//! A client may want to delete a job that has ended. The members agree to that in the same way, but
+//! none refuses, because an ended job gets no new entries. The proof contains the reason.
 //!
-//! Time is what each process saw pass, never a wall clock. It goes on after a restart where it was last
-//! written down; moving a job's entries to another node is no sign of life and takes the time along.
+//! Each process measures elapsed time and uses no wall clock. After a restart it continues from the
+//! last value on disk. Moving a job's entries to another node is no sign of life; the elapsed time
+//! moves with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -40,16 +42,16 @@ use crate::facts::Facts;
 use crate::jobs::Agreement;
 use crate::outbox::Outbox;
 
-/// How long answers to a proposal are waited for.
+/// Time limit for the answers to a proposal.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same, if a client waits for the outcome.
+/// The same limit if a client waits for the outcome.
 const CLIENT_PATIENCE: Duration = Duration::from_millis(2_500);
-/// How often a member that agreed says so again while it knows no outcome.
+/// Pause between two repeats of an agreement while the outcome is unknown.
 const REPEAT_EVERY: Duration = Duration::from_secs(2);
-/// Proposals of one node under way at once.
+/// Limit of one node's proposals at a time.
 const AT_ONCE: usize = 64;
 
-/// Whether the coordinator of a job works on it here.
+/// Whether this node, as the job's coordinator, works on the job.
 pub(crate) type Works<'a> = &'a dyn Fn(JobId) -> bool;
 
 struct Proposal {
@@ -65,52 +67,52 @@ struct Proposal {
 #[derive(Default)]
 pub(crate) struct Expiry {
     proposals: BTreeMap<JobId, Proposal>,
-    /// Jobs that are over by this node's own count. They are forgotten once that is on disk.
+    /// Jobs that enough members agreed to drop. This node drops them once the proof is on disk.
     decided: BTreeMap<JobId, Forgotten>,
-    /// Jobs that are not proposed again before.
+    /// Jobs that are not proposed again before this time.
     rest_until: BTreeMap<JobId, Duration>,
     look_at: Duration,
     repeat_at: Duration,
     save_at: Duration,
 }
 
-/// What a look at all jobs gave.
+/// The result of a look at all jobs.
 #[derive(Default)]
 pub(crate) struct Looked {
-    /// It is time to write down how long there was no sign of life of each job.
+    /// The idle times of the jobs have to be written to disk.
     pub(crate) save: bool,
-    /// Jobs that a client wanted deleted, and that too few have agreed to in time.
+    /// Jobs that a client wants deleted, and that too few members agreed to drop in time.
     pub(crate) undecided: Vec<JobId>,
-    /// Agreements to be taken back: who proposed it has left without an outcome.
+    /// Agreements to undo: their proposer has left without an outcome.
     pub(crate) reopen: Vec<Agreement>,
 }
 
-/// What the answer to a proposal of this node means.
+/// The effect of an answer to a proposal of this node.
 pub(crate) enum Heard {
-    /// A member has seen the job so long ago: it is not over.
+    /// A member saw the job so long ago, so the job is not dropped.
     Idle(Duration),
-    /// Enough have agreed: the job is over once that is on disk.
+    /// Enough members have agreed: the job is dropped once the proof is on disk.
     Over,
 }
 
 impl Expiry {
-    /// The job is forgotten.
+    /// The job was dropped.
     pub(crate) fn forget(&mut self, job: JobId) {
         self.proposals.remove(&job);
         self.rest_until.remove(&job);
     }
 
-    /// Jobs that are over by this node's own count, and why.
+    /// Jobs that enough members agreed to drop, and the proofs.
     pub(crate) fn decided(&self) -> impl Iterator<Item = (JobId, &Forgotten)> {
         self.decided.iter().map(|(job, proof)| (*job, proof))
     }
 
-    /// That a job is over is on disk: why it is.
+    /// The proof is on disk: removes and returns it.
     pub(crate) fn take_decided(&mut self, job: JobId) -> Option<Forgotten> {
         self.decided.remove(&job)
     }
 
-    /// Where a job stands, in a line for people who look for a fault.
+    /// The job's state here, in one line for diagnosis.
     pub(crate) fn describe(&self, facts: &Facts, job: JobId) -> String {
         let proposed = self.proposals.get(&job).map(|proposal| proposal.accepted.len());
         let rests = self.rest_until.get(&job).map(|until| until.saturating_sub(facts.now));
@@ -135,7 +137,7 @@ impl Expiry {
         looked
     }
 
-    /// Withdraws proposals that too few have answered in time; returns of which jobs.
+    /// Withdraws proposals that too few members answered in time; returns their jobs.
     fn give_up_proposals(
         &mut self,
         facts: &Facts,
@@ -154,8 +156,8 @@ impl Expiry {
         late
     }
 
-    /// Asks those who proposed what this node agreed to for the outcome. Returns what was proposed by
-    /// members that handed everything over and left: what they had not told anyone is not so.
+    /// Sends this node's agreements to their proposers again, to get the outcome. Returns the
+    /// agreements whose proposer has handed everything over and left: they get no outcome.
     fn repeat_answers(&mut self, facts: &Facts, out: &mut Outbox) -> Vec<Agreement> {
         if facts.now < self.repeat_at {
             return Vec::new();
@@ -196,13 +198,14 @@ impl Expiry {
         }
     }
 
-    /// A client wants a job of this coordinator deleted.
+    /// A client wants to delete a job that this node coordinates.
     pub(crate) fn delete(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         let asked = self.proposals.get(&job).is_some_and(|p| p.reason == Reason::Deleted);
         if asked || self.decided.contains_key(&job) {
             return;
         }
-        // One that was made for another reason may be refused; what it has of answers is asked again.
+        // A proposal for another reason may be refused, so it is withdrawn and the members are
+        // asked again.
         self.withdraw(facts, out, job, Duration::ZERO);
         tracing::info!(%job, "to be deleted: asking all members");
         self.ask(facts, out, job, Reason::Deleted);
@@ -265,7 +268,7 @@ impl Expiry {
         }
     }
 
-    /// Whether enough have agreed by now.
+    /// Checks whether enough members have agreed.
     fn count(&mut self, facts: &Facts, job: JobId) -> Option<Heard> {
         let proposal = self.proposals.get(&job)?;
         let known = proposal.known.iter().filter(|node| !facts.roster.has_left(**node)).count();
@@ -298,8 +301,8 @@ fn is_over(facts: &Facts, job: JobId, works: Works<'_>) -> bool {
     facts.idle(job, works(job)).is_some_and(|idle| idle >= facts.config.job_ttl)
 }
 
-/// A coordinator proposes that the job is over. Refuses if there was a sign of life of it here within its
-/// time to live, unless a client wants it deleted; returns whether this node agrees.
+/// A coordinator proposes to drop the job. Refuses if this node saw a sign of life within its time
+/// to live, unless a client wants the job deleted. Returns whether this node agrees.
 pub(crate) fn agrees(
     facts: &Facts,
     out: &mut Outbox,
@@ -320,7 +323,7 @@ pub(crate) fn agrees(
     true
 }
 
-/// Tells who proposed it that this node agrees.
+/// Sends this node's agreement to the proposer.
 pub(crate) fn say_agreed(facts: &Facts, out: &mut Outbox, agreed: Agreement) {
     let Agreement { job, by, number, .. } = agreed;
     let (known, min_copies) = (facts.roster.known().collect(), facts.config.min_copies);
@@ -328,14 +331,14 @@ pub(crate) fn say_agreed(facts: &Facts, out: &mut Outbox, agreed: Agreement) {
     out.send(by, PeerMessage::Expiring { job, number, answer });
 }
 
-/// Tells of a job that is forgotten; returns whether it is.
+/// Sends the proof that a job was dropped, if there is one; returns whether there is.
 pub(crate) fn say_forgotten(facts: &Facts, out: &mut Outbox, to: NodeId, job: JobId) -> bool {
     let Some(proof) = facts.ledger.tombstone(job).cloned() else { return false };
     out.send(to, PeerMessage::Forgotten { job, proof });
     true
 }
 
-/// Whether the word of a peer that a job is over is to be believed.
+/// Whether a peer's proof that a job was dropped is valid.
 pub(crate) fn is_proof(facts: &Facts, from: NodeId, job: JobId, proof: &Forgotten) -> bool {
     let holds = proof.is_in_force() || facts.config.planted == Some(PlantedBug::ExpireAlone);
     if !holds {
@@ -344,7 +347,7 @@ pub(crate) fn is_proof(facts: &Facts, from: NodeId, job: JobId, proof: &Forgotte
     holds
 }
 
-/// Jobs here that would be forgotten if enough members were there.
+/// Number of jobs here that would be dropped if enough members answered.
 pub(crate) fn overdue(facts: &Facts, works: Works<'_>) -> u32 {
     let jobs = facts.jobs.iter().filter(|(job, _)| is_over(facts, *job, works));
     jobs.count() as u32

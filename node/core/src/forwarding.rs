@@ -1,7 +1,8 @@
-//! Clients' requests: any node takes them, the job's coordinator answers them.
+//! Forwarding: any node takes a client's request, and the job's coordinator answers it. The router
+//! calls this component.
 //!
-//! The node a client is connected to keeps the request until it has an answer, and asks again when
-//! the coordinator changes, is unreachable or says "not now".
+//! The entry node keeps the request until it has an answer. It asks again when the coordinator
+//! changes, is unreachable or answers `Unavailable`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,13 +19,13 @@ use cortado_protocol::{JobId, NodeId};
 use crate::facts::Facts;
 use crate::outbox::Outbox;
 
-/// How long a request is tried before its client is told to come back, and why.
+/// Time after which the client gets the last error.
 const PATIENCE: Duration = Duration::from_secs(ANSWER_TIMEOUT.as_secs() - 1);
-/// How long one node is given to answer, a wanted wait not counted.
+/// How long one node may take to answer, not counting the wait that the request asks for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// Pause after "not now".
+/// Pause after the answer `Unavailable`.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// A client's request under way.
+/// A client's request in progress.
 struct Question {
     ticket: u64,
     request: ClientRequest,
@@ -35,7 +36,7 @@ struct Question {
     last_error: Option<ClientError>,
 }
 
-/// A listing under way.
+/// A listing of jobs in progress.
 struct Listing {
     ticket: u64,
     open: BTreeSet<NodeId>,
@@ -43,7 +44,7 @@ struct Listing {
     until: Duration,
 }
 
-/// Requests under way at this node.
+/// Requests in progress at this node.
 #[derive(Default)]
 pub(crate) struct Forwarding {
     questions: BTreeMap<u64, Question>,
@@ -64,7 +65,7 @@ fn wanted_wait(request: &ClientRequest) -> Duration {
 }
 
 impl Forwarding {
-    /// A client of this node asks something that a node of the cluster has to answer.
+    /// A client of this node sends a request that some node of the cluster has to answer.
     pub(crate) fn request(
         &mut self,
         facts: &Facts,
@@ -81,7 +82,7 @@ impl Forwarding {
         self.ask(facts, out, id);
     }
 
-    /// Sends a question to whoever can answer it now.
+    /// Sends a request to the node that can answer it now.
     fn ask(&mut self, facts: &Facts, out: &mut Outbox, id: u64) {
         let Some(question) = self.questions.get(&id) else { return };
         let request = question.request.clone();
@@ -125,8 +126,8 @@ impl Forwarding {
             listing.open.remove(&from);
             if let ClientResponse::Jobs(jobs) = response {
                 for status in jobs {
-                    // What has ended stays so. Else the coordinator's word counts more than that of a node
-                    // that only has copies.
+                    // A final state stays. Otherwise the coordinator's answer replaces that of a
+                    // node that only has copies.
                     let listed = listing.jobs.get(&status.job);
                     let ended = listed.is_some_and(|listed| listed.state.is_final());
                     let counts = status.state.is_final() || status.coordinator == from;
@@ -152,13 +153,13 @@ impl Forwarding {
         }
     }
 
-    /// The client is gone.
+    /// The client has left.
     pub(crate) fn client_left(&mut self, ticket: u64) {
         self.questions.retain(|_, question| question.ticket != ticket);
         self.listings.retain(|_, listing| listing.ticket != ticket);
     }
 
-    /// The ring changed: questions whose coordinator moved are asked again.
+    /// The members changed: asks again for requests whose coordinator moved.
     pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox) {
         let ids: Vec<_> = self.questions.keys().copied().collect();
         for id in ids {
@@ -203,7 +204,7 @@ impl Forwarding {
         }
     }
 
-    /// A client of this node wants a listing.
+    /// A client of this node wants the list of jobs.
     pub(crate) fn list(
         &mut self,
         facts: &Facts,
@@ -220,7 +221,7 @@ impl Forwarding {
             );
         }
         let id = out.fresh_id();
-        // Who is ill would hold the list up, and others have the same jobs.
+        // An ill member would delay the list, and other members have the same jobs.
         let me = facts.config.node;
         let well = |node: &NodeId| *node == me || facts.members.ill.binary_search(node).is_err();
         let open: BTreeSet<_> = facts.members.reachable.iter().copied().filter(well).collect();
@@ -236,7 +237,7 @@ impl Forwarding {
         let Some(listing) = self.listings.get(&id) else { return };
         let over = listing.open.is_empty() || (tick && facts.now >= listing.until);
         if over && let Some(listing) = self.listings.remove(&id) {
-            // Each member said its first ones, so these are the first of all.
+            // Each member sends its first jobs in id order, so these are the first of all.
             let jobs = listing.jobs.into_values().take(JOBS_PER_ANSWER).collect();
             out.reply(listing.ticket, ClientResponse::Jobs(jobs), Bytes::new());
         }
@@ -254,7 +255,7 @@ mod tests {
     const JOB: JobId = JobId(1);
     const TICKET: u64 = 7;
 
-    /// A request about a job, under way at node `a` of three.
+    /// Node `a` of three, with a request about a job in progress.
     struct Bench {
         facts: Facts,
         out: Outbox,
@@ -269,7 +270,7 @@ mod tests {
             Self { facts, out, forwarding }
         }
 
-        /// The node that was asked since the last call, and the number of the question.
+        /// The node that was asked since the last call, and the number of the request.
         fn asked(&mut self) -> Option<(NodeId, u64)> {
             match self.out.next() {
                 None => None,

@@ -1,11 +1,14 @@
-//! Links: ordered, numbered messages to and from each peer, across reconnects.
+//! Links: numbered messages to and from each peer, in order, across reconnects. The router owns
+//! them.
 //!
-//! A sender numbers its messages per receiver, keeps what is unacknowledged and sends it again after
-//! a reconnect; a receiver handles each number once, in order, and acknowledges cumulatively.
-//! Numbers belong to the sender's *boot*, so a restarted sender never reuses one.
+//! A sender numbers its messages for each receiver, keeps the unacknowledged ones and sends them
+//! again after a reconnect. A receiver handles each number once, in order, and acknowledges all
+//! numbers below one. Numbers belong to the sender's *boot*, so a restarted sender never reuses
+//! one.
 //!
-//! A link saves work, it carries no promise: whatever must happen is asked again by whoever needs it
-//! (the end-to-end argument, Saltzer, Reed, Clark 1984). That is why a full window may drop.
+//! A link only saves work and promises nothing: a component that needs an answer asks again (the
+//! end-to-end argument, Saltzer, Reed, Clark 1984). So a link may drop messages when its window is
+//! full.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,9 +17,9 @@ use cortado_protocol::limits::PEER_FRAME_BYTES;
 use cortado_protocol::peer::{Hello, LinkFrame, PeerMessage};
 use cortado_protocol::{NodeId, frame};
 
-/// Unacknowledged bytes to one peer beyond which entries are not queued any more.
+/// Unacknowledged bytes to one peer beyond which no entries are queued.
 const WINDOW_BYTES: usize = 48 << 20;
-/// Unacknowledged bytes to one peer beyond which the queue is given up.
+/// Unacknowledged bytes to one peer beyond which the queue is dropped.
 const HARD_WINDOW_BYTES: usize = 96 << 20;
 
 #[derive(Default)]
@@ -25,11 +28,11 @@ struct Outbound {
     unacked: VecDeque<(u64, Bytes)>,
     bytes: usize,
     up: bool,
-    /// How often the queue was given up, or a message of it.
+    /// How often the queue, or a message in it, was dropped.
     losses: u64,
-    /// The link broke because the peer called something misbehaviour.
+    /// The link broke because the peer called a message misbehaviour.
     refused: bool,
-    /// The number at which it did so last.
+    /// The number of the last message that the peer called misbehaviour.
     refused_at: Option<u64>,
 }
 
@@ -44,28 +47,28 @@ struct Inbound {
 pub(crate) struct Links {
     outbound: BTreeMap<NodeId, Outbound>,
     inbound: BTreeMap<NodeId, Inbound>,
-    /// Connections of peers that are no members yet: the newest of each, not welcomed.
+    /// Connections of peers that are not members yet: the newest of each.
     early: BTreeMap<NodeId, (u64, Hello)>,
-    /// A fault for the simulator to find: see [`crate::PlantedBug::ReuseNumbers`].
+    /// A planted fault that the simulator has to find; see [`crate::PlantedBug::ReuseNumbers`].
     reuse_numbers: bool,
 }
 
-/// What became of a message given to [`Links::push`].
+/// The outcome of [`Links::push`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     /// Queued; write this frame now.
     Write(Bytes),
     /// Queued; it is written when the link is up.
     Waits,
-    /// Not queued: the peer is too far behind.
+    /// Not queued: too many bytes are unacknowledged.
     Dropped,
-    /// Not queued: the peer would refuse the frame. The message is given back.
+    /// Not queued: the peer would refuse the frame. Returns the message.
     TooLarge(Box<PeerMessage>),
 }
 
 impl Links {
-    /// No links yet. With `reuse_numbers`, a planted fault, a restart counts from zero as if it was
-    /// none.
+    /// No links yet. `reuse_numbers` is a planted fault: after a restart, numbers start from zero
+    /// under the old boot.
     pub(crate) fn new(reuse_numbers: bool) -> Self {
         Self { reuse_numbers, ..Self::default() }
     }
@@ -98,13 +101,13 @@ impl Links {
         if link.up { Pushed::Write(bytes) } else { Pushed::Waits }
     }
 
-    /// The lowest number this node still has for the peer: what its hello says.
+    /// The lowest number that this node still has for the peer; its hello names it.
     pub(crate) fn resume(&self, peer: NodeId) -> u64 {
         self.outbound.get(&peer).map_or(0, |l| l.unacked.front().map_or(l.next, |(seq, _)| *seq))
     }
 
-    /// The dialled link is ready; returns the frames to write, oldest first, and a message that is sent
-    /// no more: the peer called it misbehaviour twice.
+    /// The dialled link is ready. Returns the frames to write, oldest first, and a message that is
+    /// dropped because the peer called it misbehaviour twice.
     pub(crate) fn up(&mut self, peer: NodeId, expected: u64) -> (Vec<Bytes>, Option<PeerMessage>) {
         let link = self.outbound.entry(peer).or_default();
         link.up = true;
@@ -116,7 +119,7 @@ impl Links {
         (link.unacked.iter().map(|(_, bytes)| bytes.clone()).collect(), refused)
     }
 
-    /// The dialled link broke, perhaps because the peer called something misbehaviour.
+    /// The dialled link broke. `refused`: the peer called a message misbehaviour.
     pub(crate) fn down(&mut self, peer: NodeId, refused: bool) {
         if let Some(link) = self.outbound.get_mut(&peer) {
             link.up = false;
@@ -131,15 +134,15 @@ impl Links {
         }
     }
 
-    /// The peer is believed down: what is queued for it would only grow old.
+    /// The peer is down: drops its queue, whose messages would be outdated later.
     pub(crate) fn give_up(&mut self, peer: NodeId) {
         if let Some(link) = self.outbound.get_mut(&peer) {
             link.clear();
         }
     }
 
-    /// How often messages that were queued for the peer were given up. While it is the same, what was
-    /// queued arrives, or the peer's process is another one.
+    /// How often queued messages to the peer were dropped. While the number stays the same, all
+    /// queued messages arrive, unless the peer is restarted.
     pub(crate) fn losses(&self, peer: NodeId) -> u64 {
         self.outbound.get(&peer).map_or(0, |link| link.losses)
     }
@@ -154,17 +157,17 @@ impl Links {
         self.early.insert(hello.node, (conn, hello));
     }
 
-    /// The hellos that were kept of these peers.
+    /// Removes and returns the hellos kept of these peers.
     pub(crate) fn take_early(&mut self, members: &[NodeId]) -> Vec<(u64, Hello)> {
         members.iter().filter_map(|member| self.early.remove(member)).collect()
     }
 
-    /// An inbound connection is gone.
+    /// An inbound connection is closed.
     pub(crate) fn closed(&mut self, conn: u64) {
         self.early.retain(|_, (early, _)| *early != conn);
     }
 
-    /// Takes an inbound hello; returns the number expected next.
+    /// Accepts an inbound hello; returns the next expected number.
     pub(crate) fn accept(&mut self, conn: u64, hello: &Hello) -> u64 {
         let link = self.inbound.entry(hello.node).or_insert(Inbound {
             boot: hello.boot,
@@ -180,8 +183,8 @@ impl Links {
         link.expected
     }
 
-    /// Whether a message with this number is to be handled; moves the expectation on. Numbers that
-    /// were handled before, and messages of a connection that was replaced, are not.
+    /// Whether to handle a message with this number; if so, advances the expected number. Numbers
+    /// that were handled before, and messages of a replaced connection, are not handled.
     pub(crate) fn expects(&mut self, conn: u64, from: NodeId, seq: u64) -> bool {
         match self.inbound.get_mut(&from) {
             Some(link) if link.conn == Some(conn) && seq >= link.expected => {
@@ -192,13 +195,13 @@ impl Links {
         }
     }
 
-    /// The number expected next on a connection, for the acknowledgement.
+    /// The next expected number of a peer, for the acknowledgement.
     pub(crate) fn expected(&self, from: NodeId) -> u64 {
         self.inbound.get(&from).map_or(0, |link| link.expected)
     }
 }
 
-/// The message of a frame that waits, and its tail.
+/// The message in a queued frame, and its tail.
 fn queued(frame: &Bytes) -> Option<(PeerMessage, Bytes)> {
     match frame::decode(&frame.slice(frame::PREFIX_BYTES..)) {
         Ok((LinkFrame::Message { message, .. }, tail)) => Some((message, tail)),
@@ -217,8 +220,8 @@ impl Outbound {
         }
     }
 
-    /// If the peer stopped at the same number twice, the message that has it: it would go on like that
-    /// for ever.
+    /// Removes the message that the peer called misbehaviour at the same number twice, because the
+    /// peer would do so again.
     fn take_refused(&mut self, expected: u64) -> Option<PeerMessage> {
         if !std::mem::take(&mut self.refused) {
             return None;
@@ -236,8 +239,8 @@ impl Outbound {
         queued(&bytes).map(|(message, _)| message)
     }
 
-    /// Closes the gap that a cleared queue left. The peer never handled a number from `expected` on
-    /// and takes nothing from older connections any more, so these numbers are free.
+    /// Closes the gap in the numbers after the queue was dropped. The peer never handled a number
+    /// from `expected` on and ignores older connections, so these numbers are free.
     fn renumber(&mut self, expected: u64) {
         let first = self.unacked.front().map_or(self.next, |(seq, _)| *seq);
         if first == expected {
@@ -362,7 +365,7 @@ mod tests {
         links.push(peer, PeerMessage::Store, b"good", true);
         links.up(peer, 0);
         for _ in 0..3 {
-            // A broken link is nobody's fault.
+            // A link that breaks without a refusal does not count.
             links.down(peer, false);
             assert_eq!(links.up(peer, 1).1, None);
         }
@@ -375,7 +378,7 @@ mod tests {
         let (head, tail): (LinkFrame, Bytes) = frame::decode(&frames[0].slice(4..)).unwrap();
         assert_eq!(head, LinkFrame::Message { seq: 1, message: PeerMessage::Store });
         assert_eq!((&tail[..], links.losses(peer)), (&b"good"[..], 1));
-        // Another number counts anew.
+        // Another number is counted from the beginning.
         links.down(peer, true);
         assert_eq!(links.up(peer, 1).1, None);
     }

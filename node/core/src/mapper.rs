@@ -1,4 +1,5 @@
-//! The mapper's side of a batch: know the job, turn the batch into deltas, see them replicated.
+//! Mapper: turns clients' batches into entries of deltas for replication. It first asks the job's
+//! coordinator for the job. The router calls it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use crate::outbox::Outbox;
 use crate::purpose::{Mapping, Purpose};
 use crate::task::Task;
 
-/// How long a batch waits for the job's coordinator before its client is told to come back.
+/// How long a batch waits for the coordinator's answer before the client has to send it again.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often the coordinator is asked while batches wait.
+/// Pause between two requests to the coordinator while batches wait.
 const ASK_EVERY: Duration = Duration::from_millis(300);
-/// How long the coordinator's word is taken before it is asked again.
+/// How long an answer of the coordinator is valid.
 const TRUST_FOR: Duration = Duration::from_secs(2);
 
 struct Waiting {
@@ -46,7 +47,7 @@ struct MapperJob {
     waiting: Vec<Waiting>,
 }
 
-/// Jobs this node maps batches of.
+/// The jobs whose batches this node maps.
 #[derive(Default)]
 pub(crate) struct Mapper {
     jobs: BTreeMap<JobId, MapperJob>,
@@ -187,14 +188,14 @@ impl Mapper {
         for job in asking {
             self.ask_for_job(facts, out, job);
         }
-        // A job nobody sends batches of costs nothing but its plan; let that go too.
+        // Drops jobs without batches, to free their plans.
         let idle = Duration::from_secs(60);
         self.jobs.retain(|_, state| {
             !state.waiting.is_empty() || state.asked_at.is_some() || now < state.told_at + idle
         });
     }
 
-    /// The job is forgotten.
+    /// The job was dropped.
     pub(crate) fn forget(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, reason: Reason) {
         if let Some(state) = self.jobs.get_mut(&job) {
             state.ended = Some(ClientError::new(ErrorKind::NotFound, reason.tell(job)));
@@ -239,8 +240,8 @@ fn map(
     out.run(task, Purpose::Map(mapping));
 }
 
-/// A batch was mapped: the entry to be stored of it, with the ticket of its client and the number of
-/// rejected rows. A batch that can't be mapped is refused.
+/// A batch was mapped: returns its entry, its client's ticket and the number of rejected rows.
+/// Refuses a batch that can't be mapped.
 pub(crate) fn mapped(
     out: &mut Outbox,
     mapping: Mapping,

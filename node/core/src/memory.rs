@@ -1,26 +1,28 @@
-//! Memory: what each thing that grows with its input may take. What needs more fails its own job, with
-//! the number, and nothing else.
+//! Memory: the limits of everything that grows with its input. A job that needs more fails, and its
+//! message says how much; nothing else fails. The configuration holds the limits.
 //!
-//! Half of the node's memory is for folds, shared by those that run at once; a quarter for the outputs
-//! of slots at coordinators and what becomes of them; an eighth for what is kept of all jobs. The rest is left
-//! to batches on their way, queues and the index. Batches have a limit of their own
-//! ([`cortado_engine::MAP_BYTES`]), which may not differ between nodes.
+//! Folds get half of the node's memory, shared by those that run at once. A quarter is for the
+//! outputs of slots at coordinators and for the results computed from them, an eighth for the plans
+//! and file lists of all jobs. The rest is left to batches in progress, queues and the index.
+//! Batches have a limit of their own ([`cortado_engine::MAP_BYTES`]), which must be the same on all
+//! nodes.
 
-/// Outputs become rows, rows become files, files become chunks: so often they are in memory together.
+/// Outputs become rows, rows become files, files become chunks: so many copies are in memory
+/// together.
 const FINISH_COPIES: usize = 4;
-/// Bytes of memory for each thing that grows with its input.
+/// Limits in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// What one fold may take.
+    /// For one fold.
     pub fold: usize,
-    /// What the outputs of slots may take at a coordinator, of all its jobs together.
+    /// For the outputs of slots at a coordinator, of all its jobs together.
     pub outputs: usize,
-    /// What the plans and file lists of all jobs may take.
+    /// For the plans and file lists of all jobs.
     pub jobs: usize,
 }
 
 impl Budget {
-    /// How a node divides its memory, if so many folds run at once.
+    /// Divides a node's memory if so many folds run at once.
     #[must_use]
     pub fn of(memory: usize, folds: usize) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! The one way out of a component: messages, effects, tasks, and fresh numbers. The router carries
-//! it out in order, after each call of a component.
+//! The outbox: the messages, tasks and effects that components request, and the source of fresh
+//! numbers. The router carries the requests out in order, after each call of a component.
 
 use std::collections::VecDeque;
 
@@ -13,34 +13,34 @@ use crate::effect::Effect;
 use crate::purpose::Purpose;
 use crate::task::Task;
 
-/// Numbers given out in one boot: boots are at least a millisecond apart, and far more than that per
-/// number.
+/// Shift of the boot in fresh numbers. Boots are at least a millisecond apart, and a node uses far
+/// fewer than 2^16 numbers in a millisecond.
 const BOOT_SHIFT: u32 = 16;
 
-/// One thing to be done.
+/// A request of a component.
 pub(crate) enum Out {
-    /// Send this. What is for this node itself is handled before the input ends.
+    /// Send a message. The router handles a message to this node before the input ends.
     Send(NodeId, PeerMessage, Bytes),
-    /// Run this, and give its output to whoever wants it.
+    /// Run a task, and pass its output to the component that the purpose names.
     Run(u64, Box<Task>, Purpose),
-    /// Anything else.
+    /// Return an effect to the shell.
     Effect(Effect),
 }
 
-/// See the module's description.
+/// The requests in order, and the last number.
 pub(crate) struct Outbox {
     next_id: u64,
     items: VecDeque<Out>,
 }
 
 impl Outbox {
-    /// For one start of the process.
+    /// The outbox of one boot.
     pub(crate) fn new(boot: u64) -> Self {
-        // Numbers of an earlier boot may still come back in late answers.
+        // Late answers may still carry numbers of an earlier boot.
         Self { next_id: boot << BOOT_SHIFT, items: VecDeque::new() }
     }
 
-    /// A number that was never given out before.
+    /// A number that was never used before.
     pub(crate) fn fresh_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -81,7 +81,7 @@ impl Outbox {
         self.effect(Effect::BatchReply(ticket, reply));
     }
 
-    /// Tells clients what became of their batch.
+    /// Sends clients the outcome of their batch.
     pub(crate) fn settle_batches(
         &mut self,
         key: EntryKey,
@@ -95,7 +95,7 @@ impl Outbox {
         }
     }
 
-    /// Tells clients that their batch is not taken, or not now.
+    /// Answers clients that their batch is refused, or has to be sent again later.
     pub(crate) fn refuse_batches(&mut self, key: EntryKey, tickets: &[u64], error: &ClientError) {
         let outcome = match error.kind {
             ErrorKind::Unavailable => BatchOutcome::Retry { reason: error.message.clone() },
@@ -110,12 +110,12 @@ impl Outbox {
         self.items.push_back(Out::Run(id, Box::new(task), purpose));
     }
 
-    /// Has anything else done.
+    /// Requests an effect.
     pub(crate) fn effect(&mut self, effect: Effect) {
         self.items.push_back(Out::Effect(effect));
     }
 
-    /// The next thing to be done.
+    /// Removes and returns the first request.
     pub(crate) fn next(&mut self) -> Option<Out> {
         self.items.pop_front()
     }

@@ -1,14 +1,15 @@
-//! Who the peers are, as they said themselves, and to whom a link is up.
+//! What the peers say about themselves in their hellos, and which links are up. The router keeps it
+//! among the facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cortado_protocol::peer::Hello;
 use cortado_protocol::{LogId, NodeId};
 
-/// A peer's process start and log, as its hello told them.
+/// A peer's boot and log, from its hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Number of its process start.
+    /// The generation of its current run.
     boot: u64,
     /// The log it writes to.
     pub(crate) log: LogId,
@@ -23,11 +24,11 @@ pub(crate) enum IdentityChange {
     Same,
     /// The process was started again on its own disk.
     Restarted,
-    /// The peer lost its disk: what it acknowledged counts no more.
+    /// The peer lost its disk: its earlier acknowledgements do not count any more.
     OtherLog,
 }
 
-/// See the module's description.
+/// The identities of the peers, and the links that are up.
 #[derive(Default)]
 pub(crate) struct Peers {
     identities: BTreeMap<NodeId, Identity>,
@@ -35,7 +36,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Takes note of who a peer is now; returns who it was when it is another one.
+    /// Stores a peer's identity; returns how it differs from the last one.
     pub(crate) fn identify(&mut self, hello: &Hello) -> IdentityChange {
         let now = Identity { boot: hello.boot, log: hello.log };
         match self.identities.insert(hello.node, now) {
@@ -46,12 +47,12 @@ impl Peers {
         }
     }
 
-    /// The log a peer writes to, once it said hello.
+    /// The id of a peer's log, once the peer has sent a hello.
     pub(crate) fn log_of(&self, peer: NodeId) -> Option<LogId> {
         self.identities.get(&peer).map(|identity| identity.log)
     }
 
-    /// The link to a peer is made or broken.
+    /// The link to a peer is up or broken.
     pub(crate) fn set_linked(&mut self, peer: NodeId, linked: bool) {
         if linked {
             self.linked.insert(peer);
@@ -60,7 +61,7 @@ impl Peers {
         }
     }
 
-    /// Whether messages reach the peer right now.
+    /// Whether the link to the peer is up.
     pub(crate) fn is_linked(&self, peer: NodeId) -> bool {
         self.linked.contains(&peer)
     }

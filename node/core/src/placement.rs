@@ -1,4 +1,5 @@
-//! Placement: which members own what, by this node's view.
+//! Placement: the owners of each slot, computed from this node's view. The router keeps it among
+//! the facts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,24 +11,24 @@ use cortado_protocol::{JobId, META_SLOT, NodeId, Slot, SlotSet};
 /// The membership as the core needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Members {
-    /// Grows with every change.
+    /// Grows with each change.
     pub version: u64,
     /// Members that take roles, ordered by id.
     pub live: Vec<NodeId>,
-    /// Members that answer: the live ones and those that hand over, ordered by id.
+    /// Members that answer: the live ones and those that drain, ordered by id.
     pub reachable: Vec<NodeId>,
     /// All known members, for listings.
     pub views: Vec<MemberView>,
-    /// All members that the view names, whether they answer or not, ordered by id.
+    /// All members in the view, whether they answer or not, ordered by id.
     pub known: Vec<NodeId>,
-    /// Members that answer and say that they are ill, ordered by id.
+    /// Members that answer and report that they are ill, ordered by id.
     pub ill: Vec<NodeId>,
-    /// By whom members are not reached with data, as far as it was reported.
+    /// For each member, the nodes that report that they do not reach it.
     pub unreached: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
 impl Members {
-    /// Nobody but this node.
+    /// A cluster of this node only.
     #[must_use]
     pub fn alone(me: NodeId) -> Self {
         Self {
@@ -41,7 +42,7 @@ impl Members {
         }
     }
 
-    /// What a view means to the core.
+    /// The members of a view.
     #[must_use]
     pub fn of(view: &View) -> Self {
         let state = |state| match state {
@@ -74,25 +75,25 @@ impl Members {
         }
     }
 
-    /// The member's generation, if it is known.
+    /// The member's generation, if the view has it.
     #[must_use]
     pub fn generation(&self, node: NodeId) -> Option<u64> {
         self.views.iter().find(|view| view.id == node).map(|view| view.generation)
     }
 
-    /// Whether messages to the member make sense.
+    /// Whether messages can be sent to the member.
     #[must_use]
     pub fn is_reachable(&self, node: NodeId) -> bool {
         self.reachable.binary_search(&node).is_ok()
     }
 }
 
-/// The owners of a job's slots, the first R live members each.
+/// The owners of a job's slots: the first R live members of each slot's list.
 #[derive(Debug)]
 pub(crate) struct Placement {
     /// Owners of each slot below the job's count, and of the meta slot at the end.
     owners: Vec<Vec<NodeId>>,
-    /// The slots each owner has, ordered by id.
+    /// The slots of each owner, ordered by id.
     pub(crate) by_owner: Vec<(NodeId, SlotSet)>,
 }
 
@@ -125,20 +126,20 @@ impl Placement {
     }
 }
 
-/// Placements by job and slot count, computed once per view.
+/// Placements by job and number of slots, computed once for each view.
 #[derive(Default)]
 pub(crate) struct Placements(BTreeMap<(JobId, u8), Arc<Placement>>);
 
-/// Placements kept at most; they are cheap to compute again.
+/// Limit of the placements kept. They are cheap to compute again.
 const KEPT: usize = 256;
 
 impl Placements {
-    /// Nothing computed before holds any more.
+    /// Drops all placements, because the view has changed.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// The owners of the slots of a job that has so many.
+    /// The owners of a job with so many slots.
     pub(crate) fn of(
         &mut self,
         job: JobId,
@@ -154,7 +155,7 @@ impl Placements {
     }
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Formats names as `a`, `a and b`, `a, b and c`.
 pub(crate) fn names_of(nodes: &[NodeId]) -> String {
     match nodes.split_last() {
         Some((last, rest)) if !rest.is_empty() => {

@@ -1,12 +1,13 @@
-//! Reach: to which members this node has a data link that works, and who takes roles by that.
+//! Reach: the members to which this node has a working data link, and which members take roles
+//! because of that.
 //!
-//! Owns what was seen of each link; promises that a member whose link does not answer is passed over
-//! after [`SILENT_AFTER`] and comes back only after it has answered for a while. Called by the router
-//! on each tick. Membership datagrams travel by another port, so a member can be alive by its word
-//! and useless: nothing that was sent to it is acknowledged (gray failure, Huang et al., HotOS 2017).
+//! Owns the observations of each link. A member whose link does not answer is passed over after
+//! [`SILENT_AFTER`], and takes roles again after it has answered for a while. The router calls it
+//! on each tick. Membership datagrams use another port, so a member can be alive in the view and
+//! yet acknowledge nothing (gray failure, Huang et al., HotOS 2017).
 //!
-//! A node that does not reach most of the others is the one that is cut off. It says so, and passes
-//! nobody over.
+//! A node that does not reach most of the others is itself cut off. It reports that, and passes no
+//! member over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,50 +17,50 @@ use cortado_protocol::NodeId;
 
 use crate::placement::Members;
 
-/// A link on which nothing was acknowledged for so long though something was sent, or that is not up
-/// for so long, does not work.
+/// A link does not work if it is not up for so long, or if something was sent and nothing
+/// acknowledged for so long.
 const SILENT_AFTER: Duration = Duration::from_secs(2);
-/// How often a link on which nothing is under way is tried,
+/// Pause between two pings on an idle link.
 const PING_EVERY: Duration = Duration::from_millis(500);
-/// as long as there are at most so many of them; else less often.
+/// With more links than this, the pause grows in proportion.
 const OFTEN_FOR: u32 = 8;
 
 struct Peer {
-    /// What was unacknowledged first when it was looked at last.
+    /// Number of the oldest unacknowledged message at the last look.
     oldest: Option<u64>,
-    /// When it was last seen to work.
+    /// When the link last worked.
     good_at: Duration,
     pinged_at: Duration,
     judged: Hysteresis,
 }
 
-/// The links to all members, judged.
+/// The state of the links to all members.
 #[derive(Default)]
 pub(crate) struct Reach {
     peers: BTreeMap<NodeId, Peer>,
-    /// Whom no link reached, and whether this node was cut off, as told last.
+    /// The unreached members, and whether this node was cut off, in the last report.
     told: (Vec<NodeId>, bool),
 }
 
-/// How the link to a peer stands.
+/// The state of the link to a peer.
 #[derive(Clone, Copy)]
 pub(crate) struct Link {
-    /// Whether it is made.
+    /// Whether it is up.
     pub(crate) is_up: bool,
     /// Number of the first message that the peer has not acknowledged, if there is one.
     pub(crate) oldest: Option<u64>,
 }
 
-/// What a look at all links gave.
+/// The result of a look at all links.
 pub(crate) struct Looked {
-    /// Whom no link reaches, and whether this node is cut off, if that is news.
+    /// The unreached members, and whether this node is cut off, if that has changed.
     pub(crate) news: Option<(Vec<NodeId>, bool)>,
-    /// Links on which nothing is under way: to be tried.
+    /// Idle links on which to send a ping.
     pub(crate) ping: Vec<NodeId>,
 }
 
 impl Reach {
-    /// Looks at the links to the members that answer.
+    /// Checks the links to the reachable members.
     pub(crate) fn look(
         &mut self,
         now: Duration,
@@ -68,7 +69,7 @@ impl Reach {
         link: impl Fn(NodeId) -> Link,
     ) -> Looked {
         let others = members.reachable.iter().filter(|node| **node != me);
-        // Members that are down are not judged: the detector has done so.
+        // The detector has judged the members that are down.
         self.peers.retain(|node, _| members.is_reachable(*node));
         let every = PING_EVERY * (self.peers.len() as u32 / OFTEN_FOR).max(1);
         let mut looked = Looked { news: None, ping: Vec::new() };
@@ -95,7 +96,7 @@ impl Reach {
         looked
     }
 
-    /// This node stood still: that its peers did not answer meanwhile says nothing about them.
+    /// This node stood still, so missing acknowledgements say nothing about the peers.
     pub(crate) fn forgive(&mut self, now: Duration) {
         self.peers.values_mut().for_each(|peer| peer.good_at = now);
     }
@@ -106,14 +107,14 @@ impl Reach {
         bad.map(|(node, _)| *node).collect()
     }
 
-    /// Whether this node does not reach most of the others, of at least two.
+    /// Whether this node does not reach most of its peers, if there are at least two.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.peers.len() > 1 && 2 * self.unreached().len() > self.peers.len()
     }
 
-    /// The members as the rest of the core sees them. Those that this node does not reach are not
-    /// there; roles are taken by those that are well by their own word and are reached by most others.
-    /// If too few are left for an acknowledgement, the ones that are ill take roles, too.
+    /// The members as the rest of the core sees them. Members that this node does not reach are
+    /// removed. Roles go to members that report themselves well and that most others reach. If too
+    /// few are left for an acknowledgement, ill members take roles too.
     pub(crate) fn effective(&self, me: NodeId, told: &Members, min_copies: usize) -> Members {
         let unreached = if self.is_cut_off() { Vec::new() } else { self.unreached() };
         let mut members = told.clone();
@@ -129,7 +130,7 @@ impl Reach {
         members
     }
 
-    /// Who does not reach a member, this node included.
+    /// The nodes that do not reach a member, this node included.
     pub(crate) fn unreached_by(&self, me: NodeId, told: &Members, node: NodeId) -> Vec<NodeId> {
         let mut by = told.unreached.get(&node).cloned().unwrap_or_default();
         if self.peers.get(&node).is_some_and(|peer| peer.judged.is_bad()) && !self.is_cut_off() {
@@ -142,7 +143,7 @@ impl Reach {
     }
 }
 
-/// Whether most of the other members that take roles say that they do not reach the node.
+/// Whether most other members that take roles report that they do not reach the node.
 pub(crate) fn is_unreached_by_most(told: &Members, node: NodeId) -> bool {
     let Some(by) = told.unreached.get(&node) else { return false };
     let others = told.live.iter().filter(|other| **other != node);
@@ -174,7 +175,7 @@ mod tests {
         Members { reachable: live.clone(), live, ..Members::alone(node("a")) }
     }
 
-    /// The links of a node, and to whom they are made.
+    /// The links of a node, and the peers to which they are up.
     struct Wires {
         links: Links,
         made: BTreeSet<NodeId>,
@@ -203,7 +204,7 @@ mod tests {
 
     const ALL: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-    /// Looks every half second; pings are sent, and acknowledged by all but some.
+    /// Checks the links every half second; sends pings, which all members but `silent` acknowledge.
     fn pass(reach: &mut Reach, wires: &mut Wires, from: u64, to: u64, silent: &[&str]) {
         for at in (from..to).step_by(500) {
             let looked = reach.look(ms(at), node("a"), &members(&ALL), |node| wires.link(node));

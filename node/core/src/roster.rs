@@ -1,8 +1,10 @@
-//! The roster: who belongs to the cluster, whether it answers or not.
+//! The roster: all members of the cluster, whether they answer or not. The router changes it; every
+//! component reads it as a fact.
 //!
-//! A step that nobody can take back (the end of a job's life, "there is no such job") is judged by how
-//! many members there are, not by how many answer. So everyone ever seen stays in the roster, on disk,
-//! until it has handed everything over and left. It comes back with its next start.
+//! An irreversible step (dropping a job, answering "there is no such job") depends on the number of
+//! members, not on the number that answers. So each member that was ever seen stays in the roster,
+//! on disk, until it has handed everything over and left, or is forgotten. It returns with its next
+//! start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +18,7 @@ use crate::placement::Members;
 struct Known {
     /// The highest generation it was seen with.
     generation: u64,
-    /// Hashes of the certificates it has shown.
+    /// Hashes of the certificates that it has used.
     certificates: BTreeSet<u64>,
 }
 
@@ -24,17 +26,17 @@ struct Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Roster {
     known: BTreeMap<NodeId, Known>,
-    /// Members that left or were forgotten, with the last generation that is meant.
+    /// Members that left or were forgotten, with the last generation that this covers.
     departed: BTreeMap<NodeId, u64>,
     /// Certificates of members that were forgotten.
     barred: BTreeSet<u64>,
 }
 
-/// Certificates kept of one member.
+/// Certificates kept for each member.
 const CERTIFICATES: usize = 8;
 
 impl Roster {
-    /// Takes in whom a view names; returns whether the roster is another one now.
+    /// Adds the members of a view; returns whether the roster has changed.
     pub(crate) fn see(&mut self, members: &Members) -> bool {
         let mut news = false;
         for node in &members.known {
@@ -52,7 +54,7 @@ impl Roster {
         news
     }
 
-    /// A member has shown these certificates; returns whether that is news.
+    /// A member has used these certificates; returns whether one is new.
     pub(crate) fn certified(&mut self, node: NodeId, certificates: Vec<u64>) -> bool {
         let Some(known) = self.known.get_mut(&node) else { return false };
         let before = known.certificates.len();
@@ -63,21 +65,21 @@ impl Roster {
         known.certificates.len() > before
     }
 
-    /// A member is dead and will not come back; its certificates open nothing any more.
+    /// A member is dead and will not return: bars its certificates.
     pub(crate) fn forget(&mut self, node: NodeId) {
         let known = self.known.get(&node).cloned().unwrap_or_default();
         self.barred.extend(known.certificates);
         self.depart(node, known.generation);
     }
 
-    /// Takes over certificates that others bar; returns whether any was news.
+    /// Adds certificates that other nodes bar; returns whether one is new.
     pub(crate) fn bar(&mut self, certificates: &[u64]) -> bool {
         let before = self.barred.len();
         self.barred.extend(certificates);
         self.barred.len() > before
     }
 
-    /// Certificates that open nothing any more.
+    /// Certificates that are refused.
     pub(crate) fn barred(&self) -> Vec<u64> {
         self.barred.iter().copied().collect()
     }
@@ -86,7 +88,7 @@ impl Roster {
         self.known.contains_key(&node)
     }
 
-    /// A member has left; returns whether that is news.
+    /// A member has left; returns whether this is new.
     pub(crate) fn depart(&mut self, node: NodeId, generation: u64) -> bool {
         let back = self.known.get(&node).is_some_and(|seen| seen.generation > generation);
         let told = self.departed.get(&node).is_some_and(|left| *left >= generation);
@@ -98,7 +100,7 @@ impl Roster {
         true
     }
 
-    /// Members that have left, with the generations they left with.
+    /// Members that have left or were forgotten, with the generations that this covers.
     pub(crate) fn departed(&self) -> Vec<(NodeId, u64)> {
         self.departed.iter().map(|(node, generation)| (*node, *generation)).collect()
     }
@@ -107,13 +109,13 @@ impl Roster {
         self.departed.contains_key(&node)
     }
 
-    /// Whom the roster names, ordered by name.
+    /// The members, ordered by name.
     pub(crate) fn known(&self) -> impl ExactSizeIterator<Item = NodeId> + '_ {
         self.known.keys().copied()
     }
 
-    /// How many members there are, or should be: of the nodes that the cluster was made for, those that
-    /// left are wanted no more.
+    /// The expected number of members: the known ones, but at least the number that the cluster was
+    /// made for, less those that have left.
     pub(crate) fn expected(&self, made_for: u16) -> usize {
         self.known.len().max(usize::from(made_for).saturating_sub(self.departed.len()))
     }

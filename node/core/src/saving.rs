@@ -1,7 +1,8 @@
-//! Files beside the log that have changed: each is written whole, and only the newest counts.
+//! Saving: files beside the log that have changed. Each is written whole, and a newer version
+//! replaces an older one. The router calls it.
 //!
-//! What follows from a change waits until it is on disk. A file is handed to the shell once for all
-//! changes of one input, so a burst of them costs one write.
+//! The consequences of a change wait until the file is on disk. The shell gets a file once for all
+//! changes of one input, so a burst of changes costs one write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,20 +12,20 @@ use cortado_protocol::{JobId, NodeId};
 use crate::effect::{Effect, StateFile};
 use crate::outbox::Outbox;
 
-/// What waits for a file to be on disk.
+/// An action that waits until a file is on disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// Tell who proposed it that this node agrees.
+    /// Send this node's agreement to the proposer.
     Agree { job: JobId, by: NodeId, number: u64 },
-    /// The job is over by this node's own count: forget it, and tell everyone.
+    /// Drop the job, which enough members agreed to, and send the proof to all members.
     Forget(JobId),
     /// The log may drop the job's records.
     DropRecords(JobId),
-    /// Tell everyone who left, and answer the client that wanted it.
+    /// Send all members the names of those that left, and answer the client that asked for it.
     TellDeparted { ticket: u64 },
 }
 
-/// See the module's description.
+/// The changed files, and the actions that wait for them.
 #[derive(Default)]
 pub(crate) struct Saving {
     dirty: BTreeSet<StateFile>,
@@ -33,13 +34,13 @@ pub(crate) struct Saving {
 }
 
 impl Saving {
-    /// A file has changed: it is saved, and then this is done.
+    /// Marks a file as changed; `then` follows once it is on disk.
     pub(crate) fn save(&mut self, file: StateFile, then: Option<Then>) {
         self.dirty.insert(file);
         self.next.entry(file).or_default().extend(then);
     }
 
-    /// Hands the files that have changed to the shell.
+    /// Passes the changed files to the shell.
     pub(crate) fn flush(&mut self, out: &mut Outbox, bytes: impl Fn(StateFile) -> Bytes) {
         for file in std::mem::take(&mut self.dirty) {
             let bytes = bytes(file);
@@ -50,7 +51,8 @@ impl Saving {
         }
     }
 
-    /// A file is on disk as it was handed over with this ticket, or newer: what waited for it.
+    /// The version of a file with this ticket, or a newer one, is on disk: returns the actions that
+    /// waited for it.
     pub(crate) fn saved(&mut self, ticket: u64) -> Vec<Then> {
         let Some((file, _)) = self.under_way.get(&ticket) else { return Vec::new() };
         let file = *file;

@@ -1,4 +1,5 @@
-//! Fetches of peers: entries are read from the log and sent.
+//! Transfer: reads the entries that a peer fetches from the log, and sends them. The router calls
+//! it.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +11,12 @@ use crate::outbox::Outbox;
 use crate::purpose::{Fetch, Purpose};
 use crate::task::{Task, TaskOutput};
 
-/// Bytes sent for one fetch; the asker asks again for the rest.
+/// Bytes sent for one fetch; the peer fetches the rest again.
 const FETCH_BYTES: u64 = 24 << 20;
 
 impl Fetch {
-    /// Reads what is wanted, as much as fits. The answer ends at once if none of it is here; `idle_ms`
-    /// says for how long there was no sign of life of the job.
+    /// Reads the wanted entries, up to [`FETCH_BYTES`]. If this node has none of them, the answer
+    /// ends at once. `idle_ms` is the time without a sign of life of the job.
     pub(crate) fn read(
         self,
         facts: &Facts,
@@ -24,7 +25,7 @@ impl Fetch {
         idle_ms: Option<u64>,
     ) {
         let mut bytes = 0;
-        // One record may be wanted for several groups of slots; it is sent once.
+        // One record may be wanted for several groups of slots; it is sent only once.
         let mut found: BTreeMap<_, (EntryKey, SlotSet)> = BTreeMap::new();
         'all: for part in wanted {
             let Some(edge) = facts.ledger.edge(self.job, part.edge) else { continue };
@@ -47,7 +48,7 @@ impl Fetch {
         out.run(Task::Read(read), Purpose::Fetch(self));
     }
 
-    /// Sends what was read.
+    /// Sends the entries that were read.
     pub(crate) fn send(self, out: &mut Outbox, output: TaskOutput, idle_ms: Option<u64>) {
         match output {
             TaskOutput::Entries(entries) => {
@@ -61,7 +62,7 @@ impl Fetch {
         self.end(out, idle_ms);
     }
 
-    /// Says that all that comes has come.
+    /// Tells the peer that no more entries follow.
     pub(crate) fn end(self, out: &mut Outbox, idle_ms: Option<u64>) {
         let Self { from, job, round } = self;
         out.send(from, PeerMessage::Fetched { job, round, idle_ms });

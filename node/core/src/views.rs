@@ -1,4 +1,5 @@
-//! What a node answers its own clients by itself: who is there, who owns what, and who is forgotten.
+//! Answers that a node gives its clients from its own facts: the members, the owners of slots, and
+//! whether a member may be forgotten. The router calls these functions.
 
 use cortado_protocol::client::{
     ClientError, ClusterView, ErrorKind, MemberState, Overdue, RingView,
@@ -10,7 +11,7 @@ use crate::facts::Facts;
 use crate::placement::names_of;
 use crate::reach::is_unreached_by_most;
 
-/// Who is there.
+/// The members, as this node sees them.
 pub(crate) fn cluster(facts: &Facts, works: Works<'_>) -> ClusterView {
     let config = &facts.config;
     let mut members = facts.told.views.clone();
@@ -19,7 +20,7 @@ pub(crate) fn cluster(facts: &Facts, works: Works<'_>) -> ClusterView {
             member.jobs = Some(facts.ledger.jobs().count() as u32);
         }
         let by = facts.reach.unreached_by(config.node, &facts.told, member.id);
-        // Others do without this node before it knows better itself.
+        // Most others may pass the member over before this node notices that its links fail.
         let serves = facts.members.live.contains(&member.id)
             && !is_unreached_by_most(&facts.told, member.id);
         if member.state == MemberState::Alive && !serves && !by.is_empty() {
@@ -45,17 +46,17 @@ pub(crate) fn cluster(facts: &Facts, works: Works<'_>) -> ClusterView {
     }
 }
 
-/// Who owns what; `moves` are the entries still to move, per job and owner.
+/// The owners of each slot; `moves` are the entries still to be moved, by job and owner.
 pub(crate) fn ring(facts: &Facts, moves: Vec<(JobId, NodeId, u64)>) -> RingView {
-    // Owners depend on the job; the nil job stands for "jobs in general".
+    // Owners depend on the job; the nil job stands for jobs in general.
     let placement = facts.placement(JobId(0));
     let slots = (0..facts.config.slots).map(Slot).chain([META_SLOT]);
     let slots = slots.map(|slot| (slot, placement.owners(slot).to_vec())).collect();
     RingView { version: facts.members.version, slots, moves }
 }
 
-/// Why a member can't be forgotten for good, if so. A minority may not: the others may be well and on the
-/// other side of a cut.
+/// Checks whether a member can be forgotten for good. A minority of members must not do that: on
+/// the other side of a cut the member may be alive.
 pub(crate) fn may_forget(facts: &Facts, node: NodeId) -> Result<(), ClientError> {
     let here = facts.roster.known().filter(|n| facts.members.is_reachable(*n)).count();
     let known = facts.roster.known().len();

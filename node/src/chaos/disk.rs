@@ -1,4 +1,4 @@
-//! A disk that misbehaves while it is wanted so.
+//! A disk that is full or hangs while a switch is on. [`super::Chaos`] makes it.
 
 use std::io;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use cortado_log::Storage;
 
 use super::switch::Switch;
 
-/// A disk that is full, or hangs, while it is wanted so. Nothing is written to make it so.
+/// A disk that is full, or hangs, while a switch is on. It writes no data to become full.
 pub(super) struct FaultyDisk {
     disk: Arc<dyn Storage>,
     full: Switch,
     hangs: Switch,
-    /// What is left of a full one.
+    /// Free bytes that it reports while it is full.
     left_bytes: u64,
 }
 

@@ -1,17 +1,17 @@
-//! A switch that goes off by itself.
+//! A switch that turns itself off after a time. The disturbances of a node use it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often it is seen whether something goes on.
+/// Pause between two looks at the switch.
 const GO_ON_WITHIN: Duration = Duration::from_millis(20);
 
-/// Something that is on until a time. Clones share it.
+/// A switch that is on until a time. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Switch(Arc<Mutex<Option<Instant>>>);
 
 impl Switch {
-    /// On until then, or off.
+    /// Turns it on until this time, or off.
     pub fn set(&self, until: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }

@@ -1,4 +1,4 @@
-//! One client's connection and its requests.
+//! One client's connection: accepts its streams and serves a request on each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
             },
         }
     }
-    // The streams are lost with the connection, so they end by themselves and report it.
+    // The streams fail with their connection; their tasks end and report it.
     while streams.join_next().await.is_some() {}
 }
 
@@ -94,7 +94,7 @@ async fn request(
     report(&shared, ClientEvent::Request { ticket, request }).await?;
     tokio::select! {
         frame = answered => {
-            // The sender goes only with an answer or with the node.
+            // The sender is dropped only after an answer, or when the node stops.
             answer(writer, frame.map_err(|_| Ended::Stopped)?).await
         }
         () = &mut gone => {
@@ -106,7 +106,7 @@ async fn request(
     }
 }
 
-/// Writes the only answer of a stream.
+/// Writes the only answer on a stream.
 async fn answer(mut writer: FrameWriter, frame: Bytes) -> Result<(), Ended> {
     writer.write(frame).await.map_err(|_| Ended::ClientLeft)?;
     writer.finish();

@@ -1,10 +1,10 @@
-//! A bound on what is being worked on, by number and by bytes.
+//! A limit on the work in progress, by number and by bytes. The client port uses two.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Lets in as much as there is room for, first come first served.
+/// Gives room to callers, in the order in which they ask.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     places: Arc<Semaphore>,
@@ -12,7 +12,7 @@ pub(super) struct Gate {
     most_bytes: usize,
 }
 
-/// Room that was taken; goes back when dropped.
+/// Room that was taken. Dropping it gives the room back.
 #[derive(Debug)]
 pub(super) struct Room {
     _place: OwnedSemaphorePermit,
@@ -28,7 +28,7 @@ impl Gate {
         }
     }
 
-    /// Waits for room. More than there ever is counts as all of it.
+    /// Waits for room. A request for more bytes than the limit takes all of them.
     pub(super) async fn enter(&self, bytes: usize) -> Room {
         let bytes = u32::try_from(bytes.min(self.most_bytes)).unwrap_or(u32::MAX);
         let closed = "the semaphores are never closed";
@@ -38,7 +38,7 @@ impl Gate {
         }
     }
 
-    /// Places free at the moment.
+    /// Free places and bytes.
     #[cfg(test)]
     pub(super) fn free(&self) -> (usize, usize) {
         (self.places.available_permits(), self.bytes.available_permits())

@@ -1,4 +1,4 @@
-//! What the tasks of all clients share, and what clients want.
+//! The state that the tasks of all clients share, and the events that they report to the core.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -18,13 +18,13 @@ use crate::history::History;
 
 /// Batches read and not yet answered.
 pub(super) const BATCHES: usize = 64;
-/// How long a frame may take from its first byte to its last: it holds room meanwhile.
+/// How long a frame may take from its first byte to its last: it occupies room meanwhile.
 pub(super) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a stream ends early.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The client is gone, or wants no answer.
+    /// The client has left, or wants no answer.
     ClientLeft,
     /// The client broke the protocol.
     Misbehaved(String),
@@ -47,17 +47,18 @@ impl From<ReadError> for Ended {
     }
 }
 
-/// What clients want.
+/// What clients send to the core.
 #[derive(Debug)]
 pub enum ClientEvent {
     /// A request; answer with [`super::Clients::reply`].
     Request {
         /// Its ticket.
         ticket: u64,
-        /// What is asked. Never an upload, events or chaos: these are handled here.
+        /// The request. Uploads, `Log` and `Chaos` are handled in this module and never get here.
         request: ClientRequest,
     },
-    /// A batch whose payload is what its header says; answer with [`super::Clients::batch_reply`].
+    /// A batch, whose payload matches the hash in its header; answer with
+    /// [`super::Clients::batch_reply`].
     Batch {
         /// Its ticket.
         ticket: u64,
@@ -65,19 +66,19 @@ pub enum ClientEvent {
         job: JobId,
         /// Hash of its client's name.
         client: u64,
-        /// What it is.
+        /// Its header.
         header: BatchHeader,
-        /// Its content.
+        /// Its bytes.
         payload: Bytes,
     },
-    /// Nobody waits for this answer any more.
+    /// The client has left: nobody waits for this answer any more.
     ClientLeft {
         /// The request's or batch's ticket.
         ticket: u64,
     },
 }
 
-/// What the tasks of all clients share.
+/// State shared by the tasks of all clients.
 pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
     pub(super) events: mpsc::Sender<ClientEvent>,
@@ -90,10 +91,10 @@ pub(super) struct Shared {
     pub(super) buffers: BufferPool,
 }
 
-/// Who waits for an answer.
+/// Where an answer goes.
 pub(super) enum Waiting {
     Request(oneshot::Sender<Bytes>),
-    /// The room goes back when the answer is written.
+    /// The room is given back when the answer is written.
     Batch(mpsc::UnboundedSender<(Bytes, Room)>, Room),
 }
 
@@ -103,7 +104,7 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// A number for the next request or batch.
+/// A new ticket for a request or batch.
 pub(super) fn next_ticket(shared: &Shared) -> u64 {
     shared.next_ticket.fetch_add(1, Ordering::Relaxed)
 }
@@ -112,7 +113,7 @@ pub(super) fn next_ticket(shared: &Shared) -> u64 {
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-/// Reports to the core; waits while the core is behind.
+/// Reports an event to the core; waits while the core is behind.
 pub(super) async fn report(shared: &Shared, event: ClientEvent) -> Result<(), Stopped> {
     shared.events.send(event).await.map_err(|_| Stopped)
 }

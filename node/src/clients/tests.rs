@@ -16,7 +16,7 @@ use crate::peers::certificates::{Certificates, node};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The port of a node whose core is the test, and a way to connect to it.
+/// The port of a node, with the test as its core, and an endpoint to connect to it.
 struct Port {
     clients: Clients,
     events: Receiver<ClientEvent>,
@@ -159,7 +159,7 @@ async fn a_slow_cluster_makes_its_clients_wait() {
     while held.len() < BATCHES {
         held.push(port.batch().await);
     }
-    // The gate is full: nothing more is read, however often the connection gets its turn.
+    // The gate is full: no further batch is read, however often the connection's task runs.
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
@@ -167,7 +167,7 @@ async fn a_slow_cluster_makes_its_clients_wait() {
     assert_eq!(port.clients.shared.batches.free().0, 0);
     assert!(!sending.is_finished(), "the client must feel it");
 
-    // Each answer lets one more in.
+    // Each answer makes room for one more batch.
     let mut replied = 0;
     while replied < total {
         let (ticket, header, _) = held.remove(0);
@@ -236,7 +236,7 @@ async fn hostile_bytes_cost_the_connection_and_a_counter() {
     }
     assert_eq!(port.clients.refusals(), [(Refusal::Misbehaved, 2)]);
     port.until_free().await;
-    // Others are served as before.
+    // Other connections are served as before.
     let connection = port.connect().await;
     let (mut writer, mut reader) = open(&connection).await;
     writer.write(encode(&ClientRequest::Jobs { after: None }, b"")).await.unwrap();

@@ -1,4 +1,4 @@
-//! An upload: batches in, answers out in any order.
+//! An upload: reads batches, and writes their answers in any order.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ use crate::lock::lock;
 /// Answers written at once.
 const WRITE_BATCH: usize = 64;
 
-/// Whose batches come, and of which job.
+/// The job and the client of an upload.
 #[derive(Clone, Copy)]
 pub(super) struct Upload {
     pub(super) job: JobId,
@@ -29,7 +29,7 @@ pub(super) struct Upload {
     pub(super) client: u64,
 }
 
-/// Serves an upload until the client has sent all and got all answers, or is gone.
+/// Serves an upload until the client has sent all and received all answers, or has left.
 pub(super) async fn serve(
     shared: &Shared,
     upload: Upload,
@@ -72,7 +72,7 @@ async fn read(
         let frame = frame.map_err(|_| Ended::Misbehaved("a batch came too slowly".into()))??;
         let Some((header, payload)) = frame else { return Err(Ended::ClientLeft) };
         if let Some(reply) = refusal(&header, &payload) {
-            // The writer lives as long as this reader.
+            // The receiver lives as long as this function.
             let _ = answers.send((encode(&reply, b""), room));
             continue;
         }
@@ -82,7 +82,7 @@ async fn read(
             waiting.insert(ticket, Waiting::Batch(answers.clone(), room));
             let mut tickets = lock(tickets);
             tickets.insert(ticket);
-            // What was answered is of no interest; looked at rarely, so that it costs little.
+            // Removes answered tickets, seldom enough to cost little.
             if tickets.len() > 4 * BATCHES {
                 tickets.retain(|ticket| waiting.contains_key(ticket));
             }
@@ -92,7 +92,7 @@ async fn read(
     Ok(())
 }
 
-/// What is wrong with a batch, if anything.
+/// Returns an answer if the batch is too large or damaged.
 fn refusal(header: &BatchHeader, payload: &Bytes) -> Option<BatchReply> {
     let message = if payload.len() > BATCH_BYTES {
         format!("a batch of {} bytes is over the limit of {BATCH_BYTES}", payload.len())

@@ -1,4 +1,5 @@
-//! The loop of detector and election: datagrams in, timers, effects out.
+//! The loop of detector and election: reads datagrams, runs timers, carries out effects. Runs on
+//! the gossip thread.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use super::types::{Command, GossipConfig, GossipError, Memory, Refused};
 use crate::clock::unix_ms;
 use crate::history::History;
 
-/// How long a goodbye may take to reach the wire.
+/// Time limit for sending the announcement of a departure.
 const GOODBYE: Duration = Duration::from_millis(200);
-/// How often the reactor gets its turn before timers are looked at: a datagram passes the socket's
-/// task, its connection's task and its reader before it is here.
+/// How often the reactor runs before timers do. A datagram passes three tasks before it arrives
+/// here: the socket's, its connection's and its reader's.
 const TURNS: usize = 4;
 
-/// What the rest of the node is told.
+/// Channels to the rest of the node.
 pub(super) struct News {
     pub(super) views: watch::Sender<View>,
     pub(super) leaders: watch::Sender<Lead>,
@@ -43,7 +44,7 @@ pub(super) struct Driver {
     news: News,
     history: History,
     started: Instant,
-    /// Looks names up; ends with the driver.
+    /// Name lookups; they end with the driver.
     _look_up: JoinSet<()>,
 }
 
@@ -62,7 +63,7 @@ impl Driver {
         if me.gossip_port == 0 {
             me.gossip_port = local.port();
         }
-        // What needs no name server is there from the beginning.
+        // Seeds that are addresses are usable from the beginning.
         let addresses: Vec<_> = config.seeds.iter().filter_map(|seed| seed.parse().ok()).collect();
         let started = Instant::now();
         let membership = Membership::new(
@@ -142,7 +143,7 @@ impl Driver {
                         self.membership.leave(self.now());
                         self.carry_out();
                         self.say_goodbye().await;
-                        // Nobody may wait for it any more.
+                        // The caller may wait no more.
                         let _ = said.send(());
                     }
                     Some(Command::Stop) | None => {
@@ -172,8 +173,8 @@ impl Driver {
         }
     }
 
-    /// Runs the timers, but hears first who has answered: after a stall of ours, answers wait in the
-    /// socket.
+    /// Runs the timers, but first handles the datagrams that wait in the socket: after a stall of
+    /// this node, the answers of other nodes are among them.
     async fn tick(&mut self) {
         for _ in 0..TURNS {
             tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! Connections that carry membership datagrams. Whichever is alive is used, whoever dialled it; there
-//! is none until somebody has something to say.
+//! Connections that carry membership datagrams; the driver's loop owns them. A link uses any live
+//! connection to the node, whichever side dialled it. A node dials when it has a datagram to send.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -14,20 +14,20 @@ use quinn::{Connection, SendDatagramError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Datagrams that wait for a handshake; the oldest go first, as on any lossy network.
+/// Datagrams that wait for a handshake. Beyond this number the oldest is dropped.
 const WAITING: usize = 8;
-/// Connections kept per node. Two that dial each other at once have two for good, which is harmless.
+/// Connections kept per node. Two nodes that dial each other at once keep both connections.
 const PER_NODE: usize = 4;
-/// Datagrams that arrived and were not looked at yet, and connections that were made.
+/// Queue of arrived datagrams and new connections.
 const ARRIVALS: usize = 1024;
 
-/// What arrived.
+/// An event on a connection.
 pub(super) enum Arrival {
-    /// A datagram, and whose it is by the certificate.
+    /// A datagram, and its sender according to the certificate.
     Datagram(NodeId, Bytes),
-    /// A connection was made by the other side.
+    /// The other side has opened a connection.
     Accepted(NodeId, Connection),
-    /// A connection was made by us, or not.
+    /// A dial of this node has ended.
     Dialled(SocketAddr, Result<(NodeId, Connection), ConnectError>),
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Links {
     cluster: String,
     alive: HashMap<NodeId, Vec<Connection>>,
     dialling: HashMap<SocketAddr, VecDeque<Bytes>>,
-    /// Who answered at an address we dialled.
+    /// The node that answered at each dialled address.
     at: HashMap<SocketAddr, NodeId>,
     tasks: JoinSet<()>,
     arrivals: mpsc::Sender<Arrival>,
@@ -60,12 +60,12 @@ impl Links {
         (links, arriving)
     }
 
-    /// Sends a datagram once, to the node if it is known, else to whoever is at the address.
+    /// Sends a datagram once, to the node if it is given, else to the node at the address.
     pub(super) fn send(&mut self, to: SocketAddr, node: Option<NodeId>, data: Bytes) {
         let connection =
             match node {
                 Some(node) => self.newest(node, |_| true),
-                // Of a seed only the address is known; somebody else may have it by now.
+                // Only a seed's address is known. Another node may use the address by now.
                 None => self.at.get(&to).copied().and_then(|node| {
                     self.newest(node, |connection| connection.remote_address() == to)
                 }),
@@ -94,20 +94,20 @@ impl Links {
                     .map_err(|error| ConnectError::Other(error.to_string()))?;
                 Ok((node, connection))
             });
-            // The driver is gone when the node stops.
+            // The receiver is gone when the node stops.
             let _ = arrivals.send(Arrival::Dialled(to, dialled)).await;
         });
     }
 
-    /// The newest connection to the node that is alive: a node that was restarted has just dialled
-    /// us, and its older connections do not know yet that they are dead.
+    /// The newest live connection to the node. A restarted node has just dialled this one; older
+    /// connections have not noticed yet that they are dead.
     fn newest(&mut self, node: NodeId, fits: impl Fn(&Connection) -> bool) -> Option<&Connection> {
         let connections = self.alive.get_mut(&node)?;
         connections.retain(|connection| connection.close_reason().is_none());
         connections.iter().rev().find(|connection| fits(connection))
     }
 
-    /// Completes a handshake that somebody began.
+    /// Completes a handshake that another node began.
     pub(super) fn accept(&mut self, handshake: Handshake) {
         let arrivals = self.arrivals.clone();
         self.tasks.spawn(async move {
@@ -119,7 +119,7 @@ impl Links {
         });
     }
 
-    /// Takes a connection into use.
+    /// Adds a connection and reads its datagrams.
     pub(super) fn add(&mut self, node: NodeId, connection: Connection) {
         let connections = self.alive.entry(node).or_default();
         connections.retain(|connection| connection.close_reason().is_none());
@@ -130,7 +130,7 @@ impl Links {
         let arrivals = self.arrivals.clone();
         self.tasks.spawn(async move {
             while let Ok(data) = connection.read_datagram().await {
-                // Full: dropped, as the network would.
+                // If the queue is full, the datagram is dropped.
                 if let Err(mpsc::error::TrySendError::Closed(_)) =
                     arrivals.try_send(Arrival::Datagram(node, data))
                 {
@@ -140,7 +140,7 @@ impl Links {
         });
     }
 
-    /// A dial has ended: sends what waited for it, or forgets it.
+    /// Handles the end of a dial: sends the waiting datagrams, or drops them.
     pub(super) fn dialled(
         &mut self,
         to: SocketAddr,
@@ -150,7 +150,7 @@ impl Links {
         match dialled {
             Ok((node, connection)) => {
                 for data in waiting {
-                    // A datagram is lost without further notice.
+                    // A datagram may be lost.
                     let _ = connection.send_datagram(data);
                 }
                 self.at.insert(to, node);
@@ -164,7 +164,7 @@ impl Links {
         }
     }
 
-    /// Forgets tasks that have ended.
+    /// Removes tasks that have ended.
     pub(super) fn reap(&mut self) {
         while let Some(ended) = self.tasks.try_join_next() {
             if let Err(error) = ended {
@@ -173,7 +173,7 @@ impl Links {
         }
     }
 
-    /// Whether datagrams wait to be sent.
+    /// Whether connections still have datagrams to send.
     pub(super) fn busy(&self) -> bool {
         self.alive.values().flatten().any(|connection| {
             connection.close_reason().is_none()
@@ -181,7 +181,7 @@ impl Links {
         })
     }
 
-    /// Ends all connections.
+    /// Closes all connections.
     pub(super) async fn close(mut self) {
         self.tasks.shutdown().await;
         self.endpoint.close();

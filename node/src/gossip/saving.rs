@@ -1,5 +1,6 @@
-//! Generations on their way to the disk. No datagram goes out before the generation that it may speak
-//! of is durable; all else goes on meanwhile, so that a disk that hangs makes nobody deaf.
+//! Writes generations to disk for the driver. No datagram leaves before the generation that it may
+//! mention is durable. The node receives and handles datagrams meanwhile, also while the disk
+//! hangs.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,18 +13,18 @@ use tokio::task::JoinHandle;
 
 use super::types::Memory;
 
-/// Datagrams held back at most; the oldest ones are dropped first, as a network does.
+/// Datagrams held back at most; beyond this number the oldest is dropped.
 const HELD: usize = 256;
 
-/// A datagram: where to, who must be there, what.
+/// A datagram: its address, the node that must be there, its bytes.
 pub(super) type Datagram = (SocketAddr, Option<NodeId>, Bytes);
 
-/// See the module's description.
+/// Holds datagrams back while a generation is written.
 pub(super) struct Saving {
     memory: Arc<dyn Memory>,
     /// Writes one generation.
     task: Option<JoinHandle<io::Result<()>>>,
-    /// The one to be written after that.
+    /// The generation to write afterwards.
     next: Option<u64>,
     held: VecDeque<Datagram>,
 }
@@ -33,7 +34,7 @@ impl Saving {
         Self { memory, task: None, next: None, held: VecDeque::new() }
     }
 
-    /// Writes a generation. Of several that wait, the newest is enough.
+    /// Writes a generation. Of several that wait, only the newest is written.
     pub(super) fn save(&mut self, generation: u64) {
         if self.task.is_some() {
             self.next = Some(generation);
@@ -48,7 +49,7 @@ impl Saving {
         self.task.is_some()
     }
 
-    /// Holds a datagram back until all is written.
+    /// Holds a datagram back until all generations are written.
     pub(super) fn hold(&mut self, datagram: Datagram) {
         if self.held.len() == HELD {
             self.held.pop_front();
@@ -56,8 +57,8 @@ impl Saving {
         self.held.push_back(datagram);
     }
 
-    /// Waits until a generation is written, for ever if there is none. Nothing is lost if this is
-    /// dropped.
+    /// Waits until a generation is written; for ever if none is being written. Dropping the future
+    /// loses nothing.
     pub(super) async fn written(&mut self) -> io::Result<()> {
         let Some(task) = &mut self.task else { return std::future::pending().await };
         let written = task.await.map_err(io::Error::other).flatten();
@@ -68,7 +69,7 @@ impl Saving {
         written
     }
 
-    /// What may go out now.
+    /// The datagrams that may be sent now.
     pub(super) fn released(&mut self) -> VecDeque<Datagram> {
         if self.is_busy() { VecDeque::new() } else { std::mem::take(&mut self.held) }
     }

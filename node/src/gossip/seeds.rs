@@ -1,5 +1,6 @@
-//! Looks seeds and the own address up, apart from the detector's loop: a name server that does not answer must not stop
-//! the probes. Nothing is cached, for a node that was recreated has a new address at once.
+//! Looks up the seeds and this host's own address, outside the detector's loop: a name server that
+//! does not answer must not stop the probes. Nothing is cached, because a recreated node has a new
+//! address at once.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use crate::config::own_addresses;
 /// Pause between two rounds.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// Looks the seeds up, again and again if any of them is a name. Ends when nobody listens.
+/// Looks up the seeds, repeatedly if any of them is a name. Ends when the receiver is gone.
 pub(super) async fn look_up(seeds: Vec<String>, found: watch::Sender<Vec<SocketAddr>>) {
     let only_addresses = seeds.iter().all(|seed| seed.parse::<SocketAddr>().is_ok());
     let mut failed: BTreeSet<&str> = BTreeSet::new();
@@ -24,7 +25,8 @@ pub(super) async fn look_up(seeds: Vec<String>, found: watch::Sender<Vec<SocketA
                     addresses.extend(some);
                     failed.remove(seed.as_str());
                 }
-                // Said once until it works again: names resolve only once their node is up.
+                // Logged once until the lookup works again: a name resolves only while its node
+                // runs.
                 Err(error) if failed.insert(seed) => {
                     tracing::info!(%seed, %error, "seed can't be looked up yet");
                 }
@@ -44,19 +46,19 @@ pub(super) async fn look_up(seeds: Vec<String>, found: watch::Sender<Vec<SocketA
     }
 }
 
-/// Looks up what this host's own name stands for, again and again: a container that is connected to
-/// its network anew has another address, and so may a host. Ends when nobody listens.
+/// Looks up this host's own name repeatedly: a container that is reconnected to its network gets
+/// another address, and so may a host. Ends when the receiver is gone.
 pub(super) async fn follow_own_name(bind: IpAddr, mine: watch::Sender<IpAddr>) {
     while !mine.is_closed() {
         tokio::time::sleep(ROUND).await;
         let looking = tokio::task::spawn_blocking(move || own_addresses(bind).unwrap_or_default());
-        // Empty while the host is cut off: it may get the same address again.
+        // The result is empty while the host is cut off; it may get the same address again.
         let found = looking.await.unwrap_or_default();
         mine.send_if_modified(|mine| move_to(mine, &found));
     }
 }
 
-/// Takes another address only if the present one is gone. Tells whether it did.
+/// Takes another address only if the present one is gone. Returns whether it did.
 fn move_to(mine: &mut IpAddr, found: &[IpAddr]) -> bool {
     match found.first() {
         Some(other) if !found.contains(mine) => {

@@ -13,7 +13,7 @@ use crate::peers::certificates::{Certificates, node};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A disk that remembers.
+/// Keeps the generation and the known peers, as a disk would.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<(Option<u64>, Vec<KnownPeer>)>>);
 
@@ -64,7 +64,7 @@ fn start(certificates: &Certificates, number: usize, seeds: Vec<String>, disk: &
     Gossip::start(configured(certificates, number, seeds, known), disk.clone()).unwrap()
 }
 
-/// Waits until the node's view is as wanted.
+/// Waits until the node's view fulfils the condition.
 async fn until(gossip: &Gossip, wanted: impl FnMut(&View) -> bool) -> View {
     let mut views = gossip.views();
     let view = tokio::time::timeout(DEADLINE, views.wait_for(wanted)).await;
@@ -87,7 +87,7 @@ async fn nodes_find_each_other_and_notice_who_dies_drains_and_leaves() {
     let certificates = Certificates::new();
     let disks: Vec<Disk> = (0..3).map(|_| Disk::default()).collect();
     let first = start(&certificates, 1, Vec::new(), &disks[0]);
-    // A name, so that it is looked up, and an address where nobody is.
+    // The first seed is a name, so that it is looked up; no node listens at the second.
     let seeds = vec![format!("localhost:{}", first.local_addr().port()), "127.0.0.1:9".to_owned()];
     let second = start(&certificates, 2, seeds.clone(), &disks[1]);
     let third = start(&certificates, 3, seeds, &disks[2]);
@@ -106,7 +106,7 @@ async fn nodes_find_each_other_and_notice_who_dies_drains_and_leaves() {
     second.set_draining(false);
     until(&first, sees(&all)).await;
 
-    // Stopped without a goodbye: it looks like a crash.
+    // The node stops without announcing it, as in a crash.
     third.stop().unwrap();
     for gossip in [&first, &second] {
         let view = until(gossip, sees(&all[..2])).await;
@@ -114,7 +114,7 @@ async fn nodes_find_each_other_and_notice_who_dies_drains_and_leaves() {
         follows(gossip, node(2)).await;
     }
 
-    // Comes back at another port, without seeds, by what it remembers.
+    // The node returns at another port, without seeds, and uses the peers it has saved.
     let third = start(&certificates, 3, Vec::new(), &disks[2]);
     for gossip in [&first, &second, &third] {
         until(gossip, sees(&all)).await;
@@ -185,7 +185,7 @@ async fn a_generation_that_is_not_on_disk_ends_the_detector() {
 
 #[tokio::test]
 async fn a_disk_that_hangs_makes_the_detector_silent_not_deaf() {
-    /// Writes when it is told to.
+    /// Completes a write when the test says so.
     struct Hanging(Mutex<std::sync::mpsc::Receiver<()>>);
     impl Memory for Hanging {
         fn persist(&self, _: u64) -> io::Result<()> {
@@ -207,7 +207,8 @@ async fn a_disk_that_hangs_makes_the_detector_silent_not_deaf() {
     let drains =
         |view: &View| view.get(node(2)).is_some_and(|member| member.state == MemberState::Draining);
     assert!(!drains(&first.views().borrow()), "nothing of it is said before it is on disk");
-    // As often as it asks: it may have been declared down meanwhile.
+    // Completes many writes: the node may need several generations if it was declared down
+    // meanwhile.
     let _ = (0..100).try_for_each(|_| go_on.send(()));
     until(&first, drains).await;
     third.stop().unwrap();

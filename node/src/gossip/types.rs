@@ -1,4 +1,4 @@
-//! What the detector's thread is told, and what it says when it ends.
+//! Configuration, commands and errors of the detector's thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,51 +11,53 @@ use tokio::sync::oneshot;
 
 use crate::history::History;
 
-/// Connections refused, by kind, and what went wrong with datagrams since the start.
+/// Numbers of refused connections, by kind, and of faulty datagrams, since the start.
 pub type Refused = (Vec<(Refusal, u64)>, Counters);
 
-/// What the detector needs to know.
+/// Settings of the detector.
 #[derive(Clone, Debug)]
 pub struct GossipConfig {
-    /// Where to listen.
+    /// Address to listen on.
     pub bind: SocketAddr,
     /// Certificates; they name this node and its cluster.
     pub tls: NodeTls,
-    /// Timing.
+    /// Timing of the detector.
     pub profile: Profile,
-    /// What this node says about itself. Its generation is on disk already; a gossip port of 0 means
-    /// the one that was bound.
+    /// What this node announces about itself. Its generation must be on disk already. A gossip port
+    /// of 0 stands for the port that was bound.
     pub me: Identity,
     /// Whether the address in `me` follows the host's own name.
     pub follow_own_name: bool,
-    /// Where others may be, `host:port`. Names are looked up again and again.
+    /// Addresses of other nodes, `host:port`. Names are looked up repeatedly.
     pub seeds: Vec<String>,
-    /// What [`Memory::known`] was told last time.
+    /// What the last call of [`Memory::known`] saved.
     pub known: Vec<KnownPeer>,
     /// Seed of the detector's random choices; let it differ between nodes and starts.
     pub seed: u64,
-    /// Keeps what happens.
+    /// Records the events.
     pub history: History,
-    /// What is wrong with the network, if it can be disturbed.
+    /// The faults of the network, if it can be disturbed.
     pub faults: Option<NetworkFaults>,
 }
 
-/// Keeps what the detector must find again after a restart. Called on the detector's thread.
+/// Saves what the detector needs after a restart. `persist` runs on a blocking thread, `known` on
+/// the detector's thread.
 pub trait Memory: Send + Sync + 'static {
-    /// Writes and syncs the generation; may block. It is used only after this returns.
+    /// Writes and syncs the generation; may block. The detector uses the generation only after this
+    /// returns.
     ///
     /// # Errors
-    /// If it is not on disk; the detector then stops, for it may not go on.
+    /// If the generation is not on disk. The detector then stops.
     fn persist(&self, generation: u64) -> io::Result<()>;
 
-    /// Writes the nodes seen so far; losing this costs time, nothing else.
+    /// Writes the nodes seen so far. Without them, the node needs longer to find the others.
     fn known(&self, peers: Vec<KnownPeer>);
 }
 
 /// Why the detector ended.
 #[derive(Debug, thiserror::Error)]
 pub enum GossipError {
-    /// It could not begin.
+    /// It could not start.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// The system gave no thread or timer.
@@ -64,7 +66,8 @@ pub enum GossipError {
     /// The generation could not be persisted.
     #[error("the membership generation could not be written: {0}")]
     Persist(io::Error),
-    /// It failed; the process should end, for nobody would notice it being deaf.
+    /// The thread failed. The process should end, because the node would not notice any change of
+    /// the membership.
     #[error("the membership thread failed")]
     Failed,
 }

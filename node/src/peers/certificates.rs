@@ -1,4 +1,4 @@
-//! Certificates for tests of everything that talks.
+//! Certificates for the tests of peers, gossip and clients.
 
 use cortado_protocol::NodeId;
 use cortado_transport::{Authority, ClientTls, NodeTls, Role};

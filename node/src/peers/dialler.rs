@@ -1,4 +1,5 @@
-//! Our link to one peer: dial, exchange greetings, write messages, read acknowledgements; again.
+//! This node's link to one peer: dials, exchanges greetings, writes messages, reads
+//! acknowledgements, and starts over when the link is lost.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -17,9 +18,9 @@ use tokio::sync::{mpsc, watch};
 use super::shared::{Link, PeerEvent, Shared, Stopped};
 use crate::lock::lock;
 
-/// Largest frame that comes back: a greeting or an acknowledgement.
+/// Largest frame that a listener sends: a greeting or an acknowledgement.
 pub(super) const SMALL_FRAME_BYTES: usize = 4 << 10;
-/// How long the other side may take to greet.
+/// Time limit for the other side's greeting.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames written at once.
 const WRITE_BATCH: usize = 64;
@@ -32,11 +33,11 @@ struct Greeted {
     reader: FrameReader,
     writer: FrameWriter,
     hello: Hello,
-    /// The lowest number we said we have.
+    /// The lowest number that this node's greeting named.
     resume: u64,
 }
 
-/// Keeps a link to `peer` while `target` has an address. Ends with the core.
+/// Keeps a link to `peer` while `target` has an address. Ends when the core does.
 pub(super) async fn keep_link(
     shared: Arc<Shared>,
     peer: NodeId,
@@ -48,7 +49,7 @@ pub(super) async fn keep_link(
             return;
         };
         let Some(address) = address else { continue };
-        // `wait_for` has marked the present address as seen; a change from here on is news.
+        // `wait_for` has marked the present address as seen; `changed` reports only later ones.
         let greeted = tokio::select! {
             greeted = greet(&shared, peer, address) => greeted,
             changed = target.changed() => match changed {
@@ -70,14 +71,14 @@ pub(super) async fn keep_link(
         }
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}
-            // A new address is tried at once.
+            // Dials a new address at once.
             changed = target.changed() => if changed.is_err() { return },
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Half to all of the pause, so that nodes that lost each other together do not dial in step.
+/// A random time from half the pause to all of it, so that nodes do not dial at the same moment.
 fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(0u8);
     pause / 2 + (pause / 2).mul_f64(random as f64 / u64::MAX as f64)
@@ -102,7 +103,7 @@ async fn greet(
         let hello = match reader.message::<Hello>().await {
             Ok(Some((hello, _))) if sent.is_ok() => hello,
             Err(ReadError::Frame(_)) => return Err(refuse(Refusal::Misbehaved)),
-            // The connection knows best why it was lost.
+            // The connection has the exact reason of its loss.
             _ => return Err(lost(&connection)),
         };
         shared.check(&hello, peer).map_err(refuse)?;
@@ -119,7 +120,8 @@ pub(super) fn lost(connection: &Connection) -> ConnectError {
     connection.close_reason().map_or(closed, ConnectError::from)
 }
 
-/// Carries the link until it is lost or not wanted any more, between `LinkUp` and `LinkDown`.
+/// Reports `LinkUp`, carries frames until the link is lost or its target has changed, and reports
+/// `LinkDown`.
 async fn run(
     shared: &Shared,
     peer: NodeId,
@@ -135,7 +137,7 @@ async fn run(
     let reason = tokio::select! {
         reason = write(writer, queued, &connection) => Ok(reason.to_string()),
         reason = read(shared, peer, reader, &connection) => reason,
-        // The closure fails only when nobody can set a target any more.
+        // It fails only when the sender of targets is gone.
         _ = target.wait_for(|wanted| *wanted != Some(address)) => {
             connection.close(0u32.into(), b"no longer wanted");
             Ok("no longer wanted".into())

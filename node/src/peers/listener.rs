@@ -1,4 +1,4 @@
-//! Connections that peers opened: greet, read messages, write acknowledgements.
+//! Connections that peers opened: exchanges greetings, reads messages, writes acknowledgements.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
     let report = async {
         shared.report(PeerEvent::Inbound { conn, hello }).await?;
         let reason = tokio::select! {
-            // Above all so that a peer that is replaced or gone is not waited for.
+            // Ends the task also when the peer is replaced or gone.
             reason = connection.closed() => ConnectError::from(reason),
             reason = acknowledge(&shared, writer, answers, &connection) => reason,
             reason = read(&shared, conn, node, reader, &connection) => reason?,
@@ -52,7 +52,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
             reason
         {
             shared.endpoint.refusals().note(kind, remote, &format_args!("{node}: {reason}"));
-            // The other side will not send it for ever.
+            // The code keeps the peer from sending the same frame for ever.
             code = kind.code();
         }
         tracing::info!(%node, %remote, conn, %reason, "inbound link closed");
@@ -62,7 +62,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake) {
     lock(&shared.inbound).remove(&conn);
     connection.close(code, b"closed");
     if alive {
-        // Without a core there is nobody to tell.
+        // If the core has ended, there is no receiver.
         let _ = shared.report(PeerEvent::InboundClosed { conn }).await;
     }
 }
@@ -79,7 +79,7 @@ async fn greet(
     let (send, recv) = connection.accept_bi().await?;
     let mut writer = FrameWriter::new(send);
     let mut reader = FrameReader::new(recv, PEER_FRAME_BYTES);
-    // The greeting is small; the peer's limit holds for what follows.
+    // The greeting is small; the limit of a peer's frames applies to the frames after it.
     if reader.peek_len().await.is_ok_and(|len| len > Some(super::dialler::SMALL_FRAME_BYTES)) {
         return Err(refused(Refusal::Misbehaved));
     }
@@ -89,7 +89,7 @@ async fn greet(
         Ok(None) | Err(ReadError::Lost(_)) => return Err(lost(connection)),
     };
     if let Err(refusal) = shared.check(&hello, node) {
-        // Ours tells the other side what is wrong.
+        // This node's greeting shows the other side what differs.
         if writer.write(encode(&shared.hello(0), b"")).await.is_ok() {
             writer.finish();
             writer.delivered().await;
@@ -99,7 +99,7 @@ async fn greet(
     Ok((reader, writer, hello))
 }
 
-/// Makes this connection the one that speaks for the node; an older one is closed.
+/// Makes this connection the peer's current one, and closes the older one.
 fn take_seat(shared: &Shared, node: NodeId, connection: &Connection) -> Seat {
     let mut seats = lock(&shared.seats);
     let seat = seats.entry(node).or_default();
@@ -109,7 +109,7 @@ fn take_seat(shared: &Shared, node: NodeId, connection: &Connection) -> Seat {
     seat.clone()
 }
 
-/// Writes the welcome, then the newest acknowledgement whenever there is a newer one.
+/// Writes the greeting, then each time the newest acknowledgement.
 async fn acknowledge(
     shared: &Shared,
     mut writer: FrameWriter,

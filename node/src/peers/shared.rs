@@ -1,4 +1,4 @@
-//! What all links of a node share, and what happens on them.
+//! The state that all links of a node share, and the events that they report to the core.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,21 +12,23 @@ use cortado_transport::{Endpoint, NetworkFaults, NodeTls, Refusal, RefusalLog};
 use quinn::Connection;
 use tokio::sync::{mpsc, watch};
 
-/// What happens on links. `conn` numbers a connection that a peer opened; numbers are not reused.
+/// Events on links. `conn` numbers the connections that peers opened; numbers are not reused.
 #[derive(Debug)]
 pub enum PeerEvent {
-    /// Our link to the peer is up. Send from [`Hello::seq`] on, which is the number it expects.
+    /// This node's link to the peer is up. Send from [`Hello::seq`] on, the number that the peer
+    /// expects.
     LinkUp {
         /// The peer.
         peer: NodeId,
-        /// What it says about itself.
+        /// Its greeting.
         hello: Hello,
     },
-    /// Our link to the peer is lost, with all that was not acknowledged.
+    /// This node's link to the peer is lost. Messages without an acknowledgement may be lost with
+    /// it.
     LinkDown {
         /// The peer.
         peer: NodeId,
-        /// The peer closed it, and said that what it was sent is misbehaviour.
+        /// The peer closed it because of a frame that it calls misbehaviour.
         refused: bool,
     },
     /// The peer has handled everything below `next`.
@@ -36,18 +38,19 @@ pub enum PeerEvent {
         /// The next number it expects.
         next: u64,
     },
-    /// A peer has dialled us. Answer with [`super::Peers::welcome`] or [`super::Peers::refuse`].
+    /// A peer has dialled this node. Answer with [`super::Peers::welcome`] or
+    /// [`super::Peers::refuse`].
     Inbound {
         /// The connection.
         conn: u64,
-        /// What it says about itself; `node` is proven by its certificate.
+        /// Its greeting; the certificate proves `node`.
         hello: Hello,
     },
-    /// A peer says something.
+    /// A message of a peer.
     Message {
         /// The connection.
         conn: u64,
-        /// The peer, proven by its certificate.
+        /// The peer, as its certificate proves.
         from: NodeId,
         /// The message's number.
         seq: u64,
@@ -56,40 +59,40 @@ pub enum PeerEvent {
         /// Its tail.
         tail: Bytes,
     },
-    /// The connection is gone; nothing follows from it.
+    /// The connection is closed; no event of it follows.
     InboundClosed {
         /// The connection.
         conn: u64,
     },
 }
 
-/// What links need to know.
+/// Settings of the links.
 #[derive(Clone, Debug)]
 pub struct PeersConfig {
-    /// Where to listen.
+    /// Address to listen on.
     pub bind: SocketAddr,
     /// Certificates; they name this node and its cluster.
     pub tls: NodeTls,
-    /// Number of this process start.
+    /// The generation of this run of the node.
     pub boot: u64,
-    /// The log this node writes to.
+    /// The id of this node's log.
     pub log: LogId,
-    /// What is wrong with the network, if it can be disturbed.
+    /// The faults of the network, if it can be disturbed.
     pub faults: Option<NetworkFaults>,
 }
 
-/// The lowest number of a message to the peer that is not acknowledged: asked before each `Hello`.
+/// Returns the lowest unacknowledged number of the messages to a peer. Called before each `Hello`.
 pub type Resume = Arc<dyn Fn(NodeId) -> u64 + Send + Sync>;
 
-/// Who speaks for a peer. The lock is held from `Inbound` to `InboundClosed`; whoever wants it
-/// closes the connection that has it and waits.
+/// A peer's current connection. Its task holds the lock from `Inbound` to `InboundClosed`. A newer
+/// connection closes the older one and waits for the lock.
 #[derive(Clone, Default)]
 pub(super) struct Seat {
     pub(super) taken: Arc<tokio::sync::Mutex<()>>,
     pub(super) connection: Option<Connection>,
 }
 
-/// What the tasks of all links share.
+/// State shared by the tasks of all links.
 pub(super) struct Shared {
     pub(super) config: PeersConfig,
     pub(super) resume: Resume,
@@ -97,7 +100,7 @@ pub(super) struct Shared {
     pub(super) events: mpsc::Sender<PeerEvent>,
     pub(super) links: Mutex<HashMap<NodeId, Link>>,
     pub(super) inbound: Mutex<HashMap<u64, watch::Sender<Answer>>>,
-    /// The connection that speaks for a peer at present; see the listener.
+    /// The current connection of each peer; see the listener.
     pub(super) seats: Mutex<HashMap<NodeId, Seat>>,
     pub(super) next_conn: AtomicU64,
     pub(super) dial_refusals: RefusalLog,
@@ -110,7 +113,7 @@ pub(super) struct Link {
     pub(super) next: u64,
 }
 
-/// What the core says to an inbound connection; only the newest counts.
+/// The core's answer to an inbound connection. A newer value replaces an older one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answer {
     pub(super) welcome: Option<u64>,
@@ -136,7 +139,7 @@ impl Shared {
         }
     }
 
-    /// Whether the other side may say this: `node` is what its certificate says.
+    /// Checks a greeting. `node` is the name in the certificate.
     pub(super) fn check(&self, hello: &Hello, node: NodeId) -> Result<(), Refusal> {
         if hello.version != PROTOCOL_VERSION {
             Err(Refusal::OtherVersion)
@@ -149,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Reports to the core; waits while the core is behind. Fails when there is no core any more.
+    /// Reports an event to the core; waits while the core is behind. Fails when the core has ended.
     pub(super) async fn report(&self, event: PeerEvent) -> Result<(), Stopped> {
         self.events.send(event).await.map_err(|_| Stopped)
     }

@@ -12,8 +12,7 @@ use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A node with a core that numbers messages, remembers what is not acknowledged and handles each
-/// number once.
+/// A node whose core numbers messages, keeps the unacknowledged ones and handles each number once.
 struct Node {
     peers: Peers,
     events: Receiver<PeerEvent>,
@@ -55,7 +54,8 @@ impl Node {
         self.peers.send(to, frame);
     }
 
-    /// What every core does with an event. Returns it, and whether it is a message not seen before.
+    /// Handles an event as the core does. Returns it, and whether it is a message that had not
+    /// arrived before.
     async fn step(&mut self) -> (PeerEvent, bool) {
         let event = self.event().await;
         let mut new = false;
@@ -85,7 +85,7 @@ impl Node {
         (event, new)
     }
 
-    /// Goes on until the event has been handled.
+    /// Handles events until one fulfils the condition.
     async fn until(&mut self, wanted: impl Fn(&PeerEvent) -> bool) -> PeerEvent {
         loop {
             let (event, _) = self.step().await;
@@ -138,11 +138,11 @@ async fn sequences_resume_after_the_other_side_was_restarted() {
     let handled = b.handled.clone();
     b.peers.stop().await;
     a.until(|event| matches!(event, PeerEvent::LinkDown { .. })).await;
-    // The link is down: these wait in the core and go out when it is up.
+    // While the link is down, these messages wait in the core.
     for n in 50..60u64 {
         a.say(to_b, &n.to_le_bytes());
     }
-    // It comes back at another address.
+    // The node returns at another address.
     let mut b = Node::start(&certificates, 2, 2);
     b.handled = handled;
     a.peers.set_targets(vec![(to_b, b.address())]);
@@ -170,7 +170,7 @@ async fn three_nodes_talk_to_each_other() {
     let mut nodes: Vec<Node> = (1..4).map(|n| Node::start(&certificates, n, 1)).collect();
     let addresses: Vec<_> =
         nodes.iter().enumerate().map(|(n, x)| (node(n + 1), x.address())).collect();
-    // Its own address among the targets does no harm.
+    // A node ignores its own address among the targets.
     nodes.iter().for_each(|node| node.peers.set_targets(addresses.clone()));
     let runs = nodes.iter_mut().map(|me| async {
         let (mut up, mut heard) = (0, BTreeMap::new());
@@ -271,7 +271,7 @@ async fn whoever_breaks_the_protocol_is_closed_and_counted() {
         seq: 0,
     };
     let greetings = [
-        // Claims to be another node than its certificate says.
+        // Claims another name than its certificate's.
         (encode(&Hello { node: node(1), ..hello.clone() }, b""), Refusal::OtherNode),
         (encode(&Hello { version: 99, ..hello.clone() }, b""), Refusal::OtherVersion),
         (encode(&Hello { cluster: "prod".into(), ..hello.clone() }, b""), Refusal::OtherCluster),
@@ -291,7 +291,7 @@ async fn whoever_breaks_the_protocol_is_closed_and_counted() {
     }
     assert!(b.events.try_recv().is_err(), "the core must not hear of any of it");
 
-    // Greets properly, then sends rubbish.
+    // The greeting is correct; the frame after it is not.
     let connection = hostile.dial(b.address(), Some(node(2))).await.unwrap();
     let (mut send, _recv) = connection.open_bi().await.unwrap();
     send.write_all(&encode(&hello, b"")).await.unwrap();
@@ -299,7 +299,7 @@ async fn whoever_breaks_the_protocol_is_closed_and_counted() {
     b.until(|event| matches!(event, PeerEvent::InboundClosed { .. })).await;
 }
 
-/// `cargo test -p cortado-node throughput -- --ignored --nocapture`
+/// Run it with `cargo test -p cortado-node throughput -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, not a check"]
 async fn throughput_of_a_link() {
@@ -324,7 +324,7 @@ async fn throughput_of_a_link() {
     let mut acknowledged = 0;
     for seq in 0..MESSAGES {
         a.peers.send(node(2), message(seq, &payload));
-        // A window of 16, as a core would keep.
+        // A window of 16 messages, as the core has one.
         while acknowledged + 16 <= seq {
             if let PeerEvent::LinkAck { next, .. } = a.step().await.0 {
                 acknowledged = next;

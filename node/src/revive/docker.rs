@@ -1,8 +1,8 @@
-//! Nodes as containers of a Docker engine, told apart by two labels: `cortado.cluster` and
-//! `cortado.node`. No other container is ever touched.
+//! Nodes as containers of a Docker engine, identified by two labels: `cortado.cluster` and
+//! `cortado.node`. Other containers are never touched.
 //!
-//! Whoever may speak to the engine is as good as root on its host; see docs/operations.md for how to
-//! narrow that down.
+//! Access to the engine gives the rights of root on its host; docs/operations.md says how to
+//! restrict it.
 
 mod socket;
 
@@ -27,22 +27,23 @@ use tokio::time::{Instant, timeout};
 use super::reviver::{ENDS, Pending, Reviver};
 use crate::clock::unix_ms;
 
-/// Names the cluster a container belongs to.
+/// The label with the name of a container's cluster.
 const CLUSTER_LABEL: &str = "cortado.cluster";
-/// Names its node.
+/// The label with the name of a container's node.
 const NODE_LABEL: &str = "cortado.node";
-/// How long the engine may take to begin an answer, in seconds.
+/// Time limit of the engine for the beginning of an answer, in seconds.
 const ANSWER_SECONDS: u64 = 20;
-/// How long it may take until it is known how a node is: three small questions. One that hangs answers
-/// those under way when it goes on; this bounds what a connection costs that is lost without a word.
+/// Time limit for finding out a node's health, which takes three small requests. An engine that
+/// hangs answers pending requests when it continues; the limit bounds the cost of a connection that
+/// is lost without notice.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
-/// How long it may take until a node is started, or ended and started.
+/// Time limit for starting a node, also if it must be killed first.
 const REVIVE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a killed container may take to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// How often that is looked at.
+/// Pause between two looks at a killed container.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Pause before the engine is asked for its events again.
+/// Pause before the reviver asks for the engine's events again.
 const RECONNECT: Duration = Duration::from_secs(1);
 
 /// Kills and starts containers.
@@ -55,14 +56,15 @@ pub struct DockerReviver {
 }
 
 impl DockerReviver {
-    /// For the containers of a cluster on the engine at `host`: `unix:///path` or `tcp://host:port`.
+    /// Revives the containers of a cluster on the engine at `host`: `unix:///path` or
+    /// `tcp://host:port`.
     #[must_use]
     pub fn new(host: &str, cluster: &str) -> Self {
         let (host, cluster) = (host.to_owned(), cluster.to_owned());
         Self { host, cluster, look_limit: LOOK_LIMIT, revive_limit: REVIVE_LIMIT }
     }
 
-    /// A fresh client each time: the engine may have been restarted, or upgraded.
+    /// Makes a new client for each use: the engine may have been restarted or upgraded.
     async fn engine(&self) -> Result<Docker, DockerError> {
         let version = bollard::API_DEFAULT_VERSION;
         let engine = if self.host.starts_with("unix://") {
@@ -73,7 +75,7 @@ impl DockerReviver {
         engine?.negotiate_version().await
     }
 
-    /// The same within a limit, or why not and what helps.
+    /// Makes a client within the limit, or says why it fails and what helps.
     async fn engine_in_time(&self) -> Result<Docker, String> {
         match timeout(self.look_limit, self.engine()).await {
             Ok(Ok(engine)) => Ok(engine),
@@ -82,7 +84,7 @@ impl DockerReviver {
         }
     }
 
-    /// The node's container.
+    /// The id of the node's container.
     async fn find(&self, engine: &Docker, node: NodeId) -> Result<String, String> {
         let labels =
             vec![format!("{CLUSTER_LABEL}={}", self.cluster), format!("{NODE_LABEL}={node}")];
@@ -112,7 +114,7 @@ impl DockerReviver {
     async fn revive(&self, node: NodeId, kill: bool) -> Result<(), String> {
         let engine = self.engine().await.map_err(|error| said(&error))?;
         let id = self.find(&engine, node).await?;
-        // Somebody else may have acted meanwhile.
+        // Another supervisor or a person may have acted meanwhile.
         match evidence(&self.state(&engine, &id).await?) {
             Evidence::Retired => return Err("it was stopped on purpose".into()),
             Evidence::Exited => {}
@@ -126,14 +128,14 @@ impl DockerReviver {
         }
     }
 
-    /// Ends a node first if `kill`, and starts it.
+    /// Kills a node first if `kill`, and starts it.
     async fn act(&self, node: NodeId, kill: bool) -> Result<(), String> {
         let revived = timeout(self.revive_limit, self.revive(node, kill)).await;
         revived.unwrap_or_else(|_| Err(hangs(self.revive_limit)))
     }
 
-    /// Kills a container and waits for its end. Not the engine's own restart: that waits ten seconds
-    /// for a process that may hang.
+    /// Kills a container and waits for its end. The engine's own restart is no alternative: it
+    /// waits ten seconds for a process that hangs.
     async fn end(&self, engine: &Docker, id: &str) -> Result<(), String> {
         let options = KillContainerOptionsBuilder::default().signal("KILL").build();
         match engine.kill_container(id, Some(options)).await {
@@ -151,7 +153,7 @@ impl DockerReviver {
         Ok(())
     }
 
-    /// Why the engine can't be reached, and what helps.
+    /// Why a connection to the engine fails, and what helps.
     async fn obstacle(&self, error: &DockerError) -> String {
         let obstacle = match self.host.strip_prefix("unix://") {
             Some(path) => socket::obstacle(Path::new(path)).await,
@@ -160,8 +162,9 @@ impl DockerReviver {
         obstacle.unwrap_or_else(|| said(error))
     }
 
-    /// Passes ends on until the engine hangs up; tells whether anyone still listens. `missed` is
-    /// whether the engine was out of reach before, which is said once.
+    /// Passes on the ends of containers until the engine closes the connection. Returns whether the
+    /// receiver still exists. `missed` is whether the engine could not be reached before; this is
+    /// logged once.
     async fn listen(
         &self,
         since: &mut u64,
@@ -197,7 +200,7 @@ impl DockerReviver {
             let labels = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
             let node = labels.get(NODE_LABEL).and_then(|name| name.parse().ok());
             if let Some(node) = node {
-                // Full: the failure detector finds it, too.
+                // If the queue is full, the failure detector still notices the end.
                 let _ = ends.try_send(node);
             }
         }
@@ -228,7 +231,7 @@ impl Reviver for DockerReviver {
         Box::pin(self.act(node, true))
     }
 
-    /// Exit code 0 tells the engine.
+    /// Exit code 0 tells the engine that the stop was intended.
     fn retire(&self, _: NodeId) {}
 
     fn ends(self: Arc<Self>) -> mpsc::Receiver<NodeId> {
@@ -246,7 +249,7 @@ impl Reviver for DockerReviver {
     }
 }
 
-/// What the engine says of a container. Exit code 0 is a node that was asked to stop: by
+/// Evidence from the state of a container. Exit code 0 means that the node was asked to stop: by
 /// `docker stop`, a drain, or `docker-compose down`.
 fn evidence(state: &ContainerState) -> Evidence {
     use ContainerStateStatusEnum as Status;
@@ -312,7 +315,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_that_hangs_is_no_evidence() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        // Not a word, or half an answer.
+        // No answer, and half an answer.
         for said in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("engine.sock");

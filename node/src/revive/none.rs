@@ -1,4 +1,4 @@
-//! Somebody else brings nodes back: systemd, Kubernetes, a person.
+//! The reviver for nodes that systemd, Kubernetes or a person brings back.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::reviver::{ENDS, Pending, Reviver};
 use crate::health::{self, Health};
 
-/// How often processes are looked at.
+/// Pause between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Starts nodes whose folders lie beside this one's.
@@ -25,10 +25,10 @@ pub struct ProcessReviver {
 }
 
 impl ProcessReviver {
-    /// For the nodes beside the one with this folder, to be run by the program that runs now.
+    /// Revives nodes with folders beside `own`, with the program of this process.
     ///
     /// # Errors
-    /// If the folder lies nowhere, or the system does not tell what runs.
+    /// If `own` has no parent folder, or the system does not name the running program.
     pub fn beside(own: &Path) -> anyhow::Result<Self> {
         let own = std::path::absolute(own)?;
         let folder = own.parent().with_context(|| format!("{} has no parent", own.display()))?;
@@ -36,20 +36,20 @@ impl ProcessReviver {
         Ok(Self::new(folder, &daemon))
     }
 
-    /// For the nodes with a folder in `folder`.
+    /// Revives nodes with a folder in `folder`, with the program `daemon`.
     #[must_use]
     pub fn new(folder: &Path, daemon: &Path) -> Self {
         Self { folder: folder.to_owned(), daemon: daemon.to_owned() }
     }
 
-    /// The folder of a node. A name of dots alone names no folder of ours.
+    /// The folder of a node. A name of dots only is no node's folder.
     fn place(&self, node: NodeId) -> Option<Place> {
         let name = node.as_str();
         let named = name.bytes().any(|byte| byte != b'.');
         named.then(|| Place::new(self.folder.join(name))).filter(Place::is_node)
     }
 
-    /// Runs what may block elsewhere, with the node's folder.
+    /// Runs a blocking action on the node's folder in another thread.
     fn with<T: Send + 'static>(
         &self,
         node: NodeId,
@@ -77,7 +77,7 @@ impl ProcessReviver {
         self.with(node, acted, || Err("the attempt failed".into()))
     }
 
-    /// All nodes here and their processes.
+    /// All nodes beside this one that run, with their processes.
     fn running(&self) -> BTreeMap<NodeId, ProcessId> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -124,7 +124,7 @@ impl Reviver for ProcessReviver {
 
     fn ends(self: Arc<Self>) -> mpsc::Receiver<NodeId> {
         let (ends, ended) = mpsc::channel(ENDS);
-        // An end right after this call is seen, too.
+        // Read before this function returns, so that an end right after the call is noticed.
         let mut ran = self.running();
         tokio::spawn(async move {
             loop {
@@ -137,7 +137,7 @@ impl Reviver for ProcessReviver {
                     return;
                 };
                 for node in ran.keys().filter(|node| !runs.contains_key(*node)) {
-                    // Full: the failure detector finds it, too.
+                    // If the queue is full, the failure detector still notices the end.
                     if let Err(mpsc::error::TrySendError::Closed(_)) = ends.try_send(*node) {
                         return;
                     }
@@ -149,7 +149,7 @@ impl Reviver for ProcessReviver {
     }
 }
 
-/// Where a node keeps its data, by its own configuration.
+/// A node's data folder, as its configuration names it.
 fn data_folder(place: &Place) -> Option<PathBuf> {
     let text = std::fs::read_to_string(place.config()).ok()?;
     let config: toml::Table = text.parse().ok()?;

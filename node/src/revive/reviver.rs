@@ -1,4 +1,4 @@
-//! What a reviver can do.
+//! The trait of revivers. Supervision calls it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,44 +8,44 @@ use cortado_membership::Evidence;
 use cortado_protocol::NodeId;
 use tokio::sync::mpsc;
 
-/// Ends seen and not yet looked at.
+/// Queue of ended nodes that were not handled yet.
 pub(super) const ENDS: usize = 64;
 
-/// What a reviver is still doing.
+/// An action of a reviver in progress.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Where nodes run, and how they are started there.
+/// The means to inspect and start nodes.
 ///
-/// To start what runs is harmless, and so is to do it from two sides at once. What was stopped on
-/// purpose is never started. Nothing but nodes of this cluster is ever touched.
+/// Starting a node that runs does nothing, and two supervisors may start a node at once. A node
+/// that was stopped on purpose is never started. A reviver touches only nodes of this cluster.
 pub trait Reviver: Send + Sync + 'static {
     /// Its name in the configuration and in events.
     fn name(&self) -> &'static str;
 
-    /// Whether it can do anything at all.
+    /// Whether it can revive nodes at all.
     fn is_able(&self) -> bool {
         true
     }
 
-    /// Finds out how a node is, on the spot: not by asking the network.
+    /// Finds out a node's health on its machine, without the cluster's network.
     fn inspect(&self, node: NodeId) -> Pending<'_, Evidence>;
 
     /// Starts a node that has ended.
     ///
     /// # Errors
-    /// Why not, in a sentence.
+    /// A sentence that says why it was not started.
     fn start(&self, node: NodeId) -> Pending<'_, Result<(), String>>;
 
-    /// Ends a node at once and starts it anew.
+    /// Kills a node and starts it again.
     ///
     /// # Errors
-    /// Why not, in a sentence.
+    /// A sentence that says why it was not restarted.
     fn restart(&self, node: NodeId) -> Pending<'_, Result<(), String>>;
 
-    /// This node ends on purpose: nobody shall start it.
+    /// Notes that this node ends on purpose and must not be started.
     fn retire(&self, me: NodeId);
 
-    /// Nodes that were seen to end, from now on, sooner than a failure detector can know. Hints: some
-    /// may be missing, or wrong.
+    /// Nodes that end from now on, reported sooner than by the failure detector. These are hints:
+    /// some may be missing or wrong.
     fn ends(self: Arc<Self>) -> mpsc::Receiver<NodeId>;
 }

@@ -1,4 +1,4 @@
-//! The contract every reviver keeps, and what each does beyond it.
+//! The contract of all revivers, and what each does beyond it.
 
 mod docker;
 
@@ -19,18 +19,18 @@ fn id(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
-/// A place where nodes run, as its operator sees it.
+/// Nodes that a reviver can start, and what their operator can do to them.
 trait Bench {
     fn reviver(&self) -> Arc<dyn Reviver>;
-    /// The name of a node that exists here and has never run.
+    /// The name of a node that has never run.
     fn node(&self) -> NodeId;
-    /// What identifies the run of a node, while it runs.
+    /// An identifier of a node's current run, if it runs.
     fn run(&self, node: NodeId) -> Option<String>;
-    /// Ends it as a fault would.
+    /// Ends a node as a fault does.
     fn kill(&self, node: NodeId);
-    /// Stops it in its tracks.
+    /// Pauses a node.
     fn pause(&self, node: NodeId);
-    /// The operator stops it.
+    /// Stops a node on purpose, as its operator does.
     fn stop(&self, node: NodeId);
 }
 
@@ -46,11 +46,11 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     tokio::time::timeout(LIMIT, looking).await.unwrap_or_else(|_| panic!("no {what} in time"))
 }
 
-/// What all revivers that can revive have in common.
+/// What every reviver that can revive does.
 async fn contract(bench: &dyn Bench) {
     let (reviver, node) = (bench.reviver(), bench.node());
     assert!(reviver.is_able());
-    // What is not there is neither started nor a reason to fail.
+    // Unknown nodes are not started, and do not make the reviver fail.
     for stranger in [id("nobody"), id(".."), id(".")] {
         assert_eq!(reviver.inspect(stranger).await, Evidence::Unknown, "{stranger}");
         assert!(reviver.start(stranger).await.is_err());
@@ -66,7 +66,7 @@ async fn contract(bench: &dyn Bench) {
     assert_eq!(bench.run(node), Some(first.clone()), "to start what runs does nothing");
     assert!(!matches!(reviver.inspect(node).await, Evidence::Exited | Evidence::Retired));
 
-    // A reviver sees an end, sooner or later, and knows a paused node from a dead one.
+    // A reviver notices an end, and tells a paused node from a dead one.
     let mut ends = Arc::clone(&reviver).ends();
     bench.kill(node);
     let seen = tokio::time::timeout(LIMIT, ends.recv()).await;
@@ -87,7 +87,7 @@ async fn contract(bench: &dyn Bench) {
     assert_eq!(bench.run(node), None);
 }
 
-/// Nodes whose daemon only sleeps.
+/// Nodes whose program only sleeps.
 struct Processes {
     root: tempfile::TempDir,
 }
@@ -165,7 +165,7 @@ async fn a_process_is_judged_by_its_own_health() {
     let bench = Processes::new();
     let (reviver, node) = (bench.reviver(), bench.node());
     bench.place().start(&bench.daemon(), By::Operator).unwrap();
-    // It runs, but nobody answers for it.
+    // The process runs, but does not answer health checks.
     assert_eq!(reviver.inspect(node).await, Evidence::Ill);
     let data = bench.place().path().join("data");
     std::fs::create_dir(&data).unwrap();

@@ -1,10 +1,10 @@
-//! Certificates are read before their chain is checked: anybody can send any bytes.
+//! Certificates. A node reads one before it checks the chain, so any program can send any bytes.
 
 use cortado_transport::{Authority, Identity, Role};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-/// Whoever a certificate speaks for has a name that can be written and read again.
+/// The name in a certificate can be written and read again.
 pub fn check(bytes: &[u8]) {
     let Ok(identity) = Identity::of(&CertificateDer::from(bytes)) else { return };
     assert!(!identity.cluster().is_empty());
@@ -12,7 +12,7 @@ pub fn check(bytes: &[u8]) {
     assert!(name.starts_with("urn:cortado:") && name.len() < 256, "{name}");
 }
 
-/// A node's certificate, a client's and an authority's.
+/// Certificates of a node, of a client and of an authority.
 #[must_use]
 pub fn samples() -> Vec<Vec<u8>> {
     let peer = Authority::generate("c", Role::Peer).unwrap();

@@ -1,4 +1,5 @@
-//! CSV files: however their bytes arrive and wherever they are cut, the same rows come out.
+//! CSV files: the rows do not depend on how the bytes arrive and where the file is cut into
+//! batches.
 
 use bytes::Bytes;
 use cortado_engine::csv::{Cut, Cutter, HeaderRead, read_header};
@@ -9,11 +10,11 @@ use cortado_protocol::limits::{BATCH_TARGET_BYTES, RECORD_BYTES};
 
 use crate::{Pieces, sample};
 
-/// A batch: where it begins and ends in the file, and the number of its first line.
+/// A batch: its start and end in the file, and the number of its first line.
 type Batch = (usize, usize, u64);
 
-/// A byte for the plan and the table, a batch size, a chunk size, a byte for a record that is too
-/// long; then a file.
+/// Input: a byte for the plan and the table, a batch size, a chunk size, a byte that asks for a
+/// record that is too long; then a file.
 pub fn check(bytes: &[u8]) {
     let mut pieces = Pieces::new(bytes);
     let choice = pieces.byte();
@@ -22,7 +23,8 @@ pub fn check(bytes: &[u8]) {
     let long = pieces.byte() == 0xff;
     let mut file = pieces.rest().to_vec();
     if long {
-        // Too much for a fuzzer to come by: a record around the limit somewhere in the middle.
+        // A fuzzer would not find this alone: a record around the size limit in the middle of the
+        // file.
         let at = (target % (file.len() + 1)).min(file.len());
         let len = RECORD_BYTES - 600 + chunk % 1200;
         file.splice(at..at, std::iter::repeat_n(b'x', len));
@@ -41,7 +43,7 @@ pub fn check(bytes: &[u8]) {
     assert_eq!(one, two, "what is counted does not depend on the size of batches");
 }
 
-/// The columns as the header says; as the plan says if it says nothing useful.
+/// The columns in the header; the plan's columns if the header is useless.
 fn header(plan: &Plan, table: usize, file: &[u8]) -> (Layout, usize, u64) {
     if let Ok(HeaderRead::Header { fields, bytes, lines }) = read_header(file, true)
         && let Ok(layout) = plan.bind_header(table, &fields)
@@ -52,7 +54,7 @@ fn header(plan: &Plan, table: usize, file: &[u8]) -> (Layout, usize, u64) {
     (plan.bind_header(table, &names).unwrap(), 0, 1)
 }
 
-/// Cuts a file that arrives in chunks of this size.
+/// Cuts a file that arrives in chunks of this size into batches.
 fn batches(file: &[u8], start: usize, line: u64, target: usize, chunk: usize) -> Vec<Batch> {
     let mut cutter = Cutter::new(target);
     let (mut at, mut line, mut end) = (start, line, start);
@@ -79,7 +81,7 @@ fn batches(file: &[u8], start: usize, line: u64, target: usize, chunk: usize) ->
     found
 }
 
-/// What is known of a file's rows.
+/// The results that must not depend on the batches.
 #[derive(Debug, PartialEq, Eq)]
 struct Counted {
     rows: u64,
@@ -115,7 +117,7 @@ impl Counted {
     }
 }
 
-/// Files of each table.
+/// Files for each table.
 #[must_use]
 pub fn samples() -> Vec<Vec<u8>> {
     let mut samples = Vec::new();

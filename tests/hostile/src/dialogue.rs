@@ -1,7 +1,7 @@
-//! A node's core hears nodes and clients that say anything in any order.
+//! A node's core receives any messages from nodes and clients, in any order.
 //!
-//! The core answers as it should: what it appends is synced, what it wants done is done. Nothing may
-//! panic, and what it sends must be readable.
+//! The bench syncs what the core appends and runs its tasks. The core must not panic, and its
+//! messages must be readable.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::{Pieces, pieces, sample};
 const STEPS: usize = 48;
 const WALL_MS: u64 = 1_795_000_000_000;
 
-/// What was appended, by its place.
+/// The appended records, by place.
 #[derive(Default)]
 struct Disk(Vec<Bytes>);
 
@@ -39,7 +39,7 @@ struct Bench {
     next_ticket: u64,
     /// The next number of each peer's messages.
     numbers: [u64; 2],
-    /// Attempts and questions of the core: answers that name them are believed.
+    /// Messages of the core; answers get the numbers of its requests.
     asked: Vec<(NodeId, PeerMessage)>,
 }
 
@@ -122,7 +122,7 @@ impl Bench {
         }
     }
 
-    /// A peer says something; its number is right if it is `next`.
+    /// A message of a peer arrives, with the next number.
     fn message(&mut self, peer: usize, message: PeerMessage, tail: Bytes) {
         let from = sample::node(["b", "c"][peer]);
         let message = self.believable(from, message);
@@ -131,8 +131,8 @@ impl Bench {
         self.input(Input::Message { conn: peer as u64 + 1, from, seq, message, tail });
     }
 
-    /// Answers that name no question are dropped at once, and a fuzzer can't guess numbers: those of
-    /// a sample stand for the newest of the core's.
+    /// The core drops answers without a matching request, and a fuzzer can't guess the numbers of
+    /// requests: the numbers in a sample are replaced by those of the core's newest request.
     fn believable(&self, from: NodeId, mut message: PeerMessage) -> PeerMessage {
         let mut asked = self.asked.iter().rev().filter(|(to, _)| *to == from);
         match &mut message {
@@ -234,7 +234,7 @@ impl Bench {
         }
     }
 
-    /// A peer dials, and is dialled, as it says; its name is the one of its certificate.
+    /// A peer dials and is dialled. Its certificate determines its name.
     fn greet(&mut self, peer: usize, hello: Hello) {
         let hello = Hello { node: sample::node(["b", "c"][peer]), ..hello };
         self.numbers[peer] = 0;
@@ -243,7 +243,7 @@ impl Bench {
     }
 }
 
-/// A byte for the size of the cluster, then steps.
+/// Input: a byte for the size of the cluster, then steps.
 pub fn check(bytes: &[u8]) {
     let mut pieces = Pieces::new(bytes);
     let mut bench = Bench::new(pieces.byte() & 1 == 1);
@@ -253,12 +253,12 @@ pub fn check(bytes: &[u8]) {
         }
         bench.step(&mut pieces);
     }
-    // What was said must not hang the core either.
+    // The core must not hang afterwards.
     for _ in 0..20 {
         bench.sync();
         bench.wait(1_000);
     }
-    // What it wrote, it can start from.
+    // The core must be able to start from the records it wrote.
     let mut restarted = Core::new(config(false));
     for (offset, bytes) in bench.disk.0.iter().enumerate() {
         let record = RecordRef { segment: 1, offset: offset as u32, len: bytes.len() as u32 };
@@ -266,7 +266,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// A job from its submission to its result, alone and among three; and each message by itself.
+/// A job from its submission to its result, alone and among three; and each message alone.
 #[must_use]
 pub fn samples() -> Vec<Vec<u8>> {
     let framed = |kind: u8, frame: Bytes| {

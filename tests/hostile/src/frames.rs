@@ -1,4 +1,4 @@
-//! Frames of both protocols and what their tails hold.
+//! Frames of both protocols, and their tails.
 
 use std::fmt::Debug;
 
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::sample;
 
-/// A frame of a link between nodes, its length before it.
+/// A frame of a link between nodes, preceded by its length.
 pub fn peer(bytes: &[u8]) {
     let Some(frame) = unwrapped(bytes, PEER_FRAME_BYTES) else { return };
     let tail = round_trip::<LinkFrame>(&frame);
@@ -29,7 +29,7 @@ pub fn peer(bytes: &[u8]) {
     }
 }
 
-/// A frame of a client's connection, its length before it.
+/// A frame of a client's connection, preceded by its length.
 pub fn client(bytes: &[u8]) {
     let Some(frame) = unwrapped(bytes, CLIENT_FRAME_BYTES) else { return };
     round_trip::<ClientRequest>(&frame);
@@ -38,15 +38,15 @@ pub fn client(bytes: &[u8]) {
     round_trip::<BatchReply>(&frame);
 }
 
-/// The frame that the prefix announces, as the transport reads it.
+/// The frame after the length prefix, as the transport reads it.
 fn unwrapped(bytes: &[u8], limit: usize) -> Option<Bytes> {
     let (prefix, rest) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
     let len = frame_len(*prefix, limit).ok()?;
-    // A fuzzer seldom gets a length right; a shorter frame is one too.
+    // A fuzzer seldom gets the length right, so a shorter frame is accepted.
     Some(Bytes::copy_from_slice(&rest[..len.min(rest.len())]))
 }
 
-/// What decodes is what was encoded, and its encoding decodes to the same.
+/// A decoded value can be encoded, and decodes to the same value again.
 fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(frame: &Bytes) -> Option<Bytes> {
     let (value, tail) = decode::<T>(frame).ok()?;
     let again = encode(&value, &tail);
@@ -62,7 +62,7 @@ fn value<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     }
 }
 
-/// Every slot an entry speaks for can be read, whatever its head says.
+/// Every slot that an entry's head names can be read.
 fn entry(bytes: &Bytes) {
     let Ok(entry) = Entry::decode(bytes) else { return };
     assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
@@ -78,7 +78,7 @@ fn entry(bytes: &Bytes) {
     assert_eq!(whole, entry.data.len());
 }
 
-/// Each message of a link, and greetings.
+/// Each message of a link, and the greetings.
 #[must_use]
 pub fn peer_samples() -> Vec<Vec<u8>> {
     let hello = encode(&sample::hello("b"), b"");

@@ -1,4 +1,4 @@
-//! Membership datagrams: whatever they say, detector and election stay whole and bounded.
+//! Membership datagrams: with any content, detector and election stay consistent and bounded.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,11 +31,11 @@ fn member(node: usize) -> Membership {
     Membership::new(config, identity(node), Vec::new(), Duration::ZERO, WALL_MS)
 }
 
-/// A node's membership, which hears datagrams while time passes.
+/// A node's membership that receives datagrams while time passes.
 struct Listener {
     member: Membership,
     now: Duration,
-    /// Highest number of the views so far.
+    /// Highest version of the views so far.
     version: u64,
 }
 
@@ -72,7 +72,7 @@ impl Listener {
                 }
                 Output::Persist { generation } => assert!(generation > WALL_MS),
                 Output::Known(known) => assert!(known.len() <= MEMBERS),
-                // Any member can cause this; the node only logs it.
+                // Any member can cause this output; the node only logs it.
                 Output::Twin(_) => {}
             }
         }
@@ -81,7 +81,7 @@ impl Listener {
     }
 }
 
-/// Datagrams: a byte for the sender and the time that passes, then a piece each.
+/// Input for each datagram: a byte for the sender and the time that passes, then a piece.
 pub fn check(bytes: &[u8]) {
     let mut listener = Listener::new();
     let mut pieces = Pieces::new(bytes);
@@ -94,12 +94,13 @@ pub fn check(bytes: &[u8]) {
         listener.hear(sample::node(NAMES[usize::from(choice & 3)]), datagram);
         listener.wait([0, 40, 210, 700][usize::from(choice >> 2 & 3)]);
     }
-    // Nothing that was heard hangs it: time passes in small steps and in a long one.
+    // The membership must not hang afterwards: time passes in small steps and in a long one.
     (0..10).for_each(|_| listener.wait(150));
     listener.wait(30_000);
 }
 
-/// What other nodes say to the first one while a cluster forms and one of them is silent for a while.
+/// The messages to the first node while a cluster forms and one of its nodes does not answer for a
+/// while.
 #[must_use]
 pub fn samples() -> Vec<Vec<u8>> {
     let mut nodes: Vec<Membership> = (0..NAMES.len()).map(member).collect();

@@ -1,4 +1,4 @@
-//! What ledgers hold and slots put out: deltas, summaries, rows, receipts.
+//! The contents of ledgers and the outputs of slots: deltas, summaries, rows, receipts.
 
 use cortado_engine::{
     Durability, Final, FinalStep, LookupFold, Plan, Receipt, SlotFold, SummaryFold,
@@ -7,7 +7,7 @@ use cortado_protocol::{META_SLOT, Slot};
 
 use crate::{Pieces, sample};
 
-/// A byte for the plan and the table, then a delta, an output, or the like.
+/// Input: a byte for the plan and the table, then a delta, an output, or another of these.
 pub fn check(bytes: &[u8]) {
     let mut pieces = Pieces::new(bytes);
     let choice = pieces.byte();
@@ -19,7 +19,7 @@ pub fn check(bytes: &[u8]) {
 fn feed(plan: &Plan, table: usize, bytes: &[u8]) {
     let mut fold = SlotFold::new(plan);
     if fold.add(table, bytes).is_ok() {
-        // A slot's own output is never refused.
+        // The output of a slot must be accepted.
         let mut last = Final::new(plan, 1);
         last.add(Slot(0), &fold.finish()).unwrap();
         finish(&mut last, bytes);
@@ -43,7 +43,7 @@ fn feed(plan: &Plan, table: usize, bytes: &[u8]) {
     }
 }
 
-/// Takes any rows for what is looked up, or none if those are refused.
+/// Finishes with these rows for all lookups, or without rows if they are refused.
 fn finish(last: &mut Final, rows: &[u8]) {
     while let FinalStep::Lookup(requests) = last.next().unwrap() {
         for request in requests {
@@ -56,7 +56,7 @@ fn finish(last: &mut Final, rows: &[u8]) {
     }
 }
 
-/// Deltas and summaries of each table, outputs, and a receipt.
+/// Deltas and summaries of each table, outputs of slots, and a receipt.
 #[must_use]
 pub fn samples() -> Vec<Vec<u8>> {
     let plan = sample::plan(0);

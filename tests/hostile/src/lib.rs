@@ -1,21 +1,20 @@
-//! One check for each decoder of bytes from outside: what must hold whatever the bytes are.
+//! One check for each decoder of bytes from outside: properties that hold for any bytes.
 //!
-//! A check takes any bytes, gives them to the shipped code, and panics if a promise is broken. It is
-//! called by the fuzz targets (`fuzz/`), by properties over generated input, and by a test that
-//! counts what is allocated (`tests/`). Samples are valid input, made by the code itself: fuzzers
-//! start from them.
+//! A check passes any bytes to the shipped code, and panics if a promise is broken. The fuzz
+//! targets (`fuzz/`) call it, as do tests with generated input and a test that counts allocations
+//! (`tests/`). Samples are valid input that the code itself has made; fuzzers start from them.
 //!
 //! | check | bytes of | decodes |
 //! |---|---|---|
 //! | [`frames::peer`] | a node | frames of links, their tails, entries |
 //! | [`frames::client`] | a client, or a node that answers one | requests, answers, batch headers |
-//! | [`dialogue::check`] | nodes and clients | the same, and what a node's core does with them |
-//! | [`gossip::check`] | a node | membership datagrams, and what the detector does with them |
+//! | [`dialogue::check`] | nodes and clients | the same; a node's core handles them |
+//! | [`gossip::check`] | a node | membership datagrams; the detector handles them |
 //! | [`log::check`] | a disk | segments, the synced mark, the log's id |
 //! | [`csv::check`] | a user's files | headers, batch boundaries, rows |
 //! | [`plan::check`] | a user, a client | plans |
 //! | [`ledger::check`] | a node, a disk | deltas, summaries, outputs of slots, receipts |
-//! | [`certificate::check`] | anybody | who a certificate speaks for |
+//! | [`certificate::check`] | any program | the name in a certificate |
 #![expect(clippy::unwrap_used, reason = "a check fails by panicking")]
 
 pub mod certificate;
@@ -32,7 +31,7 @@ mod sample;
 pub use pieces::Pieces;
 pub use sample::only_batch;
 
-/// A check and where a fuzzer starts.
+/// A check and its samples.
 pub struct Check {
     /// Name of the fuzz target.
     pub name: &'static str,
@@ -42,7 +41,7 @@ pub struct Check {
     pub samples: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them, ordered by name.
+/// All checks, ordered by name.
 pub const CHECKS: &[Check] = &[
     Check { name: "certificate", run: certificate::check, samples: certificate::samples },
     Check { name: "client_frames", run: frames::client, samples: frames::client_samples },

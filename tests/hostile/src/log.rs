@@ -1,4 +1,5 @@
-//! The log: whatever a disk brings, opening says what is there and what is lost, and the log goes on.
+//! The log: with any content of the disk, opening the log reports what is there and what is lost,
+//! and the log can be used afterwards.
 
 use std::sync::Arc;
 
@@ -6,20 +7,21 @@ use cortado_log::{Log, LogConfig, MemStorage, OpenError, RecordRef, Storage};
 
 use crate::Pieces;
 
-/// Segments so small that a handful of records needs several.
+/// Segments so small that a few records need several.
 const SMALL: LogConfig =
     LogConfig { first_segment_bytes: 4096 + 1400, segment_bytes: 4096 + 2400, reserve_bytes: 0 };
 const ID: u128 = 0xC0FFEE;
-/// Where a segment's records begin, and the length of a record's header; see `node/log/src/format.rs`.
+/// Offset of the records in a segment, and length of a record's header; see
+/// `node/log/src/format.rs`.
 const DATA_START: usize = 4096;
 const RECORD_HEADER_BYTES: usize = 64;
 /// The place that stands for a segment's footer.
 const FOOTER: u8 = 255;
 
-/// What was delivered: where, sequence and payload.
+/// The delivered records: place, sequence and payload.
 type Delivered = Vec<(RecordRef, u64, Vec<u8>)>;
 
-/// What happens to a disk, one after the other; then the log is opened twice.
+/// Input: events of a disk, in order. Afterwards the log is opened twice.
 pub fn check(bytes: &[u8]) {
     let mut pieces = Pieces::new(bytes);
     let storage = Arc::new(MemStorage::new());
@@ -63,7 +65,7 @@ pub fn check(bytes: &[u8]) {
     reopen(&storage, forged);
 }
 
-/// What is delivered once is delivered again, and new records after it.
+/// The records that were delivered once are delivered again, and new records after them.
 fn reopen(storage: &Arc<MemStorage>, forged: bool) {
     let Some((mut log, delivered)) = open(storage) else { return };
     let sequences = delivered.iter().map(|(_, sequence, _)| *sequence);
@@ -77,7 +79,7 @@ fn reopen(storage: &Arc<MemStorage>, forged: bool) {
     let new = log.append(1, 0, 5, &[b"new"]).expect("the disk is endless");
     log.sync().expect("the disk is sound");
     if log.synced_sequence() > 1 << 62 {
-        // Forged: so many records no log ever has, and numbers soon end.
+        // The sequence was forged: no log has so many records, and the numbers would soon end.
         return;
     }
     drop(log);
@@ -87,7 +89,7 @@ fn reopen(storage: &Arc<MemStorage>, forged: bool) {
     assert_eq!(again, delivered);
 }
 
-/// Opens the log; `None` if it says that it is of another version.
+/// Opens the log; `None` if the log is of another version.
 fn open(storage: &Arc<MemStorage>) -> Option<(Log, Delivered)> {
     let mut delivered = Vec::new();
     let mut deliver = |record, meta: &cortado_log::RecordMeta, payload: &[u8]| {
@@ -115,8 +117,8 @@ fn overwrite(storage: &MemStorage, pieces: &mut Pieces<'_>) {
     storage.write_at(&name, at.into(), bytes).expect("the disk is endless");
 }
 
-/// Overwrites a part of a header and makes its checksum right again: of a segment, a record at some
-/// place, a footer, or the synced mark. Returns whether it was a footer.
+/// Overwrites a part of a header and corrects its checksum: of a segment, of a record, of a footer,
+/// or of the synced mark. Returns whether it was a footer.
 fn forge(storage: &MemStorage, pieces: &mut Pieces<'_>) -> bool {
     let Some((name, _)) = file(storage, pieces.byte()) else { return false };
     let (place, at, bytes) = (pieces.byte(), usize::from(pieces.byte()), pieces.piece());
@@ -178,7 +180,7 @@ fn crc32(parts: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// Records and what happens to them.
+/// Records, followed by events of a disk.
 #[must_use]
 pub fn samples() -> Vec<Vec<u8>> {
     let append = |len: u8| [&[0, 1, len, 0][..], &vec![len; len.into()]].concat();

@@ -1,11 +1,11 @@
-//! Input of several parts in one piece of bytes, so that a fuzzer can change any of it.
+//! Input with several parts in one byte string, so that a fuzzer can change any part.
 
-/// Takes bytes apart. Reading beyond the end yields zeros and nothing.
+/// Splits bytes into parts. Beyond the end, it yields zeros and empty pieces.
 #[derive(Clone, Debug)]
 pub struct Pieces<'a>(&'a [u8]);
 
 impl<'a> Pieces<'a> {
-    /// Of these bytes.
+    /// Reads from these bytes.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
@@ -34,7 +34,7 @@ impl<'a> Pieces<'a> {
         u64::from_le_bytes([(); 8].map(|()| self.byte()))
     }
 
-    /// A piece with its length (two bytes) before it; what is there if that is less.
+    /// A piece, preceded by its length (two bytes); shorter if fewer bytes are left.
     pub fn piece(&mut self) -> &'a [u8] {
         let len = usize::from(self.short()).min(self.0.len());
         let (piece, rest) = self.0.split_at(len);
@@ -42,7 +42,7 @@ impl<'a> Pieces<'a> {
         piece
     }
 
-    /// All that is left.
+    /// The remaining bytes.
     #[must_use]
     pub fn rest(self) -> &'a [u8] {
         self.0

@@ -1,4 +1,4 @@
-//! Plans: what a user writes, and what a client submits.
+//! Plans that users write and clients submit.
 
 use cortado_engine::csv::{HeaderRead, read_header};
 use cortado_engine::{COFFEE, Final, FinalStep, Plan, SlotFold, SummaryFold, map_batch};
@@ -6,11 +6,11 @@ use cortado_protocol::{META_SLOT, Slot};
 
 use crate::sample::{RIDES, only_batch};
 
-/// A value of each kind and of none, for any columns.
+/// Values of every kind and of none, for any column.
 const VALUES: [&str; 8] =
     ["7", "-1.25", "2024-01-31 10:06:50", "2024-02-29", "true", "", "a", "9223372036854775807"];
 
-/// Any text is a plan or a complaint, and what is a plan can be run.
+/// Any text is either refused or a plan that can be run.
 pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let plan = match Plan::parse(text) {
@@ -21,7 +21,7 @@ pub fn check(bytes: &[u8]) {
     run(&plan);
 }
 
-/// Every column takes every value in turn; all of it goes through one slot.
+/// Every column takes each value in turn; all rows go through one slot.
 fn run(plan: &Plan) {
     let mut fold = SlotFold::new(plan);
     let mut summaries = SummaryFold::new(plan);

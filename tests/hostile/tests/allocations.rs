@@ -1,6 +1,6 @@
 //! Decoding allocates at most a constant times the input, whatever lengths the input claims.
 //!
-//! One test and a process of its own: the counter counts everything that is allocated in it.
+//! This is the only test in its process, because the counter counts all allocations of the process.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::LazyLock;
@@ -25,10 +25,10 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 static PLAN: LazyLock<Plan> = LazyLock::new(|| Plan::parse(COFFEE).unwrap());
 
-/// What a decoder may allocate besides: a table, a buffer, an error message.
+/// Bytes that a decoder may allocate in addition: a table, a buffer, an error message.
 const BESIDES: usize = 64 << 10;
 
-/// The most that is allocated at once while this runs, in bytes.
+/// The most bytes allocated at one time while `run` runs.
 fn peak(run: impl FnOnce()) -> usize {
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
@@ -38,16 +38,16 @@ fn peak(run: impl FnOnce()) -> usize {
 
 struct Decoder {
     name: &'static str,
-    /// The check whose samples it reads.
+    /// The check that has the samples.
     check: &'static str,
-    /// Bytes of the sample before those it reads.
+    /// Bytes to skip at the beginning of a sample.
     skip: usize,
     /// Bytes allocated per byte of input.
     factor: usize,
     run: fn(&Bytes),
 }
 
-/// A head of a frame, without the lengths before it.
+/// Decodes a frame's head, without the lengths in front of it.
 fn head<T: DeserializeOwned>(bytes: &Bytes) {
     let _ = from_postcard::<T>(bytes);
 }
@@ -74,9 +74,9 @@ fn rows(bytes: &Bytes) {
     }
 }
 
-/// Every decoder, with what it may cost. Empty texts and lists cost most: 24 bytes for the one that they
-/// are encoded in, three times as much while the list that holds them grows, and a job's status, of
-/// which answers may list any number, is 300 bytes made of 9.
+/// Every decoder, with its limit. Empty texts and lists cost most: each is encoded in one byte and
+/// takes 24, and three times as much while the list that holds them grows. A job's status takes 300
+/// bytes for an encoding of 9, and an answer may list any number of them.
 const DECODERS: &[Decoder] = &[
     Decoder {
         name: "frame",
@@ -183,7 +183,7 @@ const DECODERS: &[Decoder] = &[
     },
 ];
 
-/// A length as postcard writes it.
+/// A length in postcard's encoding.
 fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
@@ -194,8 +194,8 @@ fn varint(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-/// A sample with a length put in the place of each byte: one that nothing follows, and one that as
-/// many small elements follow. Of a long sample, not every place is tried.
+/// A sample in which each byte is replaced by a length: once with nothing after it, once with as
+/// many small elements. In a long sample, only some places are tried.
 fn hostile(sample: &[u8]) -> impl Iterator<Item = Bytes> + '_ {
     let step = sample.len().div_ceil(60).max(1);
     (0..=sample.len()).step_by(step).flat_map(move |at| {
@@ -210,7 +210,7 @@ fn hostile(sample: &[u8]) -> impl Iterator<Item = Bytes> + '_ {
     })
 }
 
-/// Large inputs of one byte, after each possible first bytes of an enumeration.
+/// Large inputs of one repeated byte, after each possible variant number of an enumeration.
 fn uniform() -> impl Iterator<Item = Bytes> {
     [0, 1, 2, 3, 8, 16, 0x7f, 0xff, b'[', b'(', b'"', b',', b'\n', b'a'].into_iter().flat_map(
         |byte| {

@@ -1,9 +1,9 @@
-//! The checks over generated input: any bytes, samples that were damaged, and the samples themselves.
+//! The checks with generated input: random bytes, damaged samples, and the samples themselves.
 
 use hostile::CHECKS;
 use proptest::prelude::*;
 
-/// One change of a sample.
+/// One change to a sample.
 #[derive(Clone, Debug)]
 enum Damage {
     Set(u16, u8),
@@ -75,7 +75,7 @@ proptest! {
     }
 }
 
-/// Each file in `found/` once broke a promise; its name begins with that of the check.
+/// Each file in `found/` once broke a promise; its name begins with the name of the check.
 #[test]
 fn what_fuzzing_has_found_stays_mended() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/found");

@@ -1,4 +1,4 @@
-//! Random trouble in a cluster that is up, under clients: see scripts/chaos.sh.
+//! Random faults in a running cluster with clients: see scripts/chaos.sh.
 
 use std::path::PathBuf;
 use std::time::Duration;

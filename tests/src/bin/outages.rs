@@ -1,4 +1,4 @@
-//! Kills nodes of a real cluster again and again and prints how long they were missed.
+//! Kills nodes of a real cluster repeatedly and prints how long they were missed.
 
 use clap::Parser;
 use tests::outage::Outages;

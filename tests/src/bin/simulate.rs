@@ -1,5 +1,5 @@
-//! Runs simulations by seed: `simulate --seeds 0..1000` stops at the first seed that fails, and says
-//! which of its faults are needed.
+//! Runs simulations by seed. `simulate --seeds 0..1000` stops at the first seed that fails, and
+//! prints which of its faults are needed.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Says what failed and how to see it again; shrinks the list of faults if there is time for it.
+/// Prints the failure and the command that repeats it; shrinks the list of faults if time permits.
 fn report(seed: u64, dials: &Dials, message: &str, shrink_within: Option<Duration>) {
     println!("seed {seed} failed at commit {}: {message}", commit());
     println!("{dials:?}");
@@ -108,7 +108,7 @@ fn report(seed: u64, dials: &Dials, message: &str, shrink_within: Option<Duratio
         println!("again: {again}");
         return;
     };
-    // The panics of failing attempts are told once, in the message.
+    // The message already contains the panic, so further attempts print none.
     std::panic::set_hook(Box::new(|_| ()));
     let shrunk = shrink(seed, dials, limit);
     let _ = std::panic::take_hook();

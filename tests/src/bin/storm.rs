@@ -1,4 +1,4 @@
-//! Kills random nodes of a real cluster for minutes, under clients: `storm --minutes 5`.
+//! Kills random nodes of a real cluster with clients, for minutes: `storm --minutes 5`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a run of trouble has shown.
+//! The report of a chaos run.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use super::times::percentiles;
 use super::{Chaos, Recovery};
 use crate::storm::{ClientReport, median_and_most};
 
-/// Trouble that was survived.
+/// A chaos run that passed.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was done.
+    /// Its settings.
     pub chaos: Chaos,
-    /// How long it took, with the jobs under way at its end.
+    /// Its duration, including the jobs in progress at its end.
     pub took: Duration,
-    /// Its clients.
+    /// The reports of its clients.
     pub clients: Vec<ClientReport>,
-    /// Each piece of trouble, as `cortado chaos run --json` tells it.
+    /// Each fault, as printed by `cortado chaos run --json`.
     pub acts: Vec<Value>,
     /// How long each killed node was missed.
     pub recoveries: Vec<Recovery>,

@@ -1,19 +1,19 @@
-//! What a chaos run is like.
+//! Settings of a chaos run.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is done.
+/// Settings of a chaos run.
 #[derive(Clone, Debug)]
 pub struct Chaos {
     /// Profile of the cluster. Its nodes must have been started with `--allow-chaos`.
     pub profile: PathBuf,
-    /// How long trouble is made. Jobs under way then are waited for.
+    /// How long faults are made. The run then waits for the jobs in progress.
     pub duration: Duration,
-    /// Decides what happens to whom, and when.
+    /// Seed of the random choice of faults, nodes and times.
     pub seed: u64,
-    /// Clients at once.
+    /// Number of clients.
     pub clients: u64,
-    /// Only these kinds of trouble; all if empty.
+    /// Only these kinds of faults; all if empty.
     pub only: Vec<String>,
 }

@@ -1,22 +1,23 @@
-//! How long a killed node was missed, by what the others say of it.
+//! How long a killed node was missed, according to the events of the other nodes.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// What became of a node that was killed, in milliseconds since then. One that is started again before
-/// anybody has missed it was never known to be down.
+/// The times after a kill, in milliseconds. A node that is started again before another one has
+/// missed it is never marked as down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Until the last of them that missed it knew that it was down.
+    /// Until the last node that missed it had marked it as down.
     pub known: Option<u64>,
-    /// Until nobody counted on the dead process any more: until then, or until it was started again.
+    /// Until no node relied on the dead process any more: the time above, or the new start.
     pub served: Option<u64>,
-    /// Until it was started again and all that had missed it saw it alive.
+    /// Until it was started again, and all nodes that had missed it saw it alive.
     pub back: Option<u64>,
 }
 
-/// One for each kill, from the lines of `cortado chaos run --json` and `cortado log --json`.
+/// One recovery for each kill, from the lines of `cortado chaos run --json` and
+/// `cortado log --json`.
 pub(super) fn recoveries(acts: &[Value], events: &[Value]) -> Vec<Recovery> {
     let kills: Vec<(u64, &str)> = acts
         .iter()
@@ -32,7 +33,7 @@ pub(super) fn recoveries(acts: &[Value], events: &[Value]) -> Vec<Recovery> {
         .collect()
 }
 
-/// Who saw an event, and when.
+/// The node that reported an event, and the time.
 fn witness(event: &Value) -> Option<(&str, u64)> {
     Some((event["seen_by"].as_str()?, event["unix_ms"].as_u64()?))
 }
@@ -45,7 +46,7 @@ fn recovery(killed: u64, until: u64, node: &str, events: &[Value]) -> Recovery {
     let itself = |event: &Value| event["seen_by"] == node;
     let others = |event: &Value| event["node"] == node && event["seen_by"] != node;
     let started = times(&itself, "started", until).into_iter().map(|(_, at)| at).min();
-    // Later than that it is missed for another reason.
+    // After the start, the node is missed for another reason.
     let missed = times(&others, "member_down", started.unwrap_or(until));
     let first = |witness: &str, times: &[(&str, u64)]| {
         times.iter().filter(|(by, _)| *by == witness).map(|(_, at)| *at).min()
@@ -58,7 +59,7 @@ fn recovery(killed: u64, until: u64, node: &str, events: &[Value]) -> Recovery {
     Recovery { known: since(known), served: since(known.or(started)), back: since(back) }
 }
 
-/// Median and 99th percentile (nearest rank), in milliseconds; none of no times.
+/// Median and 99th percentile (nearest rank), in milliseconds; `None` for an empty list.
 pub(crate) fn percentiles(mut times: Vec<u64>) -> Option<(u64, u64)> {
     times.sort_unstable();
     let rank =
@@ -93,7 +94,7 @@ mod tests {
             event(1_700, "c", "member_alive", "a"),
             event(1_800, "a", "member_alive", "a"),
             started(5_300, "a"),
-            // Nothing to do with the kill.
+            // These events do not belong to the kill.
             event(7_000, "b", "member_down", "a"),
             event(8_000, "b", "member_alive", "a"),
         ];

@@ -1,8 +1,8 @@
-//! Something that goes on beside something else.
+//! Runs two actions at the same time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Says that it is over, also if that is by a panic.
+/// Sets the flag when it is dropped, also by a panic.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -11,11 +11,11 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Does `during`, and `beside` in a thread of its own, which is told by its flag when `during` is over.
-/// Returns what both return.
+/// Runs `during`, and `beside` in another thread. The flag that `beside` gets is set when `during`
+/// is over. Returns the results of both.
 ///
 /// # Panics
-/// If one of them does.
+/// If one of them panics.
 pub fn alongside<T, B: Send>(
     beside: impl FnOnce(&AtomicBool) -> B + Send,
     during: impl FnOnce() -> T,

@@ -1,4 +1,4 @@
-//! What clients do with a cluster, whatever its nodes run in.
+//! The commands of a client, for clusters of processes and of containers.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// For the cluster whose profile is in the folder `cluster` of `root`.
+    /// Uses the cluster whose profile is in the folder `cluster` of `root`.
     pub(crate) fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// The cluster's folder, which is its profile too.
+    /// The cluster's folder, which is also its profile.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
         self.root.join("cluster")
@@ -30,26 +30,26 @@ impl Client {
         self.root.join(name)
     }
 
-    /// `cortado ARGUMENTS` for this cluster.
+    /// Prepares `cortado ARGUMENTS` for this cluster.
     #[must_use]
     pub fn cortado(&self, arguments: &[&str]) -> Cortado {
         Cortado::at(&self.dir(), arguments)
     }
 
-    /// `cortado --json ARGUMENTS` for this cluster, and what it printed.
+    /// Runs `cortado --json ARGUMENTS` for this cluster, and returns its output.
     #[must_use]
     pub fn json(&self, arguments: &[&str]) -> Value {
         self.cortado(arguments).args(&["--json"]).run().ok().json()
     }
 
-    /// `cortado run coffee`, with the reports in the folder `out`.
+    /// Prepares `cortado run coffee`, with the reports in the folder `out`.
     #[must_use]
     pub fn run_coffee(&self, data: &Path, job: &str, out: &str) -> Cortado {
         let (data, out) = (path_text(data), path_text(&self.path(out)));
         self.cortado(&["run", "coffee", "--data", &data, "--job", job, "--out", &out])
     }
 
-    /// The node that brings others back, once there is one, which may take so many seconds.
+    /// Waits up to so many seconds for a supervisor, and returns its name.
     #[must_use]
     pub fn supervisor(&self, seconds: u64) -> String {
         wait_for("a supervisor", seconds, || {
@@ -58,33 +58,33 @@ impl Client {
         })
     }
 
-    /// What happened, by the word of all nodes that answer.
+    /// The events that all reachable nodes report.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
         self.cortado(&["log", "--json"]).run().ok().json_lines()
     }
 
-    /// How a job stands.
+    /// The status of a job.
     #[must_use]
     pub fn status(&self, job: &str) -> Value {
         self.json(&["status", job])
     }
 
-    /// How a job stands, if the cluster knows it already and answers now.
+    /// The status of a job, if the cluster already knows the job and answers now.
     #[must_use]
     pub fn try_status(&self, job: &str) -> Option<Value> {
         let status = self.cortado(&["status", job, "--json"]).run();
         (status.code == Some(0)).then(|| status.json())
     }
 
-    /// The node that drives a job.
+    /// The coordinator of a job.
     #[must_use]
     pub fn coordinator(&self, job: &str) -> String {
         self.status(job)["coordinator"].as_str().expect("a job has a coordinator").to_owned()
     }
 
-    /// Waits until this share of the job's bytes is durable, in percent, and returns the status. The
-    /// upload must not be over by then.
+    /// Waits until so many percent of the job's bytes are durable, and returns the status. Panics
+    /// if the upload is over by then.
     pub fn await_upload(&self, job: &str, percent: u64) -> Value {
         let status = wait_for(&format!("{percent} % of job {job} to be durable"), 60, || {
             self.try_status(job).filter(|status| uploaded_percent(status) >= percent)

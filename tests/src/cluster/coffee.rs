@@ -1,4 +1,4 @@
-//! Datasets of the coffee-shop chain and what must come out of them.
+//! Datasets of the coffee-shop chain, and checks of their results.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Client, Cluster, Cortado, path_text, wait_for};
 use crate::oracle::{self, Answer};
 
-/// How large a dataset is.
+/// The size of a dataset.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Transactions in each of two months.
@@ -19,11 +19,11 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Uploaded in an instant.
+    /// Its upload takes no noticeable time.
     pub const TINY: Self = Self { transactions_per_month: 500, users: 200, seed: 1 };
-    /// About 14 MB in 35 batches: with [`Self::SLOW`], an upload of about four seconds.
+    /// About 14 MB in 35 batches: at [`Self::SLOW`], an upload of about four seconds.
     pub const MIDDLE: Self = Self { transactions_per_month: 30_000, users: 30_000, seed: 2 };
-    /// Bytes per second at which a dataset of [`Self::MIDDLE`] can be hit in the middle.
+    /// Upload rate in bytes per second that lets a fault hit the middle of [`Self::MIDDLE`].
     pub const SLOW: u64 = 4_000_000;
 }
 
@@ -63,23 +63,23 @@ impl Coffee {
         self.answer = oracle::coffee(self.folder.path());
     }
 
-    /// Where it is.
+    /// Its folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What must come out.
+    /// The expected results.
     #[must_use]
     pub fn answer(&self) -> &Answer {
         &self.answer
     }
 
-    /// Starts an upload by `run`, slowly, lets something happen at 30 % of it, and expects the right
-    /// answer in the folder named like the job.
+    /// Starts a slow upload with `run`, calls `fault` when 30 % is durable, and expects the right
+    /// result in the folder named like the job.
     ///
     /// # Panics
-    /// If it does not come.
+    /// If the result does not come or is wrong.
     pub fn upload_through(&self, cluster: &Client, job: &str, run: Cortado, fault: impl FnOnce()) {
         let run = run.upload_rate(Shape::SLOW).spawn();
         cluster.await_upload(job, 30);
@@ -88,24 +88,24 @@ impl Coffee {
         self.check(cluster, job, job);
     }
 
-    /// Expects a job to be done and its result right: the reports in the folder `out` equal the
+    /// Checks that a job is done and its result right: the reports in the folder `out` equal the
     /// oracle's byte for byte, the receipt names every row, and `cortado verify` agrees.
     ///
     /// # Panics
-    /// If it is not so.
+    /// If a check fails.
     pub fn check(&self, cluster: &Client, job: &str, out: &str) {
         self.check_reports(&cluster.path(out));
-        // A job that was done stays done, also at a coordinator that has just taken it over.
+        // A job stays done, also at a new coordinator.
         assert_eq!(cluster.status(job)["state"], "done");
         let verified = cluster.json(&["verify", job]);
         assert_eq!(verified["ok"], true, "{verified}");
     }
 
-    /// Kills all nodes but one, after everything has reached its owners, and expects this one to
-    /// give the right result of each job.
+    /// Kills all nodes but one after everything has reached its owners, and checks that this one
+    /// returns the right result of each job.
     ///
     /// # Panics
-    /// If it does not.
+    /// If a check fails.
     pub fn check_alone(&self, cluster: &Cluster, name: &str, jobs: &[String]) {
         cluster.await_members();
         cluster.await_moves();
@@ -123,10 +123,10 @@ impl Coffee {
         }
     }
 
-    /// Expects the right reports and receipt in a folder.
+    /// Checks the reports and the receipt in a folder.
     ///
     /// # Panics
-    /// If they are not there.
+    /// If they are missing or wrong.
     pub fn check_reports(&self, folder: &Path) {
         let mut names = file_names(folder);
         names.retain(|name| name != "receipt.json");

@@ -1,4 +1,4 @@
-//! The program `cortado`, with a deadline and what it printed.
+//! Calls of the program `cortado`, with a time limit and the captured output.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use super::Deadline;
 
-/// Seconds a command may take, unless said otherwise.
+/// Time limit of a command in seconds, unless set otherwise.
 const LIMIT_SECONDS: u64 = 60;
 
-/// The folder of the programs. Programs of this crate run there too, tests below it, in `deps`.
+/// The folder of the programs. Programs of this crate run there too; its tests run in `deps` below
+/// it.
 pub(crate) fn programs() -> PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
     let folder = program.parent().expect("a program lies in a folder");
@@ -23,7 +24,7 @@ pub(crate) fn programs() -> PathBuf {
     above.unwrap_or(folder).to_owned()
 }
 
-/// The program `cortado`, next to which `cortado-node` lies.
+/// The path of the program `cortado`; `cortado-node` is in the same folder.
 ///
 /// # Panics
 /// If one of them was not built.
@@ -56,7 +57,7 @@ pub struct Cortado {
 }
 
 impl Cortado {
-    /// `cortado ARGUMENTS`, in an environment that says nothing to it.
+    /// Prepares `cortado ARGUMENTS`, without Cortado's variables in the environment.
     #[must_use]
     pub fn new(arguments: &[&str]) -> Self {
         let mut command = Command::new(program());
@@ -65,26 +66,26 @@ impl Cortado {
         {
             command.env_remove(format!("CORTADO_{variable}"));
         }
-        // Who is killed in a test stays dead, unless the test says otherwise.
+        // A killed node stays dead, unless the test says otherwise.
         command.env("CORTADO_REVIVER", "none");
         command.args(arguments).stdin(Stdio::null());
         Self { command, seconds: LIMIT_SECONDS }
     }
 
-    /// `cortado ARGUMENTS` for the cluster with this profile.
+    /// Prepares `cortado ARGUMENTS` for the cluster with this profile.
     #[must_use]
     pub fn at(profile: &Path, arguments: &[&str]) -> Self {
         Self::new(&["--cluster", &path_text(profile)]).args(arguments)
     }
 
-    /// More arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn args(mut self, arguments: &[&str]) -> Self {
         self.command.args(arguments);
         self
     }
 
-    /// Keeps the upload below this many bytes per second, so that it can be hit in the middle.
+    /// Limits the upload to so many bytes per second, so that a fault can hit its middle.
     #[must_use]
     pub fn upload_rate(self, bytes: u64) -> Self {
         self.env("CORTADO_UPLOAD_RATE", bytes.to_string())
@@ -97,14 +98,14 @@ impl Cortado {
         self
     }
 
-    /// Lets it take so many seconds.
+    /// Sets the time limit in seconds.
     #[must_use]
     pub fn within(mut self, seconds: u64) -> Self {
         self.seconds = seconds;
         self
     }
 
-    /// Starts it.
+    /// Starts the program.
     ///
     /// # Panics
     /// If it can't be started.
@@ -125,14 +126,14 @@ impl Cortado {
         }
     }
 
-    /// Starts it and waits for its end.
+    /// Starts the program and waits for its end.
     #[must_use]
     pub fn run(self) -> Finished {
         self.spawn().wait()
     }
 }
 
-/// What a pipe has brought so far.
+/// The bytes read from a pipe so far.
 struct Capture {
     bytes: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
@@ -167,7 +168,7 @@ impl Capture {
     }
 }
 
-/// A call under way. Killed when dropped.
+/// A program that runs. Dropping it kills the program.
 pub struct Running {
     what: String,
     child: Child,
@@ -178,19 +179,19 @@ pub struct Running {
 }
 
 impl Running {
-    /// What it has printed so far on standard output.
+    /// Standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it has printed so far on standard error.
+    /// Standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// Whether it has not ended yet.
+    /// Whether the program runs.
     ///
     /// # Panics
     /// If the system does not say.
@@ -199,27 +200,27 @@ impl Running {
         self.child.try_wait().expect("the child is ours").is_none()
     }
 
-    /// Sends it a signal.
+    /// Sends the program a signal.
     ///
     /// # Panics
     /// If it has ended.
     pub fn signal(&mut self, signal: Signal) {
         assert!(self.is_running(), "`cortado {}` has ended: {}", self.what, self.stderr());
-        // It can't have been reaped since: only this thread waits for it.
+        // Only this thread waits for the process, so its id is still valid.
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a child takes signals");
     }
 
-    /// Kills it (SIGKILL) and waits for its end.
+    /// Kills the program (SIGKILL) and waits for its end.
     pub fn kill(mut self) -> Finished {
         self.signal(Signal::KILL);
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the program.
     ///
     /// # Panics
-    /// If that does not come in time.
+    /// If it does not end within its time limit.
     #[must_use]
     pub fn wait(mut self) -> Finished {
         let status = loop {
@@ -246,11 +247,11 @@ impl Drop for Running {
     }
 }
 
-/// A call that has ended.
+/// A program that has ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
     what: String,
-    /// Exit code; none if a signal ended it.
+    /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -263,7 +264,7 @@ impl Finished {
         Self { what: what.to_owned(), code: status.code(), stdout, stderr }
     }
 
-    /// Expects exit code 0.
+    /// Checks that the exit code is 0.
     ///
     /// # Panics
     /// If it is another one.
@@ -271,10 +272,10 @@ impl Finished {
         self.exits(0, &[])
     }
 
-    /// Expects an exit code and all these texts on standard error.
+    /// Checks the exit code, and that standard error has all these texts.
     ///
     /// # Panics
-    /// If it is not so.
+    /// If one of them differs.
     pub fn exits(self, code: i32, texts: &[&str]) -> Self {
         let told = || format!("`cortado {}`\n{}\n{}", self.what, self.stdout, self.stderr);
         assert_eq!(self.code, Some(code), "exit code of {}", told());
@@ -284,20 +285,20 @@ impl Finished {
         self
     }
 
-    /// Standard output as JSON.
+    /// Parses standard output as JSON.
     ///
     /// # Panics
-    /// If it is none.
+    /// If it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("`cortado {}`: {error} in {}", self.what, self.stdout))
     }
 
-    /// Each line of standard output as JSON.
+    /// Parses each line of standard output as JSON.
     ///
     /// # Panics
-    /// If one is none.
+    /// If a line is not JSON.
     #[must_use]
     pub fn json_lines(&self) -> Vec<Value> {
         let parse = |line| serde_json::from_str(line).expect("each line is JSON");

@@ -1,5 +1,5 @@
-//! Nodes on small disks: each process gets a file system in memory of its own for its data, in a
-//! mount namespace that goes with the process, so that nothing stays behind whatever happens.
+//! Nodes on small disks. Each process has its own file system in memory for its data, in a mount
+//! namespace that ends with the process, so that nothing is left behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use super::{Cluster, path_text, program};
 
-/// What runs in place of the daemon: the size of a node's disk stands in the file `disk` beside its
-/// configuration; a node without one has the machine's.
+/// The script that runs in place of the daemon. The file `disk` beside a node's configuration has
+/// the size of its disk; a node without this file uses the machine's disk.
 const DAEMON: &str = r#"#!/bin/sh
 # Arguments: --config NODE/node.toml
 node=$(dirname "$2")
@@ -21,9 +21,9 @@ exec unshare --map-root-user --mount sh -c '
 "#;
 
 impl Cluster {
-    /// A cluster whose nodes `node-1`, `node-2`, … have disks of these sizes in KiB; their data is
-    /// gone when their processes end. None if this machine lets nobody mount anything: then the
-    /// test is to be left out, which is said on standard error.
+    /// Starts a cluster whose nodes `node-1`, `node-2`, … have disks of these sizes in KiB. The
+    /// data of a node is lost when its process ends. Returns `None` if this machine allows no
+    /// mounts; standard error then says that the test is skipped.
     #[must_use]
     pub fn up_on_small_disks(kib: &[u64], settings: &str) -> Option<Self> {
         let mut mount = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! Faults of several processes at once, and what nodes say about faults.
+//! Faults of several processes at once, and what nodes report about them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,14 +24,14 @@ impl Cluster {
         }
     }
 
-    /// The names of all nodes but one.
+    /// The names of all other nodes.
     #[must_use]
     pub fn others(&self, than: &str) -> Vec<String> {
         let names = self.nodes().into_iter().map(|node| node.name().to_string());
         names.filter(|name| name != than).collect()
     }
 
-    /// Waits until every entry has reached its owners, by the word of every running node.
+    /// Waits until every running node reports that all entries have reached their owners.
     pub fn await_moves(&self) {
         for node in self.nodes().iter().filter(|node| node.process().is_some()) {
             let address = node.client_addr().to_string();
@@ -50,13 +50,13 @@ impl Cluster {
         })
     }
 
-    /// What a node has logged so far.
+    /// The log of a node so far.
     #[must_use]
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.node(name).path().join("node.log")).unwrap_or_default()
     }
 
-    /// Where a node listens for members, other nodes and clients.
+    /// The addresses at which a node listens for members, other nodes and clients.
     #[must_use]
     pub fn ports(&self, name: &str) -> [SocketAddr; 3] {
         let node = self.node(name);
@@ -104,7 +104,7 @@ impl Cluster {
         Memory { peak: bytes("VmHWM:"), now: bytes("VmRSS:") }
     }
 
-    /// Whether all these nodes' processes are the ones they were.
+    /// The process ids of all nodes, to be compared later.
     #[must_use]
     pub fn processes(&self) -> Vec<Option<i32>> {
         self.nodes().iter().map(NodeFolder::process).map(|p| Some(p?.pid)).collect()
@@ -114,8 +114,8 @@ impl Cluster {
 /// Resident memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// The most it ever had.
+    /// The most since the start.
     pub peak: u64,
-    /// What it has.
+    /// The present value.
     pub now: u64,
 }

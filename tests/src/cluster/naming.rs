@@ -1,4 +1,4 @@
-//! Ids of jobs, and what their statuses say.
+//! Ids of jobs, and values in their statuses.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ pub fn uploaded_percent(status: &Value) -> u64 {
     sum("bytes") * 100 / sum("total_bytes").max(1)
 }
 
-/// A job's id that is the same in every run, and with it the places of its records.
+/// A job's id that is the same in every run, so that its records have the same owners.
 #[must_use]
 pub fn job_id(number: u64) -> String {
     format!("01890a5d-ac96-774b-bcce-{number:012x}")

@@ -16,19 +16,19 @@ const LOG_LINES: usize = 25;
 
 /// A cluster in a folder of its own.
 pub struct Cluster {
-    // Kept in the order in which they may go: the folder before the turn.
+    // The fields are dropped in this order: the folder before the turn.
     pub(super) _root: tempfile::TempDir,
     pub(super) _turn: Turn,
     pub(super) client: Client,
-    /// Started in place of `cortado-node`, if set.
+    /// The program that is started in place of `cortado-node`, if set.
     pub(super) daemon: Option<PathBuf>,
 }
 
 impl Cluster {
-    /// Starts a cluster with three copies, two of them needed, or as many as there are nodes.
+    /// Starts a cluster with R = 3 and W = 2, or the number of nodes if that is less.
     ///
     /// # Panics
-    /// If it does not come up, like all methods here: a test can't go on then.
+    /// If the cluster does not start, like all methods here: a test can't continue then.
     #[must_use]
     pub fn up(nodes: usize) -> Self {
         let cluster = Self::empty();
@@ -37,20 +37,20 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a cluster whose nodes start those of them that die.
+    /// Starts a cluster whose nodes restart dead nodes.
     #[must_use]
     pub fn up_reviving(nodes: usize) -> Self {
         Self::empty().reviving(nodes, &[])
     }
 
-    /// Starts a cluster whose nodes start those of them that die, and which can be disturbed.
+    /// Starts a cluster whose nodes restart dead nodes and accept `cortado chaos`.
     #[must_use]
     pub fn up_for_trouble(nodes: usize) -> Self {
         Self::empty().reviving(nodes, &["--allow-chaos"])
     }
 
-    /// Starts a cluster whose failure detector has this timing, `lan` or `shared`, whatever the
-    /// machine; its nodes start those of them that die, or don't.
+    /// Starts a cluster with this timing of the failure detector, `lan` or `shared`, on any
+    /// machine. With `reviving`, its nodes restart dead nodes.
     #[must_use]
     pub fn up_timed(nodes: usize, timing: &str, reviving: bool) -> Self {
         let reviver = if reviving { "process" } else { "none" };
@@ -67,7 +67,7 @@ impl Cluster {
         self
     }
 
-    /// Starts a cluster whose nodes have these lines in their configuration.
+    /// Starts a cluster with these lines in the nodes' configuration.
     #[must_use]
     pub fn up_with(nodes: usize, settings: &str) -> Self {
         let cluster = Self::up(nodes);
@@ -75,7 +75,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a cluster that can be disturbed, with these lines in the nodes' configuration.
+    /// Starts a cluster that accepts `cortado chaos`, with these lines in the nodes' configuration.
     #[must_use]
     pub fn up_for_trouble_with(nodes: usize, settings: &str) -> Self {
         let cluster = Self::up_for_trouble(nodes);
@@ -83,8 +83,8 @@ impl Cluster {
         cluster
     }
 
-    /// Gives a node a new certificate of the cluster's own authority; it is shown after a restart or
-    /// SIGHUP.
+    /// Gives a node a new certificate of the cluster's authority. The node uses it after a restart
+    /// or SIGHUP.
     pub fn certify_anew(&self, name: &str) {
         let folder = self.dir().join("authority");
         let authority = Authority::load(&folder.join("peer.pem"), &folder.join("peer.key"));
@@ -97,7 +97,7 @@ impl Cluster {
         saved.expect("the folder is there");
     }
 
-    /// Starts all nodes anew, with these lines in their configuration.
+    /// Restarts all nodes with these lines in their configuration.
     pub(super) fn set(&self, settings: &str) {
         self.local("down").run().ok();
         for node in self.nodes() {
@@ -108,7 +108,7 @@ impl Cluster {
         self.local("up").run().ok();
     }
 
-    /// A folder in which no cluster is yet.
+    /// A folder without a cluster.
     #[must_use]
     pub fn empty() -> Self {
         let turn = Turn::take();
@@ -117,7 +117,7 @@ impl Cluster {
         Self { _root: root, _turn: turn, client, daemon: None }
     }
 
-    /// `cortado local VERB --dir …`.
+    /// Prepares `cortado local VERB --dir …`.
     #[must_use]
     pub fn local(&self, verb: &str) -> Cortado {
         let local = Cortado::new(&["local", verb, "--dir", &path_text(&self.dir())]);
@@ -141,7 +141,7 @@ impl Cluster {
         self.nodes().into_iter().find(named).unwrap_or_else(|| panic!("there is no {name}"))
     }
 
-    /// Kills a node (SIGKILL) at once and waits for its end.
+    /// Kills a node (SIGKILL) and waits for its end.
     pub fn kill(&self, name: &str) {
         self.node(name).kill().expect("the node runs");
     }
@@ -151,12 +151,12 @@ impl Cluster {
         self.local("start").args(&[name]).run().ok();
     }
 
-    /// Stops a node's process in its tracks (SIGSTOP).
+    /// Pauses a node's process (SIGSTOP).
     pub fn pause(&self, name: &str) {
         self.node(name).signal(Signal::STOP).expect("the node runs");
     }
 
-    /// Lets a paused process go on (SIGCONT).
+    /// Resumes a paused process (SIGCONT).
     pub fn resume(&self, name: &str) {
         self.node(name).signal(Signal::CONT).expect("the node runs");
     }
@@ -173,18 +173,18 @@ impl Cluster {
         self.node(name).process().is_some()
     }
 
-    /// Where clients reach a node.
+    /// A node's address for clients.
     #[must_use]
     pub fn address(&self, name: &str) -> String {
         self.node(name).client_addr().to_string()
     }
 
-    /// `cortado chaos ARGUMENTS`.
+    /// Runs `cortado chaos ARGUMENTS`.
     pub fn chaos(&self, arguments: &[&str]) {
         self.cortado(&["chaos"]).args(arguments).run().ok();
     }
 
-    /// How a node sees the members, by name; none if it does not answer.
+    /// The states of the members by name, as a node sees them; `None` if it does not answer.
     #[must_use]
     pub fn members_seen_by(&self, node: &str) -> Option<BTreeMap<String, String>> {
         let address = self.address(node);
@@ -195,8 +195,8 @@ impl Cluster {
         members.map(|member| Some((text(member, "id")?, text(member, "state")?))).collect()
     }
 
-    /// Waits until every running node sees exactly these states: `alive` for those that run, `down`
-    /// or nothing for the others.
+    /// Waits until every running node sees exactly these states: `alive` for running nodes, `down`
+    /// or no entry for the others.
     pub fn await_members(&self) {
         let nodes = self.nodes();
         let running: Vec<_> = nodes.iter().filter(|node| node.process().is_some()).collect();
@@ -212,11 +212,11 @@ impl Cluster {
         }
     }
 
-    /// Ends all processes of the cluster at once (SIGKILL).
+    /// Kills all processes of the cluster at once (SIGKILL).
     pub fn kill_all(&self) {
         let nodes = self.nodes();
         for node in &nodes {
-            // None of them may start another one while they go.
+            // A retired node is not started by one that still runs.
             let retired = node.retire();
             assert!(retired.is_ok() || std::thread::panicking(), "{retired:?}");
         }

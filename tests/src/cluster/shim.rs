@@ -1,5 +1,5 @@
-//! Faults inside of processes, by libraries that are loaded before the system's: a disk whose syncs
-//! fail on demand, a node that ends whoever starts it.
+//! Faults inside processes, by libraries that are loaded before the system's: syncs that fail on
+//! demand, and a node that kills the process which started it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,8 +29,8 @@ int fsync(int file) { return sync_or_fail("fsync", file); }
 int fdatasync(int file) { return sync_or_fail("fdatasync", file); }
 "#;
 
-/// A process that starts kills its parent (SIGKILL) if it can take away the file named by
-/// `KILL_STARTER`: one of them does, before it has done anything else.
+/// A starting process kills its parent (SIGKILL) if it can remove the file named by `KILL_STARTER`.
+/// Only one process can, and it does so before anything else.
 const STARTER_KILLER: &str = r#"
 #include <signal.h>
 #include <stdlib.h>
@@ -74,18 +74,18 @@ impl FailingSync {
         Self { library, flag: folder.join("fail-sync") }
     }
 
-    /// From now on every sync of the nodes that were started with it fails.
+    /// From now on, every sync of the nodes that were started with the library fails.
     pub fn fail(&self) {
         std::fs::write(&self.flag, "").expect("a file can be written");
     }
 
-    /// The disk is replaced by a good one.
+    /// From now on, syncs work again.
     pub fn mend(&self) {
         std::fs::remove_file(&self.flag).expect("it was there");
     }
 }
 
-/// The library, and the file that makes the next node kill the one that starts it.
+/// The library, and the file that makes the next node kill the process that starts it.
 pub struct StarterKiller {
     library: PathBuf,
     flag: PathBuf,
@@ -95,19 +95,19 @@ impl StarterKiller {
     /// Compiles the library into a folder.
     ///
     /// # Panics
-    /// As [`FailingSync::compile`].
+    /// Like [`FailingSync::compile`].
     #[must_use]
     pub fn compile(folder: &Path) -> Self {
         let library = compile(folder, "starter-killer", STARTER_KILLER);
         Self { library, flag: folder.join("kill-starter") }
     }
 
-    /// Whoever starts the next node dies of it.
+    /// From now on, the next node kills the process that starts it.
     pub fn arm(&self) {
         std::fs::write(&self.flag, "").expect("a file can be written");
     }
 
-    /// Whether that has happened.
+    /// Whether a node has done so.
     #[must_use]
     pub fn has_struck(&self) -> bool {
         !self.flag.exists()
@@ -115,18 +115,18 @@ impl StarterKiller {
 }
 
 impl Cluster {
-    /// Starts a cluster whose nodes start those of them that die, and may die of that.
+    /// Starts a cluster whose nodes restart dead nodes, with the library loaded.
     #[must_use]
     pub fn up_dangerous(nodes: usize, killer: &StarterKiller) -> Self {
         let (cluster, nodes) = (Self::empty(), nodes.to_string());
         let up = cluster.local("up").args(&["--nodes", &nodes, "--reviver", "process"]);
-        // Nodes pass it on to those they start.
+        // Nodes inherit it and pass it on to the nodes that they start.
         let up = up.env("LD_PRELOAD", path_text(&killer.library));
         up.env("KILL_STARTER", path_text(&killer.flag)).run().ok();
         cluster
     }
 
-    /// The processes that run a node, whoever has started them, also such as nobody knows of.
+    /// All processes that run a node, whichever process has started them.
     #[must_use]
     pub fn all_processes(&self, name: &str) -> Vec<i32> {
         let config = path_text(&self.node(name).path().join("node.toml"));

@@ -1,4 +1,4 @@
-//! Clusters take turns: one at a time on a machine, whichever program runs the tests.
+//! Only one cluster runs on a machine at a time, whichever program runs the tests.
 
 use std::fs::File;
 
@@ -8,7 +8,7 @@ use super::command::programs;
 pub(crate) struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Turn {
-    /// Waits for the others. The lock goes with the process, however it ends.
+    /// Waits until no other cluster runs. The lock ends with the process.
     pub(crate) fn take() -> Self {
         let path = programs().join("cluster-tests.lock");
         let file = File::create(&path).expect("the folder of the programs can be written to");

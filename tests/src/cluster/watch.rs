@@ -1,4 +1,4 @@
-//! Uploads whose every acknowledgement is watched, as the uploading client sees it.
+//! Uploads that record each acknowledgement, as the uploading client sees it.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -11,28 +11,28 @@ use cortado::{Cluster, Observer, Progress, Target, dataset};
 
 use super::{Client, Coffee, alongside, job_id, path_text};
 
-/// A client goes on for so long while the cluster is silent.
+/// How long a client continues without an answer of the cluster.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A stall that lasts longer is printed, with what nodes said meanwhile.
+/// Longer stalls are printed, with the events of that time.
 const LONG_STALL: Duration = Duration::from_secs(1);
 
-/// How an upload went.
+/// The times of an upload.
 #[derive(Debug, Default)]
 pub struct Watched {
     /// The longest time without a batch becoming durable.
     pub longest_stall: Duration,
-    /// How long each batch took from its first sending until it was durable.
+    /// Time from the first sending of each batch until it was durable.
     pub latencies: Vec<Duration>,
     since: Option<Instant>,
     reasons: BTreeSet<String>,
 }
 
 impl Watched {
-    /// So many percent of the later half of the batches were durable after this time: the first ones
-    /// show who is slow.
+    /// The time within which so many percent of the later half of the batches were durable. The
+    /// first half only shows the client which nodes are slow.
     ///
     /// # Panics
-    /// If there was none.
+    /// If there was no batch.
     #[must_use]
     pub fn latency(&self, percent: usize) -> Duration {
         let mut sorted = self.latencies[self.latencies.len() / 2..].to_vec();
@@ -67,10 +67,10 @@ impl Observer for Watch {
 }
 
 impl Coffee {
-    /// Uploads this dataset with so many bytes per second at most, and expects the right answer.
+    /// Uploads this dataset with at most so many bytes per second, and checks the result.
     ///
     /// # Panics
-    /// If it does not come.
+    /// If the result does not come or is wrong.
     #[must_use]
     pub fn upload_watched(&self, client: &Client, job: &str, rate: u64) -> Watched {
         let target = Target {
@@ -96,11 +96,10 @@ impl Coffee {
         watch.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uploads this dataset again and again, as often as it takes, while something is done; prints the
-    /// longest stall.
+    /// Uploads this dataset repeatedly while `during` runs; prints the longest stall.
     ///
     /// # Panics
-    /// As [`Self::upload_watched`].
+    /// Like [`Self::upload_watched`].
     pub fn uploads_during(&self, client: &Client, rate: u64, during: impl FnOnce()) {
         let upload = |number| self.upload_watched(client, &job_id(number), rate).longest_stall;
         let uploads = |over: &AtomicBool| {

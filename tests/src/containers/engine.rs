@@ -1,16 +1,16 @@
-//! The container engine of this machine, by its command line, as users speak to it.
+//! The container engine of this machine, used through its command line, as users do.
 
 use std::env;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Where the engine listens unless `DOCKER_HOST` says otherwise.
+/// The engine's socket, unless `DOCKER_HOST` names another.
 const SOCKET: &str = "/var/run/docker.sock";
-/// If this variable is `1`, a machine without an engine fails the tests.
+/// If this variable is `1`, the tests fail on a machine without an engine.
 const REQUIRED: &str = "CORTADO_REQUIRE_DOCKER";
 
-/// Groups of sockets that the compose file names anyway.
+/// Groups of sockets that every compose file names.
 const USUAL_GROUPS: [u32; 4] = [0, 105, 998, 999];
 
 /// An engine that answers.
@@ -23,10 +23,10 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// None if there is none to test with, which is said on standard error.
+    /// Finds an engine. Returns `None` if there is none; standard error says so.
     ///
     /// # Panics
-    /// If there is none, and there must be.
+    /// If there is no engine and [`REQUIRED`] is set.
     pub(super) fn find() -> Option<Self> {
         match Self::look() {
             Ok(engine) => Some(engine),
@@ -55,7 +55,7 @@ impl Engine {
         Ok(Self { compose, socket })
     }
 
-    /// `docker compose`, to be completed.
+    /// The beginning of a `docker compose` command.
     pub(super) fn compose(&self) -> Command {
         let mut compose = command(self.compose);
         let socket = std::fs::metadata(&self.socket).expect("it was there");
@@ -73,7 +73,7 @@ fn command(words: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command to its end and returns its output.
 pub(super) fn run(command: &mut Command) -> Result<String, String> {
     let what = format!("{command:?}");
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{what}: {e}"))?;
@@ -84,12 +84,12 @@ pub(super) fn run(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// `docker ARGUMENTS`, and what it printed.
+/// Runs `docker ARGUMENTS`, and returns its output.
 pub(super) fn try_docker(arguments: &[&str]) -> Result<String, String> {
     run(Command::new("docker").args(arguments))
 }
 
-/// `docker ARGUMENTS`, which must work, and what it printed.
+/// Runs `docker ARGUMENTS`, which must succeed, and returns its output.
 pub(super) fn docker(arguments: &[&str]) -> String {
     try_docker(arguments).unwrap_or_else(|why| panic!("{why}"))
 }

@@ -1,4 +1,4 @@
-//! What befalls containers.
+//! Faults of containers.
 
 use std::process::Command;
 
@@ -21,8 +21,8 @@ impl Containers {
         });
     }
 
-    /// A node's process, which can be killed without the engine. Only where the engine counts processes
-    /// as this one does.
+    /// A node's process, which can be killed without the engine. Works only if the engine uses this
+    /// process namespace.
     #[must_use]
     pub fn process(&self, name: &str) -> Pid {
         let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &self.state(name).id]);
@@ -30,7 +30,7 @@ impl Containers {
         pid.unwrap_or_else(|| panic!("{name} does not run"))
     }
 
-    /// Stops a node in its tracks.
+    /// Pauses a node.
     pub fn pause(&self, name: &str) {
         let _ = docker(&["pause", &self.state(name).id]);
     }
@@ -45,18 +45,18 @@ impl Containers {
         let _ = docker(&["start", &self.state(name).id]);
     }
 
-    /// Pulls a node's plug.
+    /// Disconnects a node from the network.
     pub fn disconnect(&self, name: &str) {
         let _ = docker(&["network", "disconnect", &self.network(), &self.state(name).id]);
     }
 
-    /// Puts it in again.
+    /// Connects a node to the network again.
     pub fn connect(&self, name: &str) {
         let (network, id) = (self.network(), self.state(name).id);
         let _ = docker(&["network", "connect", "--alias", name, &network, &id]);
     }
 
-    /// Gives a node an empty disk and starts it. It must have been stopped.
+    /// Gives a stopped node an empty disk and starts it.
     pub fn replace_disk(&self, name: &str) {
         let _ = docker(&["rm", &self.state(name).id]);
         let volume = format!("{}_{}", self.name, name.replace("node-", "data-"));
@@ -64,16 +64,16 @@ impl Containers {
         let _ = self.compose(&["up", "-d", name]);
     }
 
-    /// `scripts/netem.sh ARGUMENTS` for this cluster, and what it printed.
+    /// Runs `scripts/netem.sh ARGUMENTS` for this cluster, and returns its output.
     ///
     /// # Errors
-    /// What it said instead.
+    /// The output of a failed call.
     pub fn netem(&self, arguments: &[&str]) -> Result<String, String> {
         let mut script = Command::new(repository().join("scripts/netem.sh"));
         run(script.args(["--cluster", &self.name]).args(arguments))
     }
 
-    /// Waits until each node of each part sees alive just the nodes of its part.
+    /// Waits until each node sees exactly the nodes of its own part alive.
     pub fn await_parts(&self, parts: &[&[&str]]) {
         for (part, name) in parts.iter().flat_map(|part| part.iter().map(move |name| (part, name)))
         {
@@ -83,39 +83,39 @@ impl Containers {
         }
     }
 
-    /// The nodes can't reach the engine any more.
+    /// Makes the engine unreachable for the nodes.
     pub fn close_engine(&mut self) {
         self.proxy.as_mut().expect("the cluster is behind a proxy").close();
     }
 
-    /// They can.
+    /// Makes the engine reachable again.
     pub fn open_engine(&mut self) {
         self.proxy.as_mut().expect("the cluster is behind a proxy").open();
     }
 
-    /// The nodes reach the engine, but it says nothing any more.
+    /// Makes the engine hang for the nodes: it can be reached, but does not answer.
     pub fn stall_engine(&self) {
         self.proxy.as_ref().expect("the cluster is behind a proxy").stall();
     }
 
-    /// It does.
+    /// Lets the engine answer again.
     pub fn wake_engine(&self) {
         self.proxy.as_ref().expect("the cluster is behind a proxy").go_on();
     }
 
-    /// Stops and removes the whole cluster, disks too, as an operator does.
+    /// Stops and removes the whole cluster and its disks, as an operator does.
     pub fn down(&self) {
         let _ = self.compose(&["down", "-v"]);
     }
 
-    /// Waits until a node says that something happened to another one.
+    /// Waits until a node reports an event about another one.
     pub fn await_event(&self, event: &str, node: &str) -> Value {
         wait_for(&format!("event {event} about {node}"), WHOLE, || {
             self.events().into_iter().find(|seen| seen["event"] == event && seen["node"] == node)
         })
     }
 
-    /// Whether anything of the cluster is left on this machine: containers, networks, volumes.
+    /// The containers, networks and volumes of the cluster that are left on this machine.
     #[must_use]
     pub fn remains(&self) -> Vec<String> {
         let ours = format!("label=com.docker.compose.project={}", self.name);

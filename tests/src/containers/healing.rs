@@ -1,4 +1,4 @@
-//! How long a cluster takes to heal.
+//! Measures how long a cluster takes to heal.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::{Containers, State, WHOLE};
 use crate::cluster::wait_for;
 
-/// A moment at which something befell nodes.
+/// The moment of a fault, and the state of the containers before it.
 #[derive(Debug)]
 pub struct Hit {
     what: &'static str,
@@ -16,7 +16,7 @@ pub struct Hit {
 }
 
 impl Hit {
-    /// Now; to be taken right before the fault.
+    /// Call it right before the fault.
     #[must_use]
     pub fn now(cluster: &Containers, what: &'static str) -> Self {
         let before = cluster.states();
@@ -24,23 +24,23 @@ impl Hit {
         Self { what, at: Instant::now(), unix, before }
     }
 
-    /// Time since then.
+    /// Time since the fault.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.at.elapsed()
     }
 
-    /// A node's address then.
+    /// A node's address before the fault.
     #[must_use]
     pub fn address(&self, name: &str) -> &str {
         &self.before[name].address
     }
 
-    /// Waits until these nodes run anew and the cluster is whole, and expects that nobody else was
-    /// started. Prints the times.
+    /// Waits until these nodes have been restarted and the cluster is whole, and checks that no
+    /// other node was started. Prints the times.
     ///
     /// # Panics
-    /// If it is not so.
+    /// If a check fails.
     pub fn await_back(&self, cluster: &Containers, names: &[&str]) {
         wait_for(&format!("{names:?} to be started again"), WHOLE, || {
             let now = cluster.states();
@@ -54,7 +54,7 @@ impl Hit {
         cluster.await_whole();
         let whole = self.elapsed();
         self.expect_others_untouched(cluster, names);
-        // The moment the last of them was known to be dead: right before it was started.
+        // The last of them was known to be dead right before it was started.
         let events = cluster.events();
         let known = names.iter().filter_map(|name| {
             let about =
@@ -71,10 +71,10 @@ impl Hit {
         );
     }
 
-    /// Expects that no node but these was started since.
+    /// Checks that no node but these was started since.
     ///
     /// # Panics
-    /// If one was.
+    /// If another one was.
     pub fn expect_others_untouched(&self, cluster: &Containers, names: &[&str]) {
         let now = cluster.states();
         for (name, before) in self.before.iter().filter(|(name, _)| !names.contains(&&***name)) {

@@ -1,10 +1,9 @@
-//! The image the tests run: the programs that were just built, in the same final stage as the image for
-//! users.
+//! The image that the tests run: the programs that were just built, in the final stage of the image
+//! for users.
 //!
-//! It is the ordinary debug build with the few libraries it needs, not a static release build: that
-//! takes a second build of all dependencies, which is minutes on a small machine, and tells nothing
-//! more of what is tested here, which is the reviver, the compose file, volumes, health checks and
-//! the engine.
+//! It has the ordinary debug build and the few libraries that this needs, not a static release
+//! build. That would be a second build of all dependencies, which takes minutes on a small machine.
+//! It would test no more of the reviver, the compose file, volumes, health checks and the engine.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -15,12 +14,12 @@ use super::engine::{docker, run, try_docker};
 use super::repository;
 use crate::cluster::{program, programs};
 
-/// Builds the image unless it is there, and returns its name. Must be called in turn.
+/// Builds the image unless it exists, and returns its name. Call it only while holding the turn.
 pub(super) fn ensure() -> String {
     let daemon = program().with_file_name("cortado-node");
     let script = repository().join("scripts/image.sh");
-    // Not secret, only to be the same in every run. Each folder of programs has images of its own, so
-    // that two work trees don't take each other's away.
+    // The hash need not be secret, only the same in every run. Each folder of programs has its own
+    // images, so that two work trees do not remove each other's.
     let parts =
         [&*daemon, &*program(), &*script, &repository().join("Dockerfile")].map(|path: &Path| {
             std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -32,7 +31,7 @@ pub(super) fn ensure() -> String {
         built.unwrap_or_else(|why| panic!("{why}"));
         let all = docker(&["image", "ls", &name, "--format", "{{.Repository}}:{{.Tag}}"]);
         for old in all.lines().filter(|old| *old != image) {
-            // Somebody may look at it.
+            // The image may still be in use.
             let _ = try_docker(&["image", "rm", old]);
         }
     }

@@ -1,10 +1,10 @@
-//! Takes away what a test leaves on the machine when it ends, however it ends.
+//! Removes everything that a test made on the machine when the test ends, in whatever way.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// A cluster's containers, networks and volumes. All that is removed has the project's label. Nodes may
-/// bring each other back meanwhile, so it takes as many rounds as it takes.
+/// Removes a cluster's containers, networks and volumes, all by the project's label. Nodes may
+/// bring each other back meanwhile, so it takes several rounds.
 const PROJECT: &str = r#"
 ours="--filter label=com.docker.compose.project=$0"
 for round in 1 2 3 4 5 6 7 8 9 10; do
@@ -19,7 +19,7 @@ done
 exit 1
 "#;
 
-/// Control groups below one of this name. None can be removed while processes of it still end.
+/// Removes the control groups below one of this name. None can be removed while its processes end.
 const CONTROL_GROUPS: &str = r#"
 for round in $(seq 100); do
     ours=$(find /sys/fs/cgroup -maxdepth 2 -name "$0")
@@ -30,29 +30,29 @@ done
 exit 1
 "#;
 
-/// A process of its own, so that it outlives a test that is killed. Dropping it clears up at once.
+/// A separate process, which outlives a killed test. Dropping it makes it clean up at once.
 pub(super) struct Janitor {
     child: Child,
     input: Option<ChildStdin>,
 }
 
 impl Janitor {
-    /// For all that compose makes for a project.
+    /// Cleans up everything that compose makes for a project.
     pub(super) fn of(project: &str) -> Self {
         Self::start(PROJECT, project)
     }
 
-    /// For the control groups that an engine makes below this one.
+    /// Cleans up the control groups that an engine makes below this one.
     pub(super) fn of_control_groups(parent: &str) -> Self {
         Self::start(CONTROL_GROUPS, parent)
     }
 
-    /// It waits for the end of its input, which comes at the latest with the end of the test's process,
-    /// and clears up then.
+    /// The process waits for the end of its input, which comes at the latest when the test's
+    /// process ends, and then cleans up.
     fn start(script: &str, what: &str) -> Self {
         let mut child = Command::new("sh")
             .args(["-c", &format!("read -r _\n{script}"), what])
-            // A signal to the test's group is not for it.
+            // A signal to the test's process group must not end it.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

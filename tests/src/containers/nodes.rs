@@ -16,7 +16,7 @@ use super::repository::repository;
 use super::{engine, image, proxy};
 use crate::cluster::{Client, Coffee, Turn, path_text, wait_for};
 
-/// `scripts/compose.sh`, whatever this process's environment says.
+/// `scripts/compose.sh`, independent of this process's environment.
 fn compose_script() -> Command {
     let mut script = Command::new(repository().join("scripts/compose.sh"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -24,7 +24,7 @@ fn compose_script() -> Command {
     script
 }
 
-/// What `scripts/compose.sh` writes for so many nodes, and what the repository holds.
+/// The output of `scripts/compose.sh` for so many nodes, and the file in the repository.
 ///
 /// # Panics
 /// If the script fails, or there is no such file.
@@ -41,49 +41,49 @@ pub fn compose_files(nodes: usize) -> [String; 2] {
 const LOG_LINES: &str = "40";
 /// Distance between the published ports of two nodes in the compose file.
 const PORT_STEP: u16 = 10;
-/// Seconds until a cluster is whole, at its start or again.
+/// Seconds until a cluster is whole, at its start or after a fault.
 pub(super) const WHOLE: u64 = 60;
 
 /// A cluster of containers in a folder of its own.
 pub struct Containers {
-    // Kept in the order in which they may go.
+    // The fields are dropped in this order.
     pub(super) proxy: Option<EngineProxy>,
     pub(super) _janitor: Janitor,
     pub(super) root: tempfile::TempDir,
     pub(super) _turn: Turn,
     pub(super) client: Client,
     pub(super) engine: Engine,
-    /// Name of cluster and project.
+    /// Name of the cluster and of the compose project.
     pub(super) name: String,
     pub(super) nodes: usize,
     pub(super) first_port: u16,
 }
 
-/// How the engine sees a node's container.
+/// The state of a node's container, as the engine reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The container.
+    /// The container's id.
     pub id: String,
-    /// When it was started last: with its id, one run.
+    /// Time of its last start: with the id, this identifies a run.
     pub started: String,
     /// `running`, `exited`, `paused` …
     pub status: String,
-    /// Of its last end.
+    /// Exit code of its last end.
     pub exit_code: i64,
     /// Its address in the cluster's network; empty if it has none.
     pub address: String,
-    /// Seconds it is given to stop.
+    /// Seconds that it may take to stop.
     pub stop_seconds: Option<i64>,
-    /// Whether it can't do more than it must: not root, nothing to write to but its volume, no
-    /// capability, no way to get one.
+    /// Whether its rights are minimal: not root, only its volume is writable, no capabilities, and
+    /// no way to get any.
     pub confined: bool,
 }
 
 impl Containers {
-    /// Starts a cluster; none if there is no engine here.
+    /// Starts a cluster; `None` if there is no engine.
     ///
     /// # Panics
-    /// If it does not come up, like all methods here: a test can't go on then.
+    /// If the cluster does not start, like all methods here: a test can't continue then.
     #[must_use]
     pub fn up(nodes: usize) -> Option<Self> {
         let mut cluster = Self::prepare(nodes)?;
@@ -92,7 +92,7 @@ impl Containers {
         Some(cluster)
     }
 
-    /// Starts a cluster whose way to the engine can be closed.
+    /// Starts a cluster that reaches the engine through a proxy that can be closed.
     #[must_use]
     pub fn up_behind_proxy(nodes: usize) -> Option<Self> {
         let mut cluster = Self::prepare(nodes)?;
@@ -123,10 +123,10 @@ impl Containers {
         })
     }
 
-    /// Writes the compose file and starts the nodes, with `settings` in each one's configuration.
+    /// Writes the compose file and starts the nodes, with `settings` in their configuration.
     pub(super) fn make(&mut self, socket: &Path, settings: &str) {
         let image = image::ensure();
-        // Whose it is, those are the files in it.
+        // The files in it get the owner of this folder.
         std::fs::create_dir(self.dir()).expect("a folder can be made");
         let mut script = compose_script();
         script
@@ -149,13 +149,13 @@ impl Containers {
         self.start_all();
     }
 
-    /// `docker compose up`, and waits until the cluster is whole.
+    /// Runs `docker compose up`, and waits until the cluster is whole.
     pub fn start_all(&self) {
         let _ = self.compose(&["up", "-d"]);
         self.await_whole();
     }
 
-    /// What `docker compose up` says before the nodes start.
+    /// The text that `docker compose up` prints before the nodes start.
     #[must_use]
     pub fn greeting(&self) -> String {
         self.compose(&["logs", "--no-color", "init"])
@@ -165,7 +165,7 @@ impl Containers {
         self.root.path().join("docker-compose.yml")
     }
 
-    /// `docker compose ARGUMENTS` for this cluster.
+    /// Runs `docker compose ARGUMENTS` for this cluster.
     pub(super) fn compose(&self, arguments: &[&str]) -> String {
         let mut compose = self.engine.compose();
         compose.args(arguments).env("COMPOSE_FILE", self.file());
@@ -179,14 +179,14 @@ impl Containers {
         (1..=self.nodes).map(|number| format!("node-{number}")).collect()
     }
 
-    /// Where clients on this machine reach a node.
+    /// The address of a node for clients on this machine.
     #[must_use]
     pub fn address(&self, name: &str) -> String {
         let number: u16 = name.trim_start_matches("node-").parse().expect("a node's name");
         format!("127.0.0.1:{}", self.first_port + PORT_STEP * (number - 1))
     }
 
-    /// How each container is.
+    /// The states of all containers.
     #[must_use]
     pub fn states(&self) -> BTreeMap<String, State> {
         let ours = format!("label=cortado.cluster={}", self.name);
@@ -213,7 +213,7 @@ impl Containers {
         found.as_array().expect("a list").iter().map(state).collect()
     }
 
-    /// How a node's container is.
+    /// The state of a node's container.
     #[must_use]
     pub fn state(&self, name: &str) -> State {
         self.states().remove(name).unwrap_or_else(|| panic!("{name} has no container"))
@@ -224,10 +224,10 @@ impl Containers {
         format!("{}_default", self.name)
     }
 
-    /// What a node says.
+    /// The JSON output of a command at one node.
     pub(super) fn ask(&self, name: &str, arguments: &[&str]) -> Option<Value> {
         let address = self.address(name);
-        // Looked at again if it does not answer: not for the 30 s a client tries.
+        // A call that fails is repeated by the caller, so it must not take the 30 s of a client.
         let look = self.cortado(arguments).args(&["--json", "--connect", &address]);
         let asked = look.args(&["--timeout", "3"]).run();
         (asked.code == Some(0)).then(|| asked.json())
@@ -241,8 +241,8 @@ impl Containers {
         named.collect()
     }
 
-    /// Waits until all running nodes see the same: each other alive, in their present runs, and
-    /// nobody else.
+    /// Waits until all running nodes have the same view: exactly the running nodes alive, in their
+    /// present runs.
     pub fn await_whole(&self) {
         wait_for("all running nodes to see the same", WHOLE, || {
             let states = self.states().into_iter();
@@ -259,7 +259,7 @@ impl Containers {
         });
     }
 
-    /// Expects the right reports of a job from one node alone.
+    /// Checks the reports of a job, fetched from one node only.
     pub fn check_result(&self, data: &Coffee, job: &str, name: &str) {
         let folder = self.path(&format!("{job}-by-{name}"));
         let (out, address) = (path_text(&folder), self.address(name));
@@ -267,7 +267,7 @@ impl Containers {
         data.check_reports(&folder);
     }
 
-    /// Waits until every entry has reached its owners, by the word of every running node.
+    /// Waits until every running node reports that all entries have reached their owners.
     pub fn await_moves(&self) {
         for (name, _) in self.states().iter().filter(|(_, state)| state.status == "running") {
             wait_for(&format!("{name} to have moved everything"), WHOLE, || {
@@ -302,7 +302,7 @@ impl Drop for Containers {
     }
 }
 
-/// By what `docker inspect` says.
+/// Reads the rights from the output of `docker inspect`.
 fn is_confined(found: &Value) -> bool {
     let host = &found["HostConfig"];
     let root = found["Config"]["User"].as_str().is_none_or(|user| {
@@ -316,7 +316,7 @@ fn is_confined(found: &Value) -> bool {
         && host["SecurityOpt"] == serde_json::json!(["no-new-privileges:true"])
 }
 
-/// The first of the nodes' published ports, all of which are free now.
+/// The first of the nodes' published ports, all of which are free at the moment.
 fn free_ports(nodes: usize) -> u16 {
     wait_for("free ports", 10, || {
         let bind = |port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok();

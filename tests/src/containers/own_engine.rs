@@ -1,13 +1,14 @@
-//! An engine of a test's own, to be stopped and started at will; the machine's is out of its sight.
+//! A separate container engine for one test, which can stop and start it. It does not see the
+//! machine's engine.
 //!
-//! The test runs itself again in namespaces of its own: processes, mounts and network. `/run` is a file
-//! system in memory there, and all of the engine lies in it, and the test's folders too. The kernel
-//! ends the first process of these namespaces when the test's process ends, however it ends, and with
-//! it goes everything: the engine, its containerd, the containers, mounts, networks and files. What is
-//! left are empty control groups, and a janitor removes them.
+//! The test runs itself again in its own namespaces for processes, mounts and network. `/run` is a
+//! file system in memory there; it has all files of the engine and the test's folders. When the
+//! test's process ends, the kernel kills the first process of these namespaces, and everything ends
+//! with it: the engine, its containerd, the containers, mounts, networks and files. Only empty
+//! control groups are left, and a janitor removes them.
 //!
-//! The engine gets its listening socket handed over, as systemd does it, so that a restart does not
-//! change the socket that nodes have mounted. Whoever connects while it is away waits.
+//! The engine inherits its listening socket, as from systemd, so that a restart does not change the
+//! socket that nodes have mounted. Clients that connect while it is away wait.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
@@ -23,38 +24,37 @@ use serde_json::{Value, json};
 use super::janitor::Janitor;
 use crate::cluster::wait_for;
 
-/// Names the control group of the engine's containers, and that it is so: the test runs inside.
+/// Names the control group of the engine's containers. Only set inside the namespaces.
 const INSIDE: &str = "CORTADO_OWN_ENGINE";
-/// Where the engine listens, inside.
+/// The engine's socket, inside.
 const SOCKET: &str = "/run/docker.sock";
 /// The engine's files, inside.
 const FOLDER: &str = "/run/engine";
 /// Temporary folders, inside.
 const TEMPORARY: &str = "/run/tmp";
-/// Seconds the engine may take to start, or to stop: as long as nodes are given for it, and more.
+/// Seconds that the engine may take to start or to stop: more than the nodes may take.
 const LIMIT: u64 = 60;
 /// Bytes of the engine's log that a failed test prints.
 const LOG_BYTES: usize = 8_000;
 
-/// What has to be on this machine.
+/// Programs that the machine must have.
 const TOOLS: [&str; 6] = ["docker", "dockerd", "ip", "mount", "setpriv", "unshare"];
-/// The first process inside. It stays, to take orphans that have ended.
+/// The first process inside. It stays, to reap orphans.
 const INIT: &str = "mount -t tmpfs -o mode=755 none /run && ip link set lo up && \"$@\"; exit $?";
-/// Starts the engine with the socket it has for its input as the one to listen on.
+/// Starts the engine, which listens on the socket that it gets as its input.
 const DAEMON: &str = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec dockerd -H fd:// \
     --config-file config.json --data-root $PWD/data --exec-root $PWD/exec --pidfile pid";
 
-/// An engine that runs.
+/// A running engine.
 pub struct OwnEngine {
     socket: UnixListener,
     daemon: Child,
 }
 
 impl OwnEngine {
-    /// Runs the test with this name inside, to its end, and returns none; inside it starts the engine,
-    /// with settings for its configuration.
-    /// None also if this machine can't have another engine: then the test is skipped, which is said
-    /// on standard error.
+    /// Outside, runs the test with this name inside, to its end, and returns `None`. Inside, starts
+    /// the engine with these settings. Also returns `None` if this machine can't have a second
+    /// engine; the test is then skipped, and standard error says so.
     ///
     /// # Panics
     /// If the test failed inside, or the engine does not start, like all methods here.
@@ -83,13 +83,13 @@ impl OwnEngine {
         engine
     }
 
-    /// Stops the engine, lets something happen, and starts it again, even if that panics: those who
-    /// clear up need it. Returns when it answers. Prints the times.
+    /// Stops the engine, calls `meanwhile`, and starts the engine again, also after a panic,
+    /// because the cleanup needs it. Returns when the engine answers. Prints the times.
     pub fn restart<T>(&mut self, meanwhile: impl FnOnce() -> T) -> T {
         self.end_and_start("restarted", Signal::TERM, meanwhile)
     }
 
-    /// The same with an engine that is killed and can't stop in order.
+    /// Like [`Self::restart`], but kills the engine (SIGKILL).
     pub fn crash<T>(&mut self, meanwhile: impl FnOnce() -> T) -> T {
         self.end_and_start("killed and started", Signal::KILL, meanwhile)
     }
@@ -140,7 +140,7 @@ impl Drop for OwnEngine {
     }
 }
 
-/// Why this machine can't have another engine.
+/// Why this machine can't have a second engine, if so.
 fn missing() -> Option<String> {
     if !geteuid().is_root() {
         return Some("this is not root".into());
@@ -159,7 +159,7 @@ fn missing() -> Option<String> {
     (!tried.status.success()).then(|| format!("no namespaces: {}", said.trim_end()))
 }
 
-/// A command inside. It is killed, and everything with it, when this thread ends.
+/// A command inside. It is killed with everything inside when this thread ends.
 fn namespaces(command: &[&str]) -> Command {
     let mut inside = Command::new("setpriv");
     inside

@@ -1,5 +1,5 @@
-//! A way to the engine that a test can close or stall: for the nodes the engine is gone or hangs then,
-//! for the test it does not.
+//! A proxy in front of the engine that a test can close or stall: for the nodes the engine is then
+//! gone or hangs, but not for the test.
 
 use std::fs::Permissions;
 use std::io;
@@ -14,23 +14,23 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// The socket's name in its folder.
 pub(super) const SOCKET: &str = "engine.sock";
-/// Bytes that are carried at once.
+/// Bytes that are copied at a time.
 const CHUNK_BYTES: usize = 1 << 14;
 
-/// A socket in a folder of its own. Nodes get the folder: a file that is made anew is another file to
-/// those who have mounted the old one.
+/// A socket in a folder of its own. The nodes mount the folder, because a recreated socket would be
+/// another file for those that have mounted the old one.
 #[derive(Debug)]
 pub(super) struct EngineProxy {
     runtime: Runtime,
     folder: PathBuf,
     engine: PathBuf,
     serving: Option<JoinHandle<()>>,
-    /// Whether bytes are carried.
+    /// Whether bytes are copied.
     flowing: watch::Sender<bool>,
 }
 
 impl EngineProxy {
-    /// Makes the folder; the way to `engine` is open.
+    /// Makes the folder; the proxy is open.
     pub(super) fn open_in(folder: &Path, engine: &Path) -> Self {
         let runtime = Runtime::new().expect("a runtime can be made");
         std::fs::create_dir(folder).expect("a folder can be made");
@@ -45,7 +45,7 @@ impl EngineProxy {
         &self.folder
     }
 
-    /// The engine is there.
+    /// Opens the proxy: the engine can be reached.
     pub(super) fn open(&mut self) {
         let path = self.folder.join(SOCKET);
         let listener = {
@@ -57,17 +57,17 @@ impl EngineProxy {
         self.serving = Some(self.runtime.spawn(serving));
     }
 
-    /// The engine hangs: it can be connected to, connections stay open, but no byte comes through.
+    /// Stalls the proxy: connections are accepted and stay open, but no byte gets through.
     pub(super) fn stall(&self) {
         self.flowing.send_replace(false);
     }
 
-    /// It goes on where it was.
+    /// Continues after a stall.
     pub(super) fn go_on(&self) {
         self.flowing.send_replace(true);
     }
 
-    /// The engine is gone: its connections end, and there is no socket.
+    /// Closes the proxy: all connections end, and the socket is removed.
     pub(super) fn close(&mut self) {
         std::fs::remove_file(self.folder.join(SOCKET)).expect("it was open");
         if let Some(serving) = self.serving.take() {
@@ -93,7 +93,7 @@ async fn serve(listener: UnixListener, engine: PathBuf, flowing: watch::Receiver
     }
 }
 
-/// Carries bytes until they end, as long as they flow.
+/// Copies bytes until they end, while the proxy is not stalled.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

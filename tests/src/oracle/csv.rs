@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A row of as many fields as the header.
+/// A row with as many fields as the header.
 pub(super) struct Record<'a> {
     header: &'a [String],
     fields: &'a [String],
@@ -16,8 +16,8 @@ impl Record<'_> {
     }
 }
 
-/// Reads all rows of all CSV files of a folder in the order of their names; `None` for rows of another
-/// width.
+/// Reads all rows of all CSV files of a folder, in the order of the file names; `None` for rows
+/// with another number of fields.
 pub(super) fn read_table(folder: &Path, mut each: impl FnMut(Option<Record<'_>>)) {
     let entries = std::fs::read_dir(folder).expect("the table has a folder");
     let mut files: Vec<PathBuf> =
@@ -62,7 +62,7 @@ pub(super) fn read_table(folder: &Path, mut each: impl FnMut(Option<Record<'_>>)
     }
 }
 
-/// A row has ended: blank ones are nothing, the first is the header.
+/// Handles the end of a row: blank rows are skipped, the first one is the header.
 fn row(
     header: &mut Option<Vec<String>>,
     fields: &mut Vec<String>,

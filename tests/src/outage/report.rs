@@ -1,4 +1,4 @@
-//! What the kills have shown.
+//! The report of the measured outages.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use super::{Outage, Outages};
 use crate::chaos::percentiles;
 
-/// One of the times of an outage.
+/// Selects one of the times of an outage.
 type Time = fn(&Outage) -> Option<Duration>;
 
-/// All outages, each survived.
+/// All measured outages.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was done.
+    /// The settings.
     pub outages: Outages,
-    /// In order.
+    /// The outages in order.
     pub seen: Vec<Outage>,
 }
 

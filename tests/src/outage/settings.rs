@@ -1,35 +1,38 @@
-//! What is measured, and what one measurement gave.
+//! Settings of the measurements, and the result of one.
 
 use std::time::Duration;
 
-/// What is done.
+/// Settings of the measurements.
 #[derive(Clone, Debug)]
 pub struct Outages {
-    /// How often nodes are killed.
+    /// Number of outages.
     pub kills: usize,
-    /// So many at the same moment.
+    /// Number of nodes killed at the same moment.
     pub together: usize,
-    /// Nodes.
+    /// Number of nodes of a cluster.
     pub nodes: usize,
     /// Timing of the failure detector: `lan` or `shared`.
     pub timing: String,
-    /// Whether the others start who was killed; if not, that is done from here once all is measured,
-    /// and nobody hears of a death but by the failure detector.
+    /// Whether the other nodes start the dead ones. If not, this program starts them after the
+    /// measurements, so that only the failure detector reports a death.
     pub reviving: bool,
 }
 
-/// How long nodes that died together were missed, from their death.
+/// The times of one outage, since the kill.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outage {
-    /// Until the first of the others knew of one. None if one ran again before all had missed it.
+    /// Until the first of the others marked a dead node as down. `None` if a node ran again before
+    /// all others had missed it.
     pub known_to_one: Option<Duration>,
-    /// Until all others knew of all.
+    /// Until all others had marked all dead nodes as down.
     pub known_to_all: Option<Duration>,
-    /// Until a job was done that was begun when it died, and that it would have driven. Only of single
-    /// nodes: while as many are away as a job is acknowledged by, nobody can say that an id is new.
+    /// Until a job was done that began at the kill and that the dead node would have driven. Only
+    /// for single nodes: while W nodes are away, no node can say that a job's id is new.
     pub served: Option<Duration>,
-    /// Until as many copies of everything were there as before. Only if nobody else starts them.
+    /// Until there were as many copies of everything as before. Only if the other nodes do not
+    /// start the dead ones.
     pub copies: Option<Duration>,
-    /// Until they were in their places again; if nobody else starts them, from their start.
+    /// Until the nodes were alive in all views again; since their start if the other nodes do not
+    /// start them.
     pub back: Duration,
 }

@@ -1,4 +1,5 @@
-//! A client in bad weather: one job after the other, each with the oracle's result.
+//! A client in a storm: uploads one job after the other, and compares each result with the
+//! oracle's.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +8,12 @@ use std::time::Instant;
 use super::report::{ClientReport, Job};
 use crate::cluster::{Coffee, Cortado, Finished, job_id, path_text};
 
-/// Bytes per second of one client: an upload takes about five seconds, so that every one is hit.
+/// Bytes per second of one client: an upload takes about five seconds, so that a kill hits each
+/// one.
 const CLIENT_RATE: u64 = 1_300_000;
-/// Seconds one job may take.
+/// Time limit of one job, in seconds.
 const JOB_SECONDS: u64 = 150;
-/// Jobs of one client are numbered below this.
+/// Distance between the job numbers of two clients.
 const JOBS: u64 = 1_000_000;
 
 /// One of the clients.
@@ -19,18 +21,18 @@ const JOBS: u64 = 1_000_000;
 pub(crate) struct Client<'a> {
     /// The cluster's profile.
     pub(crate) profile: &'a Path,
-    /// Where its results go.
+    /// Folder for its results.
     pub(crate) work: &'a Path,
-    /// What it uploads.
+    /// The dataset it uploads.
     pub(crate) data: &'a Coffee,
-    /// Tells it from the others.
+    /// Its number among the clients.
     pub(crate) number: u64,
-    /// Added to the numbers of its jobs.
+    /// Offset of the numbers of its jobs.
     pub(crate) first_job: u64,
 }
 
 impl Client<'_> {
-    /// One job after the other, until it is over; at least one.
+    /// Runs one job after the other until `over` is set; at least one.
     pub(crate) fn upload_until(self, storm_began: Instant, over: &AtomicBool) -> ClientReport {
         let mut report = ClientReport::default();
         while report.jobs.is_empty() || !over.load(Ordering::Relaxed) {
@@ -40,7 +42,7 @@ impl Client<'_> {
             let began = Instant::now();
             let run = ["run", "coffee", "--data", &data, "--job", &job, "--out", &to];
             let mut ended = self.patient(&run);
-            // Unreachable, safe to retry: then it is retried.
+            // Exit code 5 means: unreachable, safe to retry.
             while ended.code == Some(5) && began.elapsed().as_secs() < JOB_SECONDS {
                 report.resumed += 1;
                 ended = self.patient(&["resume", &job, "--data", &data, "--out", &to]);
@@ -55,7 +57,7 @@ impl Client<'_> {
         report
     }
 
-    /// Fetches each result once more.
+    /// Fetches each result again and checks it.
     pub(crate) fn fetch_again(self, jobs: usize, address: impl Fn(usize) -> String) {
         for number in 0..jobs {
             let job = self.job(number as u64);

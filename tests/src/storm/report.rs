@@ -1,53 +1,53 @@
-//! What a storm has shown.
+//! The report of a storm.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::Storm;
 
-/// One job, with the right result.
+/// A job with the right result.
 #[derive(Clone, Copy, Debug)]
 pub struct Job {
-    /// When its client started, after the storm did.
+    /// Its start, since the start of the storm.
     pub began: Duration,
-    /// From then until its reports were checked.
+    /// Time from its start until its reports were checked.
     pub took: Duration,
 }
 
 /// One client's jobs.
 #[derive(Clone, Debug, Default)]
 pub struct ClientReport {
-    /// One after the other.
+    /// Its jobs in order.
     pub jobs: Vec<Job>,
     /// How often a client gave up (exit code 5) and was resumed.
     pub resumed: u32,
-    /// Jobs for which the cluster asked for batches again.
+    /// Number of jobs for which the cluster asked for batches again.
     pub sent_again: u32,
 }
 
-/// One node's death and return.
+/// A node that was killed and started again.
 #[derive(Clone, Debug)]
 pub struct Restart {
-    /// Which node.
+    /// Its name.
     pub node: String,
-    /// From its death until it answered again.
+    /// Time from its death until it answered again.
     pub took: Duration,
 }
 
-/// A storm that was survived.
+/// A storm that passed.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What it was.
+    /// Its settings.
     pub storm: Storm,
-    /// How long it was, with the jobs under way at its end.
+    /// Its duration, including the jobs in progress at its end.
     pub took: Duration,
-    /// Its clients.
+    /// The reports of its clients.
     pub clients: Vec<ClientReport>,
     /// Its kills.
     pub restarts: Vec<Restart>,
 }
 
-/// Median and largest of some times, in seconds.
+/// Median and maximum of some times, in seconds.
 pub(crate) fn median_and_most(mut times: Vec<Duration>) -> (f64, f64) {
     times.sort_unstable();
     let at = |index: usize| times.get(index).map_or(0.0, Duration::as_secs_f64);

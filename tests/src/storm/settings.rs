@@ -1,19 +1,19 @@
-//! What a storm is like.
+//! Settings of a storm.
 
 use std::time::Duration;
 
-/// What the weather is.
+/// Settings of a storm.
 #[derive(Clone, Copy, Debug)]
 pub struct Storm {
-    /// Decides which node is killed when. Processes have a will of their own: the same seed is the
-    /// same plan, not the same run.
+    /// Decides which nodes are killed and when. Processes are not deterministic: the same seed
+    /// gives the same plan, not the same run.
     pub seed: u64,
-    /// How long nodes are killed. Jobs under way then are waited for.
+    /// How long nodes are killed. The run then waits for the jobs in progress.
     pub duration: Duration,
     /// Time from one kill to the next, unless the node takes longer to answer again.
     pub every: Duration,
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
-    /// Clients at once.
+    /// Number of clients.
     pub clients: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// The circles among files, each in the order of its files.
+/// Finds the circles among files; each lists its files in order.
 pub(crate) fn circles(imports: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     let unseen = vec![None; imports.len()];
     let mut search =

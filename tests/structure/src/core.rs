@@ -1,4 +1,5 @@
-//! The rules of the core: components know only facts and the outbox; the router alone changes facts.
+//! Checks the rules of the core: a component names only facts and the outbox, and only the router
+//! changes facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,7 @@ use syn::visit::{self, Visit};
 
 use crate::modules::Tree;
 
-/// The components, as the documentation of the core's root lists them.
+/// The components, as in the documentation of the core's root.
 const COMPONENTS: [&str; 13] = [
     "admission",
     "answers",
@@ -23,7 +24,7 @@ const COMPONENTS: [&str; 13] = [
     "transfer",
 ];
 
-/// What breaks the rules.
+/// Lists the violations of the rules.
 pub(crate) fn wrong(tree: &Tree, imports: &[BTreeSet<usize>]) -> Vec<String> {
     let part = |file: usize| {
         let name = tree.name(file);

@@ -1,12 +1,12 @@
-//! Checks how the files of each crate depend on each other, and says what is wrong:
+//! Checks how the files of each crate depend on each other, and prints what is wrong:
 //!
-//! - files that import each other in a circle, in any crate. A name that a crate's root or a folder's
-//!   file only hands on counts as an import of the file that defines it;
-//! - in the core: a component that names another component or the router, and `&mut Facts` outside the
-//!   router;
+//! - files that import each other in a circle, in any crate. A name that a crate's root or a
+//!   folder's file re-exports counts as an import of the file that defines it;
+//! - in the core: a component that names another component or the router, and `&mut Facts` outside
+//!   the router;
 //! - a message that docs/protocol.md does not describe, or that has no sample.
 //!
-//! `structure FOLDER` for the folder of the workspace; `scripts/structure.sh` calls it.
+//! Call `structure FOLDER` with the folder of the workspace; `scripts/structure.sh` does so.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,18 +1,19 @@
-//! Every message is described in docs/protocol.md and stands among the samples that tests distort.
+//! Checks that docs/protocol.md describes every message, and that the hostile tests have a sample
+//! of it.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use syn::Item;
 
-/// Where messages are defined, their type, and under which heading of the description they stand.
+/// File and type of the messages, and the heading of their description.
 const MESSAGES: [(&str, &str, &str); 3] = [
     ("protocol/src/peer.rs", "PeerMessage", "Messages between nodes"),
     ("protocol/src/client.rs", "ClientRequest", "Messages of clients"),
     ("protocol/src/job.rs", "JobEntry", "Entries of a job's log"),
 ];
 
-/// What is missing.
+/// Lists the missing descriptions and samples.
 pub(crate) fn wrong(root: &Path) -> Result<Vec<String>> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).context(path.to_owned());
     let (described, samples) = (read("docs/protocol.md")?, read("tests/hostile/src/sample.rs")?);
@@ -33,7 +34,7 @@ pub(crate) fn wrong(root: &Path) -> Result<Vec<String>> {
                 ));
             }
         }
-        // The greetings of a link and the frames of an upload stand in the same tables.
+        // The greetings of a link and the frames of an upload are in the same tables.
         let others = ["Hello", "Ack", "BatchHeader", "BatchReply"];
         for row in rows.iter().filter(|row| !variants.contains(row)) {
             if !others.contains(&row.as_str()) {
@@ -44,7 +45,7 @@ pub(crate) fn wrong(root: &Path) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// The variants of a type.
+/// The names of a type's variants.
 fn variants(text: &str, name: &str) -> Result<Vec<String>> {
     let items = syn::parse_file(text)?.items;
     let found = items.into_iter().find_map(|item| match item {
@@ -55,14 +56,14 @@ fn variants(text: &str, name: &str) -> Result<Vec<String>> {
     Ok(found.variants.iter().map(|variant| variant.ident.to_string()).collect())
 }
 
-/// The names that the rows of the tables under a heading begin with.
+/// The names at the beginning of the rows of the tables under a heading.
 fn rows(text: &str, heading: &str) -> Vec<String> {
     let lines = text.lines().skip_while(|line| line.trim_start_matches('#').trim() != heading);
     let under = lines.skip(1).take_while(|line| !line.starts_with('#'));
     under.filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned())).collect()
 }
 
-/// Whether a text has this name, and not only a longer one that begins with it.
+/// Whether a text has this name as a whole word, not only as the beginning of a longer one.
 fn has_word(text: &str, name: &str) -> bool {
     let after = |(at, _): (usize, &str)| text[at + name.len()..].chars().next();
     text.match_indices(name).any(|found| after(found).is_none_or(|next| !next.is_alphanumeric()))

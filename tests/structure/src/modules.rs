@@ -1,4 +1,4 @@
-//! The module tree of a crate, as its files declare it. What is only there for tests is left out.
+//! The module tree of a crate, as its files declare it, without the modules for tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use syn::{Attribute, Item, Meta, UseTree};
 
-/// A module that has a file of its own.
+/// A module with its own file.
 pub(crate) struct File {
-    /// Where it is.
+    /// Path of the file.
     pub(crate) path: PathBuf,
-    /// The module around it; the crate's root has none.
+    /// The module that contains it; `None` for the crate's root.
     pub(crate) parent: Option<usize>,
     /// The modules it declares.
     pub(crate) children: BTreeMap<String, usize>,
-    /// Names it imports or hands on, and what they stand for.
+    /// Names that it imports or re-exports, and the paths that they stand for.
     pub(crate) aliases: BTreeMap<String, Vec<String>>,
-    /// What it says.
+    /// Its items.
     pub(crate) items: Vec<Item>,
 }
 
@@ -26,7 +26,8 @@ pub(crate) struct Tree {
     root: PathBuf,
 }
 
-/// Name and root file of every crate of a workspace. A program beside a library is a crate of its own.
+/// Name and root file of every crate of a workspace. A program beside a library counts as another
+/// crate.
 ///
 /// # Errors
 /// If a manifest can't be read.
@@ -54,10 +55,10 @@ pub(crate) fn crates(root: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 impl Tree {
-    /// Reads a crate from its root file on.
+    /// Reads a crate, beginning with its root file.
     ///
     /// # Errors
-    /// If a file is missing or is no Rust.
+    /// If a file is missing or is not valid Rust.
     pub(crate) fn read(source: &Path) -> Result<Self> {
         let folder = source.parent().context("a crate has a folder")?.to_owned();
         let mut tree = Self { files: Vec::new(), root: folder.clone() };
@@ -98,7 +99,7 @@ impl Tree {
     }
 }
 
-/// The name of a module that has a file.
+/// The name of a module declaration without a body: the module has its own file.
 fn declaration(item: &Item) -> Option<String> {
     match item {
         Item::Mod(module) if module.content.is_none() => Some(module.ident.to_string()),
@@ -128,14 +129,14 @@ fn only_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// What an import brings in.
+/// A name that an import brings in.
 pub(crate) struct Import {
     pub(crate) path: Vec<String>,
-    /// The name it has here; `None` for all names of the path.
+    /// Its name in this file; `None` for all names of the path.
     pub(crate) name: Option<String>,
 }
 
-/// What an import with all its branches brings in.
+/// The names that an import brings in, with all its branches.
 pub(crate) fn imported(tree: &UseTree) -> Vec<Import> {
     let mut all = Vec::new();
     add_imported(tree, &mut Vec::new(), &mut all);

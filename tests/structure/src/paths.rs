@@ -1,4 +1,4 @@
-//! Which file a path leads to, and so which files a file imports.
+//! Resolves paths to files, and so finds the files that a file imports.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use syn::visit::{self, Visit};
 
 use crate::modules::{Tree, imported};
 
-/// Of each file, the files that it imports.
+/// The imports of each file.
 pub(crate) fn imports(tree: &Tree) -> Vec<BTreeSet<usize>> {
     let of = |file: usize| {
         let mut found = Found::default();
@@ -20,9 +20,9 @@ pub(crate) fn imports(tree: &Tree) -> Vec<BTreeSet<usize>> {
     (0..tree.files.len()).map(of).collect()
 }
 
-/// The file that defines what a path of this file names, if that is in the same crate.
+/// The file that defines a path used in this file, if it is in the same crate.
 fn target(tree: &Tree, from: usize, path: &[String], depth: usize) -> Option<usize> {
-    // Names that stand for each other would go on for ever.
+    // Aliases of each other would never end.
     if depth > 16 {
         return None;
     }
@@ -46,7 +46,7 @@ fn target(tree: &Tree, from: usize, path: &[String], depth: usize) -> Option<usi
         } else if let Some(alias) = tree.files[at].aliases.get(name) {
             let mut path = alias.clone();
             path.extend_from_slice(after);
-            // What it hands on of another crate is that crate's.
+            // A name that is re-exported from another crate belongs to that crate.
             return target(tree, at, &path, depth + 1);
         } else {
             break;
@@ -56,14 +56,14 @@ fn target(tree: &Tree, from: usize, path: &[String], depth: usize) -> Option<usi
     Some(at)
 }
 
-/// All paths of a file that may lead to another one.
+/// Collects the paths of a file that may lead to another file.
 #[derive(Default)]
 struct Found {
     paths: Vec<Vec<String>>,
 }
 
 impl Found {
-    /// Paths in the arguments of a macro.
+    /// Collects the paths in the arguments of a macro.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -113,6 +113,6 @@ impl<'ast> Visit<'ast> for Found {
         visit::visit_macro(self, called);
     }
 
-    /// A function's visibility is no import.
+    /// A visibility is not an import.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }

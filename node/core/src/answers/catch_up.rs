@@ -1,5 +1,5 @@
-//! Catch-up: a coordinator whose job log may be incomplete asks all members for what is missing before
-//! it answers.
+//! Catch-up: a coordinator whose job log may be incomplete fetches the missing entries from all
+//! members before it answers. [`Answers`] uses it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::facts::Facts;
 use crate::outbox::Outbox;
 use crate::purpose::Origin;
 
-/// How long all members are given to say what they know of a job.
+/// How long the members may take to send what they know of a job.
 const SEARCH_FOR: Duration = Duration::from_millis(1500);
 
 impl Answers {
-    /// Jobs that are looked for.
+    /// Jobs with a catch-up in progress.
     pub(crate) fn searched(&self) -> Vec<JobId> {
         self.searches.keys().copied().collect()
     }
@@ -32,14 +32,15 @@ impl Answers {
         }
     }
 
-    /// Whether others may know of entries of the job's log that this coordinator does not have: it
-    /// became the coordinator, or stood still, and has asked nobody since. A manifest is the last word.
+    /// Whether other nodes may have entries of the job's log that this coordinator lacks: it became
+    /// the coordinator, or stood still, and has asked no member since. After a manifest no entry
+    /// matters.
     pub(super) fn may_be_stale(&self, facts: &Facts, job: JobId) -> bool {
         let ended = facts.jobs.get(job).is_some_and(|log| log.manifest.is_some());
         !ended && !self.clients.get(&job).is_some_and(|clients| clients.fresh)
     }
 
-    /// Asks every member what it has of a job's log and result.
+    /// Fetches the entries of a job's log and result that are missing here from every member.
     pub(super) fn search(
         &mut self,
         facts: &Facts,
@@ -79,7 +80,7 @@ impl Answers {
         self.go_on(facts, out, job)
     }
 
-    /// A peer has sent what it had; `None` if this was not asked for here.
+    /// A peer has sent the entries it has. Returns `None` if this component did not ask for them.
     pub(crate) fn fetched(
         &mut self,
         facts: &Facts,
@@ -93,7 +94,7 @@ impl Answers {
         Some(self.go_on(facts, out, job))
     }
 
-    /// Goes on if everybody has answered, or the time is over.
+    /// Ends the catch-up if all members have answered, or the time is over.
     pub(crate) fn go_on(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
         let Some(search) = self.searches.get_mut(&job) else { return Next::Nothing };
         let over = facts.now >= search.until;
@@ -110,7 +111,7 @@ impl Answers {
         if facts.knows(job) {
             self.clients.entry(job).or_default().fresh = !silent;
         }
-        // A node this one does not see yet may know more, the asking one to begin with.
+        // A node outside this node's view may know more, above all the node that asks.
         let told = |(origin, _): &(Origin, _)| !silent && facts.members.is_reachable(origin.0);
         let (requests, untold): (Vec<_>, Vec<_>) = search.parked.into_iter().partition(told);
         for (origin, _) in untold {
@@ -121,9 +122,9 @@ impl Answers {
     }
 }
 
-/// Nobody who answers knows the job. It was acknowledged on W nodes, so it does not exist unless
-/// W of the members there are, or should be, are away. A node that sees no majority may have
-/// joined during a cut and not know how many there are.
+/// The answer if no reachable node knows the job. A job is acknowledged on W nodes, so it does not
+/// exist if fewer than W members are missing. A node that sees no majority may have joined during a
+/// cut, and not know the number of members.
 pub(super) fn not_found(facts: &Facts, job: JobId) -> ClientResponse {
     let (here, away) = (facts.members.reachable.len(), facts.away());
     tracing::debug!(%job, away, reachable = ?facts.members.reachable, "nobody knows the job");

@@ -1,4 +1,4 @@
-//! Answers on their way to the node whose client asked.
+//! Sends answers to the nodes whose clients asked.
 
 use bytes::Bytes;
 use cortado_protocol::META_SLOT;
@@ -11,7 +11,7 @@ use crate::outbox::Outbox;
 use crate::purpose::Origin;
 use crate::task::TaskOutput;
 
-/// Answers a question of some node's client.
+/// Answers a client's request through the node that sent it.
 pub(crate) fn answer(out: &mut Outbox, origin: Origin, response: ClientResponse) {
     answer_with(out, origin, response, Bytes::new());
 }
@@ -20,7 +20,7 @@ fn answer_with(out: &mut Outbox, origin: Origin, response: ClientResponse, tail:
     out.send_with(origin.0, PeerMessage::Answer { id: origin.1, response }, tail);
 }
 
-/// A part of a result was read.
+/// Sends a chunk of a result that was read.
 pub(crate) fn on_chunk(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     match output {
         TaskOutput::Entries(entries) => {
@@ -32,7 +32,7 @@ pub(crate) fn on_chunk(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     }
 }
 
-/// A specification was read.
+/// Sends a specification that was read.
 pub(crate) fn on_spec(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     let response = match output {
         TaskOutput::Entries(entries) => match entries.first().and_then(job_entry) {
@@ -45,7 +45,7 @@ pub(crate) fn on_spec(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     answer(out, origin, response);
 }
 
-/// Rejected rows were collected.
+/// Sends the rejected rows that were collected.
 pub(crate) fn on_rejects(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     let response = match output {
         TaskOutput::Rejects(rejects) => ClientResponse::Rejects(rejects),

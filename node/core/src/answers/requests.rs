@@ -1,4 +1,4 @@
-//! What clients ask of a job's coordinator.
+//! Handles the requests of clients that a job's coordinator answers.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -25,13 +25,13 @@ use crate::purpose::{Origin, Purpose};
 use crate::record::Located;
 use crate::task::Task;
 
-/// Intervals of missing batches that a listing names of each table.
+/// A listing names at most so many intervals of missing batches for each table.
 const MISSING_IN_LISTS: usize = 10;
-/// Jobs kept at most, ended ones included.
+/// Limit of the jobs that are kept, including ended ones.
 const JOBS: usize = 10_000;
 
 impl Answers {
-    /// Some node's client asks.
+    /// A node passes on a client's request.
     pub(crate) fn on_ask(
         &mut self,
         facts: &Facts,
@@ -58,8 +58,8 @@ impl Answers {
         }
     }
 
-    /// A request about a job this node coordinates; all members were asked for the job if it was
-    /// `searched` for.
+    /// A request about a job that this node coordinates. `searched` says whether a catch-up has
+    /// just ended.
     pub(crate) fn on_job_request(
         &mut self,
         facts: &Facts,
@@ -71,7 +71,7 @@ impl Answers {
     ) -> Next {
         if let Some(proof) = facts.ledger.tombstone(job) {
             let response = match (&request, proof.reason) {
-                // Its first answer may have been lost.
+                // The client may not have received the first answer.
                 (ClientRequest::Delete(_), Reason::Deleted) => ClientResponse::Accepted,
                 (_, reason) => ClientResponse::error(ErrorKind::NotFound, reason.tell(job)),
             };
@@ -133,11 +133,12 @@ impl Answers {
                     self.tell(facts, out, progress, job, vec![origin]);
                     return Next::Nothing;
                 }
-                // Too late once there is a manifest; how the job ended is said when that is durable.
+                // With a manifest it is too late to cancel. The client then gets the job's outcome
+                // when the manifest is durable.
                 let ended = facts.jobs[job].manifest.clone().map(JobEntry::Manifest);
                 return self.record(origin, job, ended.unwrap_or(JobEntry::Cancel));
             }
-            // While views differ another coordinator may have ended it a moment ago.
+            // While views differ, another coordinator may have just ended the job.
             ClientRequest::Delete(_) if !searched && facts.jobs[job].ended().is_none() => {
                 return self.search(facts, out, (origin, job), request);
             }
@@ -203,7 +204,7 @@ impl Answers {
         Next::Nothing
     }
 
-    /// A client wants the rejected rows of a table of a job that is done.
+    /// A client wants the rejected rows of a table of a finished job.
     fn kept_rejects(
         &mut self,
         facts: &Facts,
@@ -228,7 +229,7 @@ impl Answers {
         }
     }
 
-    /// An entry is to be written to the job log; the client is answered when it is durable.
+    /// Asks the router to write an entry to the job log, and lets the client wait for it.
     fn record(&mut self, origin: Origin, job: JobId, entry: JobEntry) -> Next {
         let clients = self.clients.entry(job).or_default();
         clients.fresh |= matches!(entry, JobEntry::Spec(_));
@@ -237,7 +238,7 @@ impl Answers {
     }
 }
 
-/// How the jobs after one stand, by this node's view.
+/// The status of the jobs with an id above `after`, as this node sees them.
 fn list(
     facts: &Facts,
     progress: ProgressOf<'_>,
@@ -247,7 +248,7 @@ fn list(
     let jobs = jobs.take(JOBS_PER_ANSWER);
     let mut jobs: Vec<_> = jobs.filter_map(|(job, _)| status::of(facts, progress, job)).collect();
     for table in jobs.iter_mut().flat_map(|job| &mut job.tables) {
-        // Who wants to know all of them asks for the job.
+        // The status of a single job lists all intervals.
         let _ = table.missing.split_off(MISSING_IN_LISTS);
     }
     jobs
@@ -257,13 +258,13 @@ fn no_such_table() -> ClientError {
     ClientError::new(ErrorKind::NotFound, "the plan has no such table")
 }
 
-/// Whether a job can be taken, or why not.
+/// Checks whether a job can be accepted.
 fn submitted(facts: &Facts, spec: &JobSpec) -> Result<(), ClientError> {
     let job = spec.job;
     let refuse = |kind, message: String| Err(ClientError::new(kind, message));
     if let Some(brief) = facts.jobs.get(job).and_then(|log| log.brief.as_ref()) {
         if brief.is_of(spec) {
-            // Known here does not mean durable on W nodes: the owners are asked again.
+            // This node has the entry, but perhaps fewer than W nodes: the owners are asked again.
             return Ok(());
         }
         let message = format!("job {job} was submitted before with another plan or file list");
@@ -285,7 +286,7 @@ fn submitted(facts: &Facts, spec: &JobSpec) -> Result<(), ClientError> {
     room_for_a_job(facts, bound.bytes).or_else(|message| refuse(ErrorKind::BadInput, message))
 }
 
-/// Whether one more job can be kept, or what to say.
+/// Checks whether there is room for one more job.
 fn room_for_a_job(facts: &Facts, bytes: usize) -> Result<(), String> {
     let (mut jobs, mut all) = (0, bytes);
     for (_, log) in facts.jobs.iter() {
@@ -310,7 +311,7 @@ fn room_for_a_job(facts: &Facts, bytes: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a table can end with so many batches, or why not.
+/// Checks whether a table can end with so many batches.
 fn ended(facts: &Facts, job: JobId, table: u16, batches: u64) -> Result<(), ClientError> {
     match facts.jobs[job].ends.get(usize::from(table)) {
         None => Err(no_such_table()),
@@ -328,9 +329,9 @@ fn ended(facts: &Facts, job: JobId, table: u16, batches: u64) -> Result<(), Clie
     }
 }
 
-/// Whether a job can be deleted now, or why not.
+/// Checks whether a job can be deleted now.
 fn deletable(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Result<(), ClientError> {
-    // Without them it may have ended without this node's knowledge, too.
+    // If too many members are away, the job may also have ended without this node's knowledge.
     if let Some(away) = facts.lacks_members() {
         let message = format!(
             "a job is deleted when a majority agrees, and one of the holders of all it had; too many \
@@ -340,7 +341,7 @@ fn deletable(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Result<(), 
         return Err(ClientError::new(ErrorKind::Unavailable, message));
     }
     if progress(job).is_some_and(|progress| progress.step == Step::Close) {
-        // Another node may have said already that it has.
+        // Another node may have reported the job as ended already.
         let message = "the job's end is being written to the replicas";
         return Err(ClientError::new(ErrorKind::Unavailable, message));
     }
@@ -354,7 +355,8 @@ fn deletable(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Result<(), 
     Ok(())
 }
 
-/// Where a chunk of the job's result is, if it is here, or why there is none.
+/// The location of a chunk of the job's result; `None` if it is not here, an error if there is
+/// none.
 fn result(facts: &Facts, job: JobId, chunk: u64) -> Result<Option<Located>, ClientError> {
     let log = &facts.jobs[job];
     let chunks = match &log.manifest {
@@ -377,7 +379,7 @@ fn result(facts: &Facts, job: JobId, chunk: u64) -> Result<Option<Located>, Clie
     Ok(located(facts, job, (Edge::RESULT, chunk)))
 }
 
-/// Where an entry of the job's log or result is, if it is here.
+/// The location of an entry of the job's log or result, if it is here.
 fn located(facts: &Facts, job: JobId, (edge, number): (Edge, u64)) -> Option<Located> {
     let (slots, coverage) = (SlotSet::META, Coverage::range(number, number + 1));
     let wanted = EdgeCoverage { edge, slots, coverage };

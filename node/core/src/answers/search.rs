@@ -1,4 +1,4 @@
-//! One catch-up: who was asked, and who waits for it.
+//! The state of one catch-up: the members that were asked, and the requests that wait for it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use cortado_protocol::client::ClientRequest;
 
 use crate::purpose::Origin;
 
-/// See the module's description.
+/// A catch-up in progress.
 pub(super) struct Search {
     pub(super) round: u64,
     pub(super) asked: BTreeSet<NodeId>,
     pub(super) open: BTreeSet<NodeId>,
-    /// Somebody did not answer.
+    /// A member did not answer.
     pub(super) silent: bool,
     pub(super) until: Duration,
     pub(super) parked: Vec<(Origin, ClientRequest)>,
 }
 
 impl Search {
-    /// These members will not answer any more.
+    /// Stops waiting for these members.
     pub(super) fn give_up(&mut self, gone: impl Fn(&NodeId) -> bool) {
         let before = self.open.len();
         self.open.retain(|node| !gone(node));

@@ -1,4 +1,4 @@
-//! How a job stands, told to clients.
+//! The status of a job, as clients receive it.
 
 use cortado_protocol::client::TableCoverage;
 use cortado_protocol::job::{JobState, JobStatus, Manifest, StageStatus, TableStatus};
@@ -9,7 +9,7 @@ use crate::job::{Brief, JobLog};
 use crate::placement::names_of;
 use crate::progress::{Progress, ProgressOf, Step};
 
-/// How a job stands, if it is known here.
+/// The status of a job, if this node knows the job.
 pub(crate) fn of(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Option<JobStatus> {
     let log = facts.jobs.get(job)?;
     let brief = log.brief.as_ref()?;
@@ -77,7 +77,7 @@ fn table(
     status
 }
 
-/// One sentence on what the job waits for.
+/// A sentence that says what the job waits for.
 fn waits_for(
     facts: &Facts,
     job: JobId,
@@ -152,7 +152,7 @@ fn waits_for(
     }
 }
 
-/// `3-7, 9` for the numbers 3 to 7 and 9; cut after five intervals.
+/// Formats the numbers 3 to 7 and 9 as `3-7, 9`; cut after five intervals.
 fn ranges(coverage: &Coverage) -> String {
     let intervals = coverage.intervals();
     let named = intervals.iter().take(5).map(|&(start, end)| match end - start {
@@ -176,7 +176,7 @@ fn stages(progress: &Progress) -> Vec<StageStatus> {
     vec![StageStatus { name: name.to_owned(), complete, total }]
 }
 
-/// What has arrived of a table, for a client that resumes.
+/// The batches of a table that are here, for a client that resumes.
 pub(crate) fn coverage(facts: &Facts, job: JobId, table: usize, from: u64) -> TableCoverage {
     let declared = facts.jobs.get(job).and_then(|log| *log.ends.get(table)?);
     let held = facts.ledger.edge(job, Edge::table(table));

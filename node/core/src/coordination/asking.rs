@@ -1,4 +1,4 @@
-//! Asking slots: who is asked, again and elsewhere, and what follows from the answers.
+//! Asking slots: chooses a worker for each slot, repeats requests, and handles the answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Coordination {
         self.ask_slots(facts, out, job);
     }
 
-    /// Asks an owner of each open slot nobody works on, the first one first.
+    /// Sends each open slot that no worker has to one of its owners, beginning with the first.
     pub(super) fn ask_slots(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         let Some(ends) = facts.jobs.get(job).and_then(JobLog::all_ends) else { return };
         let Some(round) = self.rounds.get_mut(&job) else { return };
@@ -47,20 +47,20 @@ impl Coordination {
             slots.watch(now);
             for ((backed_up, node), of) in wanted(facts, job, slots) {
                 news |= !backed_up;
-                // Due at once.
+                // At time zero, the request is due at once.
                 let (attempt, at) = (out.fresh_id(), Duration::ZERO);
                 slots.asked.insert(attempt, Asked { node, slots: of, at, backed_up });
             }
             ask(out, slots, job, now, &ends);
         }
         if news {
-            // What is still missing is said again by whoever is asked now.
+            // The workers asked now report again what is missing.
             round.missing.clear();
         }
         self.go_on(facts, out, job);
     }
 
-    /// Goes on when every slot has answered.
+    /// Starts the next step when every slot has answered.
     fn go_on(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         let Some(round) = self.rounds.get_mut(&job) else { return };
         let Phase::Slots { rounds, .. } = &round.phase else { return };
@@ -112,8 +112,9 @@ impl Coordination {
         next
     }
 
-    /// Outputs have arrived. If they are too large together, the job with the highest id (the youngest)
-    /// gives its own back and starts over when the others are done; one that is too large alone fails.
+    /// Compares the outputs held for all jobs with the limit. If together they are too large, the
+    /// job with the highest id (the youngest) drops its outputs and starts over after a pause; a
+    /// job whose outputs alone are too large fails.
     fn check_outputs(&mut self, facts: &Facts, job: JobId) -> Next {
         let limit = facts.config.memory.outputs;
         let mut all = 0;
@@ -149,7 +150,7 @@ impl Coordination {
         self.rounds.get(&job).map_or(0, Round::output_bytes)
     }
 
-    /// The query with the largest outputs, of a job of which they are here.
+    /// The query with the largest outputs, for a job whose outputs are here.
     fn largest_output(&self, facts: &Facts, job: JobId) -> String {
         let Some(plan) = facts.plan_of(job) else { return String::new() };
         let slots = self.rounds.get(&job).map(Round::slots).unwrap_or_default();
@@ -157,8 +158,9 @@ impl Coordination {
         largest_query(&plan.plan, folds.flat_map(|slots| slots.done.values()))
     }
 
-    /// A worker can't complete its slots: nobody has what is missing, or its disk is full. What not
-    /// one owner could get is missing indeed; before that is known, the next owners are asked.
+    /// A worker can't complete its slots: no node has what is missing, or its disk is full. First
+    /// the next owners are asked. If all owners of these slots fail, the client has to send the
+    /// missing batches again.
     pub(crate) fn on_incomplete(
         &mut self,
         facts: &Facts,
@@ -192,12 +194,12 @@ impl Coordination {
         round.retry_at = facts.now + RETRY_AFTER;
         round.missing.retain(|before| missing.iter().all(|gap| gap.edge != before.edge));
         round.missing.extend_from_slice(missing);
-        // The client is asked for no more at a time than a message holds.
+        // One message limits how much the client is asked for at a time.
         round.missing = peer::first_page(std::mem::take(&mut round.missing));
         Next::News(job)
     }
 
-    /// A worker can't do it, and nobody can.
+    /// The work fails on every worker, so the job fails.
     pub(crate) fn on_work_failed(
         &mut self,
         facts: &Facts,
@@ -213,7 +215,7 @@ impl Coordination {
         Next::Nothing
     }
 
-    /// A peer was started again: it does not remember what it was asked.
+    /// A peer was restarted: it has lost its requests, so they are given up.
     pub(crate) fn after_restart(&mut self, peer: NodeId) {
         for slots in self.rounds.values_mut().flat_map(Round::slots_mut) {
             slots.give_up_of(|node| node == peer);
@@ -221,7 +223,7 @@ impl Coordination {
     }
 }
 
-/// Whom to ask for which slots: by whether it is a backup of a slow worker, and node.
+/// The next requests: slots by node, and by whether the node is a backup of a slow worker.
 fn wanted(facts: &Facts, job: JobId, slots: &mut SlotRound) -> BTreeMap<(bool, NodeId), SlotSet> {
     let placement = facts.placement(job);
     let me = facts.config.node;

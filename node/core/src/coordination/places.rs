@@ -1,4 +1,4 @@
-//! Places in the queue: what a coordinator tells its keeper, and what it tells mappers.
+//! Places in the queue: what a coordinator reports to the queue keeper and answers to mappers.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::facts::Facts;
 use crate::job::JobLog;
 use crate::outbox::Outbox;
 
-/// How often jobs are reported.
+/// Pause between two reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl Coordination {
-    /// Tells the keeper of the queue now which jobs hold a place, or want one.
+    /// Reports to the queue keeper which jobs hold a place or want one.
     pub(crate) fn report(&mut self, facts: &Facts, out: &mut Outbox) {
         let (now, idle) = (facts.now, facts.config.upload_idle);
         let wish = |(job, round): (&JobId, &Round)| {
@@ -44,19 +44,19 @@ impl Coordination {
         }
     }
 
-    /// The members changed, and with them, perhaps, the keeper.
+    /// The members changed, and perhaps the queue keeper with them.
     pub(crate) fn report_after_change(
         &mut self,
         facts: &Facts,
         out: &mut Outbox,
         new_keeper: bool,
     ) {
-        // A new keeper waits for the report of every member, also for an empty one.
+        // A new keeper waits for a report of every member, even an empty one.
         self.reported_any |= new_keeper;
         self.report(facts, out);
     }
 
-    /// A mapper has batches of the job and asks for it.
+    /// A mapper has batches of the job and asks for its specification.
     pub(crate) fn on_job_wanted(
         &mut self,
         facts: &Facts,
@@ -71,7 +71,7 @@ impl Coordination {
         self.tell_mapper(facts, out, from, job)
     }
 
-    /// Answers a mapper: what the job is, and whether it takes batches.
+    /// Answers a mapper: the job's specification, and whether it takes batches.
     pub(crate) fn tell_mapper(
         &mut self,
         facts: &Facts,
@@ -100,7 +100,7 @@ impl Coordination {
         Next::Nothing
     }
 
-    /// The keeper's word on a job.
+    /// The queue keeper has given the job a place.
     pub(crate) fn on_admitted(
         &mut self,
         facts: &Facts,
@@ -109,7 +109,7 @@ impl Coordination {
         place: u32,
     ) -> Next {
         let Some(round) = self.rounds.get_mut(&job) else { return Next::Nothing };
-        // A job that runs is never sent back into the queue.
+        // A running job never returns to the queue.
         if round.place != Some(0) {
             round.place = Some(place);
         }

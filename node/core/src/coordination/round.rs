@@ -1,4 +1,4 @@
-//! One job at its coordinator: in which phase it is, and what is known of its client.
+//! The coordinator's state of one job: its phase, and what is known of its client.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,50 +13,50 @@ use crate::job::JobLog;
 use crate::progress::{Progress, Step};
 use crate::task::Finishing;
 
-/// How often a place is asked for while there is no answer.
+/// Pause between two requests for a place in the queue.
 pub(crate) const ASK_EVERY: Duration = Duration::from_millis(300);
 
-/// Where the coordinator is with a job.
+/// The phase of a job.
 pub(crate) enum Phase {
-    /// Batches and ends arrive; `gather` is the work that closes gaps of the meta slot.
+    /// Batches and ends arrive; `gather` is the attempt that closes gaps of the meta slot.
     Collect { gather: Option<u64> },
-    /// Slots fold, or look rows up.
+    /// Slots fold, or look up rows.
     Slots { rounds: Vec<SlotRound>, then: Then },
     /// A task runs here.
     Compute,
-    /// The result's chunks go to the replicas.
+    /// The result's chunks are replicated.
     Write { manifest: Manifest, waiting: VecDeque<(u64, Bytes)>, in_flight: BTreeSet<u64> },
-    /// The manifest goes to the replicas.
+    /// The manifest is replicated.
     Close,
     /// Nothing is left to do.
     Ended,
 }
 
-/// What follows when all slots have answered.
+/// The step after all slots have answered.
 pub(crate) enum Then {
     Finish,
     Join(Box<Finishing>),
 }
 
-/// See the module's description.
+/// The coordinator's state of one job.
 pub(crate) struct Round {
     /// Place in the queue: 0 runs.
     pub(crate) place: Option<u32>,
-    /// Hash of the name of the client that sent batches last; 0 while none is known.
+    /// Hash of the name of the client that sent batches last; 0 if none is known.
     pub(crate) client: u64,
-    /// When a mapper last said that the client sends batches.
+    /// Time of a mapper's last request, which shows that the client sends batches.
     pub(crate) client_at: Duration,
-    /// Mappers that wait to hear that the job runs.
+    /// Mappers that wait until the job has a place.
     pub(crate) wanted_by: BTreeSet<NodeId>,
     pub(crate) phase: Phase,
-    /// What the client is asked to send again.
+    /// The batches that the client has to send again.
     pub(crate) missing: Vec<EdgeCoverage>,
     pub(crate) retry_at: Duration,
-    /// How often the slots' outputs were not those of the batches.
+    /// How many results did not match the batches.
     pub(crate) mismatches: u32,
-    /// When a place in the queue was asked for.
+    /// Time of the last request for a place in the queue.
     pub(crate) asked_at: Duration,
-    /// When something of the job was last durable here.
+    /// When an entry of the job was last durable here.
     pub(crate) progress_at: Duration,
 }
 
@@ -76,7 +76,7 @@ impl Round {
         }
     }
 
-    /// Whether its slots fold, or its result is being made or written.
+    /// Whether its slots fold, or its result is computed or written.
     pub(crate) fn works(&self) -> bool {
         !matches!(self.phase, Phase::Collect { .. } | Phase::Ended)
     }
@@ -93,20 +93,19 @@ impl Round {
         self.place == Some(0)
     }
 
-    /// Whether the job can't go on before its client sends something, and that has sent nothing for
-    /// `limit`.
+    /// Whether the job waits for its client, and the client has sent nothing for `limit`.
     pub(crate) fn is_idle(&self, now: Duration, limit: Duration, log: &JobLog) -> bool {
         let open = log.all_ends().is_none() || !self.missing.is_empty();
         let waits = open && matches!(self.phase, Phase::Collect { .. });
         waits && now >= self.heard_at() + limit
     }
 
-    /// When something last arrived of the job.
+    /// When a batch or an entry of the job last arrived.
     fn heard_at(&self) -> Duration {
         self.client_at.max(self.progress_at)
     }
 
-    /// The slots that are asked now.
+    /// The rounds of slots in progress.
     pub(crate) fn slots(&self) -> &[SlotRound] {
         match &self.phase {
             Phase::Slots { rounds, .. } => rounds,
@@ -114,7 +113,7 @@ impl Round {
         }
     }
 
-    /// The same, to be changed.
+    /// The rounds of slots in progress, to be changed.
     pub(crate) fn slots_mut(&mut self) -> &mut [SlotRound] {
         match &mut self.phase {
             Phase::Slots { rounds, .. } => rounds,
@@ -122,12 +121,12 @@ impl Round {
         }
     }
 
-    /// Bytes of slots' outputs it holds.
+    /// Bytes of slots' outputs that it holds.
     pub(crate) fn output_bytes(&self) -> usize {
         self.slots().iter().map(|round| round.bytes).sum()
     }
 
-    /// How far it is.
+    /// The progress of the job.
     pub(crate) fn progress(
         &self,
         now: Duration,
@@ -158,7 +157,7 @@ impl Round {
         Progress { place: self.place, silent_for, missing: self.missing.clone(), step }
     }
 
-    /// Its phase, for people who look for a fault.
+    /// Its phase, for diagnosis.
     pub(crate) fn describe(&self) -> String {
         match &self.phase {
             Phase::Collect { gather } => format!("collect, gather {gather:?}"),

@@ -1,8 +1,9 @@
-//! One question to a set of slots: which replica was asked for which slot, and what came back.
+//! One round of work on a set of slots: the worker that was asked for each slot, and the outputs
+//! that came back. `asking` uses it.
 //!
-//! Once others have shown how long a slot takes, the next owner of what a slow worker still has is
-//! asked too (backup tasks: Dean, Ghemawat, "MapReduce", 2004, §3.6). The first answer counts; all
-//! owners give the same bytes.
+//! Once other workers have shown how long a slot takes, the next owner of each slot that a slow
+//! worker still has is asked too (backup tasks: Dean, Ghemawat, "MapReduce", 2004, §3.6). The first
+//! output of a slot is used; all owners compute the same bytes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,43 +13,44 @@ use cortado_engine::LookupRequest;
 use cortado_protocol::peer::Work;
 use cortado_protocol::{NodeId, Slot, SlotSet, frame};
 
-/// A request without an answer is sent again after this: the worker may have dropped it, believing
-/// its coordinator to be down. One that still works on it takes no notice.
+/// A request without an answer is repeated after this time: the worker may have dropped it while it
+/// saw its coordinator as down. A worker that still works on it ignores the repeat.
 pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// When one slot in so many is done, it is known how long all should take.
+/// When one slot in so many is done, the time for all slots is estimated.
 const SAMPLE_SHARE: u32 = 3;
-/// A worker is slow when it takes so many times as long as all should,
+/// A worker is slow after so many times the estimated time, plus [`SLOW_AFTER`].
 const SLOW_TIMES: u32 = 2;
-/// and so much longer.
+/// Additional time before a worker is slow, for short rounds.
 const SLOW_AFTER: Duration = Duration::from_millis(250);
 
 /// A request to one worker.
 pub(crate) struct Asked {
     pub(crate) node: NodeId,
-    /// Slots it has not answered yet.
+    /// Slots that the worker has not answered yet.
     pub(crate) slots: SlotSet,
     pub(crate) at: Duration,
-    /// Whether somebody else was asked too, or it is that one.
+    /// Whether another worker was asked for these slots too, or this request is the backup.
     pub(crate) backed_up: bool,
 }
 
-/// One question to a set of slots.
+/// One round of work on a set of slots.
 pub(crate) struct SlotRound {
     pub(crate) work: Work,
     keys: BTreeMap<Slot, Vec<Vec<u8>>>,
     pub(crate) open: SlotSet,
     pub(crate) asked: BTreeMap<u64, Asked>,
-    /// How many owners could not complete a slot, in turn: a full disk can't take what it misses.
+    /// The number of owners that could not complete a slot. A full disk is a cause: it can't take
+    /// the missing batches.
     pub(crate) passed_on: BTreeMap<Slot, usize>,
-    /// Parts of answers, by attempt and slot.
+    /// Parts of outputs, by attempt and slot.
     parts: BTreeMap<(u64, Slot), Vec<Option<Bytes>>>,
     pub(crate) done: BTreeMap<Slot, Bytes>,
-    /// Bytes of the parts and of what is done.
+    /// Bytes of the parts and of the complete outputs.
     pub(crate) bytes: usize,
     pub(crate) total: u32,
     began: Option<Duration>,
-    /// When a worker that is not done is called slow.
+    /// The time after which an unfinished worker is slow.
     slow_at: Option<Duration>,
 }
 
@@ -71,12 +73,12 @@ impl SlotRound {
         Self { work, keys, open, asked, passed_on, parts, done, bytes, total, began, slow_at }
     }
 
-    /// Slots that nobody works on now.
+    /// Open slots that no worker has.
     pub(crate) fn unasked(&self) -> SlotSet {
         self.asked.values().fold(self.open, |open, asked| open.minus(asked.slots))
     }
 
-    /// Sees how long the round takes.
+    /// Measures the round, and sets `slow_at` when enough slots are done.
     pub(crate) fn watch(&mut self, now: Duration) {
         let began = *self.began.get_or_insert(now);
         if self.slow_at.is_none() && self.done.len() as u32 * SAMPLE_SHARE >= self.total {
@@ -85,7 +87,7 @@ impl SlotRound {
         }
     }
 
-    /// The slots of each slow worker that nobody else was asked for yet, and that worker.
+    /// Each slow worker without a backup, and its open slots.
     pub(crate) fn take_slow(&mut self, now: Duration) -> Vec<(NodeId, SlotSet)> {
         if self.slow_at.is_none_or(|at| now < at) {
             return Vec::new();
@@ -121,7 +123,7 @@ impl SlotRound {
             received.iter().flatten().for_each(|part| whole.extend_from_slice(part));
             whole.freeze()
         };
-        // Answers of other workers to the same question come too late.
+        // The parts of other workers' outputs are not needed any more.
         self.drop_parts(|(_, other)| other == slot);
         for asked in self.asked.values_mut() {
             asked.slots = asked.slots.minus(SlotSet::one(slot));
@@ -131,7 +133,7 @@ impl SlotRound {
         self.done.insert(slot, whole);
     }
 
-    /// Gives an attempt up, to ask the next owners of its slots, which are returned.
+    /// Gives up an attempt and returns its slots, which the next owners have to be asked for.
     pub(crate) fn pass_on(&mut self, attempt: u64) -> Option<SlotSet> {
         let slots = self.asked.get(&attempt)?.slots;
         for slot in slots.iter() {
@@ -141,13 +143,13 @@ impl SlotRound {
         Some(slots)
     }
 
-    /// Gives an attempt up; its slots are asked again.
+    /// Gives up an attempt; its slots are asked for again.
     pub(crate) fn give_up(&mut self, attempt: u64) -> bool {
         self.drop_parts(|(of, _)| of == attempt);
         self.asked.remove(&attempt).is_some()
     }
 
-    /// Gives all attempts up that were asked of such nodes.
+    /// Gives up all attempts of such nodes.
     pub(crate) fn give_up_of(&mut self, gone: impl Fn(NodeId) -> bool) {
         let asked = self.asked.iter().filter(|(_, asked)| gone(asked.node));
         let attempts: Vec<_> = asked.map(|(attempt, _)| *attempt).collect();
@@ -156,7 +158,7 @@ impl SlotRound {
         }
     }
 
-    /// What goes with the request for these slots.
+    /// The keys that go with a lookup request for these slots.
     pub(crate) fn tail(&self, slots: SlotSet) -> Bytes {
         match &self.work {
             Work::Fold => Bytes::new(),
@@ -216,7 +218,8 @@ mod tests {
         ask(&mut round, 3, "c", &[2, 3], true);
         assert_eq!(round.take_slow(slow_at), [], "no third one");
 
-        // Answers in parts are not mixed, and what comes late is left.
+        // Parts of different workers are not mixed, and parts that arrive after the output are
+        // ignored.
         round.take(2, Slot(2), (0, 2), Bytes::from_static(b"b"));
         round.take(3, Slot(2), (1, 2), Bytes::from_static(b"d"));
         assert!(!round.done.contains_key(&Slot(2)));
@@ -225,7 +228,7 @@ mod tests {
         round.take(2, Slot(2), (1, 2), Bytes::from_static(b"b"));
         assert_eq!(round.done[&Slot(2)], "cd");
         assert!(round.parts.is_empty());
-        // The slow one may still be the first with the rest.
+        // The slow worker may still be the first to answer the other slots.
         round.take(2, Slot(3), (0, 1), Bytes::from_static(b"b"));
         assert!(round.open.is_empty() && round.asked.is_empty());
     }

@@ -1,4 +1,4 @@
-//! Why an engine's socket can't be used, in a sentence for its operator.
+//! Finds out why an engine's socket can't be used, for a message to the operator.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tokio::net::UnixStream;
 
-/// What is wrong with the socket at `path`, and what helps; none if it can be opened.
+/// The fault of the socket at `path` and its remedy; `None` if the socket can be opened.
 pub(super) async fn obstacle(path: &Path) -> Option<String> {
     let error = UnixStream::connect(path).await.err()?;
     let shown = path.display();
@@ -46,7 +46,7 @@ mod tests {
         assert!(obstacle(&path).await.unwrap().contains("mount the engine's socket"));
         let listener = UnixListener::bind(&path).unwrap();
         assert_eq!(obstacle(&path).await, None);
-        // Nobody takes the connections: at some time there are too many.
+        // Connections that the listener does not accept fill its queue.
         let mut why = None;
         while why.is_none() {
             why = obstacle(&path).await;

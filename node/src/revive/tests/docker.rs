@@ -1,20 +1,20 @@
-//! Containers that only sleep, on the engine of this machine.
+//! Containers that only sleep, on this machine's Docker engine.
 
 use std::process::{Command, Stdio};
 
 use super::*;
 
-/// If this variable is `1`, a machine without an engine fails the tests.
+/// If this variable is `1`, the tests fail on a machine without an engine.
 const REQUIRED: &str = "CORTADO_REQUIRE_DOCKER";
-/// Makes an image of the system's shell and `sleep`, with the libraries they need; nothing is fetched.
+/// Makes an image from the system's shell, `sleep` and their libraries. It downloads nothing.
 const IMAGE: &str = r"
     cd $(mktemp -d) && trap 'rm -rf $PWD' EXIT
     files=$({ echo /bin/sh; echo /bin/sleep; ldd /bin/sh; ldd /bin/sleep; } | grep -o '/[^ ]*' | sort -u)
     cp -L --parents -t . $files && tar -c . | docker import - $0";
-/// A daemon that does nothing, and ends well when it is asked to.
+/// A daemon that does nothing, and ends with exit code 0 on SIGTERM.
 const DAEMON: &str = r#"trap "exit 0" TERM; while :; do sleep 60 & wait; done"#;
 
-/// One container. Image, container and cluster have the same name.
+/// A container. Image, container and cluster have the same name.
 struct Containers(String);
 
 fn run(command: &mut Command) -> Result<String, String> {
@@ -28,7 +28,7 @@ fn docker(arguments: &[&str]) -> Result<String, String> {
 }
 
 impl Containers {
-    /// None if there is no engine, which is said on standard error.
+    /// `None` if there is no engine; standard error says so.
     fn new() -> Option<Self> {
         if let Err(why) = docker(&["version"]) {
             let required = std::env::var_os(REQUIRED).is_some_and(|value| value == "1");

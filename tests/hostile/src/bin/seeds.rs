@@ -1,4 +1,4 @@
-//! Writes the samples of a check, or of all, as files: where a fuzzer starts.
+//! Writes the samples of one check, or of all, as files from which a fuzzer starts.
 //!
 //! `seeds FOLDER [CHECK…]` makes `FOLDER/CHECK/sample-N`; without a folder it prints the names.
 
