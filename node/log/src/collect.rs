@@ -1,6 +1,6 @@
 //! Giving space back: segments of which nothing lives are deleted, and what little lives of others
 //! is copied to the end of the log first (as in Rosenblum and Ousterhout, "The Design and
-//! Implementation of a Log-Structured File System", 1992, section 3).
+//! Implementation of a Log-Structured File System", SOSP 1991, section 3).
 //!
 //! A copied segment stays until [`Log::release`]: the caller learns first where its records are now.
 //! After a crash in between, both copies are delivered.
