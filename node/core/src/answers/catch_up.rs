@@ -40,6 +40,14 @@ impl Answers {
         !ended && !self.clients.get(&job).is_some_and(|clients| clients.fresh)
     }
 
+    /// The disk refused an entry of the job's log or result: this coordinator lacks a part of what
+    /// the members sent (seed 20001343).
+    pub(crate) fn without_room(&mut self, job: JobId) {
+        if let Some(search) = self.searches.get_mut(&job) {
+            search.silent = true;
+        }
+    }
+
     /// Fetches the entries of a job's log and result that are missing here from every member.
     pub(super) fn search(
         &mut self,

@@ -21,6 +21,8 @@ impl Coordination {
         let (now, idle) = (facts.now, facts.config.upload_idle);
         let wish = |(job, round): (&JobId, &Round)| {
             let log = facts.jobs.get(*job)?;
+            // Without a specification there is no time of submission, by which the queue is ordered.
+            log.brief.as_ref()?;
             let wants = log.ended().is_none() && !round.is_idle(now, idle, log);
             wants.then(|| PlaceWish {
                 job: *job,

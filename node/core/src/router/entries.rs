@@ -134,6 +134,9 @@ impl Core {
     /// The disk is at its reserve: nothing was written.
     pub(super) fn on_append_refused(&mut self, ticket: u64) {
         let Some(key) = self.facts.ledger.refused(&mut self.out, ticket) else { return };
+        if key.edge.as_table().is_none() {
+            self.answers.without_room(key.job);
+        }
         self.slot_tasks.without_room(&self.facts, &mut self.out, key.job);
         // Work that only waited for it to become durable may be complete without it.
         self.slot_tasks.after_append(&self.facts, &mut self.out, key.job);
