@@ -62,7 +62,7 @@ def median(costs: list[Cost]) -> Cost:
 
 class Bench:
     def __init__(self, arguments):
-        self.cortado = Path(arguments.bin) / "cortado"
+        self.cortado = Path(arguments.bin).resolve() / "cortado"
         self.work = Path(arguments.work)
         self.runs = arguments.runs
         self.work.mkdir(parents=True, exist_ok=True)

@@ -118,11 +118,11 @@ class Cluster:
 
     def unfinished(self, data: Path, out: Path, share: float):
         """Uploads at least this share of a dataset, and ends the client: the batches are kept."""
-        before = len(self.json("jobs")["jobs"])
+        before = len(self.json("jobs"))
         client = Watched(self.command("run", "coffee", "--data", str(data), "--out", str(out)), self.log)
         sent = total = 0
         while total == 0 or sent < share * total:
-            jobs = self.json("jobs")["jobs"]
+            jobs = self.json("jobs")
             if len(jobs) > before:
                 tables = max(jobs, key=lambda job: job["job"])["tables"]
                 sent = sum(table["bytes"] for table in tables)

@@ -13,7 +13,7 @@ use crate::job::{JobLog, Life};
 /// See the module's description.
 #[derive(Default)]
 pub(crate) struct Jobs {
-    logs: BTreeMap<JobId, JobLog>,
+    logs: BTreeMap<JobId, Box<JobLog>>,
     /// Agreements that a job is over, by job and who proposed it: number of the proposal, and whether
     /// the agreement is on disk.
     agreed: BTreeMap<JobId, BTreeMap<NodeId, (u64, bool)>>,
@@ -34,29 +34,30 @@ pub(crate) struct Agreement {
 impl Jobs {
     /// What is known of a job.
     pub(crate) fn get(&self, job: JobId) -> Option<&JobLog> {
-        self.logs.get(&job)
+        self.logs.get(&job).map(|log| &**log)
     }
 
     /// The same, to be changed.
     pub(crate) fn get_mut(&mut self, job: JobId) -> Option<&mut JobLog> {
-        self.logs.get_mut(&job)
+        self.logs.get_mut(&job).map(|log| &mut **log)
     }
 
     /// All jobs, in id order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (JobId, &JobLog)> {
-        self.logs.iter().map(|(job, log)| (*job, log))
+        self.logs.iter().map(|(job, log)| (*job, &**log))
     }
 
     /// All jobs after one, in id order.
     pub(crate) fn after(&self, job: Option<JobId>) -> impl Iterator<Item = (JobId, &JobLog)> {
         let from = job.map_or(Bound::Unbounded, Bound::Excluded);
-        self.logs.range((from, Bound::Unbounded)).map(|(job, log)| (*job, log))
+        self.logs.range((from, Bound::Unbounded)).map(|(job, log)| (*job, &**log))
     }
 
     /// Something new of a job arrived; if it was only moved here, that is no sign of life.
     pub(crate) fn seen(&mut self, job: JobId, now: Duration, moved: bool) {
-        let guess =
-            || JobLog { life: Life { guessed: true, ..Life::now(now) }, ..JobLog::default() };
+        let guess = || {
+            Box::new(JobLog { life: Life { guessed: true, ..Life::now(now) }, ..JobLog::default() })
+        };
         let log = self.logs.entry(job).or_insert_with(guess);
         if !moved {
             log.life = Life::now(now);
@@ -81,7 +82,8 @@ impl Jobs {
         wall_ms: u64,
         entry: Option<JobEntry>,
     ) {
-        let known = || JobLog { life: Life { before, ..Life::default() }, ..JobLog::default() };
+        let known =
+            || Box::new(JobLog { life: Life { before, ..Life::default() }, ..JobLog::default() });
         let log = self.logs.entry(job).or_insert_with(known);
         log.life.before = log.life.before.min(before);
         log.newest = log.newest.max(at);

@@ -16,6 +16,7 @@ use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, SlotSet, frame, limits}
 
 use crate::facts::Facts;
 use crate::job::BoundPlan;
+use crate::ledger::index::JobIndex;
 use crate::outbox::Outbox;
 use crate::purpose::{Mapping, Purpose};
 use crate::task::Task;
@@ -190,8 +191,10 @@ impl Mapper {
         }
         // Drops jobs without batches, to free their plans.
         let idle = Duration::from_secs(60);
-        self.jobs.retain(|_, state| {
-            !state.waiting.is_empty() || state.asked_at.is_some() || now < state.told_at + idle
+        self.jobs.retain(|job, state| {
+            let done = facts.ledger.job(*job).is_some_and(JobIndex::is_complete);
+            let recent = state.asked_at.is_some() || now < state.told_at + idle;
+            !state.waiting.is_empty() || recent && !done
         });
     }
 

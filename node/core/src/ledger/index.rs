@@ -39,8 +39,8 @@ pub(crate) enum Comparison {
 /// One edge of one job.
 #[derive(Default)]
 pub(crate) struct EdgeIndex {
-    /// By number / 64.
-    chunks: BTreeMap<u64, Chunk>,
+    /// By number / 64, in order.
+    chunks: Vec<(u64, Chunk)>,
     /// Records on their way into the log.
     pending: usize,
     /// Numbers whose meta slot is durable here.
@@ -48,6 +48,11 @@ pub(crate) struct EdgeIndex {
 }
 
 impl EdgeIndex {
+    /// Where the chunk of a number stands, or would.
+    fn place(&self, number: u64) -> Result<usize, usize> {
+        self.chunks.binary_search_by_key(&(number / chunk::NUMBERS), |(at, _)| *at)
+    }
+
     /// Compares an entry with what is held.
     ///
     /// Two entries of one number differ if their sources do, or the deltas of the slots that both
@@ -68,17 +73,19 @@ impl EdgeIndex {
     }
 
     fn of_number(&self, number: u64) -> impl Iterator<Item = (&Held, SlotSet)> {
-        self.chunks
-            .get(&(number / chunk::NUMBERS))
-            .into_iter()
-            .flat_map(move |chunk| chunk.of(number))
+        let chunk = self.place(number).ok().map(|at| &self.chunks[at].1);
+        chunk.into_iter().flat_map(move |chunk| chunk.of(number))
     }
 
     /// Takes an entry into the index. It must speak for no slot that is held already.
     pub(crate) fn insert(&mut self, head: &EntryHead, place: Place) {
         debug_assert!(self.slots(head.key.number, false).and(head.slots).is_empty());
-        let chunk = self.chunks.entry(head.key.number / chunk::NUMBERS).or_default();
-        chunk.insert(head, place);
+        let number = head.key.number;
+        let at = self.place(number).unwrap_or_else(|at| {
+            self.chunks.insert(at, (number / chunk::NUMBERS, Chunk::default()));
+            at
+        });
+        self.chunks[at].1.insert(head, place);
         match place {
             Place::Pending(_) => self.pending += 1,
             Place::Durable(_) => self.note_meta(head.key.number),
@@ -118,11 +125,11 @@ impl EdgeIndex {
     }
 
     fn replace(&mut self, number: u64, from: Place, to: Option<Place>) -> bool {
-        let at = number / chunk::NUMBERS;
-        let Some(chunk) = self.chunks.get_mut(&at) else { return false };
+        let Ok(at) = self.place(number) else { return false };
+        let chunk = &mut self.chunks[at].1;
         let replaced = chunk.replace(number, from, to);
         if chunk.is_empty() {
-            self.chunks.remove(&at);
+            self.chunks.remove(at);
         }
         replaced
     }
@@ -146,10 +153,9 @@ impl EdgeIndex {
 
     /// The chunks that hold any of these numbers, and the first number of each.
     fn chunks(&self, numbers: Range<u64>) -> impl Iterator<Item = (u64, &Chunk)> {
-        let chunks = numbers.start / chunk::NUMBERS..numbers.end.div_ceil(chunk::NUMBERS);
-        let none = numbers.is_empty();
-        let chunks = (!none).then(|| self.chunks.range(chunks)).into_iter().flatten();
-        chunks.map(|(at, chunk)| (at * chunk::NUMBERS, chunk))
+        let from = self.chunks.partition_point(|(at, _)| *at < numbers.start / chunk::NUMBERS);
+        let chunks = self.chunks[from..].iter().map(|(at, chunk)| (at * chunk::NUMBERS, chunk));
+        chunks.take_while(move |(first, _)| *first < numbers.end)
     }
 
     fn coverage_within(
@@ -285,13 +291,13 @@ impl EdgeIndex {
 
     /// All slots of which anything is held.
     pub(crate) fn all_slots(&self) -> SlotSet {
-        self.chunks.values().fold(SlotSet::EMPTY, |all, chunk| all.or(chunk.all_slots()))
+        self.chunks.iter().fold(SlotSet::EMPTY, |all, (_, chunk)| all.or(chunk.all_slots()))
     }
 
     /// Speaks for these slots no more. Records stay in the log until their group is forgotten.
     fn drop_slots(&mut self, slots: SlotSet) {
-        self.chunks.values_mut().for_each(|chunk| chunk.drop_slots(slots));
-        self.chunks.retain(|_, chunk| !chunk.is_empty());
+        self.chunks.iter_mut().for_each(|(_, chunk)| chunk.drop_slots(slots));
+        self.chunks.retain(|(_, chunk)| !chunk.is_empty());
         if slots.contains(META_SLOT) {
             self.meta = Coverage::default();
         }
@@ -306,21 +312,27 @@ pub(crate) fn numbers(parts: &[EdgeCoverage]) -> u64 {
 /// One job.
 #[derive(Default)]
 pub(crate) struct JobIndex {
-    edges: BTreeMap<Edge, EdgeIndex>,
+    /// Ordered by edge. A job has few.
+    edges: Vec<(Edge, EdgeIndex)>,
     /// The job is done: nothing of its tables is held any more.
     complete: bool,
 }
 
 impl JobIndex {
+    fn place(&self, edge: Edge) -> Result<usize, usize> {
+        self.edges.binary_search_by_key(&edge, |(edge, _)| *edge)
+    }
+
     /// What is held of an edge.
     pub(crate) fn edge(&self, edge: Edge) -> Option<&EdgeIndex> {
-        self.edges.get(&edge)
+        self.place(edge).ok().map(|at| &self.edges[at].1)
     }
 
     /// Drops all batches, for good.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
-        self.edges.retain(|edge, _| edge.as_table().is_none());
+        self.edges.retain(|(edge, _)| edge.as_table().is_none());
+        self.edges.shrink_to_fit();
     }
 
     /// Whether they were dropped.
@@ -330,17 +342,21 @@ impl JobIndex {
 
     /// Whether there are any.
     pub(crate) fn has_batches(&self) -> bool {
-        self.edges.keys().any(|edge| edge.as_table().is_some())
+        self.edges.iter().any(|(edge, _)| edge.as_table().is_some())
     }
 
     /// An edge of which something was held, to be changed.
     pub(crate) fn edge_of(&mut self, edge: Edge) -> Option<&mut EdgeIndex> {
-        self.edges.get_mut(&edge)
+        self.place(edge).ok().map(|at| &mut self.edges[at].1)
     }
 
     /// What is held of an edge, to be changed.
     pub(crate) fn edge_mut(&mut self, edge: Edge) -> &mut EdgeIndex {
-        self.edges.entry(edge).or_default()
+        let at = self.place(edge).unwrap_or_else(|at| {
+            self.edges.insert(at, (edge, EdgeIndex::default()));
+            at
+        });
+        &mut self.edges[at].1
     }
 
     /// Coverage of the given slots on all edges.
@@ -352,18 +368,18 @@ impl JobIndex {
     /// Whatever of `offered` is not held.
     pub(crate) fn missing(&self, offered: &[EdgeCoverage]) -> Vec<EdgeCoverage> {
         let nothing = EdgeIndex::default();
-        let held = |offer: &EdgeCoverage| self.edges.get(&offer.edge).unwrap_or(&nothing);
+        let held = |offer: &EdgeCoverage| self.edge(offer.edge).unwrap_or(&nothing);
         offered.iter().flat_map(|offer| held(offer).missing(std::slice::from_ref(offer))).collect()
     }
 
     /// All slots of which anything is held.
     pub(crate) fn all_slots(&self) -> SlotSet {
-        self.edges.values().fold(SlotSet::EMPTY, |set, edge| set.or(edge.all_slots()))
+        self.edges.iter().fold(SlotSet::EMPTY, |set, (_, held)| set.or(held.all_slots()))
     }
 
     /// Speaks for these slots no more.
     pub(crate) fn drop_slots(&mut self, slots: SlotSet) {
-        self.edges.values_mut().for_each(|edge| edge.drop_slots(slots));
+        self.edges.iter_mut().for_each(|(_, held)| held.drop_slots(slots));
     }
 }
 
