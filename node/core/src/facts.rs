@@ -78,8 +78,8 @@ impl Facts {
     /// The node that drives the job, by this node's view. A member that hands over drives nothing
     /// any more, unless nobody else is there.
     pub(crate) fn coordinator(&self, job: JobId) -> NodeId {
-        let me = self.config.node;
-        self.placement(job).owners(META_SLOT).first().copied().unwrap_or(me)
+        let key = ring::slot_key(job, META_SLOT);
+        ring::first_owner(key, &self.members.live).unwrap_or(self.config.node)
     }
 
     /// Whether this node drives the job.
@@ -199,5 +199,13 @@ pub(crate) mod tests {
         let alone = Members::alone(facts.config.node);
         facts.set_members(Members { live, reachable, known, ..alone });
         facts
+    }
+
+    #[test]
+    fn the_coordinator_is_the_first_owner_of_the_meta_slot() {
+        let facts = facts_of(&["a", "b", "c", "d", "e"]);
+        for job in (0..100).map(JobId) {
+            assert_eq!(facts.coordinator(job), facts.placement(job).owners(META_SLOT)[0]);
+        }
     }
 }
