@@ -1,8 +1,9 @@
-//! Completion: what a job needs no more once it is done, its batches, are dropped by every node.
+//! Completion: when a node asks coordinators whether jobs are done. The router's tick calls it.
 //!
-//! A node drops them when the entry that says so is durable in its own log, so whoever has dropped them
-//! can prove it. The coordinator sends that entry to all members. A node that holds batches of a job and
-//! has not heard of its end asks the coordinator, after each change of view and every so often.
+//! Every node drops the batches of a job that is done. A node drops them when the manifest is durable
+//! in its own log, so each node that has dropped batches can send the manifest to others. The
+//! coordinator sends the manifest to all members. A node may miss that message. So it asks the
+//! coordinators of all jobs of which it holds batches, after each change of view and every 30 s.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use cortado_protocol::{JobId, NodeId};
 use crate::facts::Facts;
 use crate::outbox::Outbox;
 
-/// How often coordinators are asked for the jobs of which batches are held here.
+/// Pause between two questions.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// Jobs in one question.
 const JOBS_PER_QUESTION: usize = 1_000;
@@ -25,7 +26,7 @@ pub(crate) struct Completion {
 }
 
 impl Completion {
-    /// Asks coordinators whether jobs are done, if it is time.
+    /// Asks coordinators whether jobs are done, if a question is due.
     pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
         if facts.now < self.ask_at {
             return;

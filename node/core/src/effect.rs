@@ -20,18 +20,18 @@ pub enum Effect {
     Append {
         /// For the answer.
         ticket: u64,
-        /// What it is dropped with.
+        /// The records with which it is dropped.
         group: Group,
         /// Whether it may use the disk's reserve: everything but batches.
         reserved: bool,
         /// The record.
         bytes: Bytes,
-        /// How many of its first bytes [`crate::Core::restore`] needs at the next start.
+        /// Length of its head, which [`crate::Core::restore`] needs at the next start.
         head: usize,
     },
     /// The log may drop the group's records.
     Forget(Group),
-    /// The records of this segment that were moved are not read there any more.
+    /// The log may delete this segment: the core uses the copies of its records.
     Release(u32),
     /// Write this file and sync it, then answer [`crate::Input::Saved`]. A newer one for the same file takes
     /// the place of one that waits.

@@ -85,9 +85,9 @@ pub(crate) struct Handoff {
     incoming: Incoming,
     open: BTreeMap<(JobId, NodeId), OpenOffer>,
     confirmed: BTreeMap<(JobId, NodeId), Confirmed>,
-    /// Jobs that are done, and of which every owner has confirmed in this view all that is held here.
+    /// Jobs that are done, if in this view all owners have confirmed the entries that this node holds.
     settled: BTreeSet<JobId>,
-    /// The last of them that was offered again.
+    /// The last settled job that was offered again.
     unsettled: Option<JobId>,
     draining: bool,
     /// Everything is elsewhere, since when.
@@ -328,8 +328,9 @@ impl Handoff {
         Some(released)
     }
 
-    /// Of a job that is done nothing more comes. Once all owners have all that is here, it is not
-    /// offered again before the members change, and what they confirmed need not be kept.
+    /// Settles a job that is done when all owners have confirmed the entries that this node holds. A
+    /// settled job is not offered again in this view, except in its turn, and the confirmations are
+    /// dropped.
     fn settle(&mut self, facts: &Facts, job: JobId) {
         let me = facts.config.node;
         let Some(held) = facts.ledger.job(job).filter(|held| held.is_complete()) else { return };
@@ -346,8 +347,8 @@ impl Handoff {
         }
     }
 
-    /// A part of the settled jobs is offered again with each sweep: an owner may have found a record
-    /// damaged since.
+    /// Selects the settled jobs to be offered again with this sweep: an owner may have found a damaged
+    /// record meanwhile.
     fn unsettle_some(&mut self) {
         let count = self.settled.len().div_ceil(SWEEPS);
         let after = self.unsettled.map_or(Bound::Unbounded, Bound::Excluded);

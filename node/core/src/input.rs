@@ -64,7 +64,7 @@ pub enum Input {
     ClientLeft(u64),
     /// These appends are fsynced.
     Appended(Vec<(u64, RecordRef)>),
-    /// Space is given back: these records of a segment stand elsewhere now, too. Answered with
+    /// The log has copied these records of a segment to its end. The core answers with
     /// [`crate::Effect::Release`].
     Moved {
         /// The segment.
@@ -72,7 +72,7 @@ pub enum Input {
         /// Its records.
         records: Vec<MovedRecord>,
     },
-    /// These records, given by their first bytes, can't be read any more.
+    /// These records, given with their heads, are damaged.
     Damaged(Vec<(RecordRef, Bytes)>),
     /// This append was refused: the disk is at its reserve.
     AppendRefused(u64),

@@ -109,8 +109,8 @@ impl Life {
     }
 }
 
-/// What is told of a specification in listings. It is all that is kept of one in memory when the job
-/// is done.
+/// The parts of a specification that listings show. Of a job that is done, memory holds nothing else
+/// of the specification.
 pub(crate) struct Brief {
     pub(crate) plan_name: String,
     pub(crate) slots: u8,
@@ -128,12 +128,12 @@ impl Brief {
         Self { plan_name, slots, tables, hash: hash_of(spec) }
     }
 
-    /// Whether it is that of this specification.
+    /// Whether it was made from this specification.
     pub(crate) fn is_of(&self, spec: &JobSpec) -> bool {
         self.hash == hash_of(spec)
     }
 
-    /// About how many bytes of memory a job takes that is done.
+    /// Estimated memory of a job that is done, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let names = self.tables.iter().map(|(name, _)| name.len() + 64).sum::<usize>();
         1_024 + self.plan_name.len() + names
@@ -147,11 +147,11 @@ fn hash_of(spec: &JobSpec) -> u64 {
 /// The job log of one job, as far as this node has it.
 #[derive(Default)]
 pub(crate) struct JobLog {
-    /// Once the specification is known.
+    /// Present when the specification is known.
     pub(crate) brief: Option<Box<Brief>>,
-    /// Of a job that is not done.
+    /// Present when the specification is known and the job is not done.
     pub(crate) plan: Option<Arc<BoundPlan>>,
-    /// A specification whose plan is to be compiled yet.
+    /// A specification whose plan is not compiled yet.
     pub(crate) uncompiled: Option<Box<JobSpec>>,
     /// Declared number of batches per table.
     pub(crate) ends: Vec<Option<u64>>,

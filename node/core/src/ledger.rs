@@ -126,8 +126,8 @@ impl Ledger {
         }
     }
 
-    /// The job is done: its batches are dropped, and none is stored from now on. Who waits for one is
-    /// answered so.
+    /// Drops the batches of a job that is done, and refuses to store more of them. Nodes that wait for
+    /// a batch to be durable receive a refusal.
     pub(crate) fn complete(&mut self, out: &mut Outbox, job: JobId) {
         self.job_mut(job).complete();
         let of_batches = |key: &EntryKey| key.job == job && key.edge.as_table().is_some();
@@ -149,7 +149,8 @@ impl Ledger {
         self.jobs.iter().filter(|(_, held)| held.has_batches()).map(|(job, _)| *job)
     }
 
-    /// A record stands elsewhere now. One that was read twice at the start counts where it was read first.
+    /// Changes the place of a record that was copied. If a start read both copies of a record, the
+    /// index has the first one.
     pub(crate) fn moved(&mut self, moved: &MovedRecord) -> Option<EntryKey> {
         let key = EntryHead::decode(&moved.head).ok()?.key;
         let edge = self.jobs.get_mut(&key.job)?.edge_of(key.edge)?;
@@ -210,7 +211,7 @@ impl Ledger {
         self.pending.insert(ticket, Pending { key, moved, job_entry });
         // Small, and a coordinator can't do without.
         let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
-        // What a job's own entries say is needed at a start.
+        // A start needs the whole content of a job's own entries.
         let all = key.edge == Edge::JOB;
         let head = if all { bytes.len() } else { Entry::head_len(&bytes) };
         let group = Group::of(&key);
@@ -295,7 +296,7 @@ impl Ledger {
         Some(key)
     }
 
-    /// Records were found damaged, of which a start would deliver these heads.
+    /// Removes damaged records, given with their heads, from the index.
     pub(crate) fn damaged(&mut self, records: &[(RecordRef, Bytes)]) {
         let located = |(record, head): &(RecordRef, Bytes)| {
             let head = EntryHead::decode(head).ok()?;
@@ -309,7 +310,7 @@ impl Ledger {
     pub(crate) fn unreadable(&mut self, entries: &[Located]) {
         for (key, record, _) in entries {
             let edge = self.jobs.get_mut(&key.job).and_then(|held| held.edge_of(key.edge));
-            // It may have been dropped or moved since.
+            // The record may have been dropped or moved meanwhile.
             if edge.is_some_and(|edge| edge.remove(key.number, Place::Durable(*record))) {
                 tracing::error!(?key, ?record, "a record can't be read; peers will refill it");
             }

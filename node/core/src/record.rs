@@ -1,4 +1,4 @@
-//! A record's place in the log, and what it is dropped with.
+//! Places of records in the log, and the groups in which records are dropped.
 
 use bytes::Bytes;
 use cortado_protocol::{Edge, EntryKey, JobId, SlotSet};
@@ -18,12 +18,12 @@ pub struct RecordRef {
 /// for others too, which another record counts for.
 pub type Located = (EntryKey, RecordRef, SlotSet);
 
-/// A record that was copied, for its segment to be deleted.
+/// A record that the log has copied to its end, because its old segment will be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MovedRecord {
-    /// Where it was.
+    /// Its old place.
     pub from: RecordRef,
-    /// Where it is.
+    /// Its new place.
     pub to: RecordRef,
     /// Its first bytes, as they are restored at a start.
     pub head: Bytes,
@@ -34,13 +34,13 @@ pub struct MovedRecord {
 pub struct Group(u128);
 
 impl Group {
-    /// What is kept as long as the job is: its log and its result.
+    /// The job's log and result, which are kept until the job is dropped.
     #[must_use]
     pub fn kept(job: JobId) -> Self {
         Self(job.0)
     }
 
-    /// Its batches, which are dropped when it is done.
+    /// The job's batches, which are dropped when the job is done.
     #[must_use]
     pub fn batches(job: JobId) -> Self {
         // Job ids are UUIDv7. No complement of one is: its version would be 8.

@@ -1,9 +1,9 @@
-//! Giving space back: segments of which nothing lives are deleted, and what little lives of others
-//! is copied to the end of the log first (as in Rosenblum and Ousterhout, "The Design and
+//! Space reclamation. The log deletes segments without live records. If little of a segment is live,
+//! the log copies that part to its end first (as in Rosenblum and Ousterhout, "The Design and
 //! Implementation of a Log-Structured File System", SOSP 1991, section 3).
 //!
-//! A copied segment stays until [`Log::release`]: the caller learns first where its records are now.
-//! After a crash in between, both copies are delivered.
+//! A copied segment stays until [`Log::release`], so the caller can update its index first. After a
+//! crash before that, a start delivers both copies.
 
 use std::io;
 
@@ -17,9 +17,9 @@ use crate::scan::Scanner;
 /// A record that was copied to the end of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
-    /// Where it was; readable until its segment is released.
+    /// Its old place, readable until the segment is released.
     pub from: RecordRef,
-    /// Where it is.
+    /// Its new place.
     pub to: RecordRef,
     /// The caller's kind of record.
     pub kind: u8,
@@ -32,13 +32,13 @@ pub struct Moved {
 pub struct Collected {
     /// The segment.
     pub segment: u32,
-    /// Its live records. All of them are durable where they are now.
+    /// Its live records. All copies are durable.
     pub moved: Vec<Moved>,
 }
 
 impl Log {
-    /// Takes the next step in giving space back, if there is one: deletes segments of which nothing
-    /// lives, or copies what lives of one segment. Call it until it returns `None`.
+    /// Takes the next step of space reclamation: deletes all segments without live records, then copies
+    /// the live records of one sparse segment. Call it until it returns `None`.
     ///
     /// # Errors
     /// If the disk fails; the log is poisoned.
@@ -50,7 +50,7 @@ impl Log {
             return Ok(None);
         }
         let collected = self.collect_one().and_then(|collected| {
-            // One more may be worth it.
+            // Another segment may be sparse.
             self.garbage = collected.is_some();
             match collected {
                 Some(_) => self.sync_moved().map(|()| collected),
@@ -86,7 +86,7 @@ impl Log {
         for (record, head) in self.live_records(segment)? {
             match self.copy(record, head) {
                 Ok(copied) => moved.extend(copied),
-                // What was copied is there twice, until space returns.
+                // The records copied so far are there twice until space returns.
                 Err(AppendError::Full) => return Ok(None),
                 Err(AppendError::Io(error)) => return Err(error),
                 Err(error) => return Err(io::Error::other(error)),
@@ -124,8 +124,7 @@ impl Log {
         found.map(|(_, len)| len).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Copies a record to the end of the log. One that can't be read is left behind: whoever reads
-    /// it finds it missing.
+    /// Copies a record to the end of the log, unless the record can't be read.
     fn copy(&mut self, from: RecordRef, head: u32) -> Result<Option<Moved>, AppendError> {
         let (meta, payload) = match self.reader().read(from) {
             Ok(read) => read,
@@ -140,7 +139,7 @@ impl Log {
         Ok(Some(Moved { from, to, kind: meta.kind, head }))
     }
 
-    /// Deletes a segment whose records were copied. Nobody reads them there any more.
+    /// Deletes a segment whose records were copied. The caller does not read it any more.
     ///
     /// # Errors
     /// If the disk fails; the log is poisoned.

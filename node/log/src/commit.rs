@@ -54,8 +54,8 @@ pub enum Committed<T> {
         /// Why.
         error: AppendError,
     },
-    /// Records were copied forward. To be answered with [`CommitQueue::release`] once nobody reads them
-    /// where they were.
+    /// Records of a segment were copied to the end of the log. The caller answers with
+    /// [`CommitQueue::release`] when it does not read the segment any more.
     Collected(Collected),
     /// The log failed: the last report of this committer. Nothing that is unreported is durable;
     /// the process has to end.

@@ -67,7 +67,7 @@ impl Current {
         let of = Of { log_id, segment, first_sequence };
         let footer = std::mem::take(&mut self.footer).finish(of, self.end);
         let end = match storage.write_at(&self.name, self.end.into(), &footer) {
-            // Not every file system sets space aside. The next start reads the records instead.
+            // Some file systems reserve no space. Without a footer the next start reads the records.
             Err(error) if is_full(&error) => self.end.into(),
             written => written.map(|()| u64::from(self.end) + footer.len() as u64)?,
         };

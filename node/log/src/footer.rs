@@ -1,4 +1,4 @@
-//! Footers: what a sealed segment says of its records, so that a start need not read them.
+//! Footers: the list of a sealed segment's records, which a start reads instead of the records.
 //!
 //! ```text
 //! entries, one for each record                 trailer, the segment's last 32 bytes
@@ -11,8 +11,8 @@
 //! 40  head
 //! ```
 //! The checksum covers the log id, the segment's number, the entries and the trailer before it. A
-//! footer is written with the segment's last bytes and before the next segment has its name, so it
-//! counts only if there is a later segment: then everything in front of it was synced with it.
+//! footer is written and synced before the next segment gets its name. So a footer counts only if there
+//! is a later segment: then the records before the footer are synced, too.
 
 use std::io;
 use std::ops::Range;

@@ -1,11 +1,12 @@
-//! How much of which group stands in which segment, and which segments may go.
+//! The bytes of each group in each segment, and the segments that can be deleted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The bytes of every group in every segment, and the forgotten groups among them.
 ///
 /// A segment's bytes are *live* if they belong to a group that is not forgotten. A segment without
-/// live bytes may be deleted; one of which little lives is copied forward, and deleted then.
+/// live bytes can be deleted. A segment is *sparse* if less than a quarter of it is live; its live
+/// records are copied to the end of the log before it is deleted.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     all: BTreeMap<u32, Held>,
@@ -19,7 +20,7 @@ struct Held {
     groups: HashMap<u128, u64>,
     bytes: u64,
     live: u64,
-    /// What lives of it stands in a later segment, too.
+    /// Its live records have copies in a later segment.
     copied: bool,
 }
 
@@ -81,7 +82,7 @@ impl Segments {
         self.all.iter().filter_map(free).collect()
     }
 
-    /// The oldest segment of which so little lives that it is to be copied.
+    /// The oldest sparse segment that was not copied yet.
     pub(crate) fn sparse(&self, current: u32) -> Option<u32> {
         let sparse = |(segment, held): (&u32, &Held)| {
             let sparse = held.live > 0 && held.is_sparse() && !held.copied;
@@ -90,19 +91,19 @@ impl Segments {
         self.all.iter().find_map(sparse)
     }
 
-    /// What lives of the segment stands in a later one, too.
+    /// The live records of the segment have copies now.
     pub(crate) fn copied(&mut self, segment: u32) {
         if let Some(held) = self.all.get_mut(&segment) {
             held.copied = true;
         }
     }
 
-    /// Whether what lives of the segment was copied.
+    /// Whether the live records of the segment were copied.
     pub(crate) fn is_copied(&self, segment: u32) -> bool {
         self.all.get(&segment).is_some_and(|held| held.copied)
     }
 
-    /// Whether so little of the segment lives that it is not worth its space.
+    /// Whether the segment is sparse.
     pub(crate) fn is_sparse(&self, segment: u32) -> bool {
         self.all.get(&segment).is_some_and(|held| !held.groups.is_empty() && held.is_sparse())
     }

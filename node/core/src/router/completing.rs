@@ -1,4 +1,4 @@
-//! A job is done: its batches are dropped, here and elsewhere.
+//! The end of a job: each node drops the job's batches.
 
 use bytes::Bytes;
 use cortado_protocol::entry::Entry;
@@ -14,15 +14,15 @@ use crate::ledger::Offered;
 use crate::record::Group;
 
 impl Core {
-    /// The job is done, and the entry that says so is durable here. Whoever stores, fetches or works on
-    /// batches from here on hears of it; tasks that still read them find nothing and are given up.
+    /// Drops the batches of a job whose manifest is durable here. Tasks that still read batches are
+    /// dropped, too; their coordinators receive the manifest when they ask again.
     pub(super) fn drop_batches(&mut self, job: JobId) {
         self.facts.ledger.complete(&mut self.out, job);
         self.slot_tasks.forget(job);
         self.out.effect(Effect::Forget(Group::batches(job)));
     }
 
-    /// Tells a node that the job is done, or forgotten; returns whether it is.
+    /// Sends the manifest or the tombstone of a job to a node; returns whether there is one.
     pub(super) fn say_ended(&mut self, to: NodeId, job: JobId) -> bool {
         if self.say_forgotten(to, job) {
             return true;
@@ -32,7 +32,7 @@ impl Core {
         true
     }
 
-    /// Tells all members that the job is done, if it is.
+    /// Sends the manifest of a job that is done to all members.
     pub(super) fn say_ended_to_all(&mut self, job: JobId) {
         let Some(entry) = self.end_of(job) else { return };
         for to in self.facts.others().collect::<Vec<_>>() {
@@ -40,15 +40,15 @@ impl Core {
         }
     }
 
-    /// The entry that says that the job is done, encoded, if it is.
+    /// The encoded manifest of a job that is done.
     fn end_of(&self, job: JobId) -> Option<Bytes> {
         let manifest = self.facts.jobs.get(job)?.manifest.clone();
         let done = manifest.filter(|manifest| matches!(manifest, Manifest::Done { .. }))?;
         Some(job_log_entry(job, &JobEntry::Manifest(done)).encode())
     }
 
-    /// A peer says that the job is done, and with which result. A node that has something of it to drop
-    /// writes that down first.
+    /// Handles a manifest from a peer. A node that holds batches of the job, or coordinates it, appends
+    /// the manifest to its log; the batches are dropped when it is durable.
     pub(super) fn on_ended(&mut self, from: NodeId, job: JobId, bytes: &Bytes) {
         if self.say_forgotten(from, job) {
             return;
@@ -66,7 +66,7 @@ impl Core {
         }
     }
 
-    /// A holder says what it has of what this node owns. Of a job that is done it has too much.
+    /// Handles an offer. A peer that offers batches of a job that is done receives the manifest.
     pub(super) fn on_offer(
         &mut self,
         from: NodeId,

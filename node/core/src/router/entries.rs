@@ -118,7 +118,8 @@ impl Core {
         }
     }
 
-    /// Records of a segment stand elsewhere now, too. A record that is younger by that is no sign of life.
+    /// Updates the places of records that the log has copied. A copied record has a later place, which
+    /// is no sign of life of its job.
     pub(super) fn on_moved(&mut self, segment: u32, records: &[MovedRecord]) {
         let Facts { ledger, jobs, .. } = &mut self.facts;
         for moved in records {
