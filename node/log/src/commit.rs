@@ -55,7 +55,7 @@ pub enum Committed<T> {
         error: AppendError,
     },
     /// Records of a segment were copied to the end of the log. The caller answers with
-    /// [`CommitQueue::release`] when it does not read the segment any more.
+    /// [`CommitQueue::try_release`] when it does not read the segment any more.
     Collected(Collected),
     /// The log failed: the last report of this committer. Nothing that is unreported is durable;
     /// the process has to end.

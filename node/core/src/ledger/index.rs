@@ -14,16 +14,8 @@ use crate::record::RecordRef;
 
 mod chunk;
 
+pub(crate) use chunk::Place;
 use chunk::{Chunk, Held};
-
-/// Where a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// On its way into the log, under this ticket.
-    Pending(u64),
-    /// In the log, fsynced.
-    Durable(RecordRef),
-}
 
 /// How an entry relates to what is held.
 #[derive(Debug, PartialEq, Eq)]

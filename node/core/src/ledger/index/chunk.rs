@@ -5,13 +5,21 @@ use std::ops::Range;
 use cortado_protocol::SlotSet;
 use cortado_protocol::entry::{EntryHead, Source};
 
-use super::Place;
 use crate::record::RecordRef;
 
 /// Numbers of a chunk.
 pub(super) const NUMBERS: u64 = 64;
 /// A segment that no log has: the record is on its way there.
 const PENDING: u32 = u32::MAX;
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On its way into the log, under this ticket.
+    Pending(u64),
+    /// In the log, fsynced.
+    Durable(RecordRef),
+}
 
 /// A record: an entry, or the part of it that this node was sent.
 #[derive(Clone, Copy, Debug)]
