@@ -17,7 +17,7 @@ use crate::error::{OpenError, StateError};
 use crate::footer::{Builder, Footer, Listed, Of};
 use crate::format::{
     BadHeader, DATA_START, FORMAT_VERSION, RECORD_HEADER_BYTES, RecordMeta, RecordRef,
-    SEGMENT_HEADER_BYTES, SegmentHeader, segment_number,
+    SEGMENT_HEADER_BYTES, SegmentHeader, segment_name, segment_number,
 };
 use crate::mark;
 use crate::report::{Damage, Recovery, Report};
@@ -313,6 +313,7 @@ impl Replay<'_, '_> {
                 if let Some((_, first)) = unproven.front() {
                     scanner.rewrite(*first, offset)?;
                 }
+                self.invalidate_footer(file)?;
                 return self.storage.sync(&scanner.name);
             }
         }
@@ -334,6 +335,22 @@ impl Replay<'_, '_> {
             Some((of, footer)) => self.add_footer(scanner, footer.finish(of, offset), offset),
             None => Ok(()),
         }
+    }
+
+    /// Makes a footer invalid that lists records which this start found damaged. Otherwise the next
+    /// start would deliver them by the footer.
+    fn invalidate_footer(&self, file: &SegmentFile) -> io::Result<()> {
+        let Some(of) = self.of(file) else { return Ok(()) };
+        if Footer::read(self.storage, of, file.len)?.is_none() {
+            return Ok(());
+        }
+        let end = file.len - 1;
+        self.storage.write_at(&segment_name(file.number), end, &[0])?;
+        // The last byte was 0 already.
+        if Footer::read(self.storage, of, file.len)?.is_some() {
+            self.storage.write_at(&segment_name(file.number), end, &[1])?;
+        }
+        Ok(())
     }
 
     /// Writes the footer of a segment that ends at `offset`: later starts need not read it again.

@@ -78,6 +78,30 @@ fn a_footer_of_the_segment_written_last_proves_nothing() {
 }
 
 #[test]
+fn what_one_start_finds_damaged_the_next_does_not_deliver_by_a_footer() {
+    let storage = Arc::new(MemStorage::new());
+    let (mut log, ..) = open(&storage);
+    let refs = append(&mut log, 1..=12);
+    log.sync().unwrap();
+    drop(log);
+    // The later segments are gone: the first one is the last now, with its footer.
+    let first = refs[0].segment;
+    for (name, _) in storage.list().unwrap() {
+        if crate::format::segment_number(&name).is_some_and(|number| number != first) {
+            storage.delete(&name).unwrap();
+        }
+    }
+    assert!(storage.flip_bit(&segment_name(first), refs[1].offset as usize + 70, 0));
+    let (mut log, _, delivered) = open(&storage);
+    assert!(!delivered.iter().any(|(number, _)| *number == 2));
+    append(&mut log, [13]);
+    log.sync().unwrap();
+    drop(log);
+    let (_, _, again) = open(&storage);
+    assert_eq!(again, [delivered, vec![(13, payload(13))]].concat());
+}
+
+#[test]
 fn heads_without_end_do_not_make_a_footer_without_end() {
     let storage = Arc::new(MemStorage::new());
     let config =
