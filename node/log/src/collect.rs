@@ -1,5 +1,5 @@
-//! Space reclamation. The log deletes segments without live records. If little of a segment is live,
-//! the log copies that part to its end first (as in Rosenblum and Ousterhout, "The Design and
+//! Space reclamation. The log deletes segments without live records. If little of a segment is
+//! live, the log copies that part to its end first (as in Rosenblum and Ousterhout, "The Design and
 //! Implementation of a Log-Structured File System", SOSP 1991, section 3).
 //!
 //! A copied segment stays until [`Log::release`], so the caller can update its index first. After a
@@ -13,6 +13,7 @@ use crate::error::{AppendError, SyncError};
 use crate::format::{RecordRef, segment_name};
 use crate::log::Log;
 use crate::scan::Scanner;
+use crate::storage::len_of;
 
 /// A record that was copied to the end of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,48 +50,28 @@ impl Log {
         if !std::mem::take(&mut self.garbage) {
             return Ok(None);
         }
-        let collected = self.collect_one().and_then(|collected| {
-            // Another segment may be sparse.
-            self.garbage = collected.is_some();
-            match collected {
-                Some(_) => self.sync_moved().map(|()| collected),
-                None => Ok(None),
-            }
-        });
-        collected.map_err(|error| {
-            self.poisoned = true;
-            SyncError::Io(error)
-        })
-    }
-
-    fn sync_moved(&mut self) -> io::Result<()> {
-        self.sync().map_err(|error| match error {
-            SyncError::Io(error) => error,
-            poisoned => io::Error::other(poisoned),
-        })
+        let collected = self.collect_one().map_err(|error| self.poison(error))?;
+        // Another segment may be sparse.
+        self.garbage = collected.is_some();
+        if collected.is_some() {
+            self.sync()?;
+        }
+        Ok(collected)
     }
 
     fn collect_one(&mut self) -> io::Result<Option<Collected>> {
         let current = self.current.segment;
         if self.segments.is_sparse(current) && self.current.is_worth_rotating() {
-            match self.rotate(0, 0, 0) {
-                // It goes with a later rotation.
-                Ok(()) | Err(AppendError::Full) => {}
-                Err(AppendError::Io(error)) => return Err(error),
-                Err(error) => return Err(io::Error::other(error)),
-            }
+            // On a full disk it goes with a later rotation.
+            unless_full(self.rotate(0, 0, 0))?;
         }
         self.delete(self.segments.deletable(self.current.segment))?;
         let Some(segment) = self.segments.sparse(self.current.segment) else { return Ok(None) };
         let mut moved = Vec::new();
         for (record, head) in self.live_records(segment)? {
-            match self.copy(record, head) {
-                Ok(copied) => moved.extend(copied),
-                // The records copied so far are there twice until space returns.
-                Err(AppendError::Full) => return Ok(None),
-                Err(AppendError::Io(error)) => return Err(error),
-                Err(error) => return Err(io::Error::other(error)),
-            }
+            // On a full disk the records copied so far are there twice until space returns.
+            let Some(copied) = unless_full(self.copy(record, head))? else { return Ok(None) };
+            moved.extend(copied);
         }
         self.segments.copied(segment);
         tracing::debug!(segment, records = moved.len(), "copied what lives of a log segment");
@@ -106,7 +87,7 @@ impl Log {
             live.extend(records.map(|listed| (listed.record, listed.head.len() as u32)));
             return Ok(live);
         }
-        let len = self.len_of(&segment_name(segment))?;
+        let len = len_of(&*self.storage, &segment_name(segment))?.ok_or(io::ErrorKind::NotFound)?;
         let mut scanner = Scanner::new(&*self.storage, self.log_id, segment, len);
         let mut from = 0;
         while let Some(found) = scanner.search(from, |_| true)? {
@@ -116,12 +97,6 @@ impl Log {
             }
         }
         Ok(live)
-    }
-
-    fn len_of(&self, name: &str) -> io::Result<u64> {
-        let files = self.storage.list()?;
-        let found = files.into_iter().find(|(file, _)| file == name);
-        found.map(|(_, len)| len).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Copies a record to the end of the log, unless the record can't be read.
@@ -150,10 +125,7 @@ impl Log {
         if !self.segments.is_copied(segment) {
             return Ok(());
         }
-        self.delete(vec![segment]).map_err(|error| {
-            self.poisoned = true;
-            SyncError::Io(error)
-        })
+        self.delete(vec![segment]).map_err(|error| self.poison(error))
     }
 
     fn delete(&mut self, segments: Vec<u32>) -> io::Result<()> {
@@ -166,5 +138,15 @@ impl Log {
             tracing::debug!(segment, "deleted a log segment");
         }
         self.storage.sync_dir()
+    }
+}
+
+/// `None` if the disk is full.
+fn unless_full<T>(result: Result<T, AppendError>) -> io::Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(AppendError::Full) => Ok(None),
+        Err(AppendError::Io(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error)),
     }
 }

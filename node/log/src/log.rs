@@ -60,9 +60,9 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of this storage and delivers every valid record in the order it was appended: where
-    /// it stands, what was recorded of it, and its head. Of sealed segments only footers are read, so a
-    /// payload that is damaged there shows when it is read.
+    /// Opens the log of this storage and delivers every valid record in the order it was appended:
+    /// where it stands, what was recorded of it, and its head. Of sealed segments only footers are
+    /// read, so a payload that is damaged there shows when it is read.
     ///
     /// A directory without a log gets one with the id `new_id`. What was delivered is durable.
     /// Memory is bounded by a few records. Method: see [`Recovery`].
@@ -128,8 +128,9 @@ impl Log {
     /// Appends a record whose payload is the concatenation of `payload`. It is durable after the
     /// next [`Log::sync`].
     ///
-    /// The first part is the record's *head*: what a later start delivers of it. `group` is the unit of [`Log::forget`]; records of group 0 belong to none and vanish with
-    /// the segment they happen to stand in. `wall_ms` is recorded as it is.
+    /// The first part is the record's *head*: what a later start delivers of it. `group` is the unit
+    /// of [`Log::forget`]; records of group 0 belong to none and vanish with the segment they happen
+    /// to stand in. `wall_ms` is recorded as it is.
     ///
     /// # Errors
     /// [`AppendError::Full`] and [`AppendError::TooLarge`] change nothing; after any other error the
@@ -244,11 +245,16 @@ impl Log {
             return Ok(());
         }
         if let Err(error) = self.storage.sync(&self.current.name) {
-            self.poisoned = true;
-            return Err(SyncError::Io(error));
+            return Err(self.poison(error));
         }
         self.all_synced();
         Ok(())
+    }
+
+    /// The disk failed: nothing is acknowledged any more.
+    pub(crate) fn poison(&mut self, error: io::Error) -> SyncError {
+        self.poisoned = true;
+        SyncError::Io(error)
     }
 
     /// Everything appended is durable.

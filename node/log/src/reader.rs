@@ -11,7 +11,7 @@ use crate::format::{
     PAYLOAD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, RecordMeta, RecordRef,
     SEGMENT_HEADER_BYTES, SegmentHeader, payload_crc, segment_name, segment_number,
 };
-use crate::storage::{Storage, read_full};
+use crate::storage::{Storage, len_of, read_full};
 
 /// Reads records of a log by reference. Cheap to clone; needs nothing from the writer.
 #[derive(Clone)]
@@ -53,10 +53,7 @@ impl LogReader {
     /// The valid footer of a segment, if it has one.
     pub(crate) fn footer(&self, segment: u32) -> io::Result<Option<Footer>> {
         let name = segment_name(segment);
-        let files = self.storage.list()?;
-        let Some((_, len)) = files.into_iter().find(|(file, _)| *file == name) else {
-            return Ok(None);
-        };
+        let Some(len) = len_of(&*self.storage, &name)? else { return Ok(None) };
         let mut header = [0; SEGMENT_HEADER_BYTES];
         read_full(&*self.storage, &name, 0, &mut header)?;
         let Ok(SegmentHeader { first_sequence, .. }) = SegmentHeader::decode(&header) else {

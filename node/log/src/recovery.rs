@@ -2,11 +2,12 @@
 //!
 //! A bad place is *damage* if something proves that the record there was once synced: a later
 //! segment, a later record's synced mark, or the mark file. Damage is reported and stays as it is;
-//! reading goes on at the next valid record. Of a sealed segment with a valid footer nothing else is read.
-//! Without such proof, in the last segment, it is a *torn
+//! reading goes on at the next valid record. Without such proof, in the last segment, it is a *torn
 //! tail*: it was never acknowledged, and is cut there (protocol-aware recovery: Alagappan et al.,
 //! "Protocol-Aware Recovery for Consensus-Based Storage", FAST 2018). What is delivered is written
 //! and synced again before the log is used, because a readable tail may only be in the page cache.
+//!
+//! Of a sealed segment with a valid footer nothing but the footer is read.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -17,7 +18,7 @@ use crate::error::{OpenError, StateError};
 use crate::footer::{Builder, Footer, Listed, Of};
 use crate::format::{
     BadHeader, DATA_START, FORMAT_VERSION, RECORD_HEADER_BYTES, RecordMeta, RecordRef,
-    SEGMENT_HEADER_BYTES, SegmentHeader, segment_name, segment_number,
+    SEGMENT_HEADER_BYTES, SegmentHeader, segment_number,
 };
 use crate::mark;
 use crate::report::{Damage, Recovery, Report};
@@ -280,6 +281,7 @@ impl Replay<'_, '_> {
 
     /// The segment that was being written: only what is proven synced can be damaged.
     fn last(&mut self, scanner: &mut Scanner<'_>, file: &SegmentFile) -> io::Result<()> {
+        self.cut_footer(scanner, file)?;
         let mut offset = DATA_START;
         let mut footer = Some(Builder::default());
         let mut proven = self.mark;
@@ -313,42 +315,29 @@ impl Replay<'_, '_> {
                 if let Some((_, first)) = unproven.front() {
                     scanner.rewrite(*first, offset)?;
                 }
-                self.invalidate_footer(file)?;
                 return self.storage.sync(&scanner.name);
             }
         }
-        let of = self.of(file);
-        let whole = match of {
-            Some(of) => Footer::read(self.storage, of, file.len)?,
-            None => None,
-        };
-        if whole.is_none_or(|whole| whole.start != offset) {
-            let written = scanner.written_end(offset)?;
-            self.report.torn_bytes += u64::from(written - offset);
-        }
+        let written = scanner.written_end(offset)?;
+        self.report.torn_bytes += u64::from(written - offset);
         if let Some((_, first)) = unproven.front() {
             scanner.rewrite(*first, offset)?;
         }
         self.storage.resize(&scanner.name, offset.into())?;
         self.storage.sync(&scanner.name)?;
-        match of.zip(footer) {
+        match self.of(file).zip(footer) {
             Some((of, footer)) => self.add_footer(scanner, footer.finish(of, offset), offset),
             None => Ok(()),
         }
     }
 
-    /// Makes a footer invalid that lists records which this start found damaged. Otherwise the next
-    /// start would deliver them by the footer.
-    fn invalidate_footer(&self, file: &SegmentFile) -> io::Result<()> {
+    /// Cuts off a footer that the segment already has. It proves nothing: a power cut while the
+    /// segment was sealed may have left the footer and not the records before it.
+    fn cut_footer(&self, scanner: &mut Scanner<'_>, file: &SegmentFile) -> io::Result<()> {
         let Some(of) = self.of(file) else { return Ok(()) };
-        if Footer::read(self.storage, of, file.len)?.is_none() {
-            return Ok(());
-        }
-        let end = file.len - 1;
-        self.storage.write_at(&segment_name(file.number), end, &[0])?;
-        // The last byte was 0 already.
-        if Footer::read(self.storage, of, file.len)?.is_some() {
-            self.storage.write_at(&segment_name(file.number), end, &[1])?;
+        if let Some(footer) = Footer::read(self.storage, of, file.len)? {
+            self.storage.resize(&scanner.name, footer.start.into())?;
+            scanner.len = footer.start;
         }
         Ok(())
     }

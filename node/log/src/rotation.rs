@@ -2,9 +2,9 @@
 //!
 //! The order matters. The new file is made, filled and synced under a temporary name; so a full
 //! disk shows before the old segment is touched, and no segment ever has half a header. Then the
-//! old segment gets its footer, is cut to its length and synced. Only then does the new one get its name. Hence in
-//! every state a crash can leave, only the last segment can hold anything unsynced, and every other
-//! one ends with its last record.
+//! old segment gets its footer, is cut to its length and synced. Only then does the new one get its
+//! name. Hence in every state a crash can leave, only the last segment can hold anything unsynced,
+//! and every other one ends with its last record or its footer.
 
 use crate::current::Current;
 use crate::error::AppendError;

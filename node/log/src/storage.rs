@@ -70,6 +70,12 @@ pub trait Storage: Send + Sync + 'static {
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
+/// Length of a file, if there is one with this name.
+pub(crate) fn len_of(storage: &dyn Storage, name: &str) -> io::Result<Option<u64>> {
+    let files = storage.list()?;
+    Ok(files.into_iter().find(|(file, _)| file == name).map(|(_, len)| len))
+}
+
 /// Reads until `buffer` is full or the file ends; returns how many bytes were read.
 pub(crate) fn read_full(
     storage: &dyn Storage,
