@@ -1,6 +1,5 @@
 """What storage costs: disk, memory and time of what was written once. See scripts/bench.sh."""
 
-import json
 import os
 import statistics
 import subprocess

@@ -2,7 +2,7 @@
 //! coordinator folds them for receipts and rejected rows.
 
 use cortado_protocol::client::Reject;
-use cortado_protocol::job::{BatchHeader, JobSpec};
+use cortado_protocol::job::{BatchHeader, JobSpec, TableTotal};
 use cortado_protocol::limits::REJECTS_KEPT;
 use cortado_protocol::{Coverage, content_hash, frame};
 use serde::{Deserialize, Serialize};
@@ -179,8 +179,8 @@ impl SummaryFold {
     /// Adds a batch's delta of the meta slot.
     ///
     /// # Errors
-    /// If the bytes are no summary of this plan and table, or the batch was added before. After an error the
-    /// fold is worth nothing.
+    /// If the bytes are no summary of this plan and table, or the batch was added before. After an
+    /// error the fold is worth nothing.
     pub fn add(&mut self, table: usize, number: u64, delta: &[u8]) -> Result<(), DeltaError> {
         let summary: BatchSummary =
             frame::from_postcard(delta).map_err(|_| DeltaError::Malformed("batch summary"))?;
@@ -193,8 +193,13 @@ impl SummaryFold {
 
     /// How many batches of a table were added, and their records and bytes.
     #[must_use]
-    pub fn size(&self, table: usize) -> (u64, u64, u64) {
-        let of = |table: &TableSummary| (table.coverage.count(), table.rows, table.bytes);
+    pub fn total(&self, table: usize) -> TableTotal {
+        let of = |table: &TableSummary| TableTotal {
+            batches: table.coverage.count(),
+            rows: table.rows,
+            bytes: table.bytes,
+            rejects: 0,
+        };
         self.tables.get(table).map(of).unwrap_or_default()
     }
 

@@ -24,6 +24,12 @@ const OWNER: &str = "owner";
 /// Kind of the log's records that hold entries.
 pub const ENTRY_RECORD: u8 = 1;
 
+/// A place in the log, as the core has it.
+pub(crate) fn record_ref(record: cortado_log::RecordRef) -> RecordRef {
+    let cortado_log::RecordRef { segment, offset, len } = record;
+    RecordRef { segment, offset, len }
+}
+
 /// State files of a node.
 #[derive(Clone)]
 pub struct NodeState(StateFiles);
@@ -163,8 +169,7 @@ impl Disk {
         let mut deliver =
             |record: cortado_log::RecordRef, meta: &cortado_log::RecordMeta, head: &[u8]| {
                 let head = Bytes::copy_from_slice(head);
-                let cortado_log::RecordRef { segment, offset, len } = record;
-                let record = RecordRef { segment, offset, len };
+                let record = record_ref(record);
                 if meta.kind != ENTRY_RECORD || core.restore(record, meta.wall_ms, &head).is_err() {
                     unreadable += 1;
                 }

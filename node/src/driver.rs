@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use cortado_core::{Core, Effect, Group, Input, Members, MovedRecord, RecordRef};
+use cortado_core::{Core, Effect, Group, Input, Members, MovedRecord};
 use cortado_log::{Append, AppendError, Collected, CommitQueue, Committed, Moved};
 use cortado_membership::{Lead, MemberState, View};
 use cortado_protocol::NodeId;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::chaos::Switch;
 use crate::clients::{ClientEvent, Clients};
 use crate::clock::unix_ms;
-use crate::disk::ENTRY_RECORD;
+use crate::disk::{ENTRY_RECORD, record_ref};
 use crate::gossip::Gossip;
 use crate::health::Ping;
 use crate::keeper::Keeper;
@@ -44,7 +44,7 @@ pub struct Inputs {
     /// Of the state files' writer.
     pub saved: UnboundedReceiver<u64>,
     /// Of the search for damage.
-    pub damaged: UnboundedReceiver<Vec<(cortado_log::RecordRef, Bytes)>>,
+    pub damaged: UnboundedReceiver<(cortado_log::RecordRef, Bytes)>,
     /// Of the workers.
     pub tasks: UnboundedReceiver<Done>,
     /// Of those who want to know whether the loop turns.
@@ -154,9 +154,8 @@ impl Driver {
                     Stop::Drain => next.push(Input::Drain),
                     Stop::No => {}
                 },
-                Some(records) = inputs.damaged.recv() => {
-                    let of = |(record, head)| (record_ref(record), head);
-                    next.push(Input::Damaged(records.into_iter().map(of).collect()));
+                Some((record, head)) = inputs.damaged.recv() => {
+                    next.push(Input::Damaged(record_ref(record), head));
                 }
                 Some(ping) = inputs.pings.recv() => {
                     // Who asked may have given up.
@@ -338,11 +337,6 @@ fn from_log(committed: &mut Vec<Committed<u64>>, full: &mut Seldom) -> Vec<Input
         inputs.push(Input::Appended(appended));
     }
     inputs
-}
-
-fn record_ref(record: cortado_log::RecordRef) -> RecordRef {
-    let cortado_log::RecordRef { segment, offset, len } = record;
-    RecordRef { segment, offset, len }
 }
 
 fn moved_record(moved: Moved) -> MovedRecord {

@@ -38,14 +38,14 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// Starts the thread. `found` is called on it with damaged records and their heads.
+    /// Starts the thread. `found` is called on it with each damaged record and its head.
     ///
     /// # Errors
     /// If the system refuses a thread.
     pub fn start(
         reader: LogReader,
         pace: Pace,
-        found: impl Fn(Vec<(RecordRef, Bytes)>) + Send + 'static,
+        found: impl Fn(RecordRef, Bytes) + Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = sync_channel(0);
         let thread = std::thread::Builder::new().name("log-scrub".to_owned()).spawn(move || {
@@ -78,7 +78,7 @@ fn pass(
     reader: &LogReader,
     pace: Pace,
     stopped: &Receiver<()>,
-    found: &impl Fn(Vec<(RecordRef, Bytes)>),
+    found: &impl Fn(RecordRef, Bytes),
 ) -> bool {
     let segments = reader.segments().unwrap_or_default();
     let (mut records, mut damaged) = (0_u64, 0_u64);
@@ -94,7 +94,7 @@ fn pass(
             records += 1;
             if let Err(ReadError::Damaged { .. } | ReadError::Io(_)) = reader.read(record) {
                 damaged += 1;
-                found(vec![(record, head)]);
+                found(record, head);
             }
             let pause =
                 Duration::from_secs(1).mul_f64(f64::from(record.len) / f64::from(pace.bytes));
@@ -129,11 +129,13 @@ mod tests {
         assert!(storage.flip_bit(&name, range.end as usize - 1, 3));
         let (told, heard) = channel();
         let pace = Pace { first: Duration::ZERO, between: Duration::ZERO, bytes: 1 << 30 };
-        let scrub = Scrub::start(log.reader(), pace, move |records| drop(told.send(records)));
+        let scrub = Scrub::start(log.reader(), pace, move |record, head| {
+            drop(told.send((record, head)));
+        });
         // It is found in every pass until its segment goes.
         for _ in 0..2 {
             let found = heard.recv_timeout(Duration::from_secs(10)).unwrap();
-            assert_eq!(found, [(records[3], Bytes::from(vec![3; 9]))]);
+            assert_eq!(found, (records[3], Bytes::from(vec![3; 9])));
         }
         drop(scrub);
         while heard.try_recv().is_ok() {}

@@ -88,9 +88,9 @@ pub async fn run(
     let (saved, state_events) = mpsc::unbounded_channel();
     let keeper = Keeper::start(disk.state.clone(), saved)?;
     let (found, damaged) = mpsc::unbounded_channel();
-    let scrub = Scrub::start(log.reader(), Pace::default(), move |records| {
+    let scrub = Scrub::start(log.reader(), Pace::default(), move |record, head| {
         // Fails only while the process ends.
-        let _ = found.send(records);
+        let _ = found.send((record, head));
     })?;
     let (committed, log_events) = mpsc::unbounded_channel();
     let committer = Committer::spawn(log, LOG_QUEUE, move |done| {

@@ -28,9 +28,6 @@ pub enum IdError {
 pub struct NodeId([u8; NODE_ID_BYTES]);
 
 impl NodeId {
-    /// The lower bound of all names; it is no node's name.
-    pub const LOWEST: Self = Self([0; NODE_ID_BYTES]);
-
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

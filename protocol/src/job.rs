@@ -153,7 +153,8 @@ impl JobEntry {
     }
 }
 
-/// How a job ended. Whoever has it in its log drops the job's batches if it is done. Two coordinators that finish the same job write the same manifest, byte for byte.
+/// How a job ended. A node drops the batches of a job that is done when the manifest is in the
+/// node's log. Two coordinators that finish the same job write the same manifest, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manifest {
     /// The result is complete.

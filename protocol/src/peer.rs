@@ -188,8 +188,8 @@ pub enum PeerMessage {
         /// The proof that enough members agreed.
         proof: Forgotten,
     },
-    /// The job is done; the tail is the entry of its log that says so. Whoever holds batches of the job
-    /// writes the entry down and drops them.
+    /// The job is done; the tail is the manifest, an entry of the job's log. A node that holds
+    /// batches of the job appends the entry to its log and then drops the batches.
     Ended {
         /// The job.
         job: JobId,

@@ -31,11 +31,12 @@ use incoming::{Incoming, say_have};
 
 /// Pause between two rounds of offers.
 const OFFER_EVERY: Duration = Duration::from_millis(250);
-/// Offers are repeated to everyone this often, for whatever slipped through,
+/// Pause between two sweeps. A sweep offers everything to everybody again.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// jobs that are done in turns, so that each is offered within so many sweeps,
+/// A job that is done is offered in one of so many sweeps.
 const SWEEPS: usize = 20;
-/// and once more so long after a change of view: until all have seen it, some store by the old one.
+/// Time from a change of view to the next sweep. Nodes that have not seen the change store entries by
+/// the old view.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// How long an offer may stay unanswered at first: a peer says nothing to a node that it believes to be
 /// down. Twice as long each time, so that a slow peer is heard in the end.
@@ -85,7 +86,8 @@ pub(crate) struct Handoff {
     incoming: Incoming,
     open: BTreeMap<(JobId, NodeId), OpenOffer>,
     confirmed: BTreeMap<(JobId, NodeId), Confirmed>,
-    /// Jobs that are done, if in this view all owners have confirmed the entries that this node holds.
+    /// Jobs that are done, if in this view all owners have confirmed the entries that this node
+    /// holds.
     settled: BTreeSet<JobId>,
     /// The last settled job that was offered again.
     unsettled: Option<JobId>,
@@ -110,15 +112,6 @@ impl Handoff {
     pub(crate) fn held_by(&self, job: JobId, peer: NodeId) -> &[EdgeCoverage] {
         self.confirmed.get(&(job, peer)).map_or(&[], |confirmed| &confirmed.held)
     }
-}
-
-/// The keys of one job.
-fn range_of<T>(
-    map: &BTreeMap<(JobId, NodeId), T>,
-    job: JobId,
-) -> impl Iterator<Item = (JobId, NodeId)> {
-    let from = (Bound::Included((job, NodeId::LOWEST)), Bound::Unbounded);
-    map.range(from).map(|(of, _)| *of).take_while(move |of| of.0 == job)
 }
 
 /// Adds what a page says.
@@ -156,7 +149,8 @@ impl Handoff {
         }
     }
 
-    /// An entry was sent here by someone with another view: its owners may miss it.
+    /// An entry is durable here. If a node with another view sent it, its owners may lack it. A job
+    /// with a new entry is not settled.
     pub(crate) fn offer_foreign(&mut self, facts: &Facts, key: EntryKey) {
         self.settled.remove(&key.job);
         let me = facts.config.node;
@@ -328,27 +322,30 @@ impl Handoff {
         Some(released)
     }
 
-    /// Settles a job that is done when all owners have confirmed the entries that this node holds. A
-    /// settled job is not offered again in this view, except in its turn, and the confirmations are
-    /// dropped.
+    /// Settles a job that is done when all owners have confirmed the entries that this node holds.
+    /// A settled job is not offered again in this view, except in its turn, and the confirmations
+    /// are dropped.
     fn settle(&mut self, facts: &Facts, job: JobId) {
         let me = facts.config.node;
         let Some(held) = facts.ledger.job(job).filter(|held| held.is_complete()) else { return };
         let placement = facts.placement(job);
-        let others = placement.by_owner.iter().filter(|(owner, _)| *owner != me);
-        let all = others.into_iter().all(|(owner, slots)| {
+        let mut others = placement.by_owner.iter().filter(|(owner, _)| *owner != me);
+        let all = others.all(|(owner, slots)| {
             let confirmed = self.held_by(job, *owner);
             let mine = held.coverage(*slots, false);
             mine.iter().all(|part| covered(confirmed, part) == part.slots)
         });
         if all {
             self.settled.insert(job);
-            self.drop_confirmed(job);
+            for (owner, _) in &placement.by_owner {
+                self.confirmed.remove(&(job, *owner));
+                self.open.remove(&(job, *owner));
+            }
         }
     }
 
-    /// Selects the settled jobs to be offered again with this sweep: an owner may have found a damaged
-    /// record meanwhile.
+    /// Selects the settled jobs to be offered again with this sweep: an owner may have found a
+    /// damaged record meanwhile.
     fn unsettle_some(&mut self) {
         let count = self.settled.len().div_ceil(SWEEPS);
         let after = self.unsettled.map_or(Bound::Unbounded, Bound::Excluded);
@@ -358,13 +355,6 @@ impl Handoff {
         for job in some {
             self.settled.remove(&job);
         }
-    }
-
-    fn drop_confirmed(&mut self, job: JobId) {
-        let of: Vec<_> = range_of(&self.confirmed, job).collect();
-        of.iter().for_each(|of| drop(self.confirmed.remove(of)));
-        let of: Vec<_> = range_of(&self.open, job).collect();
-        of.iter().for_each(|of| drop(self.open.remove(of)));
     }
 
     /// Slots that this node does not own and of which all owners have their copies.
@@ -470,7 +460,8 @@ impl Handoff {
     pub(crate) fn forget(&mut self, job: JobId) {
         self.incoming.forget(job);
         self.settled.remove(&job);
-        self.drop_confirmed(job);
+        self.confirmed.retain(|(other, _), _| *other != job);
+        self.open.retain(|(other, _), _| *other != job);
     }
 
     /// Entries still to move, per job and owner.

@@ -72,8 +72,8 @@ pub enum Input {
         /// Its records.
         records: Vec<MovedRecord>,
     },
-    /// These records, given with their heads, are damaged.
-    Damaged(Vec<(RecordRef, Bytes)>),
+    /// This record, given with its head, is damaged.
+    Damaged(RecordRef, Bytes),
     /// This append was refused: the disk is at its reserve.
     AppendRefused(u64),
     /// A member has shown these certificates (hashes of them).

@@ -92,6 +92,9 @@ pub(crate) fn job_log_entry(job: JobId, entry: &JobEntry) -> Entry {
     Entry::meta(key, frame::to_postcard(entry))
 }
 
+/// Why no batch of a job that is done is taken.
+pub(crate) const DONE: &str = "the job is done";
+
 /// A sign of life.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Life {
@@ -230,7 +233,7 @@ impl JobLog {
     pub(crate) fn ended(&self) -> Option<ClientError> {
         let ended = |message: &str| Some(ClientError::new(ErrorKind::Ended, message));
         match &self.manifest {
-            Some(Manifest::Done { .. }) => ended("the job is done"),
+            Some(Manifest::Done { .. }) => ended(DONE),
             Some(Manifest::Failed { message }) => ended(message),
             None if self.cancelled => ended("the job was cancelled"),
             None => None,

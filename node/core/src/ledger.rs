@@ -126,8 +126,8 @@ impl Ledger {
         }
     }
 
-    /// Drops the batches of a job that is done, and refuses to store more of them. Nodes that wait for
-    /// a batch to be durable receive a refusal.
+    /// Drops the batches of a job that is done, and refuses to store more of them. Nodes that wait
+    /// for a batch to be durable receive a refusal.
     pub(crate) fn complete(&mut self, out: &mut Outbox, job: JobId) {
         self.job_mut(job).complete();
         let of_batches = |key: &EntryKey| key.job == job && key.edge.as_table().is_some();
@@ -180,9 +180,7 @@ impl Ledger {
             Comparison::Conflict(slot) => {
                 tracing::error!(?key, ?slot, %from, "two different entries under one number; both kept");
                 // Logged but not indexed: kept for inspection, counted never.
-                let (ticket, group, reserved) = (out.fresh_id(), Group::of(&key), false);
-                let head = Entry::head_len(&bytes);
-                out.effect(Effect::Append { ticket, group, reserved, bytes, head });
+                log(out, &key, false, bytes);
                 out.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
                 return false;
             }
@@ -200,22 +198,17 @@ impl Ledger {
     }
 
     fn append(&mut self, out: &mut Outbox, entry: &Entry, bytes: Bytes, moved: bool) {
-        let ticket = out.fresh_id();
         let head: &EntryHead = &entry.head;
         let key = head.key;
+        // Small, and a coordinator can't do without.
+        let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
+        let ticket = log(out, &key, reserved, bytes);
         self.edge_of(key).insert(head, Place::Pending(ticket));
         if !moved {
             *self.fresh.entry(key.job).or_default() += 1;
         }
         let job_entry = job_entry(entry);
         self.pending.insert(ticket, Pending { key, moved, job_entry });
-        // Small, and a coordinator can't do without.
-        let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
-        // A start needs the whole content of a job's own entries.
-        let all = key.edge == Edge::JOB;
-        let head = if all { bytes.len() } else { Entry::head_len(&bytes) };
-        let group = Group::of(&key);
-        out.effect(Effect::Append { ticket, group, reserved, bytes, head });
     }
 
     fn answer_when_durable(
@@ -296,14 +289,11 @@ impl Ledger {
         Some(key)
     }
 
-    /// Removes damaged records, given with their heads, from the index.
-    pub(crate) fn damaged(&mut self, records: &[(RecordRef, Bytes)]) {
-        let located = |(record, head): &(RecordRef, Bytes)| {
-            let head = EntryHead::decode(head).ok()?;
-            Some((head.key, *record, head.slots))
-        };
-        let located: Vec<_> = records.iter().filter_map(located).collect();
-        self.unreadable(&located);
+    /// Removes a damaged record, given with its head, from the index.
+    pub(crate) fn damaged(&mut self, record: RecordRef, head: &[u8]) {
+        if let Ok(head) = EntryHead::decode(head) {
+            self.unreadable(&[(head.key, record, head.slots)]);
+        }
     }
 
     /// Records that can't be read any more count as missing from now on; peers refill them.
@@ -316,6 +306,16 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Has an entry appended to the log; returns the ticket for the answer.
+fn log(out: &mut Outbox, key: &EntryKey, reserved: bool, bytes: Bytes) -> u64 {
+    let (ticket, group) = (out.fresh_id(), Group::of(key));
+    // A start needs the whole content of a job's own entries.
+    let all = key.edge == Edge::JOB;
+    let head = if all { bytes.len() } else { Entry::head_len(&bytes) };
+    out.effect(Effect::Append { ticket, group, reserved, bytes, head });
+    ticket
 }
 
 #[cfg(test)]

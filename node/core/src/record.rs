@@ -1,7 +1,7 @@
 //! Places of records in the log, and the groups in which records are dropped.
 
 use bytes::Bytes;
-use cortado_protocol::{Edge, EntryKey, JobId, SlotSet};
+use cortado_protocol::{EntryKey, JobId, SlotSet};
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,9 +50,9 @@ impl Group {
     /// The group of an entry.
     #[must_use]
     pub fn of(key: &EntryKey) -> Self {
-        match key.edge {
-            Edge::JOB | Edge::RESULT => Self::kept(key.job),
-            _ => Self::batches(key.job),
+        match key.edge.as_table() {
+            None => Self::kept(key.job),
+            Some(_) => Self::batches(key.job),
         }
     }
 

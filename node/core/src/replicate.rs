@@ -17,6 +17,7 @@ use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
 use crate::config::PlantedBug;
 use crate::facts::Facts;
+use crate::job::DONE;
 use crate::outbox::Outbox;
 
 /// How long an entry is tried before its asker is told to come back.
@@ -194,8 +195,7 @@ impl Replicator {
                 return self.fail(out, key, ClientError::new(ErrorKind::NotFound, message));
             }
             NotStored::Ended => {
-                let error = ClientError::new(ErrorKind::Ended, "the job is done");
-                return self.fail(out, key, error);
+                return self.fail(out, key, ClientError::new(ErrorKind::Ended, DONE));
             }
             NotStored::Conflict => return self.fail(out, key, conflict(key)),
         }

@@ -157,7 +157,7 @@ impl Core {
             Input::ClientLeft(ticket) => self.forwarding.client_left(ticket),
             Input::Appended(records) => self.on_appended(&records),
             Input::Moved { segment, records } => self.on_moved(segment, &records),
-            Input::Damaged(records) => self.facts.ledger.damaged(&records),
+            Input::Damaged(record, head) => self.facts.ledger.damaged(record, &head),
             Input::AppendRefused(ticket) => self.on_append_refused(ticket),
             Input::Certified(node, certificates) => {
                 if self.facts.roster.certified(node, certificates) {

@@ -12,7 +12,7 @@ use cortado_engine::{
 };
 use cortado_protocol::client::Reject;
 use cortado_protocol::entry::Entry;
-use cortado_protocol::job::{BatchHeader, JobSpec, Manifest, ResultFile, TableTotal};
+use cortado_protocol::job::{BatchHeader, Manifest, ResultFile, TableTotal};
 use cortado_protocol::{EntryKey, META_SLOT, Slot, SlotSet, content_hash, frame, limits};
 
 use crate::job::BoundPlan;
@@ -396,30 +396,19 @@ fn step(mut state: Box<Finishing>) -> Result<TaskOutput, Stop> {
             let Finishing { plan, ends, durability, summary, last } = &*state;
             let receipt = summary.receipt(&plan.spec, ends, *durability, &files, last.folded())?;
             files.push(receipt.to_file());
-            let tables = (0..ends.len()).map(|table| Total::of(summary, table, &plan.spec));
+            let tables = (0..ends.len())
+                .map(|table| (summary.total(table), summary.rejects(table, &plan.spec)));
             let (manifest, chunks) = package(&files, tables);
             Ok(TaskOutput::Results(manifest, chunks))
         }
     }
 }
 
-/// What is kept of a table.
-struct Total {
-    size: (u64, u64, u64),
-    /// Its rejected rows, encoded; nothing if there are none.
-    rejects: Bytes,
-}
-
-impl Total {
-    fn of(summary: &SummaryFold, table: usize, spec: &JobSpec) -> Self {
-        let rejects = summary.rejects(table, spec);
-        let encoded = (!rejects.is_empty()).then(|| frame::to_postcard(&rejects));
-        Self { size: summary.size(table), rejects: encoded.unwrap_or_default() }
-    }
-}
-
 /// Puts result files one after the other and cuts them into chunks; rejected rows follow.
-fn package(files: &[ReportFile], totals: impl Iterator<Item = Total>) -> (Manifest, Vec<Bytes>) {
+fn package(
+    files: &[ReportFile],
+    tables: impl Iterator<Item = (TableTotal, Vec<Reject>)>,
+) -> (Manifest, Vec<Bytes>) {
     let mut all = BytesMut::with_capacity(files.iter().map(|file| file.bytes.len()).sum());
     for file in files {
         all.extend_from_slice(&file.bytes);
@@ -427,9 +416,10 @@ fn package(files: &[ReportFile], totals: impl Iterator<Item = Total>) -> (Manife
     let all = all.freeze();
     let mut chunks = cut(&all);
     let of_files = chunks.len() as u64;
-    let tables = totals.map(|Total { size: (batches, rows, bytes), rejects }| {
-        let rejects = cut(&rejects);
-        let total = TableTotal { batches, rows, bytes, rejects: rejects.len() as u64 };
+    let tables = tables.map(|(total, rejects)| {
+        let encoded = (!rejects.is_empty()).then(|| frame::to_postcard(&rejects));
+        let rejects = cut(&encoded.unwrap_or_default());
+        let total = TableTotal { rejects: rejects.len() as u64, ..total };
         chunks.extend(rejects);
         total
     });

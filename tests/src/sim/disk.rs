@@ -10,6 +10,7 @@ use cortado_protocol::{Edge, EntryKey, JobId, Slot, SlotSet};
 
 use super::copies::{Lost, SLACK, copy_of};
 use super::event::Event;
+use super::node::record_ref;
 use super::world::World;
 
 impl World {
@@ -32,8 +33,8 @@ impl World {
             process.log.append(1, group, unix_ms, &payload)
         };
         match appended {
-            Ok(cortado_log::RecordRef { segment, offset, len }) => {
-                let record = RecordRef { segment, offset, len };
+            Ok(record) => {
+                let record = record_ref(record);
                 process.unsynced.push((ticket, copy_of(record, bytes).expect("nodes log entries")));
                 if !process.sync_planned {
                     process.sync_planned = true;
@@ -85,13 +86,9 @@ impl World {
                     return Vec::new();
                 }
             };
-            let record = |record: cortado_log::RecordRef| {
-                let cortado_log::RecordRef { segment, offset, len } = record;
-                RecordRef { segment, offset, len }
-            };
             let moved = collected.moved.into_iter().map(|moved| MovedRecord {
-                from: record(moved.from),
-                to: record(moved.to),
+                from: record_ref(moved.from),
+                to: record_ref(moved.to),
                 head: moved.head,
             });
             let records: Vec<_> = moved.collect();

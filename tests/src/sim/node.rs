@@ -55,6 +55,12 @@ pub(crate) struct SimNode {
     pub(crate) workers: [Duration; 2],
 }
 
+/// A place in the log, as the core has it.
+pub(crate) fn record_ref(record: cortado_log::RecordRef) -> RecordRef {
+    let cortado_log::RecordRef { segment, offset, len } = record;
+    RecordRef { segment, offset, len }
+}
+
 /// Reads a simulated log for tasks.
 pub(crate) struct SimRecords(pub(crate) LogReader);
 
@@ -127,8 +133,7 @@ impl SimNode {
         let mut copies = Vec::new();
         let mut deliver =
             |record: cortado_log::RecordRef, meta: &cortado_log::RecordMeta, head: &[u8]| {
-                let cortado_log::RecordRef { segment, offset, len } = record;
-                let record = RecordRef { segment, offset, len };
+                let record = record_ref(record);
                 let head = Bytes::copy_from_slice(head);
                 core.restore(record, meta.wall_ms, &head).expect("the log delivers whole heads");
                 copies.extend(copy_of(record, &head));

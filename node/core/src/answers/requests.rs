@@ -1,6 +1,5 @@
 //! Handles the requests of clients that a job's coordinator answers.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use cortado_engine::mebi;
@@ -99,17 +98,17 @@ impl Answers {
             return self.search(facts, out, (origin, job), request);
         };
         match request {
-            ClientRequest::Spec(_) => match (&log.plan, located(facts, job, (Edge::JOB, 0))) {
-                (Some(plan), _) => answer(out, origin, ClientResponse::Spec(plan.spec.clone())),
-                (None, Some(record)) => {
-                    out.run(Task::Read(vec![record]), Purpose::Spec(origin));
+            ClientRequest::Spec(_) => {
+                if let Some(plan) = &log.plan {
+                    answer(out, origin, ClientResponse::Spec(plan.spec.clone()));
+                    return Next::Nothing;
                 }
-                (None, None) if searched => {
-                    let message = "no live node has the job's specification";
-                    answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
-                }
-                (None, None) => return self.search(facts, out, (origin, job), request),
-            },
+                let read = located(facts, job, (Edge::JOB, 0))
+                    .map(|record| (Task::Read(vec![record]), Purpose::Spec(origin)));
+                let missing = "no live node has the job's specification";
+                let asked = (request, searched);
+                return self.read_or_search(facts, out, (origin, job), asked, read, missing);
+            }
             ClientRequest::Coverage { table, from, .. } => {
                 let coverage = coverage(facts, job, table.into(), from);
                 answer(out, origin, ClientResponse::Coverage(coverage));
@@ -155,14 +154,12 @@ impl Answers {
                 };
             }
             ClientRequest::Result { chunk, .. } => match result(facts, job, chunk) {
-                Ok(Some(located)) => out.run(Task::Read(vec![located]), Purpose::Chunk(origin)),
-                Ok(None) if searched => {
-                    let message = "no live node has this part of the result";
-                    answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
-                }
-                Ok(None) => {
-                    let request = ClientRequest::Result { job, chunk };
-                    return self.search(facts, out, (origin, job), request);
+                Ok(record) => {
+                    let read =
+                        record.map(|record| (Task::Read(vec![record]), Purpose::Chunk(origin)));
+                    let missing = "no live node has this part of the result";
+                    let asked = (request, searched);
+                    return self.read_or_search(facts, out, (origin, job), asked, read, missing);
                 }
                 Err(refused) => answer(out, origin, ClientResponse::Error(refused)),
             },
@@ -173,13 +170,13 @@ impl Answers {
                     return Next::Nothing;
                 }
                 if let Some(chunks) = log.manifest.as_ref().and_then(|m| m.rejects(table)) {
-                    return self.kept_rejects(
-                        facts,
-                        out,
-                        (origin, job),
-                        (request, chunks),
-                        searched,
-                    );
+                    let chunks = chunks.map(|chunk| located(facts, job, (Edge::RESULT, chunk)));
+                    let chunks: Option<Vec<_>> = chunks.collect();
+                    let read =
+                        chunks.map(|chunks| (Task::KeptRejects(chunks), Purpose::Rejects(origin)));
+                    let missing = "no live node has all of the rejected rows";
+                    let asked = (request, searched);
+                    return self.read_or_search(facts, out, (origin, job), asked, read, missing);
                 }
                 let Some(plan) = log.plan.clone() else {
                     let message = "this node can't read the job's plan";
@@ -204,29 +201,25 @@ impl Answers {
         Next::Nothing
     }
 
-    /// A client wants the rejected rows of a table of a finished job.
-    fn kept_rejects(
+    /// Reads entries for a client. If some are not here, all members are searched for them first;
+    /// after that the client is answered that they are `missing`.
+    fn read_or_search(
         &mut self,
         facts: &Facts,
         out: &mut Outbox,
         (origin, job): (Origin, JobId),
-        (request, chunks): (ClientRequest, Range<u64>),
-        searched: bool,
+        (request, searched): (ClientRequest, bool),
+        read: Option<(Task, Purpose)>,
+        missing: &str,
     ) -> Next {
-        let located = chunks.map(|chunk| located(facts, job, (Edge::RESULT, chunk)));
-        let located: Option<Vec<_>> = located.collect();
-        match located {
-            Some(located) => {
-                out.run(Task::KeptRejects(located), Purpose::Rejects(origin));
-                Next::Nothing
-            }
+        match read {
+            Some((task, purpose)) => out.run(task, purpose),
             None if searched => {
-                let message = "no live node has all of the rejected rows";
-                answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
-                Next::Nothing
+                answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, missing));
             }
-            None => self.search(facts, out, (origin, job), request),
+            None => return self.search(facts, out, (origin, job), request),
         }
+        Next::Nothing
     }
 
     /// Asks the router to write an entry to the job log, and lets the client wait for it.

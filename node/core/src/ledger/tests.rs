@@ -143,3 +143,26 @@ fn the_oldest_tombstones_are_let_go() {
     assert!(ledger.is_forgotten(JobId(TOMBSTONES as u128 + 9)));
     assert_eq!(ledger.tombstones().count(), TOMBSTONES);
 }
+
+#[test]
+fn a_start_gets_the_whole_of_a_jobs_own_entries_also_of_contradicting_ones() {
+    let mut bench = Bench::new();
+    for (content, edge, whole) in [
+        (&b"x"[..], Edge::JOB, true),
+        (b"y", Edge::JOB, true),
+        (b"x", Edge::RESULT, false),
+        (b"y", Edge::RESULT, false),
+    ] {
+        let key = EntryKey { job: JOB, edge, number: 1 };
+        let entry = Entry::meta(key, Bytes::from_static(content));
+        let (from, bytes) = (node("b"), entry.encode());
+        let offered = Offered { from, entry, bytes, moved: false, unanswered: true };
+        bench.ledger.store(&bench.config, &mut bench.out, offered);
+        let append = std::iter::from_fn(|| bench.out.next()).find_map(|out| match out {
+            Out::Effect(Effect::Append { bytes, head, .. }) => Some((bytes.len(), head)),
+            _ => None,
+        });
+        let (bytes, head) = append.expect("it is logged");
+        assert_eq!(head == bytes, whole, "{edge:?}");
+    }
+}

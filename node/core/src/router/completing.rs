@@ -35,7 +35,7 @@ impl Core {
     /// Sends the manifest of a job that is done to all members.
     pub(super) fn say_ended_to_all(&mut self, job: JobId) {
         let Some(entry) = self.end_of(job) else { return };
-        for to in self.facts.others().collect::<Vec<_>>() {
+        for to in self.facts.others() {
             self.out.send_with(to, PeerMessage::Ended { job }, entry.clone());
         }
     }

@@ -114,7 +114,8 @@ impl Core {
         }
     }
 
-    fn drop_records(&mut self, job: JobId) {
+    /// The log may drop all records of a job.
+    pub(super) fn drop_records(&mut self, job: JobId) {
         Group::all(job).into_iter().for_each(|group| self.out.effect(Effect::Forget(group)));
     }
 

@@ -9,9 +9,9 @@ use cortado_protocol::{Edge, JobId, frame};
 
 use super::Core;
 use super::restoring::{ExpiryFile, IdleJob, Restoring};
-use crate::effect::{Effect, StateFile};
+use crate::effect::StateFile;
 use crate::job::job_entry;
-use crate::record::{Group, RecordRef};
+use crate::record::RecordRef;
 
 impl Core {
     /// Takes in a file as it was saved last, before [`Core::restore`].
@@ -42,8 +42,8 @@ impl Core {
         Ok(())
     }
 
-    /// Takes in a record of this node's own log, in log order, before the first input: its first bytes, as
-    /// many as [`Effect::Append`] said.
+    /// Takes in a record of this node's own log, in log order, before the first input: its first
+    /// bytes, as many as [`crate::Effect::Append`] said.
     ///
     /// # Errors
     /// If they are no entry's; the record is then not indexed, and peers refill what it was.
@@ -51,9 +51,8 @@ impl Core {
         &mut self,
         record: RecordRef,
         wall_ms: u64,
-        head: &Bytes,
+        bytes: &Bytes,
     ) -> Result<(), frame::FrameError> {
-        let bytes = head;
         let head = EntryHead::decode(bytes)?;
         let job = head.key.job;
         let says = match head.key.edge {
@@ -62,9 +61,7 @@ impl Core {
         };
         if self.facts.ledger.is_forgotten(job) {
             if self.restoring.forgotten.insert(job) {
-                Group::all(job)
-                    .into_iter()
-                    .for_each(|group| self.out.effect(Effect::Forget(group)));
+                self.drop_records(job);
             }
             return Ok(());
         }

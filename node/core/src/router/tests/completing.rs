@@ -146,6 +146,6 @@ fn a_record_that_was_moved_is_read_where_it_is() {
     bench.core.facts.ledger.unreadable(&[(key, from, SlotSet::ALL)]);
     assert!(holds_batches(&bench, job));
     // One that is damaged where it is now does.
-    bench.input(Input::Damaged(vec![(to, batch(job, 0))]));
+    bench.input(Input::Damaged(to, batch(job, 0)));
     assert!(!holds_batches(&bench, job));
 }
