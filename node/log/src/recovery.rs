@@ -209,18 +209,25 @@ impl Replay<'_, '_> {
             Some(header) => self.expected = self.expected.max(header.first_sequence),
             None => self.lost(file.number, 0, DATA_START, Some(self.expected)),
         }
+        // Footers number records from the header's number on: it must be the one that is expected.
+        let numbered = file.header.filter(|header| header.first_sequence == self.expected);
+        let of = numbered.map(|header| Of {
+            log_id: self.log_id,
+            segment: file.number,
+            first_sequence: header.first_sequence,
+        });
         let (records, damage) = (self.report.records, self.report.damage.len());
         match next {
             Some(next) => {
                 // Deleted segments leave gaps in the numbers, which are no loss.
                 let adjacent = next.number == file.number + 1;
                 let end = next.header.filter(|_| adjacent).map(|header| header.first_sequence);
-                match self.footer(file, end)? {
+                match self.footer(file, of, end)? {
                     Some(footer) => self.listed(&footer, end),
                     None => self.sealed(&mut scanner, end)?,
                 }
             }
-            None => self.last(&mut scanner, file)?,
+            None => self.last(&mut scanner, file, of)?,
         }
         if (records, damage) == (self.report.records, self.report.damage.len())
             && file.header.is_some()
@@ -231,16 +238,16 @@ impl Replay<'_, '_> {
     }
 
     /// The footer of a segment behind which another one begins.
-    fn footer(&self, file: &SegmentFile, end: Option<u64>) -> io::Result<Option<Footer>> {
-        let Some(of) = self.of(file) else { return Ok(None) };
+    fn footer(
+        &self,
+        file: &SegmentFile,
+        of: Option<Of>,
+        end: Option<u64>,
+    ) -> io::Result<Option<Footer>> {
+        let Some(of) = of else { return Ok(None) };
         let footer = Footer::read(self.storage, of, file.len)?;
         // One that says more than the next segment's header is not to be trusted.
         Ok(footer.filter(|f| end.is_none_or(|end| of.first_sequence + f.count() <= end)))
-    }
-
-    fn of(&self, file: &SegmentFile) -> Option<Of> {
-        let (log_id, segment) = (self.log_id, file.number);
-        file.header.map(|header| Of { log_id, segment, first_sequence: header.first_sequence })
     }
 
     /// Delivers what a footer lists.
@@ -280,8 +287,13 @@ impl Replay<'_, '_> {
     }
 
     /// The segment that was being written: only what is proven synced can be damaged.
-    fn last(&mut self, scanner: &mut Scanner<'_>, file: &SegmentFile) -> io::Result<()> {
-        self.cut_footer(scanner, file)?;
+    fn last(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        file: &SegmentFile,
+        of: Option<Of>,
+    ) -> io::Result<()> {
+        self.cut_footer(scanner, file, of)?;
         let mut offset = DATA_START;
         let mut footer = Some(Builder::default());
         let mut proven = self.mark;
@@ -325,7 +337,7 @@ impl Replay<'_, '_> {
         }
         self.storage.resize(&scanner.name, offset.into())?;
         self.storage.sync(&scanner.name)?;
-        match self.of(file).zip(footer) {
+        match of.zip(footer) {
             Some((of, footer)) => self.add_footer(scanner, footer.finish(of, offset), offset),
             None => Ok(()),
         }
@@ -333,8 +345,13 @@ impl Replay<'_, '_> {
 
     /// Cuts off a footer that the segment already has. It proves nothing: a power cut while the
     /// segment was sealed may have left the footer and not the records before it.
-    fn cut_footer(&self, scanner: &mut Scanner<'_>, file: &SegmentFile) -> io::Result<()> {
-        let Some(of) = self.of(file) else { return Ok(()) };
+    fn cut_footer(
+        &self,
+        scanner: &mut Scanner<'_>,
+        file: &SegmentFile,
+        of: Option<Of>,
+    ) -> io::Result<()> {
+        let Some(of) = of else { return Ok(()) };
         if let Some(footer) = Footer::read(self.storage, of, file.len)? {
             self.storage.resize(&scanner.name, footer.start.into())?;
             scanner.len = footer.start;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ID, append, copy, open, payload, prefix};
-use crate::format::segment_name;
+use crate::format::{SegmentHeader, segment_name};
 use crate::{Log, LogConfig, MemStorage, Storage};
 
 #[test]
@@ -99,6 +99,21 @@ fn what_one_start_finds_damaged_the_next_does_not_deliver_by_a_footer() {
     drop(log);
     let (_, _, again) = open(&storage);
     assert_eq!(again, [delivered, vec![(13, payload(13))]].concat());
+}
+
+#[test]
+fn a_segment_whose_header_begins_with_another_number_gets_no_footer() {
+    let storage = Arc::new(MemStorage::new());
+    let (mut log, ..) = open(&storage);
+    append(&mut log, 1..=3);
+    log.sync().unwrap();
+    assert_eq!(log.segments().count(), 1);
+    drop(log);
+    let header = SegmentHeader { log_id: ID, segment: 1, first_sequence: 0 };
+    storage.write_at(&segment_name(1), 0, &header.encode()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(open(&storage).2, prefix(3));
+    }
 }
 
 #[test]
