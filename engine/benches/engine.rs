@@ -75,6 +75,7 @@ fn batches(criterion: &mut Criterion) {
             first_line: 2,
             content: content_hash(payload),
             trace: trace_id(JobId(0), table as u16, 0),
+            stream: None,
         };
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Bytes(payload.len() as u64));

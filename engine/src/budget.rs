@@ -2,7 +2,7 @@
 //! checks them before it evaluates a batch; the core uses them for its limit on folds.
 
 use bytes::Bytes;
-use cortado_protocol::limits::ENTRY_BYTES;
+use cortado_protocol::limits::{ENTRY_BYTES, EVENTS_PER_BATCH};
 
 use crate::plan::{Plan, Shape};
 use crate::tally::Tally;
@@ -24,6 +24,9 @@ pub enum MapError {
         payload = mebi(*.0)
     )]
     Output(usize),
+    /// A batch of events has too many lines.
+    #[error("a batch of events has at most {limit} lines, not {0}", limit = EVENTS_PER_BATCH)]
+    Events(usize),
     /// The columns of the expressions would take too much memory.
     #[error(
         "this plan needs {needed} of memory for a batch of {rows} rows, and gets at most {limit}: use \

@@ -99,6 +99,20 @@ struct Compiled {
 }
 
 impl Plan {
+    /// A plan that computes nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Arc::new(Compiled {
+            name: String::new(),
+            hash: 0,
+            tables: Vec::new(),
+            programs: Vec::new(),
+            stages: Vec::new(),
+            keyings: Vec::new(),
+            queries: Vec::new(),
+        }))
+    }
+
     /// Parses and checks a plan.
     ///
     /// # Errors

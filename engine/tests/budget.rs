@@ -22,8 +22,16 @@ fn plan(queries: &str) -> Plan {
 fn map(plan: &Plan, payload: &str) -> Result<Mapped, MapError> {
     let layout = plan.bind_header(0, &["n".to_owned(), "t".to_owned()]).unwrap();
     let content = cortado_protocol::content_hash(payload.as_bytes());
-    let header =
-        BatchHeader { table: 0, number: 0, file: 0, offset: 0, first_line: 1, content, trace: 1 };
+    let header = BatchHeader {
+        table: 0,
+        number: 0,
+        file: 0,
+        offset: 0,
+        first_line: 1,
+        content,
+        trace: 1,
+        stream: None,
+    };
     map_batch(plan, 4, &layout, &header, payload.as_bytes())
 }
 

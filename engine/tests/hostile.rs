@@ -51,7 +51,16 @@ fn plans() -> [Plan; 2] {
 }
 
 fn header(table: u16) -> BatchHeader {
-    BatchHeader { table, number: 0, file: 9, offset: 0, first_line: u64::MAX, content: 0, trace: 0 }
+    BatchHeader {
+        table,
+        number: 0,
+        file: 9,
+        offset: 0,
+        first_line: u64::MAX,
+        content: 0,
+        trace: 0,
+        stream: None,
+    }
 }
 
 proptest! {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::chaos;
 use crate::event::Event;
 use crate::job::{JobSpec, JobStatus};
+use crate::stream::{StreamRequest, StreamResponse};
 use crate::{Coverage, JobId, NodeId, Slot};
 
 /// How long a client waits for an answer, beyond the wait that it asks for. Nodes give up earlier,
@@ -100,6 +101,8 @@ pub enum ClientRequest {
     /// Deletes a job that has ended, with its result. Answered by [`ClientResponse::Accepted`] once
     /// enough members have agreed that no node can bring it back.
     Delete(JobId),
+    /// A request about a stream. Answered by [`ClientResponse::Stream`], or as the request says.
+    Stream(JobId, StreamRequest),
 }
 
 impl ClientRequest {
@@ -113,6 +116,7 @@ impl ClientRequest {
             | Self::Upload(job)
             | Self::Cancel(job)
             | Self::Delete(job)
+            | Self::Stream(job, _)
             | Self::EndTable { job, .. }
             | Self::Status { job, .. }
             | Self::Result { job, .. }
@@ -159,6 +163,8 @@ pub enum ClientResponse {
         /// The events, oldest first.
         events: Vec<Event>,
     },
+    /// To [`ClientRequest::Stream`]; rows are the frame's tail.
+    Stream(StreamResponse),
 }
 
 /// The kind of an error, which decides exit codes and retries.

@@ -12,23 +12,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::FrameError;
 use crate::limits::{HEAD_BYTES, NUMBERS};
-use crate::{JobId, META_SLOT, Slot, SlotSet, content_hash};
+use crate::{JobId, META_SLOT, NodeId, Slot, SlotSet, content_hash};
 
-/// An edge of a job's dataflow: a table's upload, the job log or the result.
+/// An edge of a job's dataflow: a table's upload, the job log or the result; of a stream also a
+/// publisher's batches, or what a coordinator publishes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Edge(pub u16);
+pub struct Edge(pub u64);
+
+/// Set in the edges of publishers.
+const PUBLISHER: u64 = 1 << 63;
+/// Set in the edges of outputs, in which [`PUBLISHER`] is not.
+const OUTPUT: u64 = 1 << 62;
 
 impl Edge {
     /// The job log: specification, ends of tables, cancellation, manifest
     /// ([`crate::job::JobEntry`]).
-    pub const JOB: Self = Self(u16::MAX);
+    pub const JOB: Self = Self(u16::MAX as u64);
     /// The result files, concatenated and cut into chunks.
-    pub const RESULT: Self = Self(u16::MAX - 1);
+    pub const RESULT: Self = Self(u16::MAX as u64 - 1);
 
     /// The edge of an upload.
     #[must_use]
     pub const fn table(index: usize) -> Self {
-        Self(index as u16)
+        Self(index as u64)
     }
 
     /// The table's index in the plan, if this is the edge of an upload.
@@ -36,6 +42,41 @@ impl Edge {
     pub const fn as_table(self) -> Option<usize> {
         if self.0 < Self::RESULT.0 { Some(self.0 as usize) } else { None }
     }
+
+    /// The edge of a publisher's generation: a hash of its name, the same on all nodes.
+    #[must_use]
+    pub fn publisher(name: &str, generation: u32) -> Self {
+        Self(PUBLISHER | hash_of(name, u64::from(generation)))
+    }
+
+    /// The edge of what a node publishes as the coordinator of a stream, during one boot.
+    #[must_use]
+    pub fn output(node: NodeId, boot: u64) -> Self {
+        Self(OUTPUT | hash_of(node.as_str(), boot))
+    }
+
+    /// Whether it is the edge of a publisher.
+    #[must_use]
+    pub const fn is_publisher(self) -> bool {
+        self.0 & PUBLISHER != 0
+    }
+
+    /// Whether it is the edge of what a coordinator publishes.
+    #[must_use]
+    pub const fn is_output(self) -> bool {
+        self.0 & (PUBLISHER | OUTPUT) == OUTPUT
+    }
+
+    /// Whether clients send the batches of this edge; they are dropped when the job is done.
+    #[must_use]
+    pub const fn is_upload(self) -> bool {
+        self.as_table().is_some() || self.is_publisher()
+    }
+}
+
+/// A hash of 62 bits.
+fn hash_of(name: &str, number: u64) -> u64 {
+    content_hash(&[&number.to_le_bytes(), name.as_bytes()].concat()) & (OUTPUT - 1)
 }
 
 impl fmt::Debug for Edge {
@@ -43,6 +84,8 @@ impl fmt::Debug for Edge {
         match *self {
             Self::JOB => f.write_str("job"),
             Self::RESULT => f.write_str("result"),
+            Self(hash) if self.is_publisher() => write!(f, "publisher {:x}", hash ^ PUBLISHER),
+            Self(hash) if self.is_output() => write!(f, "output {:x}", hash ^ OUTPUT),
             Self(table) => write!(f, "table {table}"),
         }
     }

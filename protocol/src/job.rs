@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Coverage, JobId, NodeId, limits};
+use crate::stream::{Publisher, SchemaFile, StreamHeader};
+use crate::{Coverage, JobId, NodeId};
 
 /// What a client submits. To submit the same specification again is harmless; a different one under
 /// the same id is refused.
@@ -102,6 +103,8 @@ pub struct BatchHeader {
     pub content: u64,
     /// Identifies the batch in logs of all nodes ([`trace_id`]).
     pub trace: u64,
+    /// Of a batch of events: who publishes it, and when. Table, file, offset and line are 0 then.
+    pub stream: Option<StreamHeader>,
 }
 
 /// A trace id that a restarted client computes again.
@@ -131,6 +134,17 @@ pub enum JobEntry {
         /// Its number of batches.
         batches: u64,
     },
+    /// The stream ends once all its publishers have ended.
+    Stop,
+    /// A schema set of the stream.
+    Schemas {
+        /// Its number, from 0.
+        set: u32,
+        /// Its files.
+        files: Vec<SchemaFile>,
+    },
+    /// A publisher of the stream has opened its edge.
+    Publisher(Publisher),
 }
 
 impl JobEntry {
@@ -138,8 +152,12 @@ impl JobEntry {
     pub const MANIFEST: u64 = 2;
     /// First number of the table ends.
     const TABLE_END: u64 = 16;
+    /// First number of the schema sets.
+    const SCHEMAS: u64 = 1 << 16;
+    /// First number of the publishers, which are numbered by a hash of 40 bits.
+    const PUBLISHERS: u64 = 1 << 41;
     /// All numbers are below this one.
-    pub const NUMBERS: u64 = Self::TABLE_END + limits::TABLES as u64;
+    pub const NUMBERS: u64 = 1 << 42;
 
     /// The entry's number on the job log's edge.
     #[must_use]
@@ -149,6 +167,9 @@ impl JobEntry {
             Self::Cancel => 1,
             Self::Manifest(_) => Self::MANIFEST,
             Self::TableEnd { table, .. } => Self::TABLE_END + u64::from(*table),
+            Self::Stop => 3,
+            Self::Schemas { set, .. } => Self::SCHEMAS + u64::from(*set),
+            Self::Publisher(publisher) => Self::PUBLISHERS + (publisher.edge().0 & ((1 << 40) - 1)),
         }
     }
 }
@@ -222,6 +243,8 @@ pub enum JobState {
     },
     /// Batches are being accepted.
     Uploading,
+    /// A stream: batches are being accepted, and outputs published.
+    Running,
     /// The end of every table is declared; missing batches are being fetched and slots folded.
     Finishing,
     /// The result can be fetched.

@@ -44,5 +44,13 @@ pub const NUMBERS: u64 = 1 << 48;
 pub const EVENTS_KEPT: usize = 1_000;
 /// Most events in one answer.
 pub const EVENTS_PER_ANSWER: usize = 256;
+/// Longest event of a stream, a line of JSON.
+pub const EVENT_BYTES: usize = 64 << 10;
+/// Most bytes of a batch of events.
+pub const EVENTS_BATCH_BYTES: usize = 1 << 20;
+/// Most lines of a batch of events.
+pub const EVENTS_PER_BATCH: usize = 4_096;
+/// Longest name of a stream or a publisher, in bytes.
+pub const NAME_BYTES: usize = 100;
 /// Most rejected rows kept per table for `cortado rejects`.
 pub const REJECTS_KEPT: usize = 1_000;

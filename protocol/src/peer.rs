@@ -218,7 +218,8 @@ pub enum PeerMessage {
         slots: SlotSet,
         /// Declared number of batches per table.
         ends: Vec<u64>,
-        /// The work. For lookups the keys are the tail (postcard, `Vec<(Slot, Vec<Vec<u8>>)>`).
+        /// The work. For lookups the keys are the tail (postcard, `Vec<(Slot, Vec<Vec<u8>>)>`), for
+        /// windows what is wanted.
         work: Work,
     },
     /// A part of a slot's output; the bytes are the tail.
@@ -274,8 +275,9 @@ pub enum PeerMessage {
         /// Hash of the client's name ([`crate::client_key`]).
         client: u64,
     },
-    /// Answer to [`PeerMessage::JobWanted`]: the specification (postcard [`crate::job::JobSpec`] in
-    /// the tail) if `admission` says so.
+    /// Answer to [`PeerMessage::JobWanted`]: the specification and the schema sets (postcard
+    /// ([`crate::job::JobSpec`], `Vec<(u32, Vec<`[`crate::stream::SchemaFile`]`>)>`) in the tail) if
+    /// `admission` says so.
     JobIs {
         /// The job.
         job: JobId,
@@ -334,6 +336,8 @@ pub enum Work {
         /// The table's index in the plan.
         table: u16,
     },
+    /// Fold some windows of a stream; the tail says which, and which batches have events in them.
+    Windows,
 }
 
 /// Whether a job's batches are accepted.

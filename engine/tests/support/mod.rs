@@ -134,6 +134,7 @@ pub(crate) fn cut(
                             first_line,
                             content: content_hash(&payload),
                             trace: 0,
+                            stream: None,
                         };
                         batches.push((header, payload));
                         number += 1;

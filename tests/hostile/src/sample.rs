@@ -19,6 +19,9 @@ use cortado_protocol::job::{
 use cortado_protocol::peer::{
     Admission, EdgeCoverage, Hello, NotStored, PeerMessage, PlaceWish, Work,
 };
+use cortado_protocol::stream::{
+    Cursor, Publisher, PublisherStatus, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
+};
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, LogId, META_SLOT, NodeId, PROTOCOL_VERSION, Slot, SlotSet,
     content_hash,
@@ -97,7 +100,16 @@ pub(crate) fn spec() -> JobSpec {
 #[must_use]
 pub fn only_batch(table: usize) -> BatchHeader {
     let table = table as u16;
-    BatchHeader { table, number: 0, file: 0, offset: 0, first_line: 1, content: 0, trace: 0 }
+    BatchHeader {
+        table,
+        number: 0,
+        file: 0,
+        offset: 0,
+        first_line: 1,
+        content: 0,
+        trace: 0,
+        stream: None,
+    }
 }
 
 /// The only batch of each table.
@@ -108,6 +120,7 @@ pub(crate) fn batches() -> Vec<(BatchHeader, Bytes)> {
             first_line: 2,
             content: content_hash(rows.as_bytes()),
             trace: 1,
+            stream: None,
             ..only_batch(table)
         };
         (header, Bytes::from_static(rows.as_bytes()))
@@ -135,7 +148,37 @@ fn meta(entry: JobEntry) -> Entry {
 /// The last words on the job, of which it can have only one.
 fn log_entries() -> Vec<Entry> {
     let failed = Manifest::Failed { message: "no".to_owned() };
-    vec![meta(JobEntry::Cancel), meta(JobEntry::Manifest(failed))]
+    let of_stream = [
+        JobEntry::Stop,
+        JobEntry::Schemas { set: 0, files: schemas() },
+        JobEntry::Publisher(publisher()),
+    ];
+    let last = [JobEntry::Cancel, JobEntry::Manifest(failed)];
+    of_stream.into_iter().chain(last).map(meta).collect()
+}
+
+fn schemas() -> Vec<SchemaFile> {
+    vec![SchemaFile { name: "envelope.json".to_owned(), text: "{}".to_owned() }]
+}
+
+fn publisher() -> Publisher {
+    Publisher { name: "p".to_owned(), generation: 1, opened_ms: 5, backfill: true }
+}
+
+/// Every request about a stream.
+fn stream_requests() -> Vec<ClientRequest> {
+    let (edge, output) = (Edge::publisher("p", 1), "analytics.window".to_owned());
+    let mut after = Cursor::default();
+    after.advance(Edge::output(node("a"), 1), 2, 3);
+    let all = [
+        StreamRequest::Status,
+        StreamRequest::PutSchemas { set: 0, files: schemas() },
+        StreamRequest::Open(publisher()),
+        StreamRequest::Stop,
+        StreamRequest::Coverage { edge, from: 1 },
+        StreamRequest::Rows { output, after },
+    ];
+    all.map(|request| ClientRequest::Stream(JOB, request)).into()
 }
 
 fn done() -> Manifest {
@@ -173,6 +216,8 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
     let (job, log, slots) = (JOB, LogId(1), SlotSet::first(usize::from(SLOTS)));
     let key = EntryKey { job, edge: Edge::table(0), number: 0 };
     let keys = vec![(Slot(0), vec![vec![0, 2]]), (Slot(1), vec![vec![0, 4], Vec::new()])];
+    let windows =
+        vec![((0_u16, 5_000_i64), vec![(Edge::publisher("p", 1), Coverage::range(0, 2))])];
     let ends = vec![1; 5];
     let (fold, lookup) = (Work::Fold, Work::Lookup { table: 2 });
     let work = |work| PeerMessage::Work { job, attempt: 4, slots, ends: ends.clone(), work };
@@ -217,6 +262,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::Departed { members: vec![(node("c"), 3)], barred: vec![5] }),
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
+        (work(Work::Windows), to_postcard(&windows)),
         (
             PeerMessage::Output { job, attempt: 4, slot: Slot(1), part: 0, parts: 2 },
             Bytes::from_static(&[0, 0]),
@@ -224,7 +270,10 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::Incomplete { job, attempt: 4, missing: held() }),
         empty(PeerMessage::WorkFailed { job, attempt: 4, message }),
         empty(PeerMessage::JobWanted { job, client: 1 }),
-        (PeerMessage::JobIs { job, admission: Admission::Running }, to_postcard(&spec())),
+        (
+            PeerMessage::JobIs { job, admission: Admission::Running },
+            to_postcard(&(spec(), vec![(0_u32, schemas())])),
+        ),
         empty(PeerMessage::JobIs { job, admission: Admission::Queued { position: 3 } }),
         empty(PeerMessage::JobIs { job, admission: Admission::Ended(error()) }),
         empty(PeerMessage::Admit { jobs: vec![wish] }),
@@ -260,6 +309,9 @@ pub(crate) fn requests() -> Vec<ClientRequest> {
         ClientRequest::Chaos(Order::Heal),
         ClientRequest::Log { boot: 3, after: 9, wait_ms: 100 },
     ]
+    .into_iter()
+    .chain(stream_requests())
+    .collect()
 }
 
 pub(crate) fn responses() -> Vec<ClientResponse> {
@@ -316,6 +368,20 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         ClientResponse::Ring(RingView { version: 1, slots, moves: vec![(JOB, node("b"), 3)] }),
         ClientResponse::Accepted,
         ClientResponse::Error(error()),
+        ClientResponse::Stream(StreamResponse::Status(StreamStatus {
+            publishers: vec![PublisherStatus {
+                publisher: publisher(),
+                prefix: 3,
+                beyond_gap: 1,
+                watermark_ms: Some(9),
+                events: 4,
+                dead: 1,
+                ended: false,
+                idle: true,
+            }],
+            ..StreamStatus::default()
+        })),
+        ClientResponse::Stream(StreamResponse::Rows { ended: true, cursor: Cursor::default() }),
     ]
 }
 

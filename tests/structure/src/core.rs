@@ -8,7 +8,7 @@ use syn::visit::{self, Visit};
 use crate::modules::Tree;
 
 /// The components, as in the documentation of the core's root.
-const COMPONENTS: [&str; 13] = [
+const COMPONENTS: [&str; 14] = [
     "admission",
     "answers",
     "completion",
@@ -21,6 +21,7 @@ const COMPONENTS: [&str; 13] = [
     "replicate",
     "saving",
     "slot_tasks",
+    "streams",
     "transfer",
 ];
 

@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use syn::Item;
 
 /// File and type of the messages, and the heading of their description.
-const MESSAGES: [(&str, &str, &str); 3] = [
+const MESSAGES: [(&str, &str, &str); 4] = [
     ("protocol/src/peer.rs", "PeerMessage", "Messages between nodes"),
     ("protocol/src/client.rs", "ClientRequest", "Messages of clients"),
+    ("protocol/src/stream.rs", "StreamRequest", "Requests about a stream"),
     ("protocol/src/job.rs", "JobEntry", "Entries of a job's log"),
 ];
 

@@ -1,0 +1,273 @@
+//! Streams: jobs without an end, whose batches publishers send as long as they like.
+//!
+//! A stream is a job with a plan that has a `[stream]` table and no tables of files. Each publisher
+//! numbers its batches on an edge of its own ([`crate::Edge::publisher`]). The stream's coordinator
+//! publishes outputs on an edge of its own ([`crate::Edge::output`]).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Edge, NodeId};
+
+/// What the head of a batch of events says beyond that of a batch of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamHeader {
+    /// The publisher's name.
+    pub publisher: String,
+    /// The generation of its edge.
+    pub generation: u32,
+    /// The schema set that the events are validated with.
+    pub schema_set: u32,
+    /// No later batch of this edge has an event older than this (milliseconds since the Unix
+    /// epoch). A promise that may be broken: an older event is late.
+    pub low_watermark_ms: i64,
+    /// The publisher's clock, in milliseconds since the Unix epoch.
+    pub sent_at_ms: i64,
+    /// Whether this is the last batch of the edge.
+    pub last: bool,
+}
+
+impl StreamHeader {
+    /// The edge of the batch.
+    #[must_use]
+    pub fn edge(&self) -> Edge {
+        Edge::publisher(&self.publisher, self.generation)
+    }
+}
+
+/// One generation of a publisher, as an entry of the job log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publisher {
+    /// Its name.
+    pub name: String,
+    /// Counts the times that it was opened after it had ended, from 0.
+    pub generation: u32,
+    /// When it was opened, by its own clock, in milliseconds since the Unix epoch.
+    pub opened_ms: i64,
+    /// Whether it imports old data: windows do not wait for it.
+    pub backfill: bool,
+}
+
+impl Publisher {
+    /// The edge of its batches.
+    #[must_use]
+    pub fn edge(&self) -> Edge {
+        Edge::publisher(&self.name, self.generation)
+    }
+}
+
+/// A file of a schema set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaFile {
+    /// Its name, for example `envelope.json`.
+    pub name: String,
+    /// A JSON Schema.
+    pub text: String,
+}
+
+/// A client's request about a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamRequest {
+    /// Asks how the stream stands. Answered by [`StreamResponse::Status`].
+    Status,
+    /// Puts a schema set in force. Answered by the job's status once it is durable.
+    PutSchemas {
+        /// Its number: one more than the newest one's.
+        set: u32,
+        /// Its files.
+        files: Vec<SchemaFile>,
+    },
+    /// Opens the edge of a publisher. Answered by the job's status once it is durable.
+    Open(Publisher),
+    /// Ends the stream once all publishers have ended. Answered by the job's status once that is
+    /// durable.
+    Stop,
+    /// Asks which batches of an edge have arrived. Answered by
+    /// [`crate::client::ClientResponse::Coverage`].
+    Coverage {
+        /// The edge of a publisher.
+        edge: Edge,
+        /// The first batch number of interest.
+        from: u64,
+    },
+    /// Asks for published rows. Answered by [`StreamResponse::Rows`] with the rows as tail
+    /// (postcard, `Vec<`[`Row`]`>`).
+    Rows {
+        /// The output's name.
+        output: String,
+        /// Where the client stands; empty for the beginning.
+        after: Cursor,
+    },
+}
+
+/// A node's answer about a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamResponse {
+    /// To [`StreamRequest::Status`].
+    Status(StreamStatus),
+    /// To [`StreamRequest::Rows`].
+    Rows {
+        /// Whether no more rows will come.
+        ended: bool,
+        /// Where the client stands after these rows, which may be further than the last of them.
+        cursor: Cursor,
+    },
+}
+
+/// A published row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The edge of the coordinator that published it.
+    pub edge: Edge,
+    /// The number of its batch.
+    pub batch: u64,
+    /// Its place in the batch, rows of all outputs counted.
+    pub row: u32,
+    /// A JSON object.
+    pub json: String,
+}
+
+/// How far a reader of a stream's outputs has come: on each edge of a coordinator the next batch,
+/// and the next row in it. It is valid on every node.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cursor(Vec<(Edge, u64, u32)>);
+
+/// Most edges in a cursor: as many coordinators a stream has had.
+const CURSOR_EDGES: usize = 10_000;
+
+impl Cursor {
+    /// The next batch of an edge, and the next row in it.
+    #[must_use]
+    pub fn of(&self, edge: Edge) -> (u64, u32) {
+        let at = self.0.binary_search_by_key(&edge, |(edge, ..)| *edge);
+        at.map_or((0, 0), |at| (self.0[at].1, self.0[at].2))
+    }
+
+    /// Moves on to this batch and row of an edge, if it is not there yet.
+    pub fn advance(&mut self, edge: Edge, batch: u64, row: u32) {
+        match self.0.binary_search_by_key(&edge, |(edge, ..)| *edge) {
+            Ok(at) if (self.0[at].1, self.0[at].2) >= (batch, row) => {}
+            Ok(at) => (self.0[at].1, self.0[at].2) = (batch, row),
+            Err(at) => self.0.insert(at, (edge, batch, row)),
+        }
+    }
+
+    /// The text form: `EDGE.BATCH.ROW` in hexadecimal for each edge, joined by `_`; `0` if nothing
+    /// was read yet.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        if self.0.is_empty() {
+            return "0".to_owned();
+        }
+        let part =
+            |(edge, batch, row): &(Edge, u64, u32)| format!("{:x}.{batch:x}.{row:x}", edge.0);
+        self.0.iter().map(part).collect::<Vec<_>>().join("_")
+    }
+
+    /// Reads what [`Cursor::to_text`] wrote; `None` if it is no cursor.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut cursor = Self::default();
+        if text == "0" {
+            return Some(cursor);
+        }
+        for part in text.split('_') {
+            if cursor.0.len() == CURSOR_EDGES {
+                return None;
+            }
+            let mut numbers = part.split('.');
+            let edge = Edge(u64::from_str_radix(numbers.next()?, 16).ok()?);
+            let batch = u64::from_str_radix(numbers.next()?, 16).ok()?;
+            let row = u32::from_str_radix(numbers.next()?, 16).ok()?;
+            if numbers.next().is_some() || !edge.is_output() {
+                return None;
+            }
+            cursor.advance(edge, batch, row);
+        }
+        Some(cursor)
+    }
+}
+
+/// How a stream stands, as its coordinator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// The node that answers.
+    pub coordinator: Option<NodeId>,
+    /// The newest schema set, if there is one.
+    pub schema_set: Option<u32>,
+    /// Whether `stop` was asked for.
+    pub stopping: bool,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// The publishers, ordered by name and generation.
+    pub publishers: Vec<PublisherStatus>,
+    /// No window that ends later is closed, in milliseconds since the Unix epoch; `None` if no
+    /// publisher has sent anything, `i64::MAX` if all have ended.
+    pub watermark_ms: Option<i64>,
+    /// Events of the batches that are read.
+    pub events: EventCounts,
+    /// Windows that are not closed yet and have events.
+    pub open_windows: u64,
+    /// Windows that are closed.
+    pub closed_windows: u64,
+    /// Window rows published, revisions included.
+    pub published: u64,
+    /// What the stream waits for now, as a sentence.
+    pub waits_for: Option<String>,
+}
+
+/// Counts of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EventCounts {
+    /// Events received.
+    pub received: u64,
+    /// Counted in published windows.
+    pub counted: u64,
+    /// Copies of counted events, in published windows.
+    pub duplicates: u64,
+    /// Dead letters of the validation, and of conflicts in published windows.
+    pub dead: u64,
+    /// Valid events in windows that are not published yet, or published without them.
+    pub open: u64,
+}
+
+/// A publisher, as the stream's coordinator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublisherStatus {
+    /// What its entry in the job log says.
+    pub publisher: Publisher,
+    /// Batches of its gap-free durable prefix.
+    pub prefix: u64,
+    /// Durable batches beyond a gap.
+    pub beyond_gap: u64,
+    /// Its low watermark, in milliseconds since the Unix epoch; `None` if it has sent nothing.
+    pub watermark_ms: Option<i64>,
+    /// Events of the prefix.
+    pub events: u64,
+    /// Dead letters of the prefix.
+    pub dead: u64,
+    /// Whether its last batch is in the prefix.
+    pub ended: bool,
+    /// Whether nothing came for so long that windows do not wait for it.
+    pub idle: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_only_move_on_and_round_trip() {
+        let node = |name: &str| name.parse().unwrap();
+        let (a, b) = (Edge::output(node("a"), 1), Edge::output(node("b"), 1));
+        let mut cursor = Cursor::default();
+        assert_eq!(Cursor::from_text(&cursor.to_text()), Some(Cursor::default()));
+        cursor.advance(a, 3, 7);
+        cursor.advance(b, 0, 1);
+        cursor.advance(a, 2, 9);
+        assert_eq!((cursor.of(a), cursor.of(b)), ((3, 7), (0, 1)));
+        assert_eq!(Cursor::from_text(&cursor.to_text()), Some(cursor));
+        for bad in ["", "x", "1.2.3", "c000000000000000.1", "4000000000000000.1.1.1"] {
+            assert_eq!(Cursor::from_text(bad), None, "{bad}");
+        }
+    }
+}

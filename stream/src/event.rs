@@ -1,0 +1,73 @@
+//! What is kept of an event in the delta of its slot: first the facts, which windows need, then the
+//! lines as they were sent.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cortado_protocol::{Edge, Slot, content_hash};
+use serde::{Deserialize, Serialize};
+
+/// The facts of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fact {
+    pub(crate) id: String,
+    /// Its time, in milliseconds since the Unix epoch.
+    pub(crate) at_ms: i64,
+    /// A hash of what it says; the order of its fields and the space between them do not count.
+    pub(crate) content: u64,
+    /// Its line in the batch, from 0.
+    pub(crate) position: u32,
+    /// For each field by which a window groups, window by window: the number of its text.
+    pub(crate) keys: Vec<u32>,
+}
+
+/// The facts of a slot's events.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) texts: Vec<String>,
+    pub(crate) facts: Vec<Fact>,
+}
+
+impl Facts {
+    /// The number of a text.
+    pub(crate) fn text(&mut self, text: &str) -> u32 {
+        let at = self.texts.iter().position(|other| other == text).unwrap_or_else(|| {
+            self.texts.push(text.to_owned());
+            self.texts.len() - 1
+        });
+        at as u32
+    }
+
+    /// The facts of a delta; what follows them is not read.
+    pub(crate) fn decode(delta: &[u8]) -> Option<Self> {
+        let (facts, _): (Self, _) = postcard::take_from_bytes(delta).ok()?;
+        let texts = facts.texts.len() as u32;
+        let fine = facts.facts.iter().all(|fact| fact.keys.iter().all(|key| *key < texts));
+        fine.then_some(facts)
+    }
+
+    /// The delta of these facts and of the lines they were read from.
+    pub(crate) fn encode(&self, lines: &[&[u8]]) -> Bytes {
+        let facts = postcard::to_stdvec(self).expect("facts have no unserializable type");
+        let raw = lines.iter().map(|line| line.len() + 4).sum::<usize>();
+        let mut delta = BytesMut::with_capacity(facts.len() + raw);
+        delta.put_slice(&facts);
+        for line in lines {
+            delta.put_u32_le(line.len() as u32);
+            delta.put_slice(line);
+        }
+        delta.freeze()
+    }
+}
+
+/// Where an event comes from. Of several events with one id and different content, the one with the
+/// smallest origin counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) edge: Edge,
+    pub(crate) batch: u64,
+    pub(crate) position: u32,
+}
+
+/// The slot in which all copies of an event meet.
+pub(crate) fn slot_of(id: &str, slots: usize) -> Slot {
+    Slot((content_hash(id.as_bytes()) % slots.max(1) as u64) as u8)
+}

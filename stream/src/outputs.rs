@@ -1,0 +1,241 @@
+//! Outputs: puts the parts of all slots together, proves that nothing is missing, and makes rows.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cortado_protocol::frame::{self, FrameError};
+use cortado_protocol::{Edge, Slot};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::cut::Cut;
+use crate::event::Origin;
+use crate::fold::{Conflict, WindowPart};
+use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, StreamPlan, WindowKey};
+use crate::summary::{Kind, Summary};
+use crate::time::time_text;
+
+/// A row names its events if they are no more than this.
+const IDS: usize = 10_000;
+/// Most characters of a dead letter's text in its row.
+const RAW_CHARS: usize = 512;
+
+/// A window that a round publishes.
+#[derive(Clone, Debug)]
+pub struct Closing {
+    /// The window.
+    pub key: WindowKey,
+    /// Valid events that the summaries of the cut's batches say it has, copies counted.
+    pub valid: u64,
+    /// The cut with which it was published last.
+    pub before: Option<Cut>,
+}
+
+/// A batch that is included for the first time.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// The edge of its publisher.
+    pub edge: Edge,
+    /// Its number.
+    pub number: u64,
+    /// Its summary.
+    pub summary: Summary,
+}
+
+/// What is published together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputBatch {
+    /// The batches that it includes.
+    pub cut: Cut,
+    /// The windows of which there is a row.
+    pub windows: Vec<PublishedWindow>,
+    /// The rows, as readers get them.
+    pub rows: Vec<OutputRow>,
+}
+
+/// What was published of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedWindow {
+    /// The window.
+    pub key: WindowKey,
+    /// Events that count.
+    pub counted: u64,
+    /// Copies of them.
+    pub duplicates: u64,
+    /// Events that contradict one of them.
+    pub conflicts: u64,
+}
+
+/// A row of an output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRow {
+    /// The output's name.
+    pub output: String,
+    /// A JSON object.
+    pub json: String,
+}
+
+impl OutputBatch {
+    /// The bytes of the entry.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        frame::to_postcard(self)
+    }
+
+    /// Reads what [`OutputBatch::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are no output batch.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        frame::from_postcard(bytes)
+    }
+}
+
+/// Why nothing is published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// A slot's part can't be read.
+    #[error("the part of a slot can't be read")]
+    Part,
+    /// The events of a window are not those of its batches.
+    #[error("a window has {found} events, and its batches say {valid}")]
+    Events {
+        /// Events that count, copies and contradictions.
+        found: u64,
+        /// Events that the summaries of the batches say it has.
+        valid: u64,
+    },
+}
+
+/// Makes the rows of a round.
+///
+/// # Errors
+/// If the slots have not folded exactly the events of the batches: then nothing may be published.
+pub fn publish(
+    plan: &StreamPlan,
+    cut: &Cut,
+    closing: &[Closing],
+    parts: &[(Slot, Bytes)],
+    fresh: &[Fresh],
+) -> Result<OutputBatch, Mismatch> {
+    let mut totals = vec![WindowPart::default(); closing.len()];
+    for (_, bytes) in parts {
+        let parts: Vec<WindowPart> = frame::from_postcard(bytes).map_err(|_| Mismatch::Part)?;
+        if parts.len() != totals.len() {
+            return Err(Mismatch::Part);
+        }
+        for (total, part) in totals.iter_mut().zip(parts) {
+            for (key, count) in part.counts {
+                *total.counts.entry(key).or_default() += count;
+            }
+            total.ids.extend(part.ids);
+            total.duplicates += part.duplicates;
+            total.conflicts.extend(part.conflicts);
+        }
+    }
+    let names = names(fresh);
+    let mut batch = OutputBatch { cut: cut.clone(), windows: Vec::new(), rows: Vec::new() };
+    for (closing, mut total) in closing.iter().zip(totals) {
+        let counted = total.counts.values().sum::<u64>();
+        let (duplicates, conflicts) = (total.duplicates, total.conflicts.len() as u64);
+        let found = counted + duplicates + conflicts;
+        if found != closing.valid {
+            return Err(Mismatch::Events { found, valid: closing.valid });
+        }
+        total.ids.sort_unstable();
+        total.conflicts.sort_unstable();
+        batch.rows.push(window_row(plan, cut, closing.key, &total, counted));
+        // One that was told before is not told again.
+        let told = |conflict: &Conflict| {
+            let had =
+                |of: Origin| closing.before.as_ref().is_some_and(|cut| cut.has(of.edge, of.batch));
+            had(conflict.origin) && had(conflict.counts)
+        };
+        let news = total.conflicts.iter().filter(|conflict| !told(conflict));
+        batch.rows.extend(news.map(|conflict| conflict_row(cut, conflict)));
+        let key = closing.key;
+        batch.windows.push(PublishedWindow { key, counted, duplicates, conflicts });
+    }
+    for Fresh { edge, number, summary } in fresh {
+        for letter in &summary.dead {
+            let origin = Origin { edge: *edge, batch: *number, position: letter.position };
+            let output = match letter.kind {
+                Kind::Validation => DEAD_VALIDATION,
+                Kind::Processing => DEAD_PROCESSING,
+            };
+            let mut row = dead_row(cut, origin, &letter.reason);
+            row.insert("path".into(), letter.path.as_str().into());
+            row.insert("publisher".into(), names[edge].as_str().into());
+            row.insert("generation".into(), summary.header.generation.into());
+            row.insert("sent_at".into(), time_text(summary.header.sent_at_ms).into());
+            let raw: String =
+                String::from_utf8_lossy(&letter.raw).chars().take(RAW_CHARS).collect();
+            row.insert("raw".into(), raw.into());
+            row.insert("raw_bytes".into(), letter.raw.len().into());
+            batch.rows.push(OutputRow { output: output.to_owned(), json: text(row) });
+        }
+    }
+    Ok(batch)
+}
+
+fn names(fresh: &[Fresh]) -> BTreeMap<Edge, String> {
+    fresh.iter().map(|batch| (batch.edge, batch.summary.header.publisher.clone())).collect()
+}
+
+fn window_row(
+    plan: &StreamPlan,
+    cut: &Cut,
+    (number, start_ms): WindowKey,
+    total: &WindowPart,
+    counted: u64,
+) -> OutputRow {
+    let window = &plan.windows()[usize::from(number)];
+    let mut row = Map::new();
+    row.insert("window_start".into(), time_text(start_ms).into());
+    row.insert("window_end".into(), time_text(start_ms.saturating_add(window.every_ms)).into());
+    row.insert("revision".into(), cut.batches().into());
+    row.insert("cut".into(), cut.hash_text().into());
+    row.insert("total".into(), counted.into());
+    row.insert("duplicates".into(), total.duplicates.into());
+    row.insert("conflicts".into(), total.conflicts.len().into());
+    let mut stats = Map::new();
+    for (key, count) in &total.counts {
+        let Some((last, outer)) = key.split_last() else { continue };
+        let mut level = &mut stats;
+        for text in outer {
+            let next = level.entry(text.clone()).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(next) = next else { unreachable!("only the last level has counts") };
+            level = next;
+        }
+        level.insert(last.clone(), (*count).into());
+    }
+    row.insert(window.stats.clone(), Value::Object(stats));
+    if window.ids && total.ids.len() <= IDS {
+        row.insert("event_ids".into(), json!(total.ids));
+    }
+    OutputRow { output: window.output.clone(), json: text(row) }
+}
+
+fn dead_row(cut: &Cut, origin: Origin, reason: &str) -> Map<String, Value> {
+    let mut row = Map::new();
+    let Origin { edge, batch, position } = origin;
+    row.insert("dead_id".into(), format!("{:x}-{batch:x}-{position:x}", edge.0).into());
+    row.insert("reason".into(), reason.into());
+    row.insert("batch".into(), batch.into());
+    row.insert("position".into(), position.into());
+    row.insert("cut".into(), cut.hash_text().into());
+    row
+}
+
+fn conflict_row(cut: &Cut, conflict: &Conflict) -> OutputRow {
+    let reason = "conflict: an event with this id and other content counts";
+    let mut row = dead_row(cut, conflict.origin, reason);
+    row.insert("event_id".into(), conflict.id.as_str().into());
+    let Origin { edge, batch, position } = conflict.counts;
+    row.insert("counts".into(), format!("{:x}-{batch:x}-{position:x}", edge.0).into());
+    OutputRow { output: DEAD_VALIDATION.to_owned(), json: text(row) }
+}
+
+fn text(row: Map<String, Value>) -> String {
+    Value::Object(row).to_string()
+}

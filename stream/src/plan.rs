@@ -1,0 +1,386 @@
+//! The plan of a stream: which field of an event is what, how events are validated, which windows
+//! are counted. A plan is data (TOML); no code here or below knows any particular events.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+/// Longest plan in bytes.
+const PLAN_BYTES: usize = 256 << 10;
+/// Most windows of a plan.
+const WINDOWS: usize = 16;
+/// Most fields by which a window groups.
+const GROUP_BY: usize = 8;
+/// The longest span that a plan can name.
+const LONGEST_MS: i64 = 366 * 24 * 3_600_000;
+
+/// A window of a stream: its number in the plan, and where it starts (milliseconds since the Unix
+/// epoch).
+pub type WindowKey = (u16, i64);
+
+/// A parsed and checked plan of a stream. Cloning is cheap.
+///
+/// # The format
+/// Unknown keys are errors.
+/// ```
+/// let plan = cortado_stream::StreamPlan::parse(r#"
+/// name = "clicks"
+///
+/// [stream]
+/// id = "click_id"            # field of an event that is its id
+/// time = "at"                # field with its time (RFC 3339)
+/// lateness = "2s"            # how long after its end a window is closed, in event time; default 0s
+/// idle = "10s"               # windows do not wait for a publisher that was silent so long
+/// skew = "1m"                # a publisher's clock may be ahead of a node's by so much
+/// future = "1m"              # an event may be later than its batch was sent by so much
+///
+/// [schemas]                  # may be left out: then every JSON object with id and time is valid
+/// envelope = "click.json"    # JSON Schema (draft 2020-12) of an event
+/// payload = { field = "data", file = "{kind}-{version}.json" }   # of a field, chosen by others
+///
+/// [[windows]]
+/// output = "clicks.window"
+/// every = "10s"
+/// group_by = ["page", "data.button"]
+/// stats = "by_page"          # the field of the row that holds the counts; default: stats
+/// ids = true                 # whether rows name the events; default: false
+/// "#).unwrap();
+/// assert_eq!(plan.outputs().next(), Some("clicks.window"));
+/// let error = cortado_stream::StreamPlan::parse("name = 'x'\ncolour = 1").unwrap_err();
+/// assert_eq!(error.line, 2);
+/// ```
+#[derive(Clone, Debug)]
+pub struct StreamPlan(Arc<Checked>);
+
+/// Where a plan is wrong, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct PlanError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong, and what was expected.
+    pub message: String,
+}
+
+#[derive(Debug)]
+struct Checked {
+    name: String,
+    id: String,
+    time: String,
+    lateness_ms: i64,
+    idle_ms: i64,
+    skew_ms: i64,
+    future_ms: i64,
+    envelope: Option<String>,
+    payload: Option<Payload>,
+    windows: Vec<Window>,
+}
+
+/// How the schema of a part of an event is chosen.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    pub(crate) field: String,
+    /// The file's name: texts and, between them, fields of the event.
+    pub(crate) file: Vec<Piece>,
+}
+
+/// A piece of a file's name.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Text(String),
+    Field(String),
+}
+
+/// A window of the plan.
+#[derive(Debug)]
+pub(crate) struct Window {
+    pub(crate) output: String,
+    pub(crate) every_ms: i64,
+    pub(crate) group_by: Vec<Vec<String>>,
+    pub(crate) stats: String,
+    pub(crate) ids: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    name: String,
+    stream: toml::Spanned<StreamTable>,
+    schemas: Option<toml::Spanned<SchemasTable>>,
+    windows: Vec<toml::Spanned<WindowTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamTable {
+    id: String,
+    time: String,
+    #[serde(default)]
+    lateness: Option<String>,
+    idle: Option<String>,
+    skew: Option<String>,
+    future: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchemasTable {
+    envelope: Option<String>,
+    payload: Option<PayloadTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PayloadTable {
+    field: String,
+    file: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowTable {
+    output: String,
+    every: String,
+    group_by: Vec<String>,
+    stats: Option<String>,
+    #[serde(default)]
+    ids: bool,
+}
+
+/// The outputs that every stream has.
+pub(crate) const DEAD_VALIDATION: &str = "deadletter.validation";
+/// Of events that are valid, but can't be counted.
+pub(crate) const DEAD_PROCESSING: &str = "deadletter.processing";
+
+impl StreamPlan {
+    /// Whether a plan's text is that of a stream: whether it has a table `[stream]`.
+    #[must_use]
+    pub fn is_stream(text: &str) -> bool {
+        let document = toml::from_str::<BTreeMap<String, toml::Value>>(text);
+        document.is_ok_and(|document| document.contains_key("stream"))
+    }
+
+    /// Parses and checks a plan.
+    ///
+    /// # Errors
+    /// If the plan has a mistake: the line, what is wrong and what was expected.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let at = |offset: usize, message: String| {
+            let line = 1 + text.as_bytes().iter().take(offset).filter(|b| **b == b'\n').count();
+            PlanError { line, message }
+        };
+        if text.len() > PLAN_BYTES {
+            return Err(at(0, format!("a plan has at most {PLAN_BYTES} bytes")));
+        }
+        let document: Document = toml::from_str(text).map_err(|error| {
+            at(error.span().map_or(0, |span| span.start), error.message().to_owned())
+        })?;
+        let Document { name, stream, schemas, windows } = document;
+        let place = |span: Range<usize>| move |message: String| at(span.start, message);
+        let here = place(stream.span());
+        let stream = stream.into_inner();
+        for (key, field) in [("id", &stream.id), ("time", &stream.time)] {
+            if field.is_empty() {
+                return Err(here(format!("'{key}' is empty: expected the name of a field")));
+            }
+        }
+        let span = |text: &Option<String>, default: i64| {
+            text.as_deref().map_or(Ok(default), |text| span_ms(text, 0)).map_err(&here)
+        };
+        let (envelope, payload) = match schemas {
+            None => (None, None),
+            Some(schemas) => {
+                let here = place(schemas.span());
+                let SchemasTable { envelope, payload } = schemas.into_inner();
+                let payload = payload.map(|table| {
+                    let file = pieces(&table.file).map_err(here)?;
+                    Ok(Payload { field: table.field, file })
+                });
+                (envelope, payload.transpose()?)
+            }
+        };
+        if windows.is_empty() || windows.len() > WINDOWS {
+            return Err(at(0, format!("a plan of a stream has 1 to {WINDOWS} [[windows]]")));
+        }
+        let mut checked: Vec<Window> = Vec::with_capacity(windows.len());
+        for window in windows {
+            let here = place(window.span());
+            let window = window.into_inner();
+            let taken = |output: &str| {
+                output == DEAD_VALIDATION
+                    || output == DEAD_PROCESSING
+                    || checked.iter().any(|other| other.output == output)
+            };
+            if window.output.is_empty() || taken(&window.output) {
+                let message = format!("the output '{}' is empty or taken", window.output);
+                return Err(here(message));
+            }
+            if window.group_by.is_empty() || window.group_by.len() > GROUP_BY {
+                return Err(here(format!("'group_by' names 1 to {GROUP_BY} fields")));
+            }
+            let every_ms = span_ms(&window.every, 1).map_err(here)?;
+            checked.push(Window {
+                output: window.output,
+                every_ms,
+                group_by: window.group_by.iter().map(|path| path_of(path)).collect(),
+                stats: window.stats.unwrap_or_else(|| "stats".to_owned()),
+                ids: window.ids,
+            });
+        }
+        Ok(Self(Arc::new(Checked {
+            name,
+            id: stream.id,
+            time: stream.time,
+            lateness_ms: span(&stream.lateness, 0)?,
+            idle_ms: span(&stream.idle, 10_000)?,
+            skew_ms: span(&stream.skew, 60_000)?,
+            future_ms: span(&stream.future, 60_000)?,
+            envelope,
+            payload,
+            windows: checked,
+        })))
+    }
+
+    /// The plan's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The field with an event's time.
+    #[must_use]
+    pub fn time(&self) -> &str {
+        &self.0.time
+    }
+
+    /// How long a publisher may be silent before windows do not wait for it, in milliseconds.
+    #[must_use]
+    pub fn idle_ms(&self) -> i64 {
+        self.0.idle_ms
+    }
+
+    /// By how much a publisher's clock may be ahead of a node's, in milliseconds.
+    #[must_use]
+    pub fn skew_ms(&self) -> i64 {
+        self.0.skew_ms
+    }
+
+    pub(crate) fn future_ms(&self) -> i64 {
+        self.0.future_ms
+    }
+
+    pub(crate) fn envelope(&self) -> Option<&str> {
+        self.0.envelope.as_deref()
+    }
+
+    pub(crate) fn payload(&self) -> Option<&Payload> {
+        self.0.payload.as_ref()
+    }
+
+    pub(crate) fn windows(&self) -> &[Window] {
+        &self.0.windows
+    }
+
+    /// The names of all outputs.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        let windows = self.0.windows.iter().map(|window| window.output.as_str());
+        windows.chain([DEAD_VALIDATION, DEAD_PROCESSING])
+    }
+
+    /// Whether the watermark closes a window.
+    #[must_use]
+    pub fn closes(&self, (window, start_ms): WindowKey, watermark_ms: i64) -> bool {
+        let every = self.0.windows.get(usize::from(window)).map_or(0, |window| window.every_ms);
+        let end = start_ms.saturating_add(every).saturating_add(self.0.lateness_ms);
+        watermark_ms >= end
+    }
+}
+
+/// The start of the window that a time lies in.
+pub(crate) fn start_of(at_ms: i64, every_ms: i64) -> i64 {
+    at_ms.saturating_sub(at_ms.rem_euclid(every_ms))
+}
+
+fn path_of(path: &str) -> Vec<String> {
+    path.split('.').map(str::to_owned).collect()
+}
+
+/// Reads a span such as `5s`.
+fn span_ms(text: &str, least: i64) -> Result<i64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 24 * 3_600_000,
+        _ => 0,
+    };
+    let span = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(unit));
+    span.filter(|ms| unit > 0 && (least..=LONGEST_MS).contains(ms)).ok_or_else(|| {
+        format!("'{text}' is not a span: expected a number and ms, s, m, h or d, such as 5s")
+    })
+}
+
+/// Reads a file's name with fields in braces.
+fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        let close = rest[open..].find('}').map(|close| open + close);
+        let close = close.ok_or_else(|| format!("'{text}' has a brace that is not closed"))?;
+        pieces.push(Piece::Text(rest[..open].to_owned()));
+        pieces.push(Piece::Field(rest[open + 1..close].to_owned()));
+        rest = &rest[close + 1..];
+    }
+    pieces.push(Piece::Text(rest.to_owned()));
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_that_is_built_in_is_right() {
+        let plan = StreamPlan::parse(crate::EVENTS).unwrap();
+        assert!(StreamPlan::is_stream(crate::EVENTS));
+        assert!(plan.outputs().any(|output| output == "analytics.window"));
+        assert!(!StreamPlan::is_stream("name = 'coffee'\n[tables]"));
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        let plan = |stream: &str, window: &str| {
+            format!("name = 'x'\n[stream]\nid = 'i'\ntime = 't'\n{stream}\n[[windows]]\n{window}")
+        };
+        let window = "output = 'w'\nevery = '5s'\ngroup_by = ['a']";
+        assert!(StreamPlan::parse(&plan("", window)).is_ok());
+        for (text, line, part) in [
+            (plan("lateness = '5 parsecs'", window), 2, "is not a span"),
+            (plan("idle = '-1s'", window), 2, "is not a span"),
+            (plan("", "output = 'w'\nevery = '0s'\ngroup_by = ['a']"), 6, "is not a span"),
+            (plan("", "output = 'w'\nevery = '5s'\ngroup_by = []"), 6, "names 1 to"),
+            (plan("", &window.replace('w', "deadletter.validation")), 6, "taken"),
+            (plan("colour = 1", window), 5, "colour"),
+            ("name = 'x'\nwindows = []\n[stream]\nid = 'i'\ntime = 't'".into(), 1, "has 1 to"),
+        ] {
+            let error = StreamPlan::parse(&text).unwrap_err();
+            assert!(error.message.contains(part), "{text}: {error}");
+            assert_eq!(error.line, line, "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn windows_start_at_multiples_of_their_length_before_the_epoch_too() {
+        assert_eq!(start_of(12_345, 5_000), 10_000);
+        assert_eq!(start_of(-1, 5_000), -5_000);
+        assert_eq!(start_of(-5_000, 5_000), -5_000);
+    }
+}
