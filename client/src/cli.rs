@@ -4,6 +4,7 @@
 mod args;
 mod chaos_command;
 mod cluster_commands;
+mod events_command;
 mod gen_command;
 mod init_command;
 mod job_commands;
@@ -116,6 +117,7 @@ async fn run_online(
         Command::Log { follow } => log_command::log(cluster, follow, output).await,
         Command::Drain { node } => cluster_commands::drain(&cluster, node, output).await,
         Command::Forget { node } => cluster_commands::forget(&cluster, node, output).await,
+        Command::Events(command) => events_command::run(cluster, command, output).await,
         Command::Chaos(command) => {
             chaos_command::run(cluster, global.cluster.as_deref(), command, output).await
         }

@@ -5,6 +5,7 @@
 //! written in parallel and a month's content does not depend on the other months.
 
 pub mod coffee;
+pub mod events;
 mod random;
 mod writer;
 

@@ -9,6 +9,7 @@ use cortado_engine::Plan;
 use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus, TableFiles};
+use cortado_protocol::limits::JOBS_PER_ANSWER;
 
 use crate::cluster::unexpected;
 pub use crate::status::{ended, status};
@@ -91,6 +92,28 @@ pub async fn submit(
     match cluster.request(&ClientRequest::Submit(spec.clone())).await? {
         (ClientResponse::Status(_), _) => Ok(spec),
         (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// The state of all jobs.
+///
+/// # Errors
+/// Like [`Cluster::request`].
+pub async fn list(cluster: &Cluster) -> Result<Vec<JobStatus>, Error> {
+    let mut jobs: Vec<JobStatus> = Vec::new();
+    loop {
+        let after = jobs.last().map(|status| status.job);
+        let page = match cluster.request(&ClientRequest::Jobs { after }).await? {
+            (ClientResponse::Jobs(page), _) => page,
+            (other, _) => return Err(unexpected(&other)),
+        };
+        // Only larger ids are accepted, so the loop ends whatever the node answers.
+        let news = page.into_iter().filter(|status| after.is_none_or(|after| status.job > after));
+        let before = jobs.len();
+        jobs.extend(news);
+        if jobs.len() - before < JOBS_PER_ANSWER {
+            return Ok(jobs);
+        }
     }
 }
 

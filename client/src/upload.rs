@@ -28,9 +28,8 @@ use crate::status::{ended, status};
 use crate::{Cluster, Error, Observer, Progress};
 use link::LinkEvent;
 use pace::Pace;
-pub(crate) use readers::Known;
-use readers::Read;
 pub use readers::TableWork;
+pub(crate) use readers::{Known, Read};
 use schedule::{Key, Schedule, WINDOW};
 
 /// Pause between two requests for members and job while uploading.
@@ -61,17 +60,38 @@ pub async fn upload(
         return Ok(());
     }
     let partial = work.iter().filter(|work| work.only.is_some()).map(|work| work.table).collect();
-    let mut reads = readers::start(root, spec, work);
+    let reads = readers::start(root, spec, work);
+    send(cluster, spec.job, (reads, InFlight::Many), partial, observer).await
+}
+
+/// How many batches may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InFlight {
+    /// As many as the nodes take.
+    Many,
+    /// One: what was acknowledged stands behind no gap, whenever the sender dies.
+    One,
+}
+
+/// Sends what is read until the channel is closed and every batch is durable, and declares the end of
+/// tables that were read completely, except those in `partial`.
+pub(crate) async fn send(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    (mut reads, in_flight): (mpsc::Receiver<Read>, InFlight),
+    partial: Vec<u16>,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
     let (event_sender, mut events) = mpsc::channel(EVENTS);
     let (pulse_sender, mut pulses) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
-    tasks.spawn(pulse(Arc::clone(cluster), spec.job, pulse_sender));
+    tasks.spawn(pulse(Arc::clone(cluster), job, pulse_sender));
     let mut upload = Upload {
         cluster,
-        job: spec.job,
+        job,
         partial,
         observer,
-        schedule: Schedule::new(spec.job),
+        schedule: Schedule::new(job),
         pace: Pace::new(cluster.upload_rate(), Instant::now()),
         payloads: HashMap::new(),
         links: BTreeMap::new(),
@@ -94,7 +114,7 @@ pub async fn upload(
             return Ok(());
         }
         if upload.ended {
-            let status = status(cluster, spec.job, Duration::ZERO).await?;
+            let status = status(cluster, job, Duration::ZERO).await?;
             return ended(&status).map_or(Ok(()), Err);
         }
         let sent = !reading && upload.schedule.is_idle() && upload.ends.is_empty();
@@ -104,7 +124,7 @@ pub async fn upload(
         upload.check_patience()?;
         let sleep = upload.sleep();
         tokio::select! {
-            read = reads.recv(), if reading && upload.schedule.has_room() => match read {
+            read = reads.recv(), if reading && upload.takes(in_flight) => match read {
                 Some(read) => upload.on_read(read)?,
                 None => reading = false,
             },
@@ -174,6 +194,14 @@ impl Upload<'_> {
                 batches,
                 self.event_sender.clone(),
             ));
+        }
+    }
+
+    /// Whether another batch may be read.
+    fn takes(&self, in_flight: InFlight) -> bool {
+        match in_flight {
+            InFlight::Many => self.schedule.has_room(),
+            InFlight::One => self.schedule.is_idle(),
         }
     }
 

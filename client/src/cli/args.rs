@@ -1,6 +1,7 @@
 //! The arguments of the command line. Doc comments here are what `--help` prints.
 
 mod chaos;
+mod events;
 mod local;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use crate::Timing;
 use crate::generate::coffee::Month;
 
 pub(super) use chaos::{ChaosCommand, Group, Lasts};
+pub(super) use events::{EventsCommand, PublishArguments};
 pub(super) use local::{LocalCommand, NodeArguments, Reviver};
 
 /// Version, git revision and protocol version.
@@ -23,7 +25,7 @@ pub(super) const VERSION: &str = version();
 const fn version() -> &'static str {
     const {
         // A test compares the number with the protocol crate.
-        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 7)")
+        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 8)")
     }
 }
 
@@ -181,6 +183,9 @@ Example:
         #[arg(long, short)]
         follow: bool,
     },
+    /// Count a stream of events: make it, publish, watch its windows
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// Make trouble on purpose: kill nodes, cut their network, fill their disks
     ///
     /// For clusters that were started with --allow-chaos. Clients are never cut off, only nodes from

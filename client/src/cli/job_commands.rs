@@ -8,7 +8,6 @@ use cortado_engine::Receipt;
 use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientRequest, ClientResponse, Reject};
 use cortado_protocol::job::{JobStatus, ResultFile};
-use cortado_protocol::limits::JOBS_PER_ANSWER;
 use serde_json::{Value, json};
 
 use super::job_text::{self, state_name, status_json};
@@ -19,21 +18,7 @@ use crate::result::{self, FolderSink, NoSink};
 use crate::{Cluster, Error, job, verify};
 
 pub(super) async fn jobs(cluster: &Cluster, output: Output) -> Result<(), Error> {
-    let mut jobs: Vec<JobStatus> = Vec::new();
-    loop {
-        let after = jobs.last().map(|status| status.job);
-        let page = match cluster.request(&ClientRequest::Jobs { after }).await? {
-            (ClientResponse::Jobs(page), _) => page,
-            (other, _) => return Err(unexpected(&other)),
-        };
-        // Only larger ids are accepted, so the loop ends whatever the node answers.
-        let news = page.into_iter().filter(|status| after.is_none_or(|after| status.job > after));
-        let before = jobs.len();
-        jobs.extend(news);
-        if jobs.len() - before < JOBS_PER_ANSWER {
-            break;
-        }
-    }
+    let jobs = job::list(cluster).await?;
     let json: Vec<Value> = jobs.iter().map(status_json).collect();
     output.show(&json, |_| {
         if jobs.is_empty() {

@@ -10,6 +10,7 @@ pub(super) fn state_name(state: &JobState) -> String {
     match state {
         JobState::Queued { .. } => "queued",
         JobState::Uploading => "uploading",
+        JobState::Running => "running",
         JobState::Finishing => "finishing",
         JobState::Done => "done",
         JobState::Failed { .. } => "failed",
@@ -68,6 +69,7 @@ pub(super) fn explain(status: &JobStatus) -> String {
             waits(&format!("queued at place {position} until other jobs end"))
         }
         JobState::Uploading => waits("uploading"),
+        JobState::Running => waits("running"),
         JobState::Finishing => waits("finishing"),
         JobState::Done => "done: it waits for nothing".into(),
         JobState::Failed { message } => format!("failed: {message}"),

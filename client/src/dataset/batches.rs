@@ -105,6 +105,7 @@ impl TableReader {
                 first_line: piece.line,
                 content: content_hash(&piece.payload),
                 trace: trace_id(self.job, self.table, self.number),
+                stream: None,
             };
             self.number += 1;
             return Ok(Some(Batch { header, payload: piece.payload, lines: piece.lines }));

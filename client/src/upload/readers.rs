@@ -32,7 +32,7 @@ pub struct TableWork {
 }
 
 /// An event of a reader.
-pub(super) enum Read {
+pub(crate) enum Read {
     /// A batch to send.
     Batch(Batch),
     /// A batch that has arrived before, with the same content.

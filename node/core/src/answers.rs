@@ -10,6 +10,7 @@ use std::time::Duration;
 use cortado_protocol::client::{ClientError, ClientRequest, ClientResponse, ErrorKind};
 use cortado_protocol::expiry::Reason;
 use cortado_protocol::job::JobEntry;
+use cortado_protocol::stream::StreamRequest;
 use cortado_protocol::{EntryKey, JobId};
 
 use crate::facts::Facts;
@@ -23,7 +24,7 @@ mod requests;
 mod search;
 mod status;
 
-pub(crate) use reply::{answer, on_chunk, on_rejects, on_spec};
+pub(crate) use reply::{answer, on_chunk, on_rejects, on_rows, on_spec, on_stream_summary};
 #[cfg(test)]
 pub(crate) use status::coverage;
 pub(crate) use status::of as status_of;
@@ -66,6 +67,12 @@ pub(crate) enum Next {
     Coordinate(JobId),
     /// Delete the job: a client waits for it.
     Delete(JobId),
+    /// Handle a request about a stream.
+    Stream {
+        origin: Origin,
+        job: JobId,
+        request: Box<StreamRequest>,
+    },
     /// Hand over and leave; answer the client once that has begun.
     Drain(Origin),
     /// All members were asked: handle these requests now.

@@ -29,15 +29,14 @@ use crate::job::{JobLog, job_log_entry};
 use crate::outbox::Outbox;
 use crate::progress::Progress;
 use crate::purpose::Purpose;
+use crate::slot_round::SlotRound;
 use crate::task::{Task, TaskOutput};
 
 mod asking;
 mod places;
 mod round;
-mod slots;
 
 use round::{ASK_EVERY, Phase, Round, Then};
-use slots::SlotRound;
 
 /// Pause before a failed step is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
@@ -145,6 +144,10 @@ impl Coordination {
             return if closing { Next::Nothing } else { self.ended(facts, job) };
         }
         let Some(plan) = log.plan.clone() else { return Next::Nothing };
+        if plan.stream.is_some() {
+            // It takes no place in the queue, and its rounds are not those of a job.
+            return Next::Nothing;
+        }
         let ends = log.all_ends();
         let (now, limit) = (facts.now, facts.config.upload_idle);
         let round = self.open(now, job);

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_membership::ring;
+use cortado_protocol::client::TableCoverage;
 use cortado_protocol::expiry::needed;
-use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
+use cortado_protocol::limits::BATCHES_PER_ANSWER;
+use cortado_protocol::peer::EdgeCoverage;
+use cortado_protocol::{Coverage, Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
 use crate::config::Config;
 use crate::job::BoundPlan;
@@ -173,6 +176,41 @@ impl Facts {
             }
         }
         all
+    }
+
+    /// The durable entries of these batches that speak for any of the slots.
+    pub(crate) fn located_of<'n>(
+        &self,
+        job: JobId,
+        batches: impl Iterator<Item = &'n (Edge, Coverage)>,
+        slots: SlotSet,
+    ) -> Vec<Located> {
+        let mut all = Vec::new();
+        for (edge, coverage) in batches {
+            let (edge, coverage) = (*edge, coverage.clone());
+            let wanted = EdgeCoverage { edge, slots, coverage };
+            if let Some(held) = self.ledger.edge(job, edge) {
+                let key = |number| EntryKey { job, edge, number };
+                let records = held.wanted(&wanted);
+                all.extend(records.map(|(number, record, slots)| (key(number), record, slots)));
+            }
+        }
+        all
+    }
+
+    /// The batches of an edge that are here, for a client that resumes.
+    pub(crate) fn coverage(
+        &self,
+        (job, edge): (JobId, Edge),
+        from: u64,
+        declared: Option<u64>,
+    ) -> TableCoverage {
+        let held = self.ledger.edge(job, edge);
+        let sources = held.iter().flat_map(|held| held.sources(from));
+        let mut sources = sources.map(|(number, source)| (number, source.content));
+        let batches = sources.by_ref().take(BATCHES_PER_ANSWER).collect();
+        let next = sources.next().map(|(number, _)| number);
+        TableCoverage { batches, declared, next }
     }
 
     /// Whether the job's specification is known.

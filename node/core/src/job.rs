@@ -10,16 +10,20 @@ use cortado_protocol::client::{ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest, TableFiles};
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, content_hash, frame, limits};
+use cortado_stream::StreamPlan;
 
 use crate::config::Config;
+use crate::stream_log::StreamLog;
 
 /// A specification with its plan compiled and its headers bound.
 #[derive(Debug)]
 pub struct BoundPlan {
     /// What was submitted.
     pub spec: JobSpec,
-    /// The compiled plan.
+    /// The compiled plan; of a stream an empty one.
     pub plan: Plan,
+    /// The compiled plan of a stream.
+    pub stream: Option<StreamPlan>,
     /// Where the needed columns stand, per table and file.
     pub layouts: Vec<Vec<Layout>>,
     /// About how many bytes of memory it takes.
@@ -36,6 +40,9 @@ impl BoundPlan {
         let slots = usize::from(spec.slots);
         if slots == 0 || slots > limits::SLOTS {
             return Err(bad(format!("a job has 1 to {} slots, not {slots}", limits::SLOTS)));
+        }
+        if StreamPlan::is_stream(&spec.plan_toml) {
+            return Self::of_stream(spec);
         }
         let plan = Plan::parse(&spec.plan_toml).map_err(|error| bad(format!("plan: {error}")))?;
         if plan.tables().len() != spec.tables.len() {
@@ -56,7 +63,22 @@ impl BoundPlan {
             layouts.push(table.files.iter().map(bind).collect::<Result<_, _>>()?);
         }
         let bytes = spec_bytes(&spec);
-        Ok(Self { spec, plan, layouts, bytes })
+        Ok(Self { spec, plan, stream: None, layouts, bytes })
+    }
+
+    fn of_stream(spec: JobSpec) -> Result<Self, ClientError> {
+        let bad = |message: String| ClientError::new(ErrorKind::BadInput, message);
+        let stream =
+            StreamPlan::parse(&spec.plan_toml).map_err(|error| bad(format!("plan: {error}")))?;
+        if !spec.tables.is_empty() {
+            return Err(bad("a stream has no tables of files".to_owned()));
+        }
+        if spec.plan_name.is_empty() || spec.plan_name.len() > limits::NAME_BYTES {
+            let message = format!("the name of a stream has 1 to {} bytes", limits::NAME_BYTES);
+            return Err(bad(message));
+        }
+        let (plan, layouts, bytes) = (Plan::none(), Vec::new(), spec_bytes(&spec));
+        Ok(Self { spec, plan, stream: Some(stream), layouts, bytes })
     }
 }
 
@@ -131,6 +153,11 @@ impl Brief {
         Self { plan_name, slots, tables, hash: hash_of(spec) }
     }
 
+    /// Whether it is a stream: only a stream has no tables.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.tables.is_empty()
+    }
+
     /// Whether it was made from this specification.
     pub(crate) fn is_of(&self, spec: &JobSpec) -> bool {
         self.hash == hash_of(spec)
@@ -160,6 +187,8 @@ pub(crate) struct JobLog {
     pub(crate) ends: Vec<Option<u64>>,
     pub(crate) cancelled: bool,
     pub(crate) manifest: Option<Manifest>,
+    /// What a stream's own entries say.
+    pub(crate) stream: StreamLog,
     /// The last sign of life.
     pub(crate) life: Life,
     /// Segment and offset of its newest record here.
@@ -191,6 +220,13 @@ impl JobLog {
                 self.uncompiled = (!self.is_done()).then(|| Box::new(spec));
             }
             JobEntry::Cancel => self.cancelled = true,
+            JobEntry::Stop => self.stream.stopping = true,
+            JobEntry::Schemas { set, files } => {
+                self.stream.schemas.entry(set).or_insert(files);
+            }
+            JobEntry::Publisher(publisher) => {
+                self.stream.publishers.entry(publisher.edge()).or_insert(publisher);
+            }
             JobEntry::Manifest(manifest) => {
                 self.manifest = Some(manifest);
                 if self.is_done() {

@@ -130,7 +130,7 @@ impl Ledger {
     /// for a batch to be durable receive a refusal.
     pub(crate) fn complete(&mut self, out: &mut Outbox, job: JobId) {
         self.job_mut(job).complete();
-        let of_batches = |key: &EntryKey| key.job == job && key.edge.as_table().is_some();
+        let of_batches = |key: &EntryKey| key.job == job && key.edge.is_upload();
         let waiting = self.waiting.extract_if(.., |key, _| of_batches(key));
         for (key, waiting) in waiting {
             for (to, _) in waiting {
@@ -141,7 +141,7 @@ impl Ledger {
 
     /// Whether the job is done, and no entry of this edge is stored any more.
     pub(crate) fn is_complete(&self, key: &EntryKey) -> bool {
-        key.edge.as_table().is_some() && self.jobs.get(&key.job).is_some_and(JobIndex::is_complete)
+        key.edge.is_upload() && self.jobs.get(&key.job).is_some_and(JobIndex::is_complete)
     }
 
     /// Jobs of which batches are held.
@@ -201,7 +201,7 @@ impl Ledger {
         let head: &EntryHead = &entry.head;
         let key = head.key;
         // Small, and a coordinator can't do without.
-        let reserved = key.edge.as_table().is_none() || head.slots == SlotSet::META;
+        let reserved = !key.edge.is_upload() || head.slots == SlotSet::META;
         let ticket = log(out, &key, reserved, bytes);
         self.edge_of(key).insert(head, Place::Pending(ticket));
         if !moved {

@@ -18,6 +18,7 @@
 //! | `slot_tasks` | when slots are complete, and closing their gaps |
 //! | `coordination` | what a job needs next |
 //! | `answers` | what a job's coordinator says to clients, and whether it knows enough for that |
+//! | `streams` | which windows of a stream are closed, and what is published of them |
 //! | `admission` | which jobs may run |
 //! | `forwarding` | where a client's request goes |
 //! | `expiry` | when a job is over |
@@ -59,12 +60,17 @@ mod placement;
 mod progress;
 mod purpose;
 mod reach;
+mod reading;
 mod record;
 mod replicate;
 mod roster;
 mod router;
 mod saving;
+mod slot_round;
 mod slot_tasks;
+mod stream_log;
+mod stream_task;
+mod streams;
 pub mod task;
 mod transfer;
 mod views;

@@ -12,13 +12,16 @@ use cortado_protocol::entry::{Entry, Source};
 use cortado_protocol::expiry::Reason;
 use cortado_protocol::job::{BatchHeader, JobSpec};
 use cortado_protocol::peer::{Admission, PeerMessage};
+use cortado_protocol::stream::SchemaFile;
 use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, SlotSet, frame, limits};
+use cortado_stream::SchemaSet;
 
 use crate::facts::Facts;
 use crate::job::BoundPlan;
 use crate::ledger::index::JobIndex;
 use crate::outbox::Outbox;
 use crate::purpose::{Mapping, Purpose};
+use crate::stream_task::{StreamPlanOf, StreamTask};
 use crate::task::Task;
 
 /// How long a batch waits for the coordinator's answer before the client has to send it again.
@@ -35,11 +38,22 @@ struct Waiting {
     since: Duration,
 }
 
+/// Schema sets, as the coordinator sends them.
+type Sets = Vec<(u32, Vec<SchemaFile>)>;
+
+/// What a job's batches are mapped with.
+#[derive(Clone)]
+struct Known {
+    plan: Arc<BoundPlan>,
+    /// The schema sets of a stream.
+    schemas: BTreeMap<u32, Arc<SchemaSet>>,
+}
+
 #[derive(Default)]
 struct MapperJob {
     /// The client that sent the last batch.
     client: u64,
-    plan: Option<Arc<BoundPlan>>,
+    known: Option<Known>,
     running: bool,
     queued: Option<u32>,
     ended: Option<ClientError>,
@@ -84,14 +98,17 @@ impl Mapper {
             return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
         }
         let stale = facts.now >= state.told_at + TRUST_FOR;
-        match &state.plan {
-            Some(plan) if state.running => {
-                let plan = Arc::clone(plan);
-                map(facts, out, ticket, &plan, header, payload);
+        let mut lacks = false;
+        match &state.known {
+            Some(known) if state.running && known.has(&header) => {
+                map(facts, out, ticket, known, (header, payload));
             }
-            _ => state.waiting.push(Waiting { ticket, header, payload, since }),
+            known => {
+                lacks = known.is_some();
+                state.waiting.push(Waiting { ticket, header, payload, since });
+            }
         }
-        if stale {
+        if stale || lacks {
             self.ask_for_job(facts, out, job);
         }
     }
@@ -125,24 +142,25 @@ impl Mapper {
             Admission::Unknown => return,
             Admission::Ended(error) => {
                 state.ended = Some(error);
-                state.plan = None;
+                state.known = None;
             }
             Admission::Queued { position } => {
                 state.queued = Some(position);
                 state.running = false;
             }
             Admission::Running => {
-                state.plan = state.plan.take().or(compiled);
-                if state.plan.is_none() {
-                    let spec: Result<JobSpec, _> = frame::from_postcard(tail);
-                    match spec.map(BoundPlan::new) {
-                        Ok(Ok(plan)) => state.plan = Some(Arc::new(plan)),
-                        Ok(Err(error)) => state.ended = Some(error),
-                        Err(error) => {
-                            tracing::warn!(%job, %error, "the coordinator sent no specification");
-                            return;
-                        }
+                let Ok((spec, schemas)) = frame::from_postcard::<(JobSpec, Sets)>(tail) else {
+                    return tracing::warn!(%job, "the coordinator sent no specification");
+                };
+                let known = state.known.take();
+                let plan = known.as_ref().map(|known| Arc::clone(&known.plan)).or(compiled);
+                let plan = plan.map_or_else(|| BoundPlan::new(spec).map(Arc::new), Ok);
+                match plan {
+                    Ok(plan) => {
+                        let before = known.map(|known| known.schemas).unwrap_or_default();
+                        state.known = Some(Known::new(plan, before, schemas));
                     }
+                    Err(error) => state.ended = Some(error),
                 }
                 state.running = true;
                 state.queued = None;
@@ -154,15 +172,21 @@ impl Mapper {
 
     fn drain_waiting(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         let Some(state) = self.jobs.get_mut(&job) else { return };
-        let (plan, running) = (state.plan.clone(), state.running);
+        let (known, running) = (state.known.clone(), state.running);
         let (ended, queued) = (state.ended.clone(), state.queued);
         for Waiting { ticket, header, payload, .. } in std::mem::take(&mut state.waiting) {
-            match (&ended, &plan, queued) {
+            match (&ended, &known, queued) {
                 (Some(error), _, _) => {
                     let outcome = BatchOutcome::Refused(error.clone());
                     out.answer_batch(ticket, &header, outcome);
                 }
-                (None, Some(plan), _) if running => map(facts, out, ticket, plan, header, payload),
+                (None, Some(known), _) if running && known.has(&header) => {
+                    map(facts, out, ticket, known, (header, payload));
+                }
+                (None, Some(_), _) if running => {
+                    let reason = "the batch's schema set is not in force yet".to_owned();
+                    out.answer_batch(ticket, &header, BatchOutcome::Retry { reason });
+                }
                 (None, _, place) => {
                     let reason = format!("the job is queued: place {}", place.unwrap_or(0));
                     out.answer_batch(ticket, &header, BatchOutcome::Retry { reason });
@@ -208,14 +232,42 @@ impl Mapper {
     }
 }
 
+impl Known {
+    /// What the coordinator says; sets that are compiled already are kept.
+    fn new(plan: Arc<BoundPlan>, mut schemas: BTreeMap<u32, Arc<SchemaSet>>, told: Sets) -> Self {
+        let Some(stream) = &plan.stream else { return Self { plan, schemas } };
+        for (set, files) in told {
+            if schemas.contains_key(&set) {
+                continue;
+            }
+            match SchemaSet::compile(stream, &files) {
+                Ok(compiled) => drop(schemas.insert(set, Arc::new(compiled))),
+                // It was compiled before it was put in force; a node of another version may differ.
+                Err(error) => tracing::error!(set, %error, "can't read an accepted schema set"),
+            }
+        }
+        Self { plan, schemas }
+    }
+
+    /// Whether a batch can be mapped: whether the schema set that it names is known.
+    fn has(&self, header: &BatchHeader) -> bool {
+        header.stream.as_ref().is_none_or(|stream| {
+            self.plan.stream.is_none() || self.schemas.contains_key(&stream.schema_set)
+        })
+    }
+}
+
 fn map(
     facts: &Facts,
     out: &mut Outbox,
     ticket: u64,
-    plan: &Arc<BoundPlan>,
-    header: BatchHeader,
-    payload: Bytes,
+    known: &Known,
+    (header, payload): (BatchHeader, Bytes),
 ) {
+    let plan = &known.plan;
+    if plan.stream.is_some() || header.stream.is_some() {
+        return map_events(facts, out, ticket, known, (header, payload));
+    }
     let (table, file) = (usize::from(header.table), header.file as usize);
     if plan.layouts.get(table).is_none_or(|files| file >= files.len()) {
         let message = "the batch names a table or file that was not submitted";
@@ -241,6 +293,50 @@ fn map(
     let mapping = Mapping { ticket, key, slots: plan.spec.slots, source };
     let task = Task::Map { plan: Arc::clone(plan), header, payload };
     out.run(task, Purpose::Map(mapping));
+}
+
+/// Maps a batch of events, if it is one that the stream takes.
+fn map_events(
+    facts: &Facts,
+    out: &mut Outbox,
+    ticket: u64,
+    known: &Known,
+    (header, payload): (BatchHeader, Bytes),
+) {
+    let plan = &known.plan;
+    let bad =
+        |message: String| BatchOutcome::Refused(ClientError::new(ErrorKind::BadInput, message));
+    let (Some(stream), Some(of)) = (&plan.stream, &header.stream) else {
+        let message = "only a stream takes events, and it takes nothing else".to_owned();
+        return out.answer_batch(ticket, &header, bad(message));
+    };
+    let Some(schemas) = known.schemas.get(&of.schema_set) else { return };
+    let ahead_ms = of.sent_at_ms.saturating_sub_unsigned(facts.wall_ms);
+    let wrong = if header.number >= limits::NUMBERS {
+        Some(format!("a publisher has at most {} batches", limits::NUMBERS))
+    } else if payload.len() > limits::EVENTS_BATCH_BYTES {
+        Some(format!("a batch of events has at most {} bytes", limits::EVENTS_BATCH_BYTES))
+    } else if of.publisher.is_empty() || of.publisher.len() > limits::NAME_BYTES {
+        Some(format!("the name of a publisher has 1 to {} bytes", limits::NAME_BYTES))
+    } else if ahead_ms > stream.skew_ms() {
+        Some(format!(
+            "the publisher's clock is {ahead_ms} ms ahead of this node's, and {} ms are allowed: set it \
+             right and start the publisher again",
+            stream.skew_ms()
+        ))
+    } else {
+        None
+    };
+    if let Some(message) = wrong {
+        return out.answer_batch(ticket, &header, bad(message));
+    }
+    let key = EntryKey { job: plan.spec.job, edge: of.edge(), number: header.number };
+    let source = Source { content: header.content, bytes: payload.len() as u32, rows: 0 };
+    let mapping = Mapping { ticket, key, slots: plan.spec.slots, source };
+    let (schemas, slots) = (Arc::clone(schemas), plan.spec.slots);
+    let plan = StreamPlanOf { plan: stream.clone(), slots };
+    let task = StreamTask::Map { plan, schemas, header: of.clone(), payload };
+    out.run(Task::Stream(task), Purpose::Map(mapping));
 }
 
 /// A batch was mapped: returns its entry, its client's ticket and the number of rejected rows.

@@ -90,7 +90,8 @@ impl Outbox {
     ) {
         for ticket in tickets {
             let outcome = outcome.clone();
-            let reply = BatchReply { table: key.edge.0, number: key.number, outcome };
+            let table = key.edge.as_table().unwrap_or_default() as u16;
+            let reply = BatchReply { table, number: key.number, outcome };
             self.effect(Effect::BatchReply(*ticket, reply));
         }
     }

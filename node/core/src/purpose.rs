@@ -43,4 +43,10 @@ pub(crate) enum Purpose {
     Spec(Origin),
     /// A client wants rejected rows.
     Rejects(Origin),
+    /// The stream's coordinator reads, or makes the rows of a round.
+    Stream(JobId),
+    /// A client wants to know how a stream stood at its end.
+    StreamSummary(Origin),
+    /// A client wants rows that a stream has published.
+    Rows(Origin),
 }

@@ -34,7 +34,7 @@ pub struct MovedRecord {
 pub struct Group(u128);
 
 impl Group {
-    /// The job's log and result, which are kept until the job is dropped.
+    /// The job's log, its result and what a stream has published: kept until the job is dropped.
     #[must_use]
     pub fn kept(job: JobId) -> Self {
         Self(job.0)
@@ -50,10 +50,7 @@ impl Group {
     /// The group of an entry.
     #[must_use]
     pub fn of(key: &EntryKey) -> Self {
-        match key.edge.as_table() {
-            None => Self::kept(key.job),
-            Some(_) => Self::batches(key.job),
-        }
+        if key.edge.is_upload() { Self::batches(key.job) } else { Self::kept(key.job) }
     }
 
     /// All groups of a job.

@@ -30,6 +30,7 @@ use crate::purpose::{Fetch, Purpose};
 use crate::replicate::Replicator;
 use crate::saving::Saving;
 use crate::slot_tasks::{self, SlotTasks, Wanted};
+use crate::streams::Streams;
 
 mod carry_out;
 mod completing;
@@ -40,6 +41,7 @@ mod jobs;
 mod members;
 mod restore;
 mod restoring;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +59,7 @@ pub struct Core {
     handoff: Handoff,
     slot_tasks: SlotTasks,
     coordination: Coordination,
+    streams: Streams,
     answers: Answers,
     completion: Completion,
     queue: Queue,
@@ -85,6 +88,7 @@ impl Core {
             handoff: Handoff::default(),
             slot_tasks: SlotTasks::default(),
             coordination: Coordination::default(),
+            streams: Streams::default(),
             answers: Answers::default(),
             completion: Completion::default(),
             queue: Queue::default(),
@@ -248,7 +252,11 @@ impl Core {
                 if self.say_ended(from, job) {
                     // There is nothing to work on.
                 } else if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {
-                    self.start_work((from, attempt), Wanted { job, slots, ends, kind });
+                    let needs = match &kind {
+                        slot_tasks::Kind::Windows(wanted) => wanted.batches().into_iter().collect(),
+                        _ => slot_tasks::up_to(&ends),
+                    };
+                    self.start_work((from, attempt), Wanted { job, slots, needs, kind });
                 }
             }
             PeerMessage::Ask { id, request } => self.on_ask((from, id), request),
@@ -269,13 +277,18 @@ impl Core {
                 let (facts, out) = (&self.facts, &mut self.out);
                 let next = self.coordination.on_output(facts, out, of, part, &tail);
                 self.lead_coordination(next);
+                let (facts, out) = (&self.facts, &mut self.out);
+                let next = self.streams.on_output(facts, out, of, part, &tail);
+                self.lead_streams(next);
             }
             PeerMessage::Incomplete { job, attempt, missing } => {
                 let (facts, out) = (&self.facts, &mut self.out);
                 let next = self.coordination.on_incomplete(facts, out, job, attempt, &missing);
                 self.lead_coordination(next);
+                self.streams.on_incomplete(&self.facts, job, attempt, &missing);
             }
             PeerMessage::WorkFailed { job, attempt, message } => {
+                self.streams.on_work_failed(&self.facts, job, attempt, &message);
                 let next = self.coordination.on_work_failed(&self.facts, job, attempt, message);
                 self.lead_coordination(next);
             }

@@ -4,6 +4,7 @@
 //! whoever asked for the work, and in the end the client is asked to send it again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,16 +29,24 @@ pub(crate) enum Kind {
         table: usize,
         keys: Vec<(Slot, Vec<Vec<u8>>)>,
     },
+    /// Fold windows of a stream.
+    Windows(Arc<cortado_stream::Wanted>),
     /// Only be complete.
     Gather,
 }
 
-/// What a coordinator wants: these slots, complete up to these ends.
+/// What a coordinator wants: these slots, complete for these batches.
 pub(crate) struct Wanted {
     pub(crate) job: JobId,
     pub(crate) slots: SlotSet,
-    pub(crate) ends: Vec<u64>,
+    pub(crate) needs: Vec<(Edge, Coverage)>,
     pub(crate) kind: Kind,
+}
+
+/// The batches of tables that have so many.
+pub(crate) fn up_to(ends: &[u64]) -> Vec<(Edge, Coverage)> {
+    let table = |(table, end): (usize, &u64)| (Edge::table(table), Coverage::range(0, *end));
+    ends.iter().take(limits::TABLES).enumerate().map(table).collect()
 }
 
 struct Asking {
@@ -50,7 +59,7 @@ struct Asking {
 struct SlotWork {
     job: JobId,
     slots: SlotSet,
-    ends: Vec<u64>,
+    needs: Vec<(Edge, Coverage)>,
     kind: Kind,
     sources: VecDeque<NodeId>,
     /// Which page of what is missing the next source is asked for.
@@ -95,8 +104,8 @@ impl SlotTasks {
         wanted: Wanted,
         losses: u64,
     ) {
-        let Wanted { job, slots, ends, kind } = wanted;
-        if ends.len() > limits::TABLES || self.all.contains_key(&key) {
+        let Wanted { job, slots, needs, kind } = wanted;
+        if self.all.contains_key(&key) {
             return;
         }
         if self.sent.get(&key).is_some_and(|sent| sent.losses == losses) {
@@ -104,7 +113,7 @@ impl SlotTasks {
         }
         let sources = sources(facts, job, slots);
         let work =
-            SlotWork { job, slots, ends, kind, sources, page: 0, asking: None, running: false };
+            SlotWork { job, slots, needs, kind, sources, page: 0, asking: None, running: false };
         self.all.insert(key, work);
         self.advance(facts, out, key);
     }
@@ -119,8 +128,8 @@ impl SlotTasks {
         let gaps = gaps_of(facts, work);
         if gaps.is_empty() {
             let pending = facts.ledger.job(job).is_some_and(|held| {
-                let tables = (0..work.ends.len()).filter_map(|table| held.edge(Edge::table(table)));
-                tables.into_iter().any(|edge| edge.has_pending(work.slots))
+                let edges = work.needs.iter().filter_map(|(edge, _)| held.edge(*edge));
+                edges.into_iter().any(|edge| edge.has_pending(work.slots))
             });
             let spec_pending = !matches!(work.kind, Kind::Gather) && facts.plan_of(job).is_none();
             if !pending && !spec_pending {
@@ -146,9 +155,9 @@ impl SlotTasks {
     fn run(&mut self, facts: &Facts, out: &mut Outbox, key: WorkKey) {
         let Some(work) = self.all.get_mut(&key) else { return };
         let (job, slots, kind) = (work.job, work.slots, work.kind.clone());
-        let ends = work.ends.clone();
         work.running = true;
-        let plan = facts.plan_of(job);
+        let (plan, memory) = (facts.plan_of(job), facts.config.memory.fold);
+        let needs = &self.all[&key].needs;
         let task = match (kind, plan) {
             (Kind::Gather, _) => {
                 self.all.remove(&key);
@@ -158,15 +167,18 @@ impl SlotTasks {
             }
             (_, None) => return,
             (Kind::Fold, Some(plan)) => {
-                let entries = facts.located(job, 0..ends.len(), slots, &ends);
+                let entries = facts.located_of(job, needs.iter(), slots);
                 let float_sums = facts.config.planted == Some(PlantedBug::FloatSums);
-                let memory = facts.config.memory.fold;
                 Task::Fold { plan, slots, entries, memory, float_sums }
             }
             (Kind::Lookup { table, keys }, Some(plan)) => {
-                let entries = facts.located(job, table..table + 1, slots, &ends);
-                let memory = facts.config.memory.fold;
+                let of_table = needs.iter().filter(|(edge, _)| *edge == Edge::table(table));
+                let entries = facts.located_of(job, of_table, slots);
                 Task::Lookup { plan, table, keys, entries, memory }
+            }
+            (Kind::Windows(wanted), Some(plan)) => {
+                let entries = facts.located_of(job, needs.iter(), slots);
+                Task::Windows { plan, slots, wanted, entries, memory }
             }
         };
         out.run(task, Purpose::Work(key));
@@ -298,6 +310,13 @@ impl SlotTasks {
 pub(crate) fn kind_of(from: NodeId, work: Work, tail: &Bytes) -> Option<Kind> {
     match work {
         Work::Fold => Some(Kind::Fold),
+        Work::Windows => match frame::from_postcard(tail) {
+            Ok(wanted) => Some(Kind::Windows(Arc::new(wanted))),
+            Err(error) => {
+                tracing::warn!(%from, %error, "refused windows that can't be read");
+                None
+            }
+        },
         Work::Lookup { table } => match frame::from_postcard(tail) {
             Ok(keys) => Some(Kind::Lookup { table: usize::from(table), keys }),
             Err(error) => {
@@ -336,11 +355,12 @@ fn gaps_of(facts: &Facts, work: &SlotWork) -> Vec<EdgeCoverage> {
     {
         return Vec::new();
     }
-    let mut wanted = Vec::new();
-    for (table, end) in work.ends.iter().enumerate() {
-        let (edge, coverage) = (Edge::table(table), Coverage::range(0, *end));
-        wanted.push(EdgeCoverage { edge, slots: work.slots, coverage });
-    }
+    let slots = work.slots;
+    let wanted = work.needs.iter().map(|(edge, coverage)| {
+        let (edge, coverage) = (*edge, coverage.clone());
+        EdgeCoverage { edge, slots, coverage }
+    });
+    let wanted: Vec<_> = wanted.collect();
     let mut gaps = match facts.ledger.job(work.job) {
         Some(held) => held.missing(&wanted),
         None => wanted.into_iter().filter(|gap| !gap.coverage.is_empty()).collect(),

@@ -16,19 +16,13 @@ use cortado_protocol::job::{BatchHeader, Manifest, ResultFile, TableTotal};
 use cortado_protocol::{EntryKey, META_SLOT, Slot, SlotSet, content_hash, frame, limits};
 
 use crate::job::BoundPlan;
-use crate::record::{Located, RecordRef};
+pub use crate::reading::Records;
+use crate::reading::{Stop, for_each};
+use crate::record::Located;
+use crate::stream_task::{self, StreamOutput, StreamTask};
 
 /// Bytes of entries that are held until they are added.
 const FOLD_BYTES: usize = 16 << 20;
-
-/// Reads this node's log.
-pub trait Records {
-    /// The payload of a record, or `None` if it can't be read or its checksum is wrong.
-    fn read(&self, record: RecordRef) -> Option<Bytes>;
-
-    /// A long task stands between two of its slices: something short may be done now.
-    fn between(&self) {}
-}
 
 /// What to do.
 #[derive(Debug)]
@@ -88,6 +82,21 @@ pub enum Task {
         /// Rows by table and slot.
         rows: Vec<(usize, Slot, Bytes)>,
     },
+    /// Fold windows of a stream.
+    Windows {
+        /// The stream.
+        plan: Arc<BoundPlan>,
+        /// The slots.
+        slots: SlotSet,
+        /// The windows, and the batches that have events in them.
+        wanted: Arc<cortado_stream::Wanted>,
+        /// All entries of these batches that speak for any of the slots.
+        entries: Vec<Located>,
+        /// Bytes of memory it may take.
+        memory: usize,
+    },
+    /// Other work of a stream.
+    Stream(StreamTask),
     /// Read entries, restricted to some slots each.
     Read(Vec<Located>),
     /// Read the rejected rows of a table of a job that is done: all their chunks, in order.
@@ -117,7 +126,7 @@ impl Task {
     /// with what was uploaded.
     #[must_use]
     pub fn is_short(&self) -> bool {
-        matches!(self, Self::Map { .. } | Self::Read(_) | Self::KeptRejects(_))
+        matches!(self, Self::Map { .. } | Self::Stream(_) | Self::Read(_) | Self::KeptRejects(_))
     }
 }
 
@@ -137,6 +146,8 @@ pub enum TaskOutput {
     Lookups(Box<Finishing>, Vec<LookupRequest>),
     /// Of [`Task::Finish`] and [`Task::Join`]: the result, cut into chunks.
     Results(Manifest, Vec<Bytes>),
+    /// Of [`Task::Stream`].
+    Stream(StreamOutput),
     /// Of [`Task::Read`].
     Entries(Vec<Entry>),
     /// Of [`Task::Rejects`] and [`Task::KeptRejects`].
@@ -157,6 +168,7 @@ impl std::fmt::Debug for TaskOutput {
             Self::Outputs(_) => "Outputs",
             Self::Lookups(..) => "Lookups",
             Self::Results(..) => "Results",
+            Self::Stream(_) => "Stream",
             Self::Entries(_) => "Entries",
             Self::Rejects(_) => "Rejects",
             Self::Unreadable(_) => "Unreadable",
@@ -166,25 +178,12 @@ impl std::fmt::Debug for TaskOutput {
     }
 }
 
-/// Why a task stopped.
-enum Stop {
-    Unreadable(Vec<Located>),
-    Mismatch(String),
-    Failed(String),
-}
-
 impl From<FinalError> for Stop {
     fn from(error: FinalError) -> Self {
         match error {
             FinalError::Tally { .. } => Self::Mismatch(error.to_string()),
             error => Self::Failed(error.to_string()),
         }
-    }
-}
-
-impl From<cortado_engine::DeltaError> for Stop {
-    fn from(error: cortado_engine::DeltaError) -> Self {
-        Self::Failed(format!("a delta can't be read: {error}"))
     }
 }
 
@@ -202,6 +201,14 @@ pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
             finish(plan, ends, durability, &outputs, &summaries, records)
         }
         Task::Join { state, rows } => join(state, &rows),
+        Task::Windows { plan, slots, wanted, entries, memory } => {
+            stream_task::windows(&plan, slots, &wanted, &entries, records, memory)
+                .map(TaskOutput::Outputs)
+        }
+        Task::Stream(StreamTask::Map { plan, schemas, header, payload }) => {
+            Ok(TaskOutput::Mapped(stream_task::map(&plan, &schemas, &header, &payload)))
+        }
+        Task::Stream(task) => stream_task::execute(task, records).map(TaskOutput::Stream),
         Task::Read(wanted) => read(&wanted, records),
         Task::KeptRejects(chunks) => kept_rejects(&chunks, records),
         Task::Rejects { plan, table, summaries } => summarise(&plan, &summaries, records)
@@ -219,25 +226,6 @@ fn map(plan: &BoundPlan, header: &BatchHeader, payload: &[u8]) -> TaskOutput {
     let slots = usize::from(plan.spec.slots);
     let layout = &plan.layouts[usize::from(header.table)][header.file as usize];
     TaskOutput::Mapped(map_batch(&plan.plan, slots, layout, header, payload))
-}
-
-/// Reads entries one after the other and visits them with the slots they are read for; all unreadable
-/// ones are reported together.
-fn for_each<'e>(
-    entries: impl IntoIterator<Item = &'e Located>,
-    records: &dyn Records,
-    mut visit: impl FnMut(Entry, SlotSet) -> Result<(), Stop>,
-) -> Result<(), Stop> {
-    let mut unreadable = Vec::new();
-    for located in entries {
-        let entry = records.read(located.1).and_then(|bytes| Entry::decode(&bytes).ok());
-        match entry.filter(|entry| entry.head.key == located.0) {
-            Some(entry) if unreadable.is_empty() => visit(entry, located.2)?,
-            Some(_) => {}
-            None => unreadable.push(*located),
-        }
-    }
-    if unreadable.is_empty() { Ok(()) } else { Err(Stop::Unreadable(unreadable)) }
 }
 
 fn fold(

@@ -79,8 +79,16 @@ async fn upload(connection: &Connection) -> (FrameWriter, FrameReader) {
 
 fn batch(number: u64, payload: &[u8]) -> Bytes {
     let content = content_hash(payload);
-    let header =
-        BatchHeader { table: 1, number, file: 0, offset: 0, first_line: 2, content, trace: 0 };
+    let header = BatchHeader {
+        table: 1,
+        number,
+        file: 0,
+        offset: 0,
+        first_line: 2,
+        content,
+        trace: 0,
+        stream: None,
+    };
     encode(&header, payload)
 }
 

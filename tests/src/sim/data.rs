@@ -116,6 +116,7 @@ fn cut(
                 first_line: line,
                 content: content_hash(&payload),
                 trace: trace_id(job, table, number),
+                stream: None,
             };
             batches.push((header, payload));
         }

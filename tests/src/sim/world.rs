@@ -393,7 +393,7 @@ impl World {
     fn batch_answer(&mut self, node: usize, client: usize, reply: BatchReply) {
         if let BatchOutcome::Durable { .. } = reply.outcome {
             let job = self.clients[client].data.spec.job;
-            let (edge, number) = (Edge(reply.table), reply.number);
+            let (edge, number) = (Edge::table(reply.table.into()), reply.number);
             self.promise(node, EntryKey { job, edge, number });
         }
         let (delay, life) = (self.delay(100, 2_000), self.clients[client].life);

@@ -1,14 +1,16 @@
 //! Sends answers to the nodes whose clients asked.
 
 use bytes::Bytes;
-use cortado_protocol::META_SLOT;
 use cortado_protocol::client::{ClientResponse, ErrorKind};
 use cortado_protocol::job::JobEntry;
 use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::stream::StreamResponse;
+use cortado_protocol::{META_SLOT, frame};
 
 use crate::job::job_entry;
 use crate::outbox::Outbox;
 use crate::purpose::Origin;
+use crate::stream_task::StreamOutput;
 use crate::task::TaskOutput;
 
 /// Answers a client's request through the node that sent it.
@@ -54,6 +56,34 @@ pub(crate) fn on_rejects(out: &mut Outbox, origin: Origin, output: TaskOutput) {
         other => return tracing::error!(?other, "collecting rejects gave something else"),
     };
     answer(out, origin, response);
+}
+
+/// Sends how a stream stood at its end.
+pub(crate) fn on_stream_summary(out: &mut Outbox, origin: Origin, output: TaskOutput) {
+    let TaskOutput::Entries(entries) = output else {
+        return answer(out, origin, damaged());
+    };
+    let bytes = entries.first().and_then(|entry| entry.delta(META_SLOT)).unwrap_or_default();
+    let response = match serde_json::from_slice(&bytes) {
+        Ok(status) => ClientResponse::Stream(StreamResponse::Status(status)),
+        Err(_) => damaged(),
+    };
+    answer(out, origin, response);
+}
+
+/// Sends rows that a stream has published.
+pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
+    match output {
+        TaskOutput::Stream(StreamOutput::Rows { rows, cursor, ended }) => {
+            let response = ClientResponse::Stream(StreamResponse::Rows { ended, cursor });
+            answer_with(out, origin, response, frame::to_postcard(&rows));
+        }
+        TaskOutput::Unreadable(_) => answer(out, origin, damaged()),
+        TaskOutput::Failed(message) => {
+            answer(out, origin, ClientResponse::error(ErrorKind::Ended, message));
+        }
+        other => tracing::error!(?other, "reading rows gave something else"),
+    }
 }
 
 fn damaged() -> ClientResponse {

@@ -109,6 +109,13 @@ impl Answers {
                 let asked = (request, searched);
                 return self.read_or_search(facts, out, (origin, job), asked, read, missing);
             }
+            ClientRequest::Stream(..) if !brief.is_stream() => {
+                let message = format!("job {job} is no stream");
+                answer(out, origin, ClientResponse::error(ErrorKind::BadInput, message));
+            }
+            ClientRequest::Stream(_, request) => {
+                return Next::Stream { origin, job, request: Box::new(request) };
+            }
             ClientRequest::Coverage { table, from, .. } => {
                 let coverage = coverage(facts, job, table.into(), from);
                 answer(out, origin, ClientResponse::Coverage(coverage));
@@ -223,7 +230,7 @@ impl Answers {
     }
 
     /// Asks the router to write an entry to the job log, and lets the client wait for it.
-    fn record(&mut self, origin: Origin, job: JobId, entry: JobEntry) -> Next {
+    pub(crate) fn record(&mut self, origin: Origin, job: JobId, entry: JobEntry) -> Next {
         let clients = self.clients.entry(job).or_default();
         clients.fresh |= matches!(entry, JobEntry::Spec(_));
         clients.wait_for_entry(entry.number(), [origin]);

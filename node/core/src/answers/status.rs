@@ -21,6 +21,7 @@ pub(crate) fn of(facts: &Facts, progress: ProgressOf<'_>, job: JobId) -> Option<
         Some(Manifest::Done { .. }) => JobState::Done,
         Some(Manifest::Failed { message }) => JobState::Failed { message: message.clone() },
         None if log.cancelled => JobState::Cancelled,
+        None if brief.is_stream() => JobState::Running,
         None => match progress.and_then(|progress| progress.place) {
             Some(0) if log.all_ends().is_some() => JobState::Finishing,
             Some(0) => JobState::Uploading,
@@ -87,6 +88,8 @@ fn waits_for(
 ) -> Option<String> {
     match state {
         JobState::Done | JobState::Failed { .. } | JobState::Cancelled => return None,
+        // Its own status says more.
+        JobState::Running => return facts.replicas_suffice().err(),
         JobState::Queued { position: 0 } => {
             return Some("waits for a place in the queue".to_owned());
         }
@@ -179,10 +182,5 @@ fn stages(progress: &Progress) -> Vec<StageStatus> {
 /// The batches of a table that are here, for a client that resumes.
 pub(crate) fn coverage(facts: &Facts, job: JobId, table: usize, from: u64) -> TableCoverage {
     let declared = facts.jobs.get(job).and_then(|log| *log.ends.get(table)?);
-    let held = facts.ledger.edge(job, Edge::table(table));
-    let sources = held.iter().flat_map(|held| held.sources(from));
-    let mut sources = sources.map(|(number, source)| (number, source.content));
-    let batches = sources.by_ref().take(limits::BATCHES_PER_ANSWER).collect();
-    let next = sources.next().map(|(number, _)| number);
-    TableCoverage { batches, declared, next }
+    facts.coverage((job, Edge::table(table)), from, declared)
 }

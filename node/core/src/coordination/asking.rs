@@ -1,22 +1,19 @@
-//! Asking slots: chooses a worker for each slot, repeats requests, and handles the answers.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! Asking slots: sends a job's slots to workers, and handles the answers.
 
 use bytes::Bytes;
 use cortado_engine::{largest_query, mebi};
 use cortado_protocol::client::ErrorKind;
 use cortado_protocol::job::Manifest;
-use cortado_protocol::peer::{self, EdgeCoverage, PeerMessage, Work};
-use cortado_protocol::{JobId, META_SLOT, NodeId, Slot, SlotSet};
+use cortado_protocol::peer::{self, EdgeCoverage, Work};
+use cortado_protocol::{JobId, META_SLOT, NodeId, Slot};
 
 use super::round::{Phase, Round, Then};
-use super::slots::{ASK_AGAIN_AFTER, Asked, SlotRound};
 use super::{Coordination, Next, RETRY_AFTER};
 use crate::facts::Facts;
 use crate::job::JobLog;
 use crate::outbox::Outbox;
 use crate::purpose::Purpose;
+use crate::slot_round::SlotRound;
 use crate::task::Task;
 
 impl Coordination {
@@ -38,20 +35,12 @@ impl Coordination {
     pub(super) fn ask_slots(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         let Some(ends) = facts.jobs.get(job).and_then(JobLog::all_ends) else { return };
         let Some(round) = self.rounds.get_mut(&job) else { return };
-        let now = facts.now;
-        if now < round.retry_at {
+        if facts.now < round.retry_at {
             return;
         }
         let mut news = false;
         for slots in round.slots_mut() {
-            slots.watch(now);
-            for ((backed_up, node), of) in wanted(facts, job, slots) {
-                news |= !backed_up;
-                // At time zero, the request is due at once.
-                let (attempt, at) = (out.fresh_id(), Duration::ZERO);
-                slots.asked.insert(attempt, Asked { node, slots: of, at, backed_up });
-            }
-            ask(out, slots, job, now, &ends);
+            news |= slots.ask(facts, out, job, &ends);
         }
         if news {
             // The workers asked now report again what is missing.
@@ -220,44 +209,5 @@ impl Coordination {
         for slots in self.rounds.values_mut().flat_map(Round::slots_mut) {
             slots.give_up_of(|node| node == peer);
         }
-    }
-}
-
-/// The next requests: slots by node, and by whether the node is a backup of a slow worker.
-fn wanted(facts: &Facts, job: JobId, slots: &mut SlotRound) -> BTreeMap<(bool, NodeId), SlotSet> {
-    let placement = facts.placement(job);
-    let me = facts.config.node;
-    let owner = |slot, turn| placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
-    let mut wanted: BTreeMap<_, SlotSet> = BTreeMap::new();
-    for slot in slots.unasked().iter() {
-        let turn = slots.passed_on.get(&slot).copied().unwrap_or_default();
-        wanted.entry((false, owner(slot, turn))).or_default().insert(slot);
-    }
-    for (slow, of) in slots.take_slow(facts.now) {
-        tracing::info!(%job, node = %slow, slots = of.len(), "slow: the next owners are asked too");
-        for slot in of.iter() {
-            let mut owners = placement.owners(slot).iter();
-            let turn = owners.position(|owner| *owner == slow).unwrap_or_default();
-            let next = owner(slot, turn + 1);
-            if next != slow {
-                wanted.entry((true, next)).or_default().insert(slot);
-            }
-        }
-    }
-    wanted
-}
-
-/// Sends the requests that are due.
-fn ask(out: &mut Outbox, slots: &mut SlotRound, job: JobId, now: Duration, ends: &[u64]) {
-    let due = |asked: &Asked| asked.at.is_zero() || now >= asked.at + ASK_AGAIN_AFTER;
-    let mut requests = Vec::new();
-    for (attempt, asked) in slots.asked.iter_mut().filter(|(_, asked)| due(asked)) {
-        asked.at = now;
-        requests.push((*attempt, asked.node, asked.slots));
-    }
-    for (attempt, node, of) in requests {
-        let (ends, work) = (ends.to_vec(), slots.work.clone());
-        let message = PeerMessage::Work { job, attempt, slots: of, ends, work };
-        out.send_with(node, message, slots.tail(of));
     }
 }

@@ -22,7 +22,7 @@ impl Coordination {
         let wish = |(job, round): (&JobId, &Round)| {
             let log = facts.jobs.get(*job)?;
             // Without a specification there is no time of submission, by which the queue is ordered.
-            log.brief.as_ref()?;
+            log.brief.as_ref().filter(|brief| !brief.is_stream())?;
             let wants = log.ended().is_none() && !round.is_idle(now, idle, log);
             wants.then(|| PlaceWish {
                 job: *job,
@@ -87,8 +87,13 @@ impl Coordination {
             (Admission::Ended(error), Bytes::new())
         } else if let Some(plan) = plan.filter(|_| facts.is_coordinator(job)) {
             let round = self.open(facts.now, job);
-            match round.place {
-                Some(0) => (Admission::Running, frame::to_postcard(&plan.spec)),
+            let place = if plan.stream.is_some() { Some(0) } else { round.place };
+            match place {
+                Some(0) => {
+                    let schemas = facts.jobs.get(job).map(|log| &log.stream.schemas);
+                    let schemas: Vec<_> = schemas.into_iter().flatten().collect();
+                    (Admission::Running, frame::to_postcard(&(&plan.spec, schemas)))
+                }
                 Some(position) => (Admission::Queued { position }, Bytes::new()),
                 None => {
                     round.wanted_by.insert(to);

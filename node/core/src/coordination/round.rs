@@ -8,9 +8,9 @@ use cortado_protocol::NodeId;
 use cortado_protocol::job::Manifest;
 use cortado_protocol::peer::EdgeCoverage;
 
-use super::slots::SlotRound;
 use crate::job::JobLog;
 use crate::progress::{Progress, Step};
+use crate::slot_round::SlotRound;
 use crate::task::Finishing;
 
 /// Pause between two requests for a place in the queue.

@@ -197,6 +197,17 @@ impl EdgeIndex {
         held
     }
 
+    /// The numbers whose meta slot is durable here.
+    pub(crate) fn meta(&self) -> &Coverage {
+        &self.meta
+    }
+
+    /// Numbers from `from` on whose meta slot is durable here, and the records, in number order.
+    pub(crate) fn meta_from(&self, from: u64) -> impl Iterator<Item = (u64, RecordRef)> + '_ {
+        let of_meta = self.within(from..u64::MAX).filter(|(_, _, slots)| slots.contains(META_SLOT));
+        of_meta.filter_map(|(number, held, _)| Some((number, held.durable()?)))
+    }
+
     /// Whether the meta slot is durable here for all numbers below `end`.
     pub(crate) fn has_meta_below(&self, end: u64) -> bool {
         end == 0 || self.meta.is_complete(end)
@@ -320,10 +331,15 @@ impl JobIndex {
         self.place(edge).ok().map(|at| &self.edges[at].1)
     }
 
+    /// What is held, by edge.
+    pub(crate) fn edges(&self) -> impl Iterator<Item = (Edge, &EdgeIndex)> {
+        self.edges.iter().map(|(edge, held)| (*edge, held))
+    }
+
     /// Drops all batches, for good.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
-        self.edges.retain(|(edge, _)| edge.as_table().is_none());
+        self.edges.retain(|(edge, _)| !edge.is_upload());
         self.edges.shrink_to_fit();
     }
 
@@ -334,7 +350,7 @@ impl JobIndex {
 
     /// Whether there are any.
     pub(crate) fn has_batches(&self) -> bool {
-        self.edges.iter().any(|(edge, _)| edge.as_table().is_some())
+        self.edges.iter().any(|(edge, _)| edge.is_upload())
     }
 
     /// An edge of which something was held, to be changed.

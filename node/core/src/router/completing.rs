@@ -77,7 +77,7 @@ impl Core {
         if self.say_forgotten(from, job) {
             return;
         }
-        let is_batches = |part: &EdgeCoverage| part.edge.as_table().is_some();
+        let is_batches = |part: &EdgeCoverage| part.edge.is_upload();
         let complete = self.facts.ledger.job(job).is_some_and(|held| held.is_complete());
         if complete && held.iter().any(is_batches) {
             self.say_ended(from, job);

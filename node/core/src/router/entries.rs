@@ -112,6 +112,8 @@ impl Core {
             self.slot_tasks.after_append(&self.facts, &mut self.out, key.job);
             let next = self.coordination.appended(&self.facts, &mut self.out, key);
             self.lead_coordination(next);
+            let next = self.streams.appended(&self.facts, &mut self.out, key);
+            self.lead_streams(next);
         }
         for job in touched {
             self.handoff.go_on_fetching(&self.facts, &mut self.out, job);
@@ -135,7 +137,7 @@ impl Core {
     /// The disk is at its reserve: nothing was written.
     pub(super) fn on_append_refused(&mut self, ticket: u64) {
         let Some(key) = self.facts.ledger.refused(&mut self.out, ticket) else { return };
-        if key.edge.as_table().is_none() {
+        if !key.edge.is_upload() {
             self.answers.without_room(key.job);
         }
         self.slot_tasks.without_room(&self.facts, &mut self.out, key.job);
@@ -172,6 +174,8 @@ impl Core {
     /// An entry that a coordinator wrote is durable on W nodes. Clients that wait for it are told how the
     /// job stands before it goes on.
     fn own_entry_durable(&mut self, key: EntryKey) {
+        let next = self.streams.entry_durable(&self.facts, &mut self.out, key);
+        self.lead_streams(next);
         if !self.coordination.has(key.job) {
             return;
         }
@@ -193,6 +197,7 @@ impl Core {
     pub(super) fn entry_failed(&mut self, failed: Option<Failed>) {
         let Some((key, error)) = failed else { return };
         self.answers.entry_failed(&mut self.out, key, &error);
+        self.streams.entry_failed(&self.facts, key, &error);
         let next = self.coordination.entry_failed(&self.facts, key, &error);
         self.lead_coordination(next);
     }
@@ -202,7 +207,7 @@ impl Core {
         if self.say_forgotten(fetch.from, fetch.job) {
             return fetch.end(&mut self.out, None);
         }
-        if wanted.iter().any(|part| part.edge.as_table().is_some()) {
+        if wanted.iter().any(|part| part.edge.is_upload()) {
             self.say_ended(fetch.from, fetch.job);
         }
         let idle_ms = self.idle_ms(fetch.job);

@@ -16,7 +16,7 @@ use crate::saving::Then;
 impl Core {
     /// For how long there was no sign of life of a job, if it is known.
     pub(crate) fn idle(&self, job: JobId) -> Option<Duration> {
-        self.facts.idle(job, self.coordination.works(job))
+        self.facts.idle(job, self.works(job))
     }
 
     pub(super) fn idle_ms(&self, job: JobId) -> Option<u64> {
@@ -31,7 +31,8 @@ impl Core {
     }
 
     pub(super) fn tick_expiry(&mut self) {
-        let works = |job| self.coordination.works(job);
+        let (coordination, streams) = (&self.coordination, &self.streams);
+        let works = |job| coordination.works(job) || streams.works(job);
         let looked = self.expiry.tick(&self.facts, &mut self.out, &works);
         if looked.save {
             self.saving.save(StateFile::Expiry, None);
@@ -50,7 +51,7 @@ impl Core {
         if self.say_forgotten(from, job) {
             return;
         }
-        let works = self.coordination.works(job);
+        let works = self.works(job);
         if expiry::agrees(&self.facts, &mut self.out, from, (job, number), (reason, works)) {
             self.facts.jobs.agree(job, from, number, false);
             self.saving.save(StateFile::Expiry, Some(Then::Agree { job, by: from, number }));
@@ -131,6 +132,7 @@ impl Core {
         self.facts.ledger.forget(job, proof);
         let agreed = self.facts.jobs.forget(job);
         self.coordination.forget(job);
+        self.streams.forget(job);
         self.answers.forget(&mut self.out, job, reason);
         self.slot_tasks.forget(job);
         self.mapper.forget(&self.facts, &mut self.out, job, reason);

@@ -22,6 +22,7 @@ impl Core {
             || self.slot_tasks.is_busy()
             || self.handoff.is_busy()
             || !self.coordination.is_empty()
+            || !self.streams.is_empty()
             || self.mapper.is_waiting();
         Duration::from_millis(if busy { 50 } else { 500 })
     }
@@ -57,7 +58,7 @@ impl Core {
     }
 
     pub(super) fn cluster_view(&self) -> ClusterView {
-        views::cluster(&self.facts, &|job| self.coordination.works(job))
+        views::cluster(&self.facts, &|job| self.works(job))
     }
 
     pub(super) fn ring_view(&self) -> RingView {

@@ -12,7 +12,7 @@ use crate::job::job_log_entry;
 use crate::progress::Progress;
 use crate::purpose::{Origin, Purpose, WorkKey};
 use crate::replicate::Asker;
-use crate::slot_tasks::{Kind, Wanted};
+use crate::slot_tasks::{self, Kind, Wanted};
 use crate::task::TaskOutput;
 
 /// How far jobs are, for the answers to clients.
@@ -41,7 +41,8 @@ impl Core {
                 }
             }
             Gather { job, attempt, ends } => {
-                let wanted = Wanted { job, slots: SlotSet::META, ends, kind: Kind::Gather };
+                let needs = slot_tasks::up_to(&ends);
+                let wanted = Wanted { job, slots: SlotSet::META, needs, kind: Kind::Gather };
                 self.start_work((self.facts.config.node, attempt), wanted);
             }
             News(job) => self.tell_clients(job),
@@ -87,7 +88,7 @@ impl Core {
 
     /// Leads on what answers want done.
     pub(super) fn lead_answers(&mut self, next: answers::Next) {
-        use answers::Next::{CaughtUp, Coordinate, Delete, Drain, Nothing, Record};
+        use answers::Next::{CaughtUp, Coordinate, Delete, Drain, Nothing, Record, Stream};
         match next {
             Nothing => {}
             Record { job, entry } => {
@@ -101,6 +102,7 @@ impl Core {
                 self.coordination.open(self.facts.now, job);
                 self.expiry.delete(&self.facts, &mut self.out, job);
             }
+            Stream { origin, job, request } => self.on_stream_request((origin, job), *request),
             Drain(origin) => {
                 self.start_draining();
                 answer(&mut self.out, origin, ClientResponse::Accepted);
@@ -143,6 +145,10 @@ impl Core {
             let next = self.coordination.drive(&self.facts, &mut self.out, job);
             self.lead_coordination(next);
         }
+        for job in self.streams.jobs() {
+            let next = self.streams.drive(&self.facts, &mut self.out, job);
+            self.lead_streams(next);
+        }
         self.coordination.retire(&self.facts, |job| self.answers.waits(job));
         self.answers.retire(|job| self.coordination.has(job));
     }
@@ -179,6 +185,14 @@ impl Core {
             Purpose::Chunk(origin) => answers::on_chunk(&mut self.out, origin, output),
             Purpose::Spec(origin) => answers::on_spec(&mut self.out, origin, output),
             Purpose::Rejects(origin) => answers::on_rejects(&mut self.out, origin, output),
+            Purpose::StreamSummary(origin) => {
+                answers::on_stream_summary(&mut self.out, origin, output);
+            }
+            Purpose::Rows(origin) => answers::on_rows(&mut self.out, origin, output),
+            Purpose::Stream(job) => {
+                let next = self.streams.on_task(&self.facts, &mut self.out, job, output);
+                self.lead_streams(next);
+            }
         }
     }
 }

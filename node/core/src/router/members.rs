@@ -71,6 +71,8 @@ impl Core {
         for job in jobs {
             let next = self.coordination.after_change(&self.facts, &mut self.out, job);
             self.lead_coordination(next);
+            let next = self.streams.after_change(&self.facts, &mut self.out, job);
+            self.lead_streams(next);
         }
         self.slot_tasks.after_change(&self.facts, &mut self.out);
         self.handoff.after_change(&self.facts);
@@ -118,10 +120,14 @@ impl Core {
     fn on_identity(&mut self, hello: &Hello) {
         match self.facts.peers.identify(hello) {
             IdentityChange::Same | IdentityChange::New => return,
-            IdentityChange::Restarted => self.coordination.after_restart(hello.node),
+            IdentityChange::Restarted => {
+                self.coordination.after_restart(hello.node);
+                self.streams.after_restart(hello.node);
+            }
             IdentityChange::OtherLog => {
                 tracing::warn!(peer = %hello.node, "returned with another log: its copies count no more");
                 self.coordination.after_restart(hello.node);
+                self.streams.after_restart(hello.node);
                 self.replicator.void(&self.facts, hello.node);
                 self.handoff.void(hello.node);
             }

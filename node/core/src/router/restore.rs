@@ -88,7 +88,8 @@ impl Core {
     /// Hands the files that have changed to the shell.
     pub(super) fn flush_state(&mut self) {
         let (facts, expiry) = (&self.facts, &self.expiry);
-        let coordination = &self.coordination;
+        let (coordination, streams) = (&self.coordination, &self.streams);
+        let works = |job| coordination.works(job) || streams.works(job);
         let bytes = |file| match file {
             StateFile::Tombstones => {
                 let forgotten = facts.ledger.tombstones().chain(expiry.decided());
@@ -98,7 +99,7 @@ impl Core {
                 let agreed = facts.jobs.agreements();
                 let agreed = agreed.map(|agreed| (agreed.job, agreed.by, agreed.number)).collect();
                 let idle = facts.jobs.iter().map(|(job, log)| {
-                    let idle = facts.idle(job, coordination.works(job)).unwrap_or_default();
+                    let idle = facts.idle(job, works(job)).unwrap_or_default();
                     IdleJob { job, idle_ms: idle.as_millis() as u64, newest: log.newest }
                 });
                 frame::to_postcard(&ExpiryFile { agreed, idle: idle.collect() })

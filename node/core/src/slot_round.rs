@@ -1,5 +1,5 @@
-//! One round of work on a set of slots: the worker that was asked for each slot, and the outputs
-//! that came back. `asking` uses it.
+//! One round of work on a set of slots: which worker is asked for each slot, and the outputs that
+//! came back. A coordinator has such rounds, of batch jobs and of streams.
 //!
 //! Once other workers have shown how long a slot takes, the next owner of each slot that a slow
 //! worker still has is asked too (backup tasks: Dean, Ghemawat, "MapReduce", 2004, §3.6). The first
@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cortado_engine::LookupRequest;
-use cortado_protocol::peer::Work;
-use cortado_protocol::{NodeId, Slot, SlotSet, frame};
+use cortado_protocol::peer::{PeerMessage, Work};
+use cortado_protocol::{JobId, NodeId, Slot, SlotSet, frame};
+
+use crate::facts::Facts;
+use crate::outbox::Outbox;
 
 /// A request without an answer is repeated after this time: the worker may have dropped it while it
 /// saw its coordinator as down. A worker that still works on it ignores the repeat.
-pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// When one slot in so many is done, the time for all slots is estimated.
 const SAMPLE_SHARE: u32 = 3;
@@ -38,6 +41,8 @@ pub(crate) struct Asked {
 pub(crate) struct SlotRound {
     pub(crate) work: Work,
     keys: BTreeMap<Slot, Vec<Vec<u8>>>,
+    /// Of work on windows: what is wanted (postcard).
+    wanted: Bytes,
     pub(crate) open: SlotSet,
     pub(crate) asked: BTreeMap<u64, Asked>,
     /// The number of owners that could not complete a slot. A full disk is a cause: it can't take
@@ -65,21 +70,39 @@ impl SlotRound {
         Self::new(Work::Lookup { table: request.table as u16 }, slots, keys)
     }
 
+    /// A fold of windows of a stream; `wanted` goes with each request.
+    pub(crate) fn windows(slots: SlotSet, wanted: Bytes) -> Self {
+        Self { wanted, ..Self::new(Work::Windows, slots, BTreeMap::new()) }
+    }
+
     fn new(work: Work, open: SlotSet, keys: BTreeMap<Slot, Vec<Vec<u8>>>) -> Self {
         let (asked, parts, done) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (passed_on, total) = (BTreeMap::new(), open.len() as u32);
         let (began, slow_at) = (None, None);
-        let bytes = 0;
-        Self { work, keys, open, asked, passed_on, parts, done, bytes, total, began, slow_at }
+        let (bytes, wanted) = (0, Bytes::new());
+        Self {
+            work,
+            keys,
+            wanted,
+            open,
+            asked,
+            passed_on,
+            parts,
+            done,
+            bytes,
+            total,
+            began,
+            slow_at,
+        }
     }
 
     /// Open slots that no worker has.
-    pub(crate) fn unasked(&self) -> SlotSet {
+    fn unasked(&self) -> SlotSet {
         self.asked.values().fold(self.open, |open, asked| open.minus(asked.slots))
     }
 
     /// Measures the round, and sets `slow_at` when enough slots are done.
-    pub(crate) fn watch(&mut self, now: Duration) {
+    fn watch(&mut self, now: Duration) {
         let began = *self.began.get_or_insert(now);
         if self.slow_at.is_none() && self.done.len() as u32 * SAMPLE_SHARE >= self.total {
             let all = (now - began) * SAMPLE_SHARE;
@@ -88,7 +111,7 @@ impl SlotRound {
     }
 
     /// Each slow worker without a backup, and its open slots.
-    pub(crate) fn take_slow(&mut self, now: Duration) -> Vec<(NodeId, SlotSet)> {
+    fn take_slow(&mut self, now: Duration) -> Vec<(NodeId, SlotSet)> {
         if self.slow_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -158,10 +181,11 @@ impl SlotRound {
         }
     }
 
-    /// The keys that go with a lookup request for these slots.
-    pub(crate) fn tail(&self, slots: SlotSet) -> Bytes {
+    /// What goes with a request for these slots.
+    fn tail(&self, slots: SlotSet) -> Bytes {
         match &self.work {
             Work::Fold => Bytes::new(),
+            Work::Windows => self.wanted.clone(),
             Work::Lookup { .. } => {
                 let keys: Vec<_> = slots.iter().map(|s| (s, &self.keys[&s])).collect();
                 frame::to_postcard(&keys)
@@ -173,6 +197,73 @@ impl SlotRound {
         let dropped = self.parts.extract_if(.., |of, _| which(*of));
         self.bytes -=
             dropped.flat_map(|(_, parts)| parts).flatten().map(|part| part.len()).sum::<usize>();
+    }
+}
+
+impl SlotRound {
+    /// Sends each open slot that no worker has to one of its owners, beginning with the first, and
+    /// repeats the requests that are due. `ends` goes with each request. Returns whether a worker was
+    /// asked for slots that no other has.
+    pub(crate) fn ask(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        ends: &[u64],
+    ) -> bool {
+        self.watch(facts.now);
+        let mut news = false;
+        for ((backed_up, node), of) in next_requests(facts, job, self) {
+            news |= !backed_up;
+            // At time zero, the request is due at once.
+            let (attempt, at) = (out.fresh_id(), Duration::ZERO);
+            self.asked.insert(attempt, Asked { node, slots: of, at, backed_up });
+        }
+        send_due(out, self, job, facts.now, ends);
+        news
+    }
+}
+
+/// The next requests: slots by node, and by whether the node is a backup of a slow worker.
+fn next_requests(
+    facts: &Facts,
+    job: JobId,
+    slots: &mut SlotRound,
+) -> BTreeMap<(bool, NodeId), SlotSet> {
+    let placement = facts.placement(job);
+    let me = facts.config.node;
+    let owner = |slot, turn| placement.owners(slot).iter().cycle().nth(turn).copied().unwrap_or(me);
+    let mut wanted: BTreeMap<_, SlotSet> = BTreeMap::new();
+    for slot in slots.unasked().iter() {
+        let turn = slots.passed_on.get(&slot).copied().unwrap_or_default();
+        wanted.entry((false, owner(slot, turn))).or_default().insert(slot);
+    }
+    for (slow, of) in slots.take_slow(facts.now) {
+        tracing::info!(%job, node = %slow, slots = of.len(), "slow: the next owners are asked too");
+        for slot in of.iter() {
+            let mut owners = placement.owners(slot).iter();
+            let turn = owners.position(|owner| *owner == slow).unwrap_or_default();
+            let next = owner(slot, turn + 1);
+            if next != slow {
+                wanted.entry((true, next)).or_default().insert(slot);
+            }
+        }
+    }
+    wanted
+}
+
+/// Sends the requests that are due.
+fn send_due(out: &mut Outbox, slots: &mut SlotRound, job: JobId, now: Duration, ends: &[u64]) {
+    let due = |asked: &Asked| asked.at.is_zero() || now >= asked.at + ASK_AGAIN_AFTER;
+    let mut requests = Vec::new();
+    for (attempt, asked) in slots.asked.iter_mut().filter(|(_, asked)| due(asked)) {
+        asked.at = now;
+        requests.push((*attempt, asked.node, asked.slots));
+    }
+    for (attempt, node, of) in requests {
+        let (ends, work) = (ends.to_vec(), slots.work.clone());
+        let message = PeerMessage::Work { job, attempt, slots: of, ends, work };
+        out.send_with(node, message, slots.tail(of));
     }
 }
 

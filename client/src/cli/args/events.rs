@@ -1,0 +1,166 @@
+//! The arguments of `cortado events`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use cortado_protocol::stream::Cursor;
+
+/// `cortado events …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// Make the stream; harmless if it runs already
+    #[command(after_help = "\
+Examples:
+  cortado events start
+  cortado events start plans/clicks.toml --stream clicks --schemas schemas")]
+    Start {
+        /// `events`, or the path of a plan file
+        #[arg(default_value = "events")]
+        plan: String,
+        /// Folder of JSON Schemas (files that end in .json), instead of those that are built in
+        #[arg(long, value_name = "DIR")]
+        schemas: Option<PathBuf>,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// End the stream: it takes no new publisher, and its last windows close when all publishers have
+    /// ended
+    Stop {
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Publish events, synthetic ones or those of a file
+    ///
+    /// Returns when every event is on enough disks. A publisher that was killed goes on under its
+    /// name, with the same options, and sends only what is missing.
+    #[command(after_help = "\
+Examples:
+  cortado events publish --rate 1000 --for 60s
+  cortado events publish --publisher north --duplicates 0.01 --invalid 0.01 --count 100000
+  cortado events publish --publisher import --from old.ndjson --backfill
+  tail -f app.log | cortado events publish --publisher app --from -")]
+    Publish(PublishArguments),
+    /// Print the rows of an output as they are published, one JSON object a line
+    ///
+    /// Each line carries a cursor. With --after CURSOR the output goes on behind that line, on any
+    /// node.
+    #[command(after_help = "\
+Examples:
+  cortado events tail analytics.window
+  cortado events tail deadletter.validation --no-follow")]
+    Tail {
+        /// Name of the output
+        output: String,
+        /// Go on behind the line with this cursor
+        #[arg(long, value_name = "CURSOR", value_parser = cursor)]
+        after: Option<Cursor>,
+        /// End when all rows that there are now were printed
+        #[arg(long)]
+        no_follow: bool,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Show publishers, windows and counts, and what the stream waits for
+    Status {
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Put a new schema set in force: later batches are validated with it, earlier ones keep theirs
+    Reload {
+        /// Folder of JSON Schemas (files that end in .json), instead of those that are built in
+        #[arg(long, value_name = "DIR")]
+        schemas: Option<PathBuf>,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Check that every event received is counted, a copy, a dead letter or in an open window (exit
+    /// code 4 if not)
+    Check {
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+}
+
+/// Which stream.
+#[derive(Debug, Args)]
+pub(crate) struct StreamArgument {
+    /// Name of the stream
+    #[arg(long, value_name = "NAME", default_value = "events", value_parser = name)]
+    pub(crate) stream: String,
+}
+
+/// Arguments of `events publish`.
+#[derive(Debug, Args)]
+pub(crate) struct PublishArguments {
+    /// Events in a second
+    #[arg(long, value_name = "N", default_value_t = 100.0, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// Publish for so long, such as 60s or 5m; without it and --count until Ctrl-C
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds, conflicts_with = "count")]
+    pub(crate) lasts: Option<f64>,
+    /// Publish so many events
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Seed of the random numbers: the same seed, the same events
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Chance that an event is sent a second time, such as 0.01
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = chance)]
+    pub(crate) duplicates: f64,
+    /// Seconds by which an event may be older than the one before
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = number)]
+    pub(crate) out_of_order: f64,
+    /// Chance that an event is not valid
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = chance)]
+    pub(crate) invalid: f64,
+    /// Name of the publisher, under which it can go on; without it one is made up
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) publisher: Option<String>,
+    /// Import old data: windows do not wait for them
+    #[arg(long)]
+    pub(crate) backfill: bool,
+    /// File of events, one JSON object a line, or - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["count", "lasts"])]
+    pub(crate) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) stream: StreamArgument,
+}
+
+fn cursor(text: &str) -> Result<Cursor, String> {
+    Cursor::from_text(text)
+        .ok_or_else(|| "expected the cursor of a line that was printed".to_owned())
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let most = cortado_protocol::limits::NAME_BYTES;
+    let fine = !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control);
+    if fine { Ok(text.to_owned()) } else { Err(format!("expected 1 to {most} bytes")) }
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=1e9).contains(number));
+    number.ok_or_else(|| "expected a number that is not negative".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = number(text)?;
+    if (0.001..=1e7).contains(&rate) {
+        return Ok(rate);
+    }
+    Err("expected 0.001 to 10000000 events in a second".to_owned())
+}
+
+fn chance(text: &str) -> Result<f64, String> {
+    number(text).ok().filter(|chance| *chance <= 1.0).ok_or_else(|| "expected 0 to 1".to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err("expected a time such as 60s, 5m or 1h".to_owned()),
+    };
+    Ok(number(digits)? * unit)
+}

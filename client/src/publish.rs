@@ -1,0 +1,384 @@
+//! Publishes events on a stream: numbers batches, sends them until they are durable, and goes on
+//! under the publisher's name after an interruption.
+//!
+//! A publisher that starts again makes the same batches again, and sends those that did not arrive:
+//! synthetic events depend on the time at which the publisher was opened, which the cluster keeps;
+//! a file is cut in the same way. What comes through a pipe can't be made again. So it is sent batch
+//! by batch, and a publisher that starts again gets the next generation of its edge.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use cortado_protocol::job::{BatchHeader, trace_id};
+use cortado_protocol::limits::{EVENT_BYTES, EVENTS_BATCH_BYTES};
+use cortado_protocol::stream::{Publisher, StreamHeader, StreamStatus};
+use cortado_protocol::{JobId, content_hash};
+use cortado_stream::{StreamPlan, parse_time};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::dataset::Batch;
+use crate::generate::events::EventOptions;
+use crate::upload::{InFlight, Known, Read, send};
+use crate::{Cluster, Error, Observer, job, stream};
+
+/// Most events of a synthetic batch, and of one of a file.
+const BATCH_EVENTS: u64 = 1_000;
+/// Batches in a second, if that makes at least one event each.
+const BATCHES_PER_SECOND: f64 = 5.0;
+/// Bytes after which a batch of a file ends.
+const FILE_BATCH_BYTES: usize = 256 << 10;
+/// Batches made ahead of the network.
+const AHEAD: usize = 4;
+/// Pause between two looks for a new schema set.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where events come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// They are made up.
+    Synthetic(Synthetic),
+    /// The lines of a file.
+    File(PathBuf),
+    /// The lines of standard input.
+    Stdin,
+}
+
+/// Synthetic events.
+#[derive(Clone, Debug)]
+pub struct Synthetic {
+    /// Seed of the random numbers.
+    pub seed: u64,
+    /// Events in a second.
+    pub rate: f64,
+    /// How many events; `None` means until the publisher is stopped.
+    pub count: Option<u64>,
+    /// Chance that an event is a copy of an earlier one.
+    pub duplicates: f64,
+    /// Chance that an event is not valid.
+    pub invalid: f64,
+}
+
+/// What to publish.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The publisher's name.
+    pub publisher: String,
+    /// Whether old data are imported: windows do not wait for them.
+    pub backfill: bool,
+    /// By how much an event may be older than one before it, in milliseconds.
+    pub disorder_ms: i64,
+    /// The events.
+    pub source: Source,
+}
+
+/// Publishes until the source is at its end and every batch is durable; then the publisher has ended.
+///
+/// # Errors
+/// [`Error::BadInput`] if the publisher has sent other events before, or a file can't be read;
+/// otherwise like [`crate::upload`].
+pub async fn publish(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    let status = stream::status(cluster, job).await?;
+    let set = status.schema_set.ok_or_else(|| {
+        Error::BadInput("the stream has no schema set yet: cortado events reload".to_owned())
+    })?;
+    let publisher = publisher(&status, options)?;
+    stream::open(cluster, job, publisher.clone()).await?;
+    let known = stream::known(cluster, job, publisher.edge()).await?;
+    let plan = job::spec(cluster, job).await?.plan_toml;
+    let plan = StreamPlan::parse(&plan).map_err(|error| Error::BadInput(error.to_string()))?;
+    cluster.view().await?;
+    let set = Arc::new(AtomicU32::new(set));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watch_set(Arc::clone(cluster), job, Arc::clone(&set)));
+    let (sender, reads) = mpsc::channel(AHEAD);
+    let maker = Maker { job, publisher, known, set, sender, number: 0 };
+    let in_flight = match &options.source {
+        Source::Stdin => InFlight::One,
+        Source::Synthetic(_) | Source::File(_) => InFlight::Many,
+    };
+    let options = options.clone();
+    std::thread::spawn(move || maker.run(&options, &plan));
+    send(cluster, job, (reads, in_flight), Vec::new(), observer).await
+}
+
+/// The generation to go on with: the newest one if it has not ended and its batches can be made
+/// again.
+fn publisher(status: &StreamStatus, options: &Options) -> Result<Publisher, Error> {
+    let Options { publisher: name, backfill, source, .. } = options;
+    let of_name = status.publishers.iter().filter(|of| of.publisher.name == *name);
+    let newest = of_name.max_by_key(|of| of.publisher.generation);
+    let generation = match newest {
+        Some(newest) if !newest.ended && !matches!(source, Source::Stdin) => {
+            let publisher = newest.publisher.clone();
+            if publisher.backfill != *backfill {
+                let message = format!(
+                    "publisher '{name}' was started {} --backfill before: use the same options, or another \
+                     name",
+                    if publisher.backfill { "with" } else { "without" }
+                );
+                return Err(Error::BadInput(message));
+            }
+            return Ok(publisher);
+        }
+        Some(newest) => newest.publisher.generation + 1,
+        None => 0,
+    };
+    let (name, backfill) = (name.clone(), *backfill);
+    Ok(Publisher { name, generation, opened_ms: now_ms(), backfill })
+}
+
+/// Keeps the number of the newest schema set.
+async fn watch_set(cluster: Arc<Cluster>, job: JobId, set: Arc<AtomicU32>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // After an error the batches name the set that they named before.
+        if let Ok(status) = stream::status(&cluster, job).await
+            && let Some(newest) = status.schema_set
+        {
+            set.fetch_max(newest, Ordering::Relaxed);
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Makes the batches, on a thread of its own.
+struct Maker {
+    job: JobId,
+    publisher: Publisher,
+    known: Known,
+    set: Arc<AtomicU32>,
+    sender: mpsc::Sender<Read>,
+    number: u64,
+}
+
+/// Why the maker stops before the end.
+enum Stop {
+    /// Nobody takes batches any more.
+    Unwanted,
+    /// Something can't go on.
+    Failed(Error),
+}
+
+impl Maker {
+    fn run(mut self, options: &Options, plan: &StreamPlan) {
+        let done = match &options.source {
+            Source::Synthetic(synthetic) => self.synthetic(synthetic, options.disorder_ms),
+            Source::File(path) => match File::open(path) {
+                Ok(file) => self.lines(BufReader::new(file), options.disorder_ms, plan, false),
+                Err(error) => Err(Stop::Failed(Error::io("read", path, error))),
+            },
+            Source::Stdin => {
+                let stdin = BufReader::new(std::io::stdin());
+                self.lines(stdin, options.disorder_ms, plan, true)
+            }
+        };
+        if let Err(Stop::Failed(error)) = done {
+            // Fails only if the sender is not wanted any more.
+            let _ = self.sender.blocking_send(Read::Failed(error));
+        }
+    }
+
+    fn synthetic(&mut self, synthetic: &Synthetic, disorder_ms: i64) -> Result<(), Stop> {
+        let Synthetic { seed, rate, count, duplicates, invalid } = *synthetic;
+        let options = EventOptions {
+            seed,
+            publisher: self.publisher.name.clone(),
+            start_ms: self.publisher.opened_ms,
+            rate,
+            duplicates,
+            invalid,
+            disorder_ms,
+        };
+        let per_batch = ((rate / BATCHES_PER_SECOND) as u64).clamp(1, BATCH_EVENTS);
+        let end = count.unwrap_or(u64::MAX);
+        let mut next = 0;
+        while next < end {
+            let from = next;
+            next = end.min(next.saturating_add(per_batch));
+            let due_ms = options.due_ms(next);
+            if self.is_settled() {
+                self.number += 1;
+                continue;
+            }
+            if let Ok(wait) = u64::try_from(due_ms - now_ms()) {
+                std::thread::sleep(Duration::from_millis(wait));
+            }
+            let mut payload = String::new();
+            for n in from..next {
+                payload.push_str(&options.event(n).line);
+                payload.push('\n');
+            }
+            let low = options.low_watermark_ms(next);
+            self.send(payload.into(), low, due_ms, false)?;
+        }
+        self.last(options.due_ms(end))
+    }
+
+    /// Whether the next batch has arrived and need not be compared with what is made now: the first
+    /// and the last one that have arrived are enough.
+    fn is_settled(&self) -> bool {
+        let last = self.known.keys().max();
+        self.number > 0 && self.known.contains_key(&self.number) && last != Some(&self.number)
+    }
+
+    fn lines(
+        &mut self,
+        mut from: BufReader<impl std::io::Read>,
+        disorder_ms: i64,
+        plan: &StreamPlan,
+        live: bool,
+    ) -> Result<(), Stop> {
+        let mut newest_ms = i64::MIN;
+        let (mut payload, mut lines) = (Vec::new(), 0);
+        loop {
+            let before = payload.len();
+            let read = match read_line(&mut from, &mut payload) {
+                Ok(read) => read,
+                Err(error) => {
+                    return Err(Stop::Failed(Error::io("read", "the events".as_ref(), error)));
+                }
+            };
+            if let Some(at) = time_of(&payload[before..], plan) {
+                newest_ms = newest_ms.max(at);
+            }
+            lines += u64::from(read);
+            let full = lines >= BATCH_EVENTS || payload.len() >= FILE_BATCH_BYTES;
+            if (full || !read || (live && from.buffer().is_empty())) && lines > 0 {
+                let low = newest_ms.saturating_sub(disorder_ms);
+                let sent_at = if live { now_ms() } else { self.publisher.opened_ms };
+                let payload = std::mem::take(&mut payload);
+                lines = 0;
+                self.send(payload.into(), low, sent_at, false)?;
+            }
+            if !read {
+                return self.last(self.publisher.opened_ms);
+            }
+        }
+    }
+
+    fn last(&mut self, sent_at_ms: i64) -> Result<(), Stop> {
+        self.send(Bytes::new(), i64::MAX, sent_at_ms, true)?;
+        if let Some(number) = self.known.keys().find(|number| **number >= self.number) {
+            let name = &self.publisher.name;
+            let message = format!(
+                "publisher '{name}' has sent batch {number} before, and now it has only {}: use the same \
+                 options as before, or another name",
+                self.number
+            );
+            return Err(Stop::Failed(Error::BadInput(message)));
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        payload: Bytes,
+        low_watermark_ms: i64,
+        sent_at_ms: i64,
+        last: bool,
+    ) -> Result<(), Stop> {
+        let (number, content) = (self.number, content_hash(&payload));
+        self.number += 1;
+        let read = match self.known.get(&number) {
+            Some(known) if *known == content => Read::Known { bytes: payload.len() as u64 },
+            Some(_) => {
+                let message = format!(
+                    "publisher '{}' has sent other events before: use the same options as before, or another \
+                     name",
+                    self.publisher.name
+                );
+                return Err(Stop::Failed(Error::BadInput(message)));
+            }
+            None => {
+                let stream = StreamHeader {
+                    publisher: self.publisher.name.clone(),
+                    generation: self.publisher.generation,
+                    schema_set: self.set.load(Ordering::Relaxed),
+                    low_watermark_ms,
+                    sent_at_ms,
+                    last,
+                };
+                let lines = payload.iter().filter(|byte| **byte == b'\n').count() as u64;
+                let header = BatchHeader {
+                    table: 0,
+                    number,
+                    file: 0,
+                    offset: 0,
+                    first_line: 0,
+                    content,
+                    trace: trace_id(self.job, 0, number),
+                    stream: Some(stream),
+                };
+                Read::Batch(Batch { header, payload, lines })
+            }
+        };
+        self.sender.blocking_send(read).map_err(|_| Stop::Unwanted)
+    }
+}
+
+/// Appends a line with its line break; returns whether there was one. A line that is longer than
+/// any event is cut: what is left of it is no event either.
+fn read_line(from: &mut impl BufRead, to: &mut Vec<u8>) -> std::io::Result<bool> {
+    let before = to.len();
+    loop {
+        let buffer = from.fill_buf()?;
+        if buffer.is_empty() {
+            if to.len() > before {
+                to.push(b'\n');
+                return Ok(true);
+            }
+            return Ok(false);
+        }
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(buffer.len(), |end| end + 1);
+        let room = (EVENT_BYTES + 1).saturating_sub(to.len() - before);
+        to.extend_from_slice(&buffer[..taken.min(room)]);
+        from.consume(taken);
+        if end.is_some() {
+            if to.last() != Some(&b'\n') {
+                to.push(b'\n');
+            }
+            debug_assert!(to.len() <= EVENTS_BATCH_BYTES);
+            return Ok(true);
+        }
+    }
+}
+
+/// The time of an event, if it can be read.
+fn time_of(line: &[u8], plan: &StreamPlan) -> Option<i64> {
+    let event: serde_json::Value = serde_json::from_slice(line).ok()?;
+    parse_time(event.get(plan.time())?.as_str()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_cut_and_the_last_one_needs_no_line_break() {
+        let long = "x".repeat(3 * EVENT_BYTES);
+        let text = format!("a\n{long}\nb");
+        let (mut from, mut to) = (BufReader::new(text.as_bytes()), Vec::new());
+        let mut lens = Vec::new();
+        while read_line(&mut from, &mut to).unwrap() {
+            lens.push(to.len());
+            to.clear();
+        }
+        assert_eq!(lens, [2, EVENT_BYTES + 2, 2]);
+    }
+}

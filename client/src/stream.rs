@@ -1,0 +1,290 @@
+//! Streams: makes one, finds it by its name, asks how it stands, reads its outputs, ends it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::{ClientRequest, ClientResponse};
+use cortado_protocol::job::{JobSpec, JobState, JobStatus};
+use cortado_protocol::stream::{
+    Cursor, Publisher, Row, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
+};
+use cortado_protocol::{Edge, JobId, frame, limits};
+use cortado_stream::{EVENTS, EVENTS_SCHEMAS, SchemaSet, StreamPlan};
+
+use crate::cluster::unexpected;
+use crate::job::{self, new_job_id};
+use crate::upload::Known;
+use crate::{Cluster, Error};
+
+/// Most bytes of a schema file.
+const SCHEMA_BYTES: u64 = 1 << 20;
+
+/// A stream's plan and its schemas.
+pub struct StreamSource {
+    /// The parsed plan.
+    pub plan: StreamPlan,
+    /// Its text.
+    pub text: String,
+    /// Its schemas.
+    pub schemas: Vec<SchemaFile>,
+}
+
+impl StreamSource {
+    /// The plan with the given name, or in the file at that path; the schemas in a folder, or those
+    /// that are built in for the plan `events`.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] with file and line if the plan or a schema has a mistake.
+    pub fn load(name: &str, schemas: Option<&Path>) -> Result<Self, Error> {
+        let text = if name == "events" {
+            EVENTS.to_owned()
+        } else {
+            let path = Path::new(name);
+            std::fs::read_to_string(path).map_err(|source| {
+                if source.kind() == std::io::ErrorKind::NotFound {
+                    Error::BadInput(format!(
+                        "there is no plan {name}: expected `events` or the path of a plan file"
+                    ))
+                } else {
+                    Error::io("read", path, source)
+                }
+            })?
+        };
+        let plan = StreamPlan::parse(&text).map_err(|error| {
+            Error::BadInput(format!("{name}:{}: {}", error.line, error.message))
+        })?;
+        let schemas = match schemas {
+            Some(folder) => read_schemas(folder)?,
+            None if name == "events" => built_in(),
+            None => Vec::new(),
+        };
+        SchemaSet::compile(&plan, &schemas).map_err(|error| Error::BadInput(error.to_string()))?;
+        Ok(Self { plan, text, schemas })
+    }
+}
+
+/// The schemas of the plan `events`.
+#[must_use]
+pub fn built_in() -> Vec<SchemaFile> {
+    let file = |(name, text): (&str, &str)| SchemaFile { name: name.into(), text: text.into() };
+    EVENTS_SCHEMAS.map(file).to_vec()
+}
+
+/// The files of a folder that end in `.json`, ordered by name.
+///
+/// # Errors
+/// [`Error::BadInput`] if there are none, or one is too large; [`Error::Io`] if one can't be read.
+pub fn read_schemas(folder: &Path) -> Result<Vec<SchemaFile>, Error> {
+    let failed = |source| Error::io("read", folder, source);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let wrong = |source| Error::io("read", &path, source);
+        if std::fs::metadata(&path).map_err(wrong)?.len() > SCHEMA_BYTES {
+            let message = format!("{}: a schema has at most 1 MiB", path.display());
+            return Err(Error::BadInput(message));
+        }
+        let text = std::fs::read_to_string(&path).map_err(wrong)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.push(SchemaFile { name, text });
+    }
+    if files.is_empty() {
+        let message = format!("{} has no file that ends in .json", folder.display());
+        return Err(Error::BadInput(message));
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Whether a job is a stream: only a stream has no tables.
+fn is_stream(status: &JobStatus) -> bool {
+    status.tables.is_empty()
+}
+
+/// The stream of a name: the one that runs, otherwise the newest.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is none; otherwise like [`Cluster::request`].
+pub async fn find(cluster: &Cluster, name: &str) -> Result<JobId, Error> {
+    let found = newest(&job::list(cluster).await?, name).map(|status| status.job);
+    found.ok_or_else(|| {
+        Error::NotFound(format!(
+            "there is no stream '{name}'; `cortado events start --stream {name}` makes it"
+        ))
+    })
+}
+
+/// Of several streams that run under one name, which two clients can have started at once, all
+/// clients use the oldest.
+fn newest<'s>(jobs: &'s [JobStatus], name: &str) -> Option<&'s JobStatus> {
+    let streams = || jobs.iter().filter(|status| is_stream(status) && status.plan == name);
+    let running = streams().filter(|status| status.state == JobState::Running);
+    running.min_by_key(|status| status.job).or_else(|| streams().max_by_key(|status| status.job))
+}
+
+/// Makes a stream, unless one of this name runs; returns its id, and whether it is new.
+///
+/// # Errors
+/// [`Error::BadInput`] if one of this name runs with another plan; otherwise like
+/// [`Cluster::request`].
+pub async fn start(
+    cluster: &Cluster,
+    name: &str,
+    source: &StreamSource,
+) -> Result<(JobId, bool), Error> {
+    let running = |jobs: &[JobStatus]| {
+        let found = newest(jobs, name)?;
+        (found.state == JobState::Running).then_some(found.job)
+    };
+    if let Some(job) = running(&job::list(cluster).await?) {
+        let spec = job::spec(cluster, job).await?;
+        if spec.plan_toml != source.text {
+            let message = format!(
+                "stream '{name}' runs with another plan: end it with `cortado events stop`, or choose \
+                 another name with --stream"
+            );
+            return Err(Error::BadInput(message));
+        }
+        put_first_set(cluster, job, source).await?;
+        return Ok((job, false));
+    }
+    let slots = cluster.view().await?.slots;
+    let (job, plan_name, plan_toml) = (new_job_id(), name.to_owned(), source.text.clone());
+    let spec = JobSpec { job, plan_name, plan_toml, slots, tables: Vec::new() };
+    match cluster.request(&ClientRequest::Submit(spec)).await? {
+        (ClientResponse::Status(_), _) => {}
+        (other, _) => return Err(unexpected(&other)),
+    }
+    // Another client may have started one at the same time: all use the oldest.
+    if let Some(other) = running(&job::list(cluster).await?).filter(|other| *other != job) {
+        cancel(cluster, job).await?;
+        put_first_set(cluster, other, source).await?;
+        return Ok((other, false));
+    }
+    put_first_set(cluster, job, source).await?;
+    Ok((job, true))
+}
+
+async fn cancel(cluster: &Cluster, job: JobId) -> Result<(), Error> {
+    match cluster.request(&ClientRequest::Cancel(job)).await? {
+        (ClientResponse::Status(_), _) => Ok(()),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// Puts the schemas in force if there are none yet: whoever made the stream may have died.
+async fn put_first_set(cluster: &Cluster, job: JobId, source: &StreamSource) -> Result<(), Error> {
+    if status(cluster, job).await?.schema_set.is_none() {
+        put_schemas(cluster, job, 0, source.schemas.clone()).await?;
+    }
+    Ok(())
+}
+
+/// Puts a schema set in force.
+///
+/// # Errors
+/// [`Error::BadInput`] if a schema has a mistake, or another set has this number; otherwise like
+/// [`Cluster::request`].
+pub async fn put_schemas(
+    cluster: &Cluster,
+    job: JobId,
+    set: u32,
+    files: Vec<SchemaFile>,
+) -> Result<(), Error> {
+    record(cluster, job, StreamRequest::PutSchemas { set, files }).await
+}
+
+/// Opens the edge of a publisher.
+///
+/// # Errors
+/// [`Error::BadInput`] if it was opened with other options; otherwise like [`Cluster::request`].
+pub async fn open(cluster: &Cluster, job: JobId, publisher: Publisher) -> Result<(), Error> {
+    record(cluster, job, StreamRequest::Open(publisher)).await
+}
+
+/// Ends the stream once all publishers have ended.
+///
+/// # Errors
+/// Like [`Cluster::request`].
+pub async fn stop(cluster: &Cluster, job: JobId) -> Result<(), Error> {
+    record(cluster, job, StreamRequest::Stop).await
+}
+
+async fn record(cluster: &Cluster, job: JobId, request: StreamRequest) -> Result<(), Error> {
+    match cluster.request(&ClientRequest::Stream(job, request)).await? {
+        (ClientResponse::Status(_), _) => Ok(()),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// How a stream stands.
+///
+/// # Errors
+/// Like [`Cluster::request`].
+pub async fn status(cluster: &Cluster, job: JobId) -> Result<StreamStatus, Error> {
+    match cluster.request(&ClientRequest::Stream(job, StreamRequest::Status)).await? {
+        (ClientResponse::Stream(StreamResponse::Status(status)), _) => Ok(status),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// The batches of a publisher that have arrived, with the hashes of their content.
+///
+/// # Errors
+/// Like [`Cluster::request`].
+pub(crate) async fn known(cluster: &Cluster, job: JobId, edge: Edge) -> Result<Known, Error> {
+    let (mut known, mut from) = (Known::new(), 0);
+    loop {
+        let request = StreamRequest::Coverage { edge, from };
+        let page = match cluster.request(&ClientRequest::Stream(job, request)).await? {
+            (ClientResponse::Coverage(page), _) => page,
+            (other, _) => return Err(unexpected(&other)),
+        };
+        known.extend(page.batches);
+        match page.next {
+            Some(next) if next > from && next < limits::NUMBERS => from = next,
+            _ => return Ok(known),
+        }
+    }
+}
+
+/// Rows of an output.
+pub struct Rows {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Where the reader stands after them.
+    pub cursor: Cursor,
+    /// Whether no more will come.
+    pub ended: bool,
+}
+
+/// The rows of an output after a cursor; there may be more than are returned.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no such output; otherwise like [`Cluster::request`].
+pub async fn rows(
+    cluster: &Cluster,
+    job: JobId,
+    output: &str,
+    after: Cursor,
+) -> Result<Rows, Error> {
+    let request = StreamRequest::Rows { output: output.to_owned(), after };
+    match cluster.request(&ClientRequest::Stream(job, request)).await? {
+        (ClientResponse::Stream(StreamResponse::Rows { ended, cursor }), tail) => {
+            Ok(Rows { rows: rows_of(&tail)?, cursor, ended })
+        }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+fn rows_of(tail: &Bytes) -> Result<Vec<Row>, Error> {
+    frame::from_postcard(tail)
+        .map_err(|error| Error::Unreachable(format!("a node's rows can't be read: {error}")))
+}
+
+/// Pause between two requests for rows.
+pub const POLL_EVERY: Duration = Duration::from_millis(200);

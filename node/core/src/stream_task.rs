@@ -1,0 +1,297 @@
+//! Tasks of streams: maps batches of events, folds windows, reads summaries and outputs, and makes
+//! the rows of a round.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cortado_engine::{MapError, Mapped, mebi};
+use cortado_protocol::limits::ENTRY_BYTES;
+use cortado_protocol::stream::{Cursor, Row, StreamHeader};
+use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet};
+use cortado_stream::{
+    Closing, Cut, Fresh, OutputBatch, PublishedWindow, SchemaSet, StreamPlan, Summary, Wanted,
+    WindowCount, WindowFold, map_events, publish,
+};
+
+use crate::job::BoundPlan;
+use crate::reading::{Records, Stop, for_each};
+use crate::record::Located;
+
+/// Dead letters after which no more summaries are read for a round.
+const DEAD_LETTERS: usize = 1_000;
+/// Bytes of rows after which an answer to a reader ends.
+const ROWS_BYTES: usize = 1 << 20;
+
+/// What to do.
+#[derive(Debug)]
+pub enum StreamTask {
+    /// Turn a batch of events into deltas.
+    Map {
+        /// The stream.
+        plan: StreamPlanOf,
+        /// The schema set that the batch names.
+        schemas: Arc<SchemaSet>,
+        /// The batch's head.
+        header: StreamHeader,
+        /// The events, one a line.
+        payload: Bytes,
+    },
+    /// Read the summaries of batches.
+    Summaries(Vec<Located>),
+    /// Read what was published.
+    Published(Vec<Located>),
+    /// Make the rows of a round.
+    Publish {
+        /// The stream.
+        plan: StreamPlanOf,
+        /// The batches that the round includes.
+        cut: Cut,
+        /// The windows, in the order in which the slots folded them.
+        closing: Vec<Closing>,
+        /// The part of each slot.
+        parts: Vec<(Slot, Bytes)>,
+        /// The batches with dead letters that are included for the first time.
+        fresh: Vec<Located>,
+    },
+    /// Read the rows of an output for a reader.
+    Rows {
+        /// The output's name.
+        output: String,
+        /// Where the reader stands.
+        after: Cursor,
+        /// Batches of outputs, of each edge in order.
+        entries: Vec<Located>,
+        /// Whether no other batches are left, and none will come.
+        ended: bool,
+    },
+}
+
+/// A stream's plan, with its number of slots.
+#[derive(Clone, Debug)]
+pub struct StreamPlanOf {
+    /// The plan.
+    pub plan: StreamPlan,
+    /// Slots of the stream.
+    pub slots: u8,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum StreamOutput {
+    /// Of [`StreamTask::Summaries`]: those that were read, the first ones of those wanted.
+    Summaries(Vec<Brief>),
+    /// Of [`StreamTask::Published`].
+    Published(Vec<PublishedBatch>),
+    /// Of [`StreamTask::Publish`].
+    Output(OutputBatch),
+    /// Of [`StreamTask::Publish`]: the slots did not fold what the batches say.
+    Mismatch(String),
+    /// Of [`StreamTask::Rows`].
+    Rows {
+        /// The rows.
+        rows: Vec<Row>,
+        /// Where the reader stands after them.
+        cursor: Cursor,
+        /// Whether no more rows will come.
+        ended: bool,
+    },
+}
+
+/// What a coordinator keeps of a summary.
+#[derive(Clone, Debug)]
+pub struct Brief {
+    /// The edge of the batch.
+    pub edge: Edge,
+    /// Its number.
+    pub number: u64,
+    /// Its low watermark, in milliseconds since the Unix epoch.
+    pub low_watermark_ms: i64,
+    /// Whether it is the last batch of its edge.
+    pub last: bool,
+    /// Events in it.
+    pub received: u64,
+    /// Dead letters in it.
+    pub dead: u64,
+    /// Valid events, by window.
+    pub windows: Vec<WindowCount>,
+}
+
+/// What a coordinator keeps of an output batch.
+#[derive(Clone, Debug)]
+pub struct PublishedBatch {
+    /// The edge of the coordinator that published it.
+    pub edge: Edge,
+    /// Its number.
+    pub number: u64,
+    /// The batches that it includes.
+    pub cut: Cut,
+    /// The windows in it.
+    pub windows: Vec<PublishedWindow>,
+}
+
+/// Maps a batch of events.
+pub(crate) fn map(
+    plan: &StreamPlanOf,
+    schemas: &SchemaSet,
+    header: &StreamHeader,
+    payload: &[u8],
+) -> Result<Mapped, MapError> {
+    map_events(&plan.plan, schemas, usize::from(plan.slots), header, payload)
+}
+
+/// Folds windows of a stream.
+pub(crate) fn windows(
+    plan: &BoundPlan,
+    slots: SlotSet,
+    wanted: &Wanted,
+    entries: &[Located],
+    records: &dyn Records,
+    memory: usize,
+) -> Result<Vec<(Slot, Bytes)>, Stop> {
+    let Some(stream) = &plan.stream else {
+        return Err(Stop::Failed("the job is no stream".to_owned()));
+    };
+    let mut folds: Vec<_> =
+        slots.iter().map(|slot| (slot, WindowFold::new(stream, wanted))).collect();
+    for_each(entries, records, |entry, of| {
+        let key = entry.head.key;
+        for (slot, fold) in folds.iter_mut().filter(|(slot, _)| of.contains(*slot)) {
+            fold.add(key.edge, key.number, &entry.delta(*slot).unwrap_or_default())?;
+        }
+        let taken = folds.iter().map(|(_, fold)| fold.bytes()).sum::<usize>();
+        if taken > memory {
+            return Err(Stop::Failed(format!(
+                "the windows of a round take {} at one node, and a fold gets {} (see memory_mib): \
+                 give the nodes more memory, or let windows be shorter",
+                mebi(taken),
+                mebi(memory)
+            )));
+        }
+        records.between();
+        Ok(())
+    })?;
+    Ok(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect())
+}
+
+/// Does other work of a stream.
+pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamOutput, Stop> {
+    match task {
+        StreamTask::Map { .. } => Err(Stop::Failed("a batch is mapped elsewhere".to_owned())),
+        StreamTask::Summaries(wanted) => summaries(&wanted, records),
+        StreamTask::Published(wanted) => published(&wanted, records),
+        StreamTask::Publish { plan, cut, closing, parts, fresh } => {
+            let fresh = read_fresh(&fresh, records)?;
+            match publish(&plan.plan, &cut, &closing, &parts, &fresh) {
+                Ok(batch) => fits(batch),
+                Err(mismatch) => Ok(StreamOutput::Mismatch(mismatch.to_string())),
+            }
+        }
+        StreamTask::Rows { output, after, entries, ended } => {
+            rows(&output, after, &entries, ended, records)
+        }
+    }
+}
+
+fn fits(batch: OutputBatch) -> Result<StreamOutput, Stop> {
+    let bytes = batch.rows.iter().map(|row| row.json.len() + row.output.len() + 16).sum::<usize>();
+    if bytes > ENTRY_BYTES / 2 {
+        return Err(Stop::Failed(format!(
+            "the rows of one round take {}, and {} fit: let windows be shorter, group by fewer fields, \
+             or leave ids out",
+            mebi(bytes),
+            mebi(ENTRY_BYTES / 2)
+        )));
+    }
+    Ok(StreamOutput::Output(batch))
+}
+
+fn read_fresh(fresh: &[Located], records: &dyn Records) -> Result<Vec<Fresh>, Stop> {
+    let mut all = Vec::with_capacity(fresh.len());
+    for_each(fresh, records, |entry, _| {
+        let summary = summary_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+        let key = entry.head.key;
+        all.push(Fresh { edge: key.edge, number: key.number, summary });
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn summary_of(delta: &[u8]) -> Result<Summary, Stop> {
+    Summary::decode(delta)
+        .map_err(|error| Stop::Failed(format!("the summary of a batch can't be read: {error}")))
+}
+
+fn summaries(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, Stop> {
+    let (mut all, mut dead) = (Vec::with_capacity(wanted.len()), 0);
+    for located in wanted {
+        for_each([located], records, |entry, _| {
+            let summary = summary_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+            dead += summary.dead.len();
+            let key = entry.head.key;
+            all.push(Brief {
+                edge: key.edge,
+                number: key.number,
+                low_watermark_ms: summary.header.low_watermark_ms,
+                last: summary.header.last,
+                received: u64::from(summary.received),
+                dead: summary.dead.len() as u64,
+                windows: summary.windows,
+            });
+            Ok(())
+        })?;
+        if dead > DEAD_LETTERS {
+            break;
+        }
+    }
+    Ok(StreamOutput::Summaries(all))
+}
+
+fn published(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, Stop> {
+    let mut all = Vec::with_capacity(wanted.len());
+    for_each(wanted, records, |entry, _| {
+        let OutputBatch { cut, windows, .. } =
+            output_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+        let key = entry.head.key;
+        all.push(PublishedBatch { edge: key.edge, number: key.number, cut, windows });
+        Ok(())
+    })?;
+    Ok(StreamOutput::Published(all))
+}
+
+fn output_of(delta: &[u8]) -> Result<OutputBatch, Stop> {
+    OutputBatch::decode(delta)
+        .map_err(|error| Stop::Failed(format!("what was published can't be read: {error}")))
+}
+
+fn rows(
+    output: &str,
+    after: Cursor,
+    entries: &[Located],
+    ended: bool,
+    records: &dyn Records,
+) -> Result<StreamOutput, Stop> {
+    let (mut rows, mut bytes, mut cursor, mut read) = (Vec::new(), 0, after, 0);
+    for located in entries {
+        for_each([located], records, |entry, _| {
+            let batch = output_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+            let key = entry.head.key;
+            let (_, from) = match cursor.of(key.edge) {
+                at @ (number, _) if number == key.number => at,
+                _ => (key.number, 0),
+            };
+            let of_output = (0..).zip(batch.rows).filter(|(row, _)| *row >= from);
+            for (row, json) in of_output.filter(|(_, row)| row.output == output) {
+                bytes += json.json.len();
+                rows.push(Row { edge: key.edge, batch: key.number, row, json: json.json });
+            }
+            cursor.advance(key.edge, key.number + 1, 0);
+            Ok(())
+        })?;
+        read += 1;
+        if bytes > ROWS_BYTES {
+            break;
+        }
+    }
+    let ended = ended && read == entries.len();
+    Ok(StreamOutput::Rows { rows, cursor, ended })
+}

@@ -1,0 +1,407 @@
+//! Streams: the first live owner of a stream's meta slot reads the summaries of all batches, closes
+//! windows by the watermark, lets the slots fold them, and publishes. The router calls it.
+//!
+//! ```text
+//!            ┌──────────── read (summaries, outputs) ◀─┐
+//!            ▼                                         │
+//!          idle ──(a window is closed)──▶ fold ──▶ publish ──▶ write ──(on W nodes)──▶ idle
+//!            │
+//!            └──(stopped, all publishers ended, all published)──▶ close
+//! ```
+//!
+//! What is published together is of one *cut*: the gap-free prefixes of all publishers that were
+//! read. It is one batch of an edge that only this coordinator writes, during this tenure: so two
+//! coordinators never write the same number. A round that can't go on starts over from the ledgers;
+//! only a batch that is being written is written to the end, byte for byte.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::ClientError;
+use cortado_protocol::entry::Entry;
+use cortado_protocol::job::{JobEntry, Manifest, ResultFile};
+use cortado_protocol::peer::EdgeCoverage;
+use cortado_protocol::{
+    Coverage, Edge, EntryKey, JobId, NodeId, Slot, SlotSet, content_hash, frame,
+};
+use cortado_stream::OutputBatch;
+
+use crate::facts::Facts;
+use crate::job::{BoundPlan, JobLog, job_log_entry};
+use crate::outbox::Outbox;
+use crate::purpose::Purpose;
+use crate::slot_round::SlotRound;
+use crate::stream_log::StreamLog;
+use crate::stream_task::{PublishedBatch, StreamOutput, StreamPlanOf, StreamTask};
+use crate::task::{Task, TaskOutput};
+
+mod reading;
+pub(crate) mod requests;
+mod state;
+mod status;
+mod stream;
+
+use stream::{Round, Step, Stream};
+
+/// The result file of a stream that has ended.
+const SUMMARY_FILE: &str = "stream.json";
+/// Pause between two rounds.
+const ROUND_EVERY: Duration = Duration::from_millis(100);
+/// Pause after a step that failed.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// How long a new coordinator waits for what others hold before it publishes.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Time without a new batch after which gaps are fetched from other nodes.
+const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
+
+/// The streams that this node coordinates.
+#[derive(Default)]
+pub(crate) struct Streams {
+    all: BTreeMap<JobId, Stream>,
+}
+
+/// What the router has to do next.
+#[must_use]
+pub(crate) enum Next {
+    Nothing,
+    /// Send this entry to its owners.
+    Replicate(Box<Entry>),
+    /// Close the gaps of the meta slot here for these batches, under this attempt number.
+    Gather {
+        job: JobId,
+        attempt: u64,
+        needs: Vec<(Edge, Coverage)>,
+    },
+}
+
+impl Streams {
+    /// The streams, in id order.
+    pub(crate) fn jobs(&self) -> Vec<JobId> {
+        self.all.keys().copied().collect()
+    }
+
+    /// Whether this node coordinates the stream: then it is alive, whether anything comes or not.
+    pub(crate) fn works(&self, job: JobId) -> bool {
+        self.all.contains_key(&job)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The job was dropped.
+    pub(crate) fn forget(&mut self, job: JobId) {
+        self.all.remove(&job);
+    }
+
+    /// Performs the steps of a stream that are possible now.
+    pub(crate) fn drive(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
+        let Some((log, plan)) = open_stream(facts, job) else {
+            self.all.remove(&job);
+            return Next::Nothing;
+        };
+        let now = facts.now;
+        let stream = self.all.entry(job).or_insert_with(|| {
+            let edge = Edge::output(facts.config.node, out.fresh_id());
+            Stream::new(now, edge)
+        });
+        stream.state.expect(now, log.stream.publishers.keys().copied());
+        if now < stream.resume_at {
+            return Next::Nothing;
+        }
+        match &mut stream.step {
+            Step::Idle => stream.go_on(facts, out, job, (log, &plan)),
+            Step::Fold { slots, .. } => {
+                slots.ask(facts, out, job, &[]);
+                stream.folded(facts, out, job, &plan)
+            }
+            Step::Write { entry, sent: sent @ false, .. } => {
+                *sent = true;
+                Next::Replicate(Box::new(entry.clone()))
+            }
+            Step::Close { summary, written, sent: sent @ false } => {
+                *sent = true;
+                let manifest = || manifest(job, summary);
+                Next::Replicate(Box::new(if *written { manifest() } else { summary.clone() }))
+            }
+            Step::Read
+            | Step::Gather(_)
+            | Step::Publish
+            | Step::Write { .. }
+            | Step::Close { .. } => Next::Nothing,
+        }
+    }
+
+    /// An entry is durable here.
+    pub(crate) fn appended(&mut self, facts: &Facts, out: &mut Outbox, key: EntryKey) -> Next {
+        if let Some(stream) = self.all.get_mut(&key.job) {
+            stream.progress_at = facts.now;
+        } else if key.edge != Edge::JOB {
+            return Next::Nothing;
+        }
+        self.drive(facts, out, key.job)
+    }
+
+    /// The members changed: requests to lost ones are given up.
+    pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
+        if let Some(Stream { step: Step::Fold { slots, .. }, .. }) = self.all.get_mut(&job) {
+            slots.give_up_of(|node| !facts.members.is_reachable(node));
+        }
+        self.drive(facts, out, job)
+    }
+
+    /// A peer was restarted: it has lost its requests, so they are given up.
+    pub(crate) fn after_restart(&mut self, peer: NodeId) {
+        for stream in self.all.values_mut() {
+            if let Step::Fold { slots, .. } = &mut stream.step {
+                slots.give_up_of(|node| node == peer);
+            }
+        }
+    }
+
+    /// A worker sends a part of a slot's output, or has closed the gaps of the meta slot.
+    pub(crate) fn on_output(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (job, attempt, slot): (JobId, u64, Slot),
+        part: (u32, u32),
+        bytes: &Bytes,
+    ) -> Next {
+        let Some(stream) = self.all.get_mut(&job) else { return Next::Nothing };
+        match &mut stream.step {
+            Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
+            Step::Fold { slots, .. } => slots.take(attempt, slot, part, bytes.clone()),
+            _ => return Next::Nothing,
+        }
+        self.drive(facts, out, job)
+    }
+
+    /// A worker can't complete its slots: the next owners are asked, and after all of them all over
+    /// again, until the batches are there.
+    pub(crate) fn on_incomplete(
+        &mut self,
+        facts: &Facts,
+        job: JobId,
+        attempt: u64,
+        missing: &[EdgeCoverage],
+    ) {
+        let Some(stream) = self.all.get_mut(&job) else { return };
+        match &mut stream.step {
+            Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
+            Step::Fold { slots, .. } => {
+                if slots.pass_on(attempt).is_none() {
+                    return;
+                }
+                tracing::debug!(%job, ?missing, "a worker can't complete its slots");
+            }
+            _ => return,
+        }
+        stream.resume_at = facts.now + RETRY_AFTER;
+    }
+
+    /// Work on slots fails on every worker.
+    pub(crate) fn on_work_failed(&mut self, facts: &Facts, job: JobId, attempt: u64, why: &str) {
+        let Some(stream) = self.all.get_mut(&job) else { return };
+        if let Step::Fold { slots, .. } = &mut stream.step
+            && slots.give_up(attempt)
+        {
+            stream.start_over(facts.now, job, why);
+        }
+    }
+
+    /// A task has ended.
+    pub(crate) fn on_task(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        output: TaskOutput,
+    ) -> Next {
+        let Some(stream) = self.all.get_mut(&job) else { return Next::Nothing };
+        if !matches!(stream.step, Step::Read | Step::Publish) {
+            return Next::Nothing;
+        }
+        stream.step = Step::Idle;
+        match output {
+            TaskOutput::Stream(StreamOutput::Summaries(briefs)) => {
+                stream.state.read(facts.now, briefs);
+            }
+            TaskOutput::Stream(StreamOutput::Published(batches)) => {
+                batches.iter().for_each(|batch| stream.state.published(batch));
+            }
+            TaskOutput::Stream(StreamOutput::Output(batch)) => {
+                let number = stream.state.outputs.get(&stream.edge).copied().unwrap_or_default();
+                let key = EntryKey { job, edge: stream.edge, number };
+                let entry = Entry::meta(key, batch.encode());
+                stream.step = Step::Write { entry, batch, sent: false };
+            }
+            TaskOutput::Stream(StreamOutput::Mismatch(message)) => {
+                tracing::error!(%job, %message, "a round is not that of its batches");
+                stream.start_over(facts.now, job, &message);
+            }
+            // What can't be read is missing from now on, and is fetched as a gap.
+            TaskOutput::Unreadable(_) => stream.resume_at = facts.now + RETRY_AFTER,
+            TaskOutput::Failed(message) => stream.start_over(facts.now, job, &message),
+            other => tracing::error!(?other, "a task of a stream gave something else"),
+        }
+        self.drive(facts, out, job)
+    }
+
+    /// An entry that a coordinator wrote is durable on W nodes.
+    pub(crate) fn entry_durable(&mut self, facts: &Facts, out: &mut Outbox, key: EntryKey) -> Next {
+        let Some(stream) = self.all.get_mut(&key.job) else { return Next::Nothing };
+        let of = |entry: &Entry| entry.head.key == key;
+        match &mut stream.step {
+            Step::Write { entry, .. } if of(entry) => {}
+            Step::Close { summary, written, sent } if of(summary) => {
+                (*written, *sent) = (true, false);
+                return self.drive(facts, out, key.job);
+            }
+            _ => return Next::Nothing,
+        }
+        let Step::Write { batch, .. } = std::mem::replace(&mut stream.step, Step::Idle) else {
+            return Next::Nothing;
+        };
+        let OutputBatch { cut, windows, .. } = batch;
+        let (edge, number) = (key.edge, key.number);
+        stream.state.published(&PublishedBatch { edge, number, cut, windows });
+        stream.trouble = None;
+        stream.resume_at = facts.now + ROUND_EVERY;
+        self.drive(facts, out, key.job)
+    }
+
+    /// An entry that a coordinator wrote could not be stored: the same one is sent again.
+    pub(crate) fn entry_failed(&mut self, facts: &Facts, key: EntryKey, error: &ClientError) {
+        let Some(stream) = self.all.get_mut(&key.job) else { return };
+        let again = match &mut stream.step {
+            Step::Write { entry, sent, .. } if entry.head.key == key => sent,
+            Step::Close { sent, .. } if key.edge == Edge::RESULT || is_manifest(key) => sent,
+            _ => return,
+        };
+        *again = false;
+        stream.trouble = Some(error.message.clone());
+        stream.resume_at = facts.now + RETRY_AFTER;
+    }
+}
+
+/// A stream that this node coordinates and that has not ended.
+fn open_stream(facts: &Facts, job: JobId) -> Option<(&JobLog, Arc<BoundPlan>)> {
+    let log = facts.jobs.get(job)?;
+    let plan = log.plan.clone().filter(|plan| plan.stream.is_some())?;
+    (facts.is_coordinator(job) && log.ended().is_none()).then_some((log, plan))
+}
+
+fn is_manifest(key: EntryKey) -> bool {
+    key.edge == Edge::JOB && key.number == JobEntry::MANIFEST
+}
+
+/// The manifest of a stream that has ended. Its result is a summary; its outputs stand on their own
+/// edges.
+fn manifest(job: JobId, summary: &Entry) -> Entry {
+    let bytes = &summary.data;
+    let file = ResultFile { name: SUMMARY_FILE.to_owned(), bytes: bytes.len() as u64, rows: 0 };
+    let (files, tables) = (vec![file], Vec::new());
+    let done = Manifest::Done { files, chunks: 1, hash: content_hash(bytes), tables };
+    job_log_entry(job, &JobEntry::Manifest(done))
+}
+
+impl Stream {
+    /// Takes the next step: reads what is new, closes gaps, or begins a round.
+    fn go_on(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        (log, plan): (&JobLog, &BoundPlan),
+    ) -> Next {
+        let Some(stream) = &plan.stream else { return Next::Nothing };
+        if let Some(task) = reading::next(facts, job, &self.state) {
+            self.step = Step::Read;
+            out.run(Task::Stream(task), Purpose::Stream(job));
+            return Next::Nothing;
+        }
+        let now = facts.now;
+        let gaps = reading::gaps(facts, job, &self.state);
+        if !gaps.is_empty() && now >= self.progress_at + QUIET_BEFORE_GATHER {
+            let attempt = out.fresh_id();
+            self.progress_at = now;
+            self.step = Step::Gather(attempt);
+            return Next::Gather { job, attempt, needs: gaps };
+        }
+        if now < self.since + SETTLE {
+            return Next::Nothing;
+        }
+        let watermark = self.state.watermark(&log.stream, stream, now);
+        if let Some(state::Plan { cut, wanted, closing, fresh }) =
+            self.state.plan(stream, watermark)
+        {
+            let all = SlotSet::first(usize::from(plan.spec.slots));
+            let round = Round { cut, closing, fresh };
+            if round.closing.is_empty() {
+                return self.publish(facts, out, job, plan, (round, Vec::new()));
+            }
+            let mut slots = Box::new(SlotRound::windows(all, frame::to_postcard(&wanted)));
+            slots.ask(facts, out, job, &[]);
+            self.step = Step::Fold { slots, round };
+            return Next::Nothing;
+        }
+        if self.may_close(&log.stream) {
+            let summary = status::summary(facts, job, (log, self));
+            self.step = Step::Close { summary: summary.clone(), written: false, sent: true };
+            return Next::Replicate(Box::new(summary));
+        }
+        Next::Nothing
+    }
+
+    fn may_close(&self, log: &StreamLog) -> bool {
+        log.stopping && self.state.have_ended(log) && self.state.is_settled()
+    }
+
+    /// Publishes when every slot has answered.
+    fn folded(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, plan: &BoundPlan) -> Next {
+        if !matches!(&self.step, Step::Fold { slots, .. } if slots.open.is_empty()) {
+            return Next::Nothing;
+        }
+        match std::mem::replace(&mut self.step, Step::Idle) {
+            Step::Fold { slots, round } => {
+                let parts = slots.done.into_iter().collect();
+                self.publish(facts, out, job, plan, (round, parts))
+            }
+            _ => Next::Nothing,
+        }
+    }
+
+    fn publish(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        plan: &BoundPlan,
+        (round, parts): (Round, Vec<(Slot, Bytes)>),
+    ) -> Next {
+        let Some(stream) = plan.stream.clone() else { return Next::Nothing };
+        let fresh = facts.located_of(job, round.fresh.iter(), SlotSet::META);
+        let wanted = round.fresh.iter().map(|(_, coverage)| coverage.count()).sum::<u64>();
+        if fresh.len() as u64 != wanted {
+            self.start_over(facts.now, job, "batches with dead letters are missing here");
+            return Next::Nothing;
+        }
+        let Round { cut, closing, .. } = round;
+        let plan = StreamPlanOf { plan: stream, slots: plan.spec.slots };
+        self.step = Step::Publish;
+        let task = StreamTask::Publish { plan, cut, closing, parts, fresh };
+        out.run(Task::Stream(task), Purpose::Stream(job));
+        Next::Nothing
+    }
+
+    /// Begins the round again, after a pause.
+    fn start_over(&mut self, now: Duration, job: JobId, why: &str) {
+        tracing::warn!(%job, why, "a round could not be published; trying again");
+        self.step = Step::Idle;
+        self.trouble = Some(why.to_owned());
+        self.resume_at = now + RETRY_AFTER;
+    }
+}

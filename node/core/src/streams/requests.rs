@@ -1,0 +1,194 @@
+//! What a stream's coordinator answers to clients.
+
+use cortado_protocol::client::{ClientError, ClientResponse, ErrorKind};
+use cortado_protocol::job::JobEntry;
+use cortado_protocol::limits::NAME_BYTES;
+use cortado_protocol::stream::{
+    Cursor, Publisher, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
+};
+use cortado_protocol::{Coverage, Edge, EntryKey, JobId, SlotSet};
+use cortado_stream::SchemaSet;
+
+use super::Streams;
+use super::status::{status_of, waits_for};
+use crate::facts::Facts;
+use crate::job::JobLog;
+use crate::outbox::Outbox;
+use crate::purpose::{Origin, Purpose};
+use crate::record::Located;
+use crate::stream_task::StreamTask;
+use crate::task::Task;
+
+/// Output batches that one answer reads at most.
+const BATCHES_PER_ANSWER: usize = 256;
+/// Most publishers of a stream, all generations counted.
+const PUBLISHERS: usize = 10_000;
+
+/// What becomes of a request.
+#[must_use]
+pub(crate) enum Answer {
+    /// The answer.
+    Now(Box<ClientResponse>),
+    /// A task will answer.
+    Later,
+    /// The job's status, once this entry of the job log is durable.
+    Record(Box<JobEntry>),
+}
+
+fn now(response: ClientResponse) -> Answer {
+    Answer::Now(Box::new(response))
+}
+
+impl Streams {
+    /// Handles a request of a client about a stream that this node coordinates.
+    pub(crate) fn on_request(
+        &self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (origin, job): (Origin, JobId),
+        request: StreamRequest,
+    ) -> Answer {
+        let log = &facts.jobs[job];
+        let checked = match request {
+            StreamRequest::Status if log.is_done() => {
+                let all = [(Edge::RESULT, Coverage::range(0, 1))];
+                let summary = facts.located_of(job, all.iter(), SlotSet::META);
+                if summary.is_empty() {
+                    let message = "this node lacks the stream's summary";
+                    return now(ClientResponse::error(ErrorKind::Unavailable, message));
+                }
+                out.run(Task::Read(summary), Purpose::StreamSummary(origin));
+                return Answer::Later;
+            }
+            StreamRequest::Status => {
+                return now(self.status(facts, job));
+            }
+            StreamRequest::Rows { output, after } => {
+                let known = log.plan.as_ref().and_then(|plan| plan.stream.as_ref());
+                if let Some(plan) = known.filter(|plan| plan.outputs().all(|name| name != output)) {
+                    let names = plan.outputs().collect::<Vec<_>>().join(", ");
+                    let message = format!("there is no output '{output}': expected {names}");
+                    return now(ClientResponse::error(ErrorKind::NotFound, message));
+                }
+                let task = rows(facts, job, output, after);
+                out.run(Task::Stream(task), Purpose::Rows(origin));
+                return Answer::Later;
+            }
+            StreamRequest::Coverage { edge, from } => {
+                let coverage = facts.coverage((job, edge), from, None);
+                return now(ClientResponse::Coverage(coverage));
+            }
+            StreamRequest::PutSchemas { set, files } => {
+                may_put(log, set, &files).map(|()| JobEntry::Schemas { set, files })
+            }
+            StreamRequest::Open(publisher) => {
+                may_open(log, &publisher).map(|()| JobEntry::Publisher(publisher))
+            }
+            StreamRequest::Stop => not_ended(log).map(|()| JobEntry::Stop),
+        };
+        match checked {
+            Ok(entry) => Answer::Record(Box::new(entry)),
+            Err(refused) => now(ClientResponse::Error(refused)),
+        }
+    }
+
+    fn status(&self, facts: &Facts, job: JobId) -> ClientResponse {
+        let log = &facts.jobs[job];
+        if let Some(ended) = log.ended() {
+            return ClientResponse::Error(ended);
+        }
+        let Some(stream) = self.all.get(&job) else {
+            let message = "the stream's coordinator has just begun";
+            return ClientResponse::error(ErrorKind::Unavailable, message);
+        };
+        let status = status_of(facts, job, (log, stream));
+        let waits_for = waits_for(facts, (log, stream), &status);
+        let status = StreamStatus { coordinator: Some(facts.config.node), waits_for, ..status };
+        ClientResponse::Stream(StreamResponse::Status(status))
+    }
+}
+
+/// Reads the rows that follow a reader's cursor.
+fn rows(facts: &Facts, job: JobId, output: String, after: Cursor) -> StreamTask {
+    let mut entries: Vec<Located> = Vec::new();
+    let mut all = true;
+    for (edge, index) in facts.ledger.job(job).into_iter().flat_map(|held| held.edges()) {
+        if !edge.is_output() {
+            continue;
+        }
+        let (from, _) = after.of(edge);
+        let next = (from..).zip(index.meta_from(from));
+        for (number, (found, record)) in next {
+            if number != found || entries.len() == BATCHES_PER_ANSWER {
+                all = false;
+                break;
+            }
+            entries.push((EntryKey { job, edge, number }, record, SlotSet::META));
+        }
+    }
+    let ended = all && facts.jobs.get(job).is_some_and(|log| log.ended().is_some());
+    StreamTask::Rows { output, after, entries, ended }
+}
+
+/// Checks whether a publisher can be opened.
+fn may_open(log: &JobLog, publisher: &Publisher) -> Result<(), ClientError> {
+    not_ended(log)?;
+    let refuse = |kind, message: String| Err(ClientError::new(kind, message));
+    let Publisher { name, generation, .. } = publisher;
+    if name.is_empty() || name.len() > NAME_BYTES || name.chars().any(char::is_control) {
+        let message = format!(
+            "the name of a publisher has 1 to {NAME_BYTES} bytes, and no control characters"
+        );
+        return refuse(ErrorKind::BadInput, message);
+    }
+    if let Some(known) = log.stream.publishers.get(&publisher.edge()) {
+        if known == publisher {
+            return Ok(());
+        }
+        let message = format!("publisher '{name}' was opened before, with other options");
+        return refuse(ErrorKind::Conflict, message);
+    }
+    if log.stream.stopping {
+        return refuse(ErrorKind::Ended, "the stream is to end".to_owned());
+    }
+    let next = log.stream.newest_of(name).map_or(0, |newest| newest.generation + 1);
+    if *generation != next {
+        let message = format!("the next generation of publisher '{name}' is {next}");
+        return refuse(ErrorKind::Conflict, message);
+    }
+    if log.stream.publishers.len() >= PUBLISHERS {
+        let message = format!("a stream has at most {PUBLISHERS} publishers");
+        return refuse(ErrorKind::BadInput, message);
+    }
+    Ok(())
+}
+
+/// Checks whether a schema set can be put in force.
+fn may_put(log: &JobLog, set: u32, files: &[SchemaFile]) -> Result<(), ClientError> {
+    not_ended(log)?;
+    let refuse = |kind, message: String| Err(ClientError::new(kind, message));
+    let plan = log.plan.as_ref().and_then(|plan| plan.stream.as_ref());
+    let Some(stream) = plan else {
+        return refuse(ErrorKind::Unavailable, "this node can't read the plan".to_owned());
+    };
+    if let Some(known) = log.stream.schemas.get(&set) {
+        if known == files {
+            return Ok(());
+        }
+        let message = format!("schema set {set} is there already, with other content");
+        return refuse(ErrorKind::Conflict, message);
+    }
+    let next = log.stream.newest_set().map_or(0, |newest| newest + 1);
+    if set != next {
+        return refuse(ErrorKind::Conflict, format!("the next schema set is {next}"));
+    }
+    match SchemaSet::compile(stream, files) {
+        Ok(_) => Ok(()),
+        Err(error) => refuse(ErrorKind::BadInput, error.to_string()),
+    }
+}
+
+/// Refuses what comes after the end.
+fn not_ended(log: &JobLog) -> Result<(), ClientError> {
+    log.ended().map_or(Ok(()), Err)
+}

@@ -1,0 +1,107 @@
+//! How a stream stands, for clients.
+
+use cortado_protocol::entry::Entry;
+use cortado_protocol::stream::{Publisher, PublisherStatus, StreamStatus};
+use cortado_protocol::{Edge, EntryKey, JobId};
+
+use super::reading;
+use super::stream::{Step, Stream};
+use crate::facts::Facts;
+use crate::job::JobLog;
+
+/// How a stream stands; not who says so, and not what it waits for.
+pub(super) fn status_of(
+    facts: &Facts,
+    job: JobId,
+    (log, stream): (&JobLog, &Stream),
+) -> StreamStatus {
+    let mut publishers: Vec<_> = log.stream.publishers.values().collect();
+    publishers.sort_by_key(|publisher| (&publisher.name, publisher.generation));
+    let of = |publisher: &&Publisher| publisher_status(facts, job, (log, stream), publisher);
+    let plan = log.plan.as_ref().and_then(|plan| plan.stream.as_ref());
+    let (open_windows, closed_windows) = stream.state.window_counts();
+    StreamStatus {
+        coordinator: None,
+        schema_set: log.stream.newest_set(),
+        stopping: log.stream.stopping,
+        ended: false,
+        publishers: publishers.iter().map(of).collect(),
+        watermark_ms: plan.and_then(|plan| stream.state.watermark(&log.stream, plan, facts.now)),
+        events: stream.state.counts(),
+        open_windows,
+        closed_windows,
+        published: stream.state.rows,
+        waits_for: None,
+    }
+}
+
+/// The result of a stream that has ended. Two coordinators that end it write the same bytes: all its
+/// publishers have ended, so both have read the same batches.
+pub(super) fn summary(facts: &Facts, job: JobId, of: (&JobLog, &Stream)) -> Entry {
+    let status = status_of(facts, job, of);
+    // How often a window was published depends on the coordinators.
+    let mut status = StreamStatus { ended: true, published: status.closed_windows, ..status };
+    status.publishers.iter_mut().for_each(|publisher| publisher.idle = false);
+    let bytes = serde_json::to_vec_pretty(&status).unwrap_or_default();
+    Entry::meta(EntryKey { job, edge: Edge::RESULT, number: 0 }, bytes.into())
+}
+
+fn publisher_status(
+    facts: &Facts,
+    job: JobId,
+    (log, stream): (&JobLog, &Stream),
+    publisher: &Publisher,
+) -> PublisherStatus {
+    let edge = publisher.edge();
+    let source = stream.state.sources.get(&edge);
+    let (prefix, beyond_gap) = reading::beyond_gap(facts, job, edge);
+    let plan = log.plan.as_ref().and_then(|plan| plan.stream.as_ref());
+    PublisherStatus {
+        publisher: publisher.clone(),
+        prefix,
+        beyond_gap,
+        watermark_ms: source.and_then(|source| source.watermark_ms),
+        events: source.map_or(0, |source| source.received),
+        dead: source.map_or(0, |source| source.dead),
+        ended: stream.state.has_ended(&log.stream, publisher),
+        idle: source.zip(plan).is_some_and(|(source, plan)| source.is_idle(plan, facts.now)),
+    }
+}
+
+/// A sentence that says what the stream waits for.
+pub(super) fn waits_for(
+    facts: &Facts,
+    (log, stream): (&JobLog, &Stream),
+    status: &StreamStatus,
+) -> Option<String> {
+    if let Err(reason) = facts.replicas_suffice() {
+        return Some(reason);
+    }
+    if log.stream.schemas.is_empty() {
+        return Some("waits for a schema set: cortado events reload".to_owned());
+    }
+    if let Some(trouble) = &stream.trouble {
+        return Some(format!("a round could not be published: {trouble}"));
+    }
+    let named = |publisher: &PublisherStatus| publisher.publisher.name.clone();
+    let gaps = status.publishers.iter().filter(|publisher| publisher.beyond_gap > 0);
+    let gaps: Vec<_> = gaps.map(named).collect();
+    if !gaps.is_empty() {
+        return Some(format!(
+            "waits for missing batches of {}: start it again under its name, with the same options",
+            gaps.join(", ")
+        ));
+    }
+    if log.stream.stopping {
+        let open = status.publishers.iter().filter(|publisher| !publisher.ended);
+        let open: Vec<_> = open.map(named).collect();
+        if !open.is_empty() {
+            return Some(format!("is to end, and waits for the publishers {}", open.join(", ")));
+        }
+    }
+    match &stream.step {
+        Step::Fold { slots, .. } => Some(format!("waits for {} slots", slots.open.len())),
+        Step::Write { .. } => Some("writes what it publishes to the replicas".to_owned()),
+        Step::Idle | Step::Read | Step::Gather(_) | Step::Publish | Step::Close { .. } => None,
+    }
+}

@@ -1,0 +1,75 @@
+//! What a coordinator knows of one stream, and what is under way.
+
+use std::time::Duration;
+
+use cortado_protocol::entry::Entry;
+use cortado_protocol::{Coverage, Edge};
+use cortado_stream::{Closing, Cut, OutputBatch};
+
+use super::state::State;
+use crate::slot_round::SlotRound;
+
+/// One stream.
+pub(super) struct Stream {
+    pub(super) state: State,
+    pub(super) step: Step,
+    /// The edge that this node publishes on.
+    pub(super) edge: Edge,
+    /// When this node began to coordinate it.
+    pub(super) since: Duration,
+    /// No step is taken before.
+    pub(super) resume_at: Duration,
+    /// When a batch was durable here last.
+    pub(super) progress_at: Duration,
+    /// Why the last round could not be published, if so.
+    pub(super) trouble: Option<String>,
+}
+
+/// What is under way.
+pub(super) enum Step {
+    Idle,
+    /// A task reads.
+    Read,
+    /// Gaps are being closed, under this attempt number.
+    Gather(u64),
+    /// Slots fold.
+    Fold {
+        slots: Box<SlotRound>,
+        round: Round,
+    },
+    /// A task makes rows.
+    Publish,
+    /// The rows are replicated.
+    Write {
+        entry: Entry,
+        batch: OutputBatch,
+        sent: bool,
+    },
+    /// The summary is replicated, and then the manifest.
+    Close {
+        summary: Entry,
+        written: bool,
+        sent: bool,
+    },
+}
+
+/// What a round publishes.
+pub(super) struct Round {
+    pub(super) cut: Cut,
+    pub(super) closing: Vec<Closing>,
+    pub(super) fresh: Vec<(Edge, Coverage)>,
+}
+
+impl Stream {
+    pub(super) fn new(now: Duration, edge: Edge) -> Self {
+        Self {
+            state: State::default(),
+            step: Step::Idle,
+            edge,
+            since: now,
+            resume_at: now,
+            progress_at: now,
+            trouble: None,
+        }
+    }
+}

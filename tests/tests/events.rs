@@ -1,0 +1,297 @@
+//! Streams of events on clusters of processes: what is published is compared with a model that
+//! counts the same events in this process.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cortado::generate::events::EventOptions;
+use serde_json::{Value, json};
+use tests::cluster::{Cluster, path_text, wait_for};
+
+const WINDOW_MS: i64 = 500;
+
+/// The plan of the built-in stream, with short windows.
+fn short_windows(cluster: &Cluster) -> String {
+    let path = cluster.path("short.toml");
+    let text = cortado_stream::EVENTS
+        .replace("every = \"5s\"", "every = \"500ms\"")
+        .replace("lateness = \"2s\"", "lateness = \"0s\"")
+        .replace("idle = \"10s\"", "idle = \"3s\"");
+    std::fs::write(&path, text).unwrap();
+    path_text(&path)
+}
+
+fn start(cluster: &Cluster) -> String {
+    let (plan, schemas) = (short_windows(cluster), cluster.path("schemas"));
+    std::fs::create_dir(&schemas).unwrap();
+    for (name, text) in cortado_stream::EVENTS_SCHEMAS {
+        std::fs::write(schemas.join(name), text).unwrap();
+    }
+    let schemas = path_text(&schemas);
+    let started = cluster.json(&["events", "start", &plan, "--schemas", &schemas]);
+    started["job"].as_str().unwrap().to_owned()
+}
+
+fn status(cluster: &Cluster) -> Value {
+    cluster.json(&["events", "status"])
+}
+
+/// All rows of an output that there are now.
+fn rows(cluster: &Cluster, output: &str, more: &[&str]) -> Vec<Value> {
+    let tail = cluster.cortado(&["events", "tail", output, "--no-follow"]).args(more);
+    tail.run().ok().json_lines()
+}
+
+/// The last revision of each window, by its start.
+fn last_revisions(rows: &[Value]) -> BTreeMap<String, Value> {
+    let mut last = BTreeMap::new();
+    for row in rows {
+        let start = row["window_start"].as_str().unwrap().to_owned();
+        let before = last.insert(start, row.clone());
+        let revision = |row: &Value| row["revision"].as_u64().unwrap();
+        assert!(before.is_none_or(|before| revision(&before) < revision(row)), "{row}");
+    }
+    last
+}
+
+/// What the model says of a window.
+#[derive(Debug, Default, PartialEq)]
+struct Model {
+    stats: BTreeMap<String, BTreeMap<String, u64>>,
+    ids: BTreeSet<String>,
+    copies: u64,
+}
+
+/// Windows by their start, and the number of dead letters.
+fn model(lines: impl Iterator<Item = (String, bool)>) -> (BTreeMap<i64, Model>, usize) {
+    let (mut windows, mut dead): (BTreeMap<_, Model>, _) = (BTreeMap::new(), 0);
+    for (line, is_valid) in lines {
+        if !is_valid {
+            dead += 1;
+            continue;
+        }
+        let event: Value = serde_json::from_str(&line).unwrap();
+        let text = |field: &str| event[field].as_str().unwrap().to_owned();
+        let at = cortado_stream::parse_time(&text("timestamp")).unwrap();
+        let window = windows.entry(at.div_euclid(WINDOW_MS) * WINDOW_MS).or_default();
+        if window.ids.insert(text("event_id")) {
+            let of_region = window.stats.entry(text("region")).or_default();
+            *of_region.entry(text("source")).or_default() += 1;
+        } else {
+            window.copies += 1;
+        }
+    }
+    (windows, dead)
+}
+
+fn compare(rows: &[Value], windows: &BTreeMap<i64, Model>) {
+    let last = last_revisions(rows);
+    let starts: Vec<_> = windows.keys().map(|start| cortado_stream::time_text(*start)).collect();
+    assert_eq!(last.keys().collect::<BTreeSet<_>>(), starts.iter().collect::<BTreeSet<_>>());
+    for (start, model) in windows {
+        let row = &last[&cortado_stream::time_text(*start)];
+        assert_eq!(row["total"], model.ids.len(), "{row}");
+        assert_eq!(row["duplicates"], model.copies, "{row}");
+        assert_eq!(row["stats_by_region"], json!(model.stats), "{row}");
+        assert_eq!(row["event_ids"], json!(model.ids), "{row}");
+    }
+}
+
+#[test]
+fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
+    let cluster = Cluster::up(5);
+    let job = start(&cluster);
+    const COUNT: u64 = 12_000;
+    let arguments = [
+        "events",
+        "publish",
+        "--publisher",
+        "north",
+        "--rate",
+        "2000",
+        "--count",
+        "12000",
+        "--duplicates",
+        "0.05",
+        "--invalid",
+        "0.02",
+        "--out-of-order",
+        "0.2",
+        "--seed",
+        "7",
+    ];
+    let publisher = cluster.cortado(&arguments).spawn();
+    let published = |least: u64| {
+        wait_for("windows to be published", 30, || {
+            let status = cluster.cortado(&["events", "status", "--json"]).run();
+            let published = (status.code == Some(0)).then(|| status.json()["published"].as_u64());
+            published.flatten().filter(|published| *published >= least)
+        })
+    };
+    published(2);
+    let _ = publisher.kill();
+    cluster.kill(&cluster.coordinator(&job));
+    // It goes on where it was, with the same options.
+    cluster.cortado(&arguments).run().ok();
+    // The same command once more publishes nothing: the next generation has the same events.
+    let again = cluster.cortado(&arguments).run().ok();
+    let _ = again;
+    cluster.cortado(&["events", "stop"]).run().ok();
+    wait_for("the stream to end", 30, || {
+        let status = cluster.cortado(&["events", "status", "--json"]).run();
+        (status.code == Some(0)).then(|| status.json()).filter(|status| status["ended"] == true)
+    });
+    let end = status(&cluster);
+    let opened = |generation: usize| {
+        let publisher = &end["publishers"][generation];
+        assert_eq!(publisher["generation"], generation);
+        publisher["opened_ms"].as_i64().unwrap()
+    };
+    let options = |generation| EventOptions {
+        seed: 7,
+        publisher: "north".into(),
+        start_ms: opened(generation),
+        rate: 2_000.0,
+        duplicates: 0.05,
+        invalid: 0.02,
+        disorder_ms: 200,
+    };
+    let made = (0..2).map(options).flat_map(|options| {
+        (0..COUNT).map(move |n| options.event(n)).map(|event| (event.line, event.is_valid))
+    });
+    let (windows, dead) = model(made);
+    let all = rows(&cluster, "analytics.window", &[]);
+    compare(&all, &windows);
+    let letters = rows(&cluster, "deadletter.validation", &[]);
+    let reasons = |row: &Value| row["reason"].as_str().unwrap().starts_with("conflict");
+    let conflicts = letters.iter().filter(|row| reasons(row)).count();
+    let ids: BTreeSet<_> = letters.iter().map(|row| row["dead_id"].to_string()).collect();
+    assert_eq!((letters.len() - conflicts, ids.len()), (dead, letters.len()));
+    cluster.cortado(&["events", "check"]).run().ok();
+    assert_eq!(end["events"]["received"], 2 * COUNT);
+    // Any node gives the same rows, from any cursor on.
+    let cursor = all[all.len() / 2]["cursor"].as_str().unwrap();
+    let node = cluster.nodes().into_iter().find(|node| {
+        let address = node.client_addr().to_string();
+        cluster.cortado(&["nodes", "--connect", &address, "--timeout", "2"]).run().code == Some(0)
+    });
+    let address = node.unwrap().client_addr().to_string();
+    let rest = rows(&cluster, "analytics.window", &["--after", cursor, "--connect", &address]);
+    assert_eq!(rest, all[all.len() / 2 + 1..]);
+}
+
+#[test]
+fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
+    let cluster = Cluster::up(3);
+    start(&cluster);
+    let options = EventOptions {
+        seed: 3,
+        publisher: "x".into(),
+        start_ms: 1_790_000_000_000,
+        rate: 100.0,
+        duplicates: 0.0,
+        invalid: 0.0,
+        disorder_ms: 0,
+    };
+    let lines: Vec<_> = (0..400).map(|n| options.event(n).line).collect();
+    let write = |name: &str, lines: &[String]| {
+        let path = cluster.path(name);
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        path_text(&path)
+    };
+    let first: Vec<_> = lines.iter().step_by(2).cloned().collect();
+    let mut second: Vec<_> = lines.iter().skip(1).step_by(2).cloned().collect();
+    second.insert(7, "{\"event_id\":".to_owned());
+    second.insert(
+        50,
+        first[0].replace("norte", "sur").replace("centro", "sur").replace("este", "sur"),
+    );
+    let (first, second) = (write("first.ndjson", &first), write("second.ndjson", &second));
+    cluster.cortado(&["events", "publish", "--publisher", "a", "--from", &first]).run().ok();
+    let closed = |least| {
+        wait_for("the windows to be closed", 20, || {
+            let rows = rows(&cluster, "analytics.window", &[]);
+            (rows.len() >= least).then_some(rows)
+        })
+    };
+    let before = closed(8);
+    assert_eq!(before.iter().map(|row| row["total"].as_u64().unwrap()).sum::<u64>(), 200);
+    let late = ["events", "publish", "--publisher", "b", "--from", &second, "--backfill"];
+    let sent = cluster.cortado(&late).args(&["--json"]).run().ok().json();
+    assert_eq!((&sent["events"], &sent["dead"]), (&json!(202), &json!(1)));
+    let after = closed(before.len() + 8);
+    let (windows, _) = model(lines.iter().map(|line| (line.clone(), true)));
+    let last = last_revisions(&after);
+    let totals = last.values().map(|row| row["total"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((last.len(), totals), (windows.len(), 400));
+    assert_eq!(last.values().map(|row| row["conflicts"].as_u64().unwrap()).sum::<u64>(), 1);
+    let letters = rows(&cluster, "deadletter.validation", &[]);
+    let reasons: Vec<_> = letters.iter().map(|row| row["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.starts_with("not a JSON object")));
+    assert!(reasons.iter().any(|reason| reason.starts_with("conflict")));
+    cluster.cortado(&["events", "check"]).run().ok();
+
+    // A name that has ended gets the next generation; other options under an open name are refused.
+    let other = ["events", "publish", "--publisher", "a", "--from", &second];
+    let copies = cluster.cortado(&other).args(&["--json"]).run().ok().json();
+    assert_eq!(copies["events"], 202);
+    let endless = cluster.cortado(&["events", "publish", "--publisher", "c"]).spawn();
+    wait_for("a batch of c", 20, || {
+        let status = status(&cluster);
+        let of_c = status["publishers"].as_array().unwrap().iter().find(|p| p["name"] == "c")?;
+        of_c["prefix"].as_u64().filter(|prefix| *prefix > 0)
+    });
+    let _ = endless.kill();
+    let refused = cluster.cortado(&["events", "publish", "--publisher", "c", "--seed", "5"]).run();
+    let _ = refused.exits(2, &["has sent other events before"]);
+    let refused = cluster.cortado(&["events", "publish", "--publisher", "c", "--backfill"]).run();
+    let _ = refused.exits(2, &["without --backfill"]);
+}
+
+#[test]
+fn another_stream_has_other_windows_and_wrong_commands_say_what_to_do() {
+    let cluster = Cluster::up(3);
+    let missing = cluster.cortado(&["events", "status"]).run();
+    let _ = missing.exits(3, &["there is no stream 'events'", "cortado events start"]);
+    let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../plans/clicks.toml");
+    for new in [true, false] {
+        let started = cluster.json(&["events", "start", plan, "--stream", "clicks"]);
+        assert_eq!(started["new"], new);
+    }
+    let other = cluster.cortado(&["events", "start", "--stream", "clicks"]).run();
+    let _ = other.exits(2, &["runs with another plan"]);
+    let of = |arguments: &[&str]| {
+        let all = [&["events"], arguments, &["--stream", "clicks"]].concat();
+        cluster.cortado(&all)
+    };
+    let wrong = of(&["tail", "analytics.window", "--no-follow"]).run();
+    let _ = wrong.exits(3, &["there is no output", "clicks.by_page"]);
+    let click = |n: i64| {
+        let at = cortado_stream::time_text(1_790_000_000_000 + 250 * n);
+        format!(
+            "{{\"click_id\":\"c{n}\",\"at\":\"{at}\",\"page\":\"p{}\",\"data\":{{\"button\":{}}}}}",
+            n % 2,
+            n % 4
+        )
+    };
+    let mut lines: Vec<_> = (0..40).map(click).collect();
+    lines.push("{\"click_id\":\"c40\",\"at\":\"2026-09-21T16:26:50Z\",\"page\":\"p0\"}".to_owned());
+    let path = cluster.path("clicks.ndjson");
+    std::fs::write(&path, lines.join("\r\n")).unwrap();
+    of(&["publish", "--from", &path_text(&path)]).run().ok();
+    of(&["stop"]).run().ok();
+    let tail = |output: &str| of(&["tail", output]).run().ok().json_lines();
+    let pages = tail("clicks.by_page");
+    assert_eq!(pages.len(), 10);
+    assert!(pages.iter().all(|row| row["by_page"] == json!({ "p0": 2, "p1": 2 })), "{pages:?}");
+    assert!(pages[0].get("event_ids").is_none());
+    let buttons = tail("clicks.by_button");
+    assert_eq!(buttons.len(), 1);
+    assert_eq!(buttons[0]["stats"], json!({ "0": 10, "1": 10, "2": 10, "3": 10 }));
+    assert_eq!(tail("deadletter.processing")[0]["path"], "/data/button");
+    of(&["check"]).run().ok();
+    let _ = of(&["publish", "--count", "1"]).run().exits(1, &["the job is done"]);
+    // After the end a stream of the same name can begin anew.
+    assert_eq!(of(&["start", plan]).args(&["--json"]).run().ok().json()["new"], true);
+}
