@@ -1,6 +1,8 @@
 //! What is kept of an event in the delta of its slot: first the facts, which windows need, then the
 //! lines as they were sent.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use cortado_protocol::{Edge, Slot, content_hash};
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,12 @@ pub(crate) struct Fact {
     pub(crate) position: u32,
     /// For each field by which a window groups, window by window: the number of its text.
     pub(crate) keys: Vec<u32>,
+    /// What it adds one to in the plan's roll-ups: the numbers of the texts of paths.
+    pub(crate) paths: Vec<u32>,
 }
+
+/// Separates the parts of a path: no JSON text of an event has it unescaped.
+pub(crate) const SEPARATOR: char = '\u{1f}';
 
 /// The facts of a slot's events.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,20 +34,14 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// The number of a text.
-    pub(crate) fn text(&mut self, text: &str) -> u32 {
-        let at = self.texts.iter().position(|other| other == text).unwrap_or_else(|| {
-            self.texts.push(text.to_owned());
-            self.texts.len() - 1
-        });
-        at as u32
-    }
-
     /// The facts of a delta; what follows them is not read.
     pub(crate) fn decode(delta: &[u8]) -> Option<Self> {
         let (facts, _): (Self, _) = postcard::take_from_bytes(delta).ok()?;
         let texts = facts.texts.len() as u32;
-        let fine = facts.facts.iter().all(|fact| fact.keys.iter().all(|key| *key < texts));
+        let fine = facts.facts.iter().all(|fact| {
+            let mut keys = fact.keys.iter().chain(&fact.paths);
+            keys.all(|key| *key < texts)
+        });
         fine.then_some(facts)
     }
 
@@ -55,6 +56,26 @@ impl Facts {
             delta.put_slice(line);
         }
         delta.freeze()
+    }
+}
+
+/// Texts in the order in which they first came, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    pub(crate) all: Vec<String>,
+    numbers: BTreeMap<String, u32>,
+}
+
+impl Texts {
+    /// The number of a text.
+    pub(crate) fn number(&mut self, text: String) -> u32 {
+        if let Some(number) = self.numbers.get(&text) {
+            return *number;
+        }
+        let number = self.all.len() as u32;
+        self.all.push(text.clone());
+        self.numbers.insert(text, number);
+        number
     }
 }
 

@@ -8,7 +8,8 @@ use cortado_engine::DeltaError;
 use cortado_protocol::{Coverage, Edge, frame};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Fact, Facts, Origin};
+use crate::cut::Cut;
+use crate::event::{Fact, Facts, Origin, SEPARATOR, Texts};
 use crate::plan::{StreamPlan, WindowKey, start_of};
 
 /// What a round folds.
@@ -25,6 +26,8 @@ pub struct WantedWindow {
     pub key: WindowKey,
     /// The batches, by edge.
     pub batches: Vec<(Edge, Coverage)>,
+    /// The cut with which the window was published last.
+    pub before: Option<Cut>,
 }
 
 impl Wanted {
@@ -50,6 +53,11 @@ pub(crate) struct WindowPart {
     pub(crate) duplicates: u64,
     /// Events that contradict one that counts.
     pub(crate) conflicts: Vec<Conflict>,
+    /// What the events that count add to the plan's roll-ups, by path.
+    pub(crate) paths: BTreeMap<String, u64>,
+    /// Events of which the window had no copy when it was published last: the paths of their parts,
+    /// and their ids.
+    pub(crate) added: Vec<(String, String)>,
 }
 
 /// An event with the id of another one, and other content.
@@ -68,6 +76,7 @@ struct Seen {
     content: u64,
     /// Where the texts that it is grouped by stand.
     keys: Vec<u32>,
+    paths: Vec<u32>,
     /// All others.
     others: Vec<(Origin, u64)>,
 }
@@ -77,8 +86,7 @@ pub struct WindowFold<'a> {
     plan: &'a StreamPlan,
     wanted: &'a Wanted,
     windows: BTreeMap<WindowKey, (usize, BTreeMap<String, Seen>)>,
-    texts: Vec<String>,
-    text_numbers: BTreeMap<String, u32>,
+    texts: Texts,
     bytes: usize,
 }
 
@@ -88,8 +96,7 @@ impl<'a> WindowFold<'a> {
     pub fn new(plan: &'a StreamPlan, wanted: &'a Wanted) -> Self {
         let windows = wanted.windows.iter().enumerate();
         let windows = windows.map(|(at, window)| (window.key, (at, BTreeMap::new()))).collect();
-        let (texts, text_numbers) = (Vec::new(), BTreeMap::new());
-        Self { plan, wanted, windows, texts, text_numbers, bytes: 0 }
+        Self { plan, wanted, windows, texts: Texts::default(), bytes: 0 }
     }
 
     /// Adds a batch's delta.
@@ -102,10 +109,11 @@ impl<'a> WindowFold<'a> {
         }
         let malformed = DeltaError::Malformed("facts of events");
         let Some(Facts { texts, facts }) = Facts::decode(delta) else { return Err(malformed) };
-        let numbers: Vec<_> = texts.into_iter().map(|text| self.number(text)).collect();
+        let numbers: Vec<_> = texts.into_iter().map(|text| self.texts.number(text)).collect();
         for fact in facts {
-            let Fact { id, at_ms, content, position, keys } = fact;
-            let keys: Vec<_> = keys.iter().map(|key| numbers[*key as usize]).collect();
+            let Fact { id, at_ms, content, position, keys, paths } = fact;
+            let of = |own: Vec<u32>| own.iter().map(|key| numbers[*key as usize]).collect();
+            let (keys, paths): (Vec<_>, Vec<_>) = (of(keys), of(paths));
             let origin = Origin { edge, batch, position };
             let mut keys = keys.as_slice();
             for (number, window) in self.plan.windows().iter().enumerate() {
@@ -119,21 +127,12 @@ impl<'a> WindowFold<'a> {
                 let covered =
                     batches.iter().any(|(of, numbers)| *of == edge && numbers.contains(batch));
                 if covered {
-                    self.bytes += see(seen, &id, origin, content, own);
+                    let paths = if number == 0 { &paths[..] } else { &[] };
+                    self.bytes += see(seen, &id, (origin, content), (own, paths));
                 }
             }
         }
         Ok(())
-    }
-
-    fn number(&mut self, text: String) -> u32 {
-        if let Some(number) = self.text_numbers.get(&text) {
-            return *number;
-        }
-        let number = self.texts.len() as u32;
-        self.texts.push(text.clone());
-        self.text_numbers.insert(text, number);
-        number
     }
 
     /// About how many bytes of memory it takes.
@@ -149,15 +148,26 @@ impl<'a> WindowFold<'a> {
         for ((number, _), (at, seen)) in self.windows {
             let ids = self.plan.windows().get(usize::from(number)).is_some_and(|window| window.ids);
             let part = &mut parts[at];
-            for (id, Seen { origin, content, keys, others }) in seen {
-                let texts = keys.iter().map(|key| self.texts[*key as usize].clone()).collect();
-                *part.counts.entry(texts).or_default() += 1;
-                for (other, of) in others {
-                    if of == content {
+            let before = self.wanted.windows[at].before.as_ref();
+            let text = |number: &u32| self.texts.all[*number as usize].clone();
+            for (id, Seen { origin, content, keys, paths, others }) in seen {
+                *part.counts.entry(keys.iter().map(text).collect()).or_default() += 1;
+                let mut copies = others.iter().map(|(other, _)| other).chain([&origin]);
+                let had =
+                    copies.any(|copy| before.is_some_and(|cut| cut.has(copy.edge, copy.batch)));
+                for path in paths.iter().map(text) {
+                    // The path of a part, without a metric, is the shortest one of its roll-up.
+                    if !had && is_part(self.plan, &path) {
+                        part.added.push((path.clone(), id.clone()));
+                    }
+                    *part.paths.entry(path).or_default() += 1;
+                }
+                for (other, of) in &others {
+                    if *of == content {
                         part.duplicates += 1;
                     } else {
                         let id = id.clone();
-                        part.conflicts.push(Conflict { origin: other, id, counts: origin });
+                        part.conflicts.push(Conflict { origin: *other, id, counts: origin });
                     }
                 }
                 if ids {
@@ -170,22 +180,31 @@ impl<'a> WindowFold<'a> {
     }
 }
 
+/// Whether a path is that of a part of a roll-up, not of a metric.
+fn is_part(plan: &StreamPlan, path: &str) -> bool {
+    let number = path.split(SEPARATOR).next().and_then(|number| number.parse::<usize>().ok());
+    let rollup = number.and_then(|number| plan.rollups().get(number));
+    rollup.is_some_and(|rollup| path.split(SEPARATOR).count() == rollup.per.len() + 2)
+}
+
 /// Takes an event in; returns about how many bytes that takes.
 fn see(
     seen: &mut BTreeMap<String, Seen>,
     id: &str,
-    origin: Origin,
-    content: u64,
-    keys: &[u32],
+    (origin, content): (Origin, u64),
+    (keys, paths): (&[u32], &[u32]),
 ) -> usize {
     let Some(known) = seen.get_mut(id) else {
-        let first = Seen { origin, content, keys: keys.to_vec(), others: Vec::new() };
+        let (keys, paths) = (keys.to_vec(), paths.to_vec());
+        let bytes = id.len() + 4 * (keys.len() + paths.len()) + 200;
+        let first = Seen { origin, content, keys, paths, others: Vec::new() };
         seen.insert(id.to_owned(), first);
-        return id.len() + 4 * keys.len() + 160;
+        return bytes;
     };
     if origin < known.origin {
         known.others.push((known.origin, known.content));
-        (known.origin, known.content, known.keys) = (origin, content, keys.to_vec());
+        (known.origin, known.content) = (origin, content);
+        (known.keys, known.paths) = (keys.to_vec(), paths.to_vec());
     } else {
         known.others.push((origin, content));
     }

@@ -22,7 +22,9 @@ mod time;
 pub use cut::Cut;
 pub use fold::{Wanted, WantedWindow, WindowFold};
 pub use map::map_events;
-pub use outputs::{Closing, Fresh, Mismatch, OutputBatch, OutputRow, PublishedWindow, publish};
+pub use outputs::{
+    Closing, Fresh, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish,
+};
 pub use plan::{PlanError, StreamPlan, WindowKey};
 pub use schema::{SchemaError, SchemaSet};
 pub use summary::{DeadLetter, Kind, Summary, WindowCount};

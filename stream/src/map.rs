@@ -10,7 +10,7 @@ use cortado_protocol::stream::StreamHeader;
 use cortado_protocol::{META_SLOT, content_hash};
 use serde_json::Value;
 
-use crate::event::{Fact, Facts, slot_of};
+use crate::event::{Fact, Facts, SEPARATOR, Texts, slot_of};
 use crate::plan::{StreamPlan, WindowKey, start_of};
 use crate::schema::{Invalid, SchemaSet};
 use crate::summary::{DeadLetter, Kind, Summary, WindowCount};
@@ -36,7 +36,7 @@ pub fn map_events(
     if lines > EVENTS_PER_BATCH {
         return Err(MapError::Events(lines));
     }
-    let mut deltas: BTreeMap<_, (Facts, Vec<&[u8]>)> = BTreeMap::new();
+    let mut deltas: BTreeMap<_, Delta<'_>> = BTreeMap::new();
     let mut windows: BTreeMap<WindowKey, u32> = BTreeMap::new();
     let mut dead = Vec::new();
     let (mut received, mut valid) = (0, 0);
@@ -54,11 +54,14 @@ pub fn map_events(
                     let start = start_of(event.at_ms, window.every_ms);
                     *windows.entry((number as u16, start)).or_default() += 1;
                 }
-                let (facts, lines) = deltas.entry(slot_of(&event.id, slots)).or_default();
-                let Event { id, at_ms, content, keys } = event;
-                let keys = keys.iter().map(|key| facts.text(key)).collect();
-                facts.facts.push(Fact { id, at_ms, content, position, keys });
-                lines.push(line);
+                let delta = deltas.entry(slot_of(&event.id, slots)).or_default();
+                let Event { id, at_ms, content, keys, paths } = event;
+                let mut numbers = |texts: Vec<String>| {
+                    texts.into_iter().map(|text| delta.texts.number(text)).collect()
+                };
+                let (keys, paths) = (numbers(keys), numbers(paths));
+                delta.facts.push(Fact { id, at_ms, content, position, keys, paths });
+                delta.lines.push(line);
             }
             Err((kind, Invalid { reason, path })) => {
                 dead.push(DeadLetter { position, kind, reason, path, raw: line.to_vec() });
@@ -68,13 +71,23 @@ pub fn map_events(
     let rejected = dead.len() as u32;
     let windows = windows.into_iter().map(|(key, events)| WindowCount { key, events }).collect();
     let summary = Summary { header: header.clone(), received, valid, windows, dead };
+    let encode =
+        |Delta { texts, facts, lines }: Delta<'_>| Facts { texts: texts.all, facts }.encode(&lines);
     let mut deltas: Vec<(_, Bytes)> =
-        deltas.into_iter().map(|(slot, (facts, lines))| (slot, facts.encode(&lines))).collect();
+        deltas.into_iter().map(|(slot, delta)| (slot, encode(delta))).collect();
     deltas.push((META_SLOT, summary.encode()));
     if deltas.iter().map(|(_, delta)| delta.len()).sum::<usize>() > ENTRY_BYTES / 2 {
         return Err(MapError::Output(payload.len()));
     }
     Ok(Mapped { deltas, rows: received, rejected })
+}
+
+/// The delta of a slot.
+#[derive(Default)]
+struct Delta<'a> {
+    texts: Texts,
+    facts: Vec<Fact>,
+    lines: Vec<&'a [u8]>,
 }
 
 /// What windows need of an event.
@@ -83,6 +96,7 @@ struct Event {
     at_ms: i64,
     content: u64,
     keys: Vec<String>,
+    paths: Vec<String>,
 }
 
 /// Reads and validates an event.
@@ -126,18 +140,27 @@ fn read(
     }
     let mut keys = Vec::new();
     for path in plan.windows().iter().flat_map(|window| &window.group_by) {
-        let key = text_at(&event, path).ok_or_else(|| {
-            let reason = format!(
-                "a window groups by {}, which is no text of up to {KEY_BYTES} bytes, number or boolean",
-                path.join(".")
-            );
-            (Kind::Processing, Invalid { reason, path: format!("/{}", path.join("/")) })
-        })?;
-        keys.push(key);
+        keys.push(wanted_at(&event, path)?);
+    }
+    let mut paths = Vec::new();
+    for (number, rollup) in plan.rollups().iter().enumerate() {
+        let mut path = number.to_string();
+        for field in rollup.per.iter().chain([&rollup.by]) {
+            path.push(SEPARATOR);
+            path.push_str(&wanted_at(&event, field)?);
+        }
+        let by = path.rsplit(SEPARATOR).next().unwrap_or_default();
+        for metric in rollup.metrics.get(by).into_iter().flatten() {
+            let text = wanted_at(&event, &metric.path)?;
+            if !metric.is_rate || text == "true" {
+                paths.push(format!("{path}{SEPARATOR}{}{SEPARATOR}{text}", metric.name));
+            }
+        }
+        paths.push(path);
     }
     // Maps are sorted, so the order of fields does not count.
     let content = content_hash(event.to_string().as_bytes());
-    Ok(Event { id: canonical(id), at_ms, content, keys })
+    Ok(Event { id: canonical(id), at_ms, content, keys, paths })
 }
 
 /// The same id for all spellings of a UUID (RFC 9562 §4: letters of either case).
@@ -150,6 +173,17 @@ fn canonical(id: &str) -> String {
     if is_uuid { id.to_ascii_lowercase() } else { id.to_owned() }
 }
 
+/// The text at a path that the plan counts by.
+fn wanted_at(event: &Value, path: &[String]) -> Result<String, (Kind, Invalid)> {
+    text_at(event, path).ok_or_else(|| {
+        let reason = format!(
+            "the plan counts by {}, which is no text of up to {KEY_BYTES} bytes, number or boolean",
+            path.join(".")
+        );
+        (Kind::Processing, Invalid { reason, path: format!("/{}", path.join("/")) })
+    })
+}
+
 fn text_at(event: &Value, path: &[String]) -> Option<String> {
     let value = path.iter().try_fold(event, |value, field| value.get(field))?;
     let text = match value {
@@ -158,7 +192,7 @@ fn text_at(event: &Value, path: &[String]) -> Option<String> {
         Value::Bool(bool) => bool.to_string(),
         Value::Null | Value::Array(_) | Value::Object(_) => return None,
     };
-    (text.len() <= KEY_BYTES).then_some(text)
+    (text.len() <= KEY_BYTES && !text.contains(SEPARATOR)).then_some(text)
 }
 
 #[cfg(test)]
@@ -213,7 +247,8 @@ mod tests {
         };
         let facts = map(VALID);
         assert_eq!(facts.facts.len(), 1);
-        assert_eq!(facts.texts, ["norte", "migration.case"]);
+        assert_eq!(facts.texts[..2], ["norte", "migration.case"]);
+        assert!(facts.texts.iter().any(|text| text.ends_with("by_status\u{1f}pending")));
         let reordered = format!(
             "{{{}, \"region\": \"norte\"}}",
             VALID[1..VALID.len() - 1].replace("\"region\":\"norte\",", "")

@@ -1,6 +1,6 @@
 //! Outputs: puts the parts of all slots together, proves that nothing is missing, and makes rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_protocol::frame::{self, FrameError};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::cut::Cut;
-use crate::event::Origin;
+use crate::event::{Origin, SEPARATOR};
 use crate::fold::{Conflict, WindowPart};
 use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, StreamPlan, WindowKey};
 use crate::summary::{Kind, Summary};
@@ -29,6 +29,17 @@ pub struct Closing {
     pub valid: u64,
     /// The cut with which it was published last.
     pub before: Option<Cut>,
+}
+
+/// A span of a roll-up that windows of the round belong to.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Number of the roll-up, and where the span starts.
+    pub key: WindowKey,
+    /// The sum of its other windows, as they were published last.
+    pub others: BTreeMap<String, u64>,
+    /// Paths to which the round's windows added something when they were published last.
+    pub before: Vec<String>,
 }
 
 /// A batch that is included for the first time.
@@ -51,10 +62,13 @@ pub struct OutputBatch {
     pub windows: Vec<PublishedWindow>,
     /// The rows, as readers get them.
     pub rows: Vec<OutputRow>,
+    /// Of the last batch of a stream: how many batches a reader has had of each edge of a coordinator
+    /// when it has had all rows, this batch included.
+    pub end: Option<Vec<(Edge, u64)>>,
 }
 
 /// What was published of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedWindow {
     /// The window.
     pub key: WindowKey,
@@ -64,6 +78,8 @@ pub struct PublishedWindow {
     pub duplicates: u64,
     /// Events that contradict one of them.
     pub conflicts: u64,
+    /// What it adds to roll-ups, by path.
+    pub paths: Vec<(String, u64)>,
 }
 
 /// A row of an output.
@@ -116,7 +132,7 @@ pub fn publish(
     cut: &Cut,
     closing: &[Closing],
     parts: &[(Slot, Bytes)],
-    fresh: &[Fresh],
+    (fresh, spans): (&[Fresh], &[Span]),
 ) -> Result<OutputBatch, Mismatch> {
     let mut totals = vec![WindowPart::default(); closing.len()];
     for (_, bytes) in parts {
@@ -131,10 +147,16 @@ pub fn publish(
             total.ids.extend(part.ids);
             total.duplicates += part.duplicates;
             total.conflicts.extend(part.conflicts);
+            total.added.extend(part.added);
+            for (path, count) in part.paths {
+                *total.paths.entry(path).or_default() += count;
+            }
         }
     }
     let names = names(fresh);
-    let mut batch = OutputBatch { cut: cut.clone(), windows: Vec::new(), rows: Vec::new() };
+    let (windows, rows) = (Vec::new(), Vec::new());
+    let mut batch = OutputBatch { cut: cut.clone(), windows, rows, end: None };
+    let mut sums: Vec<_> = spans.iter().map(|span| Sum::new(plan, span)).collect();
     for (closing, mut total) in closing.iter().zip(totals) {
         let counted = total.counts.values().sum::<u64>();
         let (duplicates, conflicts) = (total.duplicates, total.conflicts.len() as u64);
@@ -154,7 +176,17 @@ pub fn publish(
         let news = total.conflicts.iter().filter(|conflict| !told(conflict));
         batch.rows.extend(news.map(|conflict| conflict_row(cut, conflict)));
         let key = closing.key;
-        batch.windows.push(PublishedWindow { key, counted, duplicates, conflicts });
+        for span in plan.spans_of(key) {
+            let sum = spans.iter().zip(&mut sums).find(|(other, _)| other.key == span);
+            if let Some((_, sum)) = sum {
+                sum.add(&total);
+            }
+        }
+        let paths = total.paths.into_iter().collect();
+        batch.windows.push(PublishedWindow { key, counted, duplicates, conflicts, paths });
+    }
+    for (span, sum) in spans.iter().zip(sums) {
+        batch.rows.extend(sum.rows(plan, cut, span.key));
     }
     for Fresh { edge, number, summary } in fresh {
         for letter in &summary.dead {
@@ -214,6 +246,126 @@ fn window_row(
         row.insert("event_ids".into(), json!(total.ids));
     }
     OutputRow { output: window.output.clone(), json: text(row) }
+}
+
+/// The sum of a span, while it is made.
+struct Sum {
+    number: usize,
+    /// Parts of a path before the parts that stand for the roll-up's fields.
+    depth: usize,
+    paths: BTreeMap<String, u64>,
+    /// The rows that are told: those that the round's windows add to, or did.
+    told: BTreeSet<Vec<String>>,
+    added: BTreeMap<Vec<String>, Vec<String>>,
+}
+
+impl Sum {
+    fn new(plan: &StreamPlan, span: &Span) -> Self {
+        let number = usize::from(span.key.0);
+        let depth = plan.rollups().get(number).map_or(0, |rollup| rollup.per.len());
+        let (paths, added) = (span.others.clone(), BTreeMap::new());
+        let mut sum = Self { number, depth, paths, told: BTreeSet::new(), added };
+        sum.told = span.before.iter().filter_map(|path| sum.row_of(path)).collect();
+        sum
+    }
+
+    /// The texts of the row that a path belongs to, if it is one of this roll-up.
+    fn row_of(&self, path: &str) -> Option<Vec<String>> {
+        let mut parts = path.split(SEPARATOR);
+        let of = parts.next().and_then(|number| number.parse().ok()) == Some(self.number);
+        of.then(|| parts.take(self.depth).map(str::to_owned).collect())
+    }
+
+    fn add(&mut self, window: &WindowPart) {
+        for (path, count) in &window.paths {
+            let Some(row) = self.row_of(path) else { continue };
+            *self.paths.entry(path.clone()).or_default() += count;
+            self.told.insert(row);
+        }
+        for (path, id) in &window.added {
+            let Some(row) = self.row_of(path) else { continue };
+            self.added.entry(row).or_default().push(id.clone());
+        }
+    }
+
+    fn rows(mut self, plan: &StreamPlan, cut: &Cut, (_, start_ms): WindowKey) -> Vec<OutputRow> {
+        let Some(rollup) = plan.rollups().get(self.number) else { return Vec::new() };
+        let mut metrics: BTreeMap<Vec<String>, Map<String, Value>> = BTreeMap::new();
+        let told = std::mem::take(&mut self.told);
+        // A part's own path comes before those of its metrics.
+        for (path, count) in self.paths.iter().filter(|(_, count)| **count > 0) {
+            let Some(row) = self.row_of(path).filter(|row| told.contains(row)) else { continue };
+            let mut rest = path.split(SEPARATOR).skip(1 + self.depth);
+            let Some(by) = rest.next() else { continue };
+            let parts = metrics.entry(row).or_default();
+            let part = parts.entry(by).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(part) = part else { continue };
+            match (rest.next(), rest.next()) {
+                (Some(name), Some(text)) => {
+                    let own = rollup.metrics.get(by).into_iter().flatten();
+                    let is_rate =
+                        own.into_iter().any(|metric| metric.is_rate && metric.name == name);
+                    let all = part.get("count").and_then(Value::as_u64).unwrap_or(0);
+                    if is_rate {
+                        part.insert(name.to_owned(), rate(*count, all));
+                    } else if let Value::Object(counts) =
+                        part.entry(name).or_insert_with(|| Value::Object(Map::new()))
+                    {
+                        counts.insert(text.to_owned(), (*count).into());
+                    }
+                }
+                _ => {
+                    part.insert("count".into(), (*count).into());
+                    let own = rollup.metrics.get(by).into_iter().flatten();
+                    for metric in own.filter(|metric| metric.is_rate) {
+                        part.insert(metric.name.clone(), rate(0, *count));
+                    }
+                }
+            }
+        }
+        let mut rows = Vec::new();
+        for texts in told {
+            let mut row = Map::new();
+            let span = span_text(start_ms, rollup.every_ms);
+            let id = format!("{}/{span}/{}", rollup.output, texts.join("/"));
+            row.insert("metric_id".into(), id.into());
+            row.insert(if is_days(rollup.every_ms) { "date" } else { "start" }.into(), span.into());
+            for (field, text) in rollup.per.iter().zip(&texts) {
+                let name = field.last().map_or("", String::as_str);
+                row.insert(name.to_owned(), text.as_str().into());
+            }
+            row.insert("revision".into(), cut.batches().into());
+            row.insert("cut".into(), cut.hash_text().into());
+            let parts = metrics.remove(&texts).unwrap_or_default();
+            row.insert("metrics".into(), Value::Object(parts));
+            let mut added = self.added.remove(&texts).unwrap_or_default();
+            row.insert("input_event_count".into(), added.len().into());
+            if added.len() <= IDS {
+                added.sort_unstable();
+                row.insert("input_event_ids".into(), json!(added));
+            }
+            rows.push(OutputRow { output: rollup.output.clone(), json: text(row) });
+        }
+        rows
+    }
+}
+
+/// A share, rounded to four digits.
+fn rate(count: u64, all: u64) -> Value {
+    let all = u128::from(all.max(1));
+    let share = (u128::from(count) * 10_000 + all / 2) / all;
+    json!(share as f64 / 10_000.0)
+}
+
+fn is_days(every_ms: i64) -> bool {
+    every_ms % (24 * 3_600_000) == 0
+}
+
+/// Where a span starts: a date, if spans are whole days.
+fn span_text(start_ms: i64, every_ms: i64) -> String {
+    let text = time_text(start_ms);
+    let date = text.split('T').next().unwrap_or_default();
+    if is_days(every_ms) { date.to_owned() } else { text }
 }
 
 fn dead_row(cut: &Cut, origin: Origin, reason: &str) -> Map<String, Value> {

@@ -46,6 +46,15 @@ pub type WindowKey = (u16, i64);
 /// group_by = ["page", "data.button"]
 /// stats = "by_page"          # the field of the row that holds the counts; default: stats
 /// ids = true                 # whether rows name the events; default: false
+///
+/// [[rollups]]                # sums of the windows of the first kind
+/// output = "clicks.daily"
+/// every = "1d"               # a multiple of the windows' length
+/// per = ["page"]             # a row for each
+/// by = "kind"                # and in it a part for each
+/// [rollups.metrics."buy"]    # what a part has beside its count: how often each text of a field,
+/// by_size = "data.size"      # or the share of events in which a field is true
+/// gift_rate = "rate(data.gift)"
 /// "#).unwrap();
 /// assert_eq!(plan.outputs().next(), Some("clicks.window"));
 /// let error = cortado_stream::StreamPlan::parse("name = 'x'\ncolour = 1").unwrap_err();
@@ -76,6 +85,27 @@ struct Checked {
     envelope: Option<String>,
     payload: Option<Payload>,
     windows: Vec<Window>,
+    rollups: Vec<Rollup>,
+}
+
+/// A roll-up: a sum of the windows of the plan's first kind.
+#[derive(Debug)]
+pub(crate) struct Rollup {
+    pub(crate) output: String,
+    pub(crate) every_ms: i64,
+    pub(crate) per: Vec<Vec<String>>,
+    pub(crate) by: Vec<String>,
+    /// What is counted of events, by the text of `by`.
+    pub(crate) metrics: BTreeMap<String, Vec<Metric>>,
+}
+
+/// A metric of a part of a roll-up.
+#[derive(Debug)]
+pub(crate) struct Metric {
+    pub(crate) name: String,
+    pub(crate) path: Vec<String>,
+    /// The share of events in which the field is true, instead of how often each text.
+    pub(crate) is_rate: bool,
 }
 
 /// How the schema of a part of an event is chosen.
@@ -110,6 +140,8 @@ struct Document {
     stream: toml::Spanned<StreamTable>,
     schemas: Option<toml::Spanned<SchemasTable>>,
     windows: Vec<toml::Spanned<WindowTable>>,
+    #[serde(default)]
+    rollups: Vec<toml::Spanned<RollupTable>>,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +168,17 @@ struct SchemasTable {
 struct PayloadTable {
     field: String,
     file: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollupTable {
+    output: String,
+    every: String,
+    per: Vec<String>,
+    by: String,
+    #[serde(default)]
+    metrics: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -177,7 +220,7 @@ impl StreamPlan {
         let document: Document = toml::from_str(text).map_err(|error| {
             at(error.span().map_or(0, |span| span.start), error.message().to_owned())
         })?;
-        let Document { name, stream, schemas, windows } = document;
+        let Document { name, stream, schemas, windows, rollups } = document;
         let place = |span: Range<usize>| move |message: String| at(span.start, message);
         let here = place(stream.span());
         let stream = stream.into_inner();
@@ -229,6 +272,24 @@ impl StreamPlan {
                 ids: window.ids,
             });
         }
+        let mut sums: Vec<Rollup> = Vec::new();
+        for rollup in rollups {
+            let here = place(rollup.span());
+            let rollup = rollup.into_inner();
+            let names = checked.iter().map(|window| &window.output);
+            let taken = |output: &String| output == DEAD_VALIDATION || output == DEAD_PROCESSING;
+            let mut names = names.chain(sums.iter().map(|rollup| &rollup.output));
+            if rollup.output.is_empty()
+                || taken(&rollup.output)
+                || names.any(|name| *name == rollup.output)
+            {
+                return Err(here(format!("the output '{}' is empty or taken", rollup.output)));
+            }
+            sums.push(check_rollup(rollup, checked[0].every_ms).map_err(here)?);
+        }
+        if sums.len() > WINDOWS {
+            return Err(at(0, format!("a plan has at most {WINDOWS} [[rollups]]")));
+        }
         Ok(Self(Arc::new(Checked {
             name,
             id: stream.id,
@@ -240,6 +301,7 @@ impl StreamPlan {
             envelope,
             payload,
             windows: checked,
+            rollups: sums,
         })))
     }
 
@@ -287,10 +349,22 @@ impl StreamPlan {
         &self.0.windows
     }
 
+    pub(crate) fn rollups(&self) -> &[Rollup] {
+        &self.0.rollups
+    }
+
+    /// The sums that a window of the plan's first kind belongs to: number of the roll-up, and where
+    /// its span starts.
+    pub fn spans_of(&self, (kind, start_ms): WindowKey) -> impl Iterator<Item = WindowKey> {
+        let rollups = self.0.rollups.iter().enumerate().filter(move |_| kind == 0);
+        rollups.map(move |(number, rollup)| (number as u16, start_of(start_ms, rollup.every_ms)))
+    }
+
     /// The names of all outputs.
     pub fn outputs(&self) -> impl Iterator<Item = &str> {
         let windows = self.0.windows.iter().map(|window| window.output.as_str());
-        windows.chain([DEAD_VALIDATION, DEAD_PROCESSING])
+        let rollups = self.0.rollups.iter().map(|rollup| rollup.output.as_str());
+        windows.chain(rollups).chain([DEAD_VALIDATION, DEAD_PROCESSING])
     }
 
     /// Whether the watermark closes a window.
@@ -305,6 +379,27 @@ impl StreamPlan {
 /// The start of the window that a time lies in.
 pub(crate) fn start_of(at_ms: i64, every_ms: i64) -> i64 {
     at_ms.saturating_sub(at_ms.rem_euclid(every_ms))
+}
+
+fn check_rollup(table: RollupTable, window_ms: i64) -> Result<Rollup, String> {
+    let RollupTable { output, every, per, by, metrics } = table;
+    let every_ms = span_ms(&every, 1)?;
+    if every_ms % window_ms != 0 {
+        return Err(format!("'every' is '{every}': expected a multiple of the windows' length"));
+    }
+    if per.is_empty() || per.len() > GROUP_BY {
+        return Err(format!("'per' names 1 to {GROUP_BY} fields"));
+    }
+    let metric = |(name, text): (String, String)| {
+        let rate = text.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
+        Metric { name, path: path_of(rate.unwrap_or(&text)), is_rate: rate.is_some() }
+    };
+    let metrics = metrics
+        .into_iter()
+        .map(|(part, metrics)| (part, metrics.into_iter().map(metric).collect()))
+        .collect();
+    let per = per.iter().map(|path| path_of(path)).collect();
+    Ok(Rollup { output, every_ms, per, by: path_of(&by), metrics })
 }
 
 fn path_of(path: &str) -> Vec<String> {

@@ -8,6 +8,7 @@
 //! loss, so what a stream sees of a bad network is delay and breaks); datagrams are lost, doubled
 //! and reordered; a crash keeps any subset of what a disk had not synced.
 
+mod actor;
 mod checks;
 mod client;
 mod copies;
@@ -22,6 +23,7 @@ mod net;
 mod node;
 mod requests;
 mod shrink;
+mod stream;
 mod world;
 
 pub use data::Dataset;

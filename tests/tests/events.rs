@@ -97,6 +97,48 @@ fn compare(rows: &[Value], windows: &BTreeMap<i64, Model>) {
     }
 }
 
+/// The daily metrics are the sums of the windows: at the end, and at every cut.
+fn compare_days(rows: &[Value], days: &[Value], windows: &BTreeMap<i64, Model>) {
+    let count = |row: &Value| {
+        let parts = row["metrics"].as_object().unwrap().values();
+        parts.map(|part| part["count"].as_u64().unwrap()).sum::<u64>()
+    };
+    let revision = |row: &Value| row["revision"].as_u64().unwrap();
+    let mut last: BTreeMap<&str, &Value> = BTreeMap::new();
+    let revisions: BTreeSet<_> = days.iter().map(revision).collect();
+    let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+    for at in revisions {
+        for row in days.iter().filter(|row| revision(row) == at) {
+            last.insert(row["metric_id"].as_str().unwrap(), row);
+        }
+        for row in rows.iter().filter(|row| revision(row) == at) {
+            totals.insert(row["window_start"].as_str().unwrap(), row["total"].as_u64().unwrap());
+        }
+        let of_days = last.values().map(|row| count(row)).sum::<u64>();
+        assert_eq!(of_days, totals.values().sum::<u64>(), "at revision {at}");
+    }
+    let mut stats: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for (region, sources) in windows.values().flat_map(|window| &window.stats) {
+        for (source, n) in sources {
+            *stats.entry((region, source)).or_default() += n;
+        }
+    }
+    let mut told: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for row in last.values() {
+        for (source, part) in row["metrics"].as_object().unwrap() {
+            let of = (row["region"].as_str().unwrap(), source.as_str());
+            *told.entry(of).or_default() += part["count"].as_u64().unwrap();
+            for (name, counts) in part.as_object().unwrap().iter().filter(|(_, v)| v.is_object()) {
+                let sum = counts.as_object().unwrap().values().map(|n| n.as_u64().unwrap());
+                assert_eq!(sum.sum::<u64>(), part["count"], "{name} of {row}");
+            }
+        }
+    }
+    assert_eq!(told, stats);
+    let added = days.iter().map(|row| row["input_event_count"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(added, stats.values().sum::<u64>());
+}
+
 #[test]
 fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
     let cluster = Cluster::up(5);
@@ -162,6 +204,7 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
     let (windows, dead) = model(made);
     let all = rows(&cluster, "analytics.window", &[]);
     compare(&all, &windows);
+    compare_days(&all, &rows(&cluster, "metrics.daily", &[]), &windows);
     let letters = rows(&cluster, "deadletter.validation", &[]);
     let reasons = |row: &Value| row["reason"].as_str().unwrap().starts_with("conflict");
     let conflicts = letters.iter().filter(|row| reasons(row)).count();

@@ -31,6 +31,15 @@ fn three_cores_with_loss_broken_links_and_a_crash_give_the_models_answer() {
 }
 
 #[test]
+fn a_stream_on_a_calm_cluster_of_any_size_is_the_models() {
+    for nodes in 1..=5 {
+        for seed in 0..8 {
+            run(seed, Dials { publishers: 3, ..Dials::calm(nodes, 0) });
+        }
+    }
+}
+
+#[test]
 fn each_kind_of_fault_happens_and_is_survived() {
     for fault in Fault::ALL.into_iter().chain(Fault::GRAY) {
         let mut seen = 0;

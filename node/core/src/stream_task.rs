@@ -9,8 +9,8 @@ use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::stream::{Cursor, Row, StreamHeader};
 use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet};
 use cortado_stream::{
-    Closing, Cut, Fresh, OutputBatch, PublishedWindow, SchemaSet, StreamPlan, Summary, Wanted,
-    WindowCount, WindowFold, map_events, publish,
+    Closing, Cut, Fresh, OutputBatch, PublishedWindow, SchemaSet, Span, StreamPlan, Summary,
+    Wanted, WindowCount, WindowFold, map_events, publish,
 };
 
 use crate::job::BoundPlan;
@@ -52,6 +52,8 @@ pub enum StreamTask {
         parts: Vec<(Slot, Bytes)>,
         /// The batches with dead letters that are included for the first time.
         fresh: Vec<Located>,
+        /// The spans of roll-ups that the windows belong to.
+        spans: Vec<Span>,
     },
     /// Read the rows of an output for a reader.
     Rows {
@@ -61,8 +63,8 @@ pub enum StreamTask {
         after: Cursor,
         /// Batches of outputs, of each edge in order.
         entries: Vec<Located>,
-        /// Whether no other batches are left, and none will come.
-        ended: bool,
+        /// Of a stream that has ended: the last batch of each edge, if no other batches are left.
+        ends: Vec<Located>,
     },
 }
 
@@ -179,15 +181,15 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
         StreamTask::Map { .. } => Err(Stop::Failed("a batch is mapped elsewhere".to_owned())),
         StreamTask::Summaries(wanted) => summaries(&wanted, records),
         StreamTask::Published(wanted) => published(&wanted, records),
-        StreamTask::Publish { plan, cut, closing, parts, fresh } => {
+        StreamTask::Publish { plan, cut, closing, parts, fresh, spans } => {
             let fresh = read_fresh(&fresh, records)?;
-            match publish(&plan.plan, &cut, &closing, &parts, &fresh) {
+            match publish(&plan.plan, &cut, &closing, &parts, (&fresh, &spans)) {
                 Ok(batch) => fits(batch),
                 Err(mismatch) => Ok(StreamOutput::Mismatch(mismatch.to_string())),
             }
         }
-        StreamTask::Rows { output, after, entries, ended } => {
-            rows(&output, after, &entries, ended, records)
+        StreamTask::Rows { output, after, entries, ends } => {
+            rows(&output, after, (&entries, &ends), records)
         }
     }
 }
@@ -266,8 +268,7 @@ fn output_of(delta: &[u8]) -> Result<OutputBatch, Stop> {
 fn rows(
     output: &str,
     after: Cursor,
-    entries: &[Located],
-    ended: bool,
+    (entries, ends): (&[Located], &[Located]),
     records: &dyn Records,
 ) -> Result<StreamOutput, Stop> {
     let (mut rows, mut bytes, mut cursor, mut read) = (Vec::new(), 0, after, 0);
@@ -292,6 +293,15 @@ fn rows(
             break;
         }
     }
-    let ended = ended && read == entries.len();
+    // Which edges there are is known by the batch that ends the stream: some may not be here yet.
+    let mut ended = false;
+    if read == entries.len() {
+        for_each(ends, records, |entry, _| {
+            let batch = output_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+            let had = |(edge, batches): &(Edge, u64)| cursor.of(*edge).0 >= *batches;
+            ended |= batch.end.is_some_and(|edges| edges.iter().all(had));
+            Ok(())
+        })?;
+    }
     Ok(StreamOutput::Rows { rows, cursor, ended })
 }

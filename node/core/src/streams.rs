@@ -230,7 +230,9 @@ impl Streams {
                 stream.state.read(facts.now, briefs);
             }
             TaskOutput::Stream(StreamOutput::Published(batches)) => {
-                batches.iter().for_each(|batch| stream.state.published(batch));
+                let plan = open_stream(facts, job).and_then(|(_, plan)| plan.stream.clone());
+                let plan = plan.as_ref();
+                batches.iter().for_each(|batch| stream.state.published(plan, batch));
             }
             TaskOutput::Stream(StreamOutput::Output(batch)) => {
                 let number = stream.state.outputs.get(&stream.edge).copied().unwrap_or_default();
@@ -265,9 +267,11 @@ impl Streams {
         let Step::Write { batch, .. } = std::mem::replace(&mut stream.step, Step::Idle) else {
             return Next::Nothing;
         };
-        let OutputBatch { cut, windows, .. } = batch;
+        let OutputBatch { cut, windows, end, .. } = batch;
+        stream.marked = end.is_some();
         let (edge, number) = (key.edge, key.number);
-        stream.state.published(&PublishedBatch { edge, number, cut, windows });
+        let plan = open_stream(facts, key.job).and_then(|(_, plan)| plan.stream.clone());
+        stream.state.published(plan.as_ref(), &PublishedBatch { edge, number, cut, windows });
         stream.trouble = None;
         stream.resume_at = facts.now + ROUND_EVERY;
         self.drive(facts, out, key.job)
@@ -335,11 +339,11 @@ impl Stream {
             return Next::Nothing;
         }
         let watermark = self.state.watermark(&log.stream, stream, now);
-        if let Some(state::Plan { cut, wanted, closing, fresh }) =
+        if let Some(state::Plan { cut, wanted, closing, fresh, spans }) =
             self.state.plan(stream, watermark)
         {
             let all = SlotSet::first(usize::from(plan.spec.slots));
-            let round = Round { cut, closing, fresh };
+            let round = Round { cut, closing, fresh, spans };
             if round.closing.is_empty() {
                 return self.publish(facts, out, job, plan, (round, Vec::new()));
             }
@@ -348,12 +352,27 @@ impl Stream {
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
         }
+        if self.may_close(&log.stream) && !self.marked {
+            self.step = self.mark(job);
+            return Next::Nothing;
+        }
         if self.may_close(&log.stream) {
             let summary = status::summary(facts, job, (log, self));
             self.step = Step::Close { summary: summary.clone(), written: false, sent: true };
             return Next::Replicate(Box::new(summary));
         }
         Next::Nothing
+    }
+
+    /// The batch that ends the stream: it says which rows a reader must have had.
+    fn mark(&self, job: JobId) -> Step {
+        let number = self.state.outputs.get(&self.edge).copied().unwrap_or_default();
+        let mut edges = self.state.outputs.clone();
+        edges.insert(self.edge, number + 1);
+        let (cut, windows, rows) = (self.state.cut(), Vec::new(), Vec::new());
+        let batch = OutputBatch { cut, windows, rows, end: Some(edges.into_iter().collect()) };
+        let entry = Entry::meta(EntryKey { job, edge: self.edge, number }, batch.encode());
+        Step::Write { entry, batch, sent: false }
     }
 
     fn may_close(&self, log: &StreamLog) -> bool {
@@ -389,10 +408,10 @@ impl Stream {
             self.start_over(facts.now, job, "batches with dead letters are missing here");
             return Next::Nothing;
         }
-        let Round { cut, closing, .. } = round;
+        let Round { cut, closing, spans, .. } = round;
         let plan = StreamPlanOf { plan: stream, slots: plan.spec.slots };
         self.step = Step::Publish;
-        let task = StreamTask::Publish { plan, cut, closing, parts, fresh };
+        let task = StreamTask::Publish { plan, cut, closing, parts, fresh, spans };
         out.run(Task::Stream(task), Purpose::Stream(job));
         Next::Nothing
     }

@@ -216,8 +216,11 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
     let (job, log, slots) = (JOB, LogId(1), SlotSet::first(usize::from(SLOTS)));
     let key = EntryKey { job, edge: Edge::table(0), number: 0 };
     let keys = vec![(Slot(0), vec![vec![0, 2]]), (Slot(1), vec![vec![0, 4], Vec::new()])];
-    let windows =
-        vec![((0_u16, 5_000_i64), vec![(Edge::publisher("p", 1), Coverage::range(0, 2))])];
+    let windows = vec![(
+        (0_u16, 5_000_i64),
+        vec![(Edge::publisher("p", 1), Coverage::range(0, 2))],
+        None::<Vec<(Edge, u64)>>,
+    )];
     let ends = vec![1; 5];
     let (fold, lookup) = (Work::Fold, Work::Lookup { table: 2 });
     let work = |work| PeerMessage::Work { job, attempt: 4, slots, ends: ends.clone(), work };

@@ -9,7 +9,7 @@ use cortado_engine::Durability;
 use cortado_membership::ring;
 use cortado_protocol::Coverage;
 
-use super::client::SimClient;
+use super::actor::Actor;
 use super::dials::Outcome;
 use super::event::Event;
 use super::world::World;
@@ -36,7 +36,7 @@ impl World {
         }
         self.wait_until_none(SETTLE, |world| {
             let open = world.missing_copies().or_else(|| world.different_views());
-            open.or_else(|| world.job_left(SimClient::has_deleted))
+            open.or_else(|| world.job_left(Actor::has_deleted))
         })?;
         self.expire()
     }
@@ -70,13 +70,11 @@ impl World {
     }
 
     /// A node that still has records of a job of these clients, in a sentence.
-    fn job_left(&self, of: impl Fn(&SimClient) -> bool) -> Option<String> {
+    fn job_left(&self, of: impl Fn(&Actor) -> bool) -> Option<String> {
         self.nodes.iter().find_map(|node| {
             let core = &node.process.as_ref()?.core;
             let clients = self.clients.iter().filter(|client| of(client));
-            let left = clients
-                .map(|client| client.data.spec.job)
-                .find(|job| !core.held(*job).is_empty())?;
+            let left = clients.map(Actor::job).find(|job| !core.held(*job).is_empty())?;
             Some(format!("{} keeps {left} for ever: {}", node.id, core.describe_expiry(left)))
         })
     }
@@ -98,8 +96,8 @@ impl World {
         let live: Vec<_> =
             self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.id).collect();
         let copies = usize::from(self.config.replicas);
-        for client in self.clients.iter().filter(|client| client.result().is_some()) {
-            let job = client.data.spec.job;
+        for client in self.clients.iter().filter(|client| client.is_done()) {
+            let job = client.job();
             let cores = self.nodes.iter().filter_map(|node| Some(&node.process.as_ref()?.core));
             if cores.into_iter().any(|core| core.is_forgotten(job)) {
                 continue;
@@ -108,7 +106,7 @@ impl World {
             for node in &self.nodes {
                 let Some(process) = &node.process else { continue };
                 for part in process.core.held(job) {
-                    if part.edge.as_table().is_some() {
+                    if part.edge.is_upload() {
                         return Some(format!("{} keeps batches of {job}, which is done", node.id));
                     }
                     for slot in part.slots.iter() {
@@ -136,7 +134,7 @@ impl World {
     pub(super) fn describe(&mut self) -> String {
         let mut text = String::new();
         for client in &self.clients {
-            let job = client.data.spec.job;
+            let job = client.job();
             text += &format!("\nclient of {job}: {}", client.describe());
             for node in &mut self.nodes {
                 if let Some(process) = node.process.as_mut().filter(|_| !client.is_over()) {
@@ -150,26 +148,14 @@ impl World {
     pub(super) fn compare(self) -> Result<Outcome, String> {
         let Config { replicas, min_copies, .. } = self.config;
         for (number, client) in self.clients.iter().enumerate() {
-            let expected = client.data.answer(Durability { replicas, min_copies });
-            let expected: Vec<u8> =
-                expected.iter().flat_map(|file| file.bytes.iter().copied()).collect();
-            // Cancelled, or expired.
-            let ended = client.is_over() && client.result().is_none();
-            if !ended && client.result().is_none_or(|result| result[..] != expected[..]) {
-                let got = String::from_utf8_lossy(client.result().map_or(&[][..], |bytes| bytes));
-                let want = String::from_utf8_lossy(&expected);
-                let mut lines = want.lines().zip(got.lines());
-                let differs = lines.find(|(want, got)| want != got);
-                return Err(format!(
-                    "client {number}: the result is not the model's: expected and got {differs:?}"
-                ));
-            }
+            let compared = client.compare(Durability { replicas, min_copies });
+            compared.map_err(|differs| format!("client {number}: {differs}"))?;
         }
         Ok(Outcome {
             trace: self.trace.finish(),
             took: self.now,
             seen: self.seen,
-            acknowledged: self.clients.iter().map(|client| client.acknowledged.len()).sum(),
+            acknowledged: self.clients.iter().map(|client| client.acknowledged()).sum(),
             frames: self.frames,
         })
     }

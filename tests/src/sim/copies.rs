@@ -89,7 +89,7 @@ impl Copies {
 
     /// The job is done, as this node knows: its batches are dropped.
     pub(super) fn complete(&mut self, node: usize, job: JobId) {
-        let is_batch = |key: &EntryKey| key.job == job && key.edge.as_table().is_some();
+        let is_batch = |key: &EntryKey| key.job == job && key.edge.is_upload();
         for (_, nodes) in self.held.iter_mut().filter(|(key, _)| is_batch(key)) {
             nodes.remove(&node);
         }
@@ -142,14 +142,14 @@ impl Copies {
     /// Nodes that are the only ones to have some batch nobody was promised yet.
     pub(super) fn sole_holders(&self) -> BTreeSet<usize> {
         let open = self.held.iter().filter(|(key, nodes)| {
-            key.edge.as_table().is_some() && nodes.len() == 1 && !self.promised.contains(key)
+            key.edge.is_upload() && nodes.len() == 1 && !self.promised.contains(key)
         });
         open.flat_map(|(_, nodes)| nodes.keys().copied()).collect()
     }
 
     /// Whether the entry must survive.
     pub(super) fn is_acknowledged(&self, key: &EntryKey) -> bool {
-        key.edge.as_table().is_none() || self.promised.contains(key)
+        !key.edge.is_upload() || self.promised.contains(key)
     }
 
     /// A node's records of what is acknowledged, in order. The others may be damaged on every disk

@@ -83,6 +83,8 @@ pub struct Dials {
     pub nodes: usize,
     /// Clients, each with its own job.
     pub clients: usize,
+    /// Publishers of one stream, if there is one.
+    pub publishers: usize,
     /// Share of datagrams lost.
     pub datagram_loss: f64,
     /// Share of datagrams, frames and batches that arrive a second time, later.
@@ -121,6 +123,7 @@ impl Dials {
         Self {
             nodes,
             clients,
+            publishers: 0,
             datagram_loss: 0.0,
             repeats: 0.0,
             travel_us: 3_000,
@@ -190,6 +193,7 @@ impl Dials {
             job_ttl,
             outputs,
             rows,
+            publishers: if job_ttl.is_none() { publishers(seed) } else { 0 },
             stop: stop(seed),
             task_ms: (seed % 4 == 2).then_some([5, 50, 300][(seed / 4 % 3) as usize]),
             upload,
@@ -236,6 +240,13 @@ fn stop(seed: u64) -> Option<(usize, Duration)> {
     let rng = &mut StdRng::seed_from_u64(seed ^ 0x57_0b5e);
     let stop = (rng.random_range(0..12), Duration::from_millis(rng.random_range(500..40_000)));
     rng.random_bool(0.125).then_some(stop)
+}
+
+/// A stream of its own, too: in every third run events are published.
+fn publishers(seed: u64) -> usize {
+    let rng = &mut StdRng::seed_from_u64(seed ^ 0xe_7e25);
+    let publishers = rng.random_range(1..=4);
+    if rng.random_range(0..3) == 0 { publishers } else { 0 }
 }
 
 /// A stream of its own, too: now and then many small jobs at once.

@@ -8,6 +8,7 @@ use cortado_log::AppendError;
 use cortado_protocol::job::JobEntry;
 use cortado_protocol::{Edge, EntryKey, JobId, Slot, SlotSet};
 
+use super::actor::Actor;
 use super::copies::{Lost, SLACK, copy_of};
 use super::event::Event;
 use super::node::record_ref;
@@ -115,7 +116,7 @@ impl World {
     }
 
     pub(super) fn forget(&mut self, node: usize, group: Group) {
-        let jobs = || self.clients.iter().map(|client| client.data.spec.job);
+        let jobs = || self.clients.iter().map(Actor::job);
         if let Some(job) = jobs().find(|job| Group::batches(*job) == group) {
             self.check_completion(node, job);
             self.copies.complete(node, job);
@@ -171,7 +172,7 @@ impl World {
 
     /// Whether its client has asked for the job to be deleted.
     fn is_deleted(&self, job: JobId) -> bool {
-        self.clients.iter().any(|client| client.data.spec.job == job && client.asked_to_delete)
+        self.clients.iter().any(|client| client.job() == job && client.asked_to_delete())
     }
 
     /// A batch is acknowledged: from now on it must survive.

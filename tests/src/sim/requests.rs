@@ -36,17 +36,17 @@ impl World {
         let input = match sent {
             Sent::Request(request) => Input::Request(ticket, request),
             Sent::Batch { table, number } => {
-                let data = &self.clients[client].data;
-                let (header, payload) = data.batch(table, number);
-                let client = 1 + client as u64;
-                Input::Batch { ticket, job: data.spec.job, client, header, payload }
+                let actor = &self.clients[client];
+                let Some((header, payload)) = actor.batch(table, number) else { return };
+                let (job, client) = (actor.job(), 1 + client as u64);
+                Input::Batch { ticket, job, client, header, payload }
             }
         };
         self.input(node, input);
     }
 
     fn ask_soon(&mut self, client: usize, node: usize, sent: Sent) {
-        let life = self.clients[client].life;
+        let life = self.clients[client].life();
         // Whoever is impatient sends a batch again, to the same node or to another one.
         if let (Sent::Batch { .. }, true) = (&sent, self.rng.random_bool(self.dials.repeats)) {
             let delay = self.delay(100, 1_000_000);
@@ -54,10 +54,10 @@ impl World {
             self.plan(delay, Event::Ask { client, life, node: other, sent: sent.clone() });
         }
         if let Sent::Batch { table, .. } = sent
+            && let Some(number) = self.clients[client].beyond_end(table)
             && self.dials.beyond_end > 0.0
             && self.rng.random_bool(self.dials.beyond_end)
         {
-            let number = self.clients[client].data.tables[table].len() as u64;
             let (delay, node) =
                 (self.delay(100, 1_000_000), self.rng.random_range(0..self.nodes.len()));
             let sent = Sent::Batch { table, number };

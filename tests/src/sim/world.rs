@@ -8,10 +8,11 @@ use std::time::Duration;
 use cortado_core::task::execute;
 use cortado_core::{Budget, Config, Effect, Input};
 use cortado_protocol::client::{BatchOutcome, BatchReply};
-use cortado_protocol::{Edge, EntryKey, JobId, LogId};
+use cortado_protocol::{EntryKey, JobId, LogId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::actor::Actor;
 use super::client::SimClient;
 use super::copies::Copies;
 use super::data::Dataset;
@@ -19,6 +20,7 @@ use super::dials::{Dials, Fault, Outcome};
 use super::event::Event;
 use super::net::Net;
 use super::node::{SimNode, SimRecords};
+use super::stream::{Feed, SimPublisher, StreamOwner};
 
 /// A simulated cluster with its clients.
 pub struct World {
@@ -32,7 +34,7 @@ pub struct World {
     /// Until when each disk syncs nothing.
     pub(super) hung: BTreeMap<usize, Duration>,
     pub(super) net: Net,
-    pub(super) clients: Vec<SimClient>,
+    pub(super) clients: Vec<Actor>,
     pub(super) copies: Copies,
     /// The first broken promise.
     pub(super) violation: Option<String>,
@@ -78,9 +80,21 @@ impl World {
             let stop = dials.stop.filter(|_| number == 0);
             let deletes = number == 0 && dials.rows.is_multiple_of(2);
             let client = SimClient::new(data, number < dials.cancels, dials.job_ttl.is_some());
-            client.lasting(dials.upload).stopping(stop).deleting(deletes)
+            let client = client.lasting(dials.upload).stopping(stop).deleting(deletes);
+            Actor::Job(Box::new(client))
         };
-        let clients = (0..dials.clients).map(client).collect();
+        let mut clients: Vec<_> = (0..dials.clients).map(client).collect();
+        if dials.publishers > 0 {
+            let feeds: Vec<_> =
+                (0..dials.publishers).map(|number| Feed::drawn(seed, number)).collect();
+            let job = job(clients.len());
+            clients.extend(
+                feeds
+                    .iter()
+                    .map(|feed| Actor::Publisher(Box::new(SimPublisher::new(job, feed.clone())))),
+            );
+            clients.push(Actor::Owner(Box::new(StreamOwner::new(job, feeds, 8))));
+        }
         Self {
             now: Duration::ZERO,
             rng,
@@ -118,8 +132,8 @@ impl World {
         for (at, fault) in self.dials.faults.clone() {
             self.plan(at, Event::Fault(fault));
         }
-        while !self.clients.iter().all(SimClient::is_over) {
-            if let Some(message) = self.clients.iter().find_map(SimClient::failure) {
+        while !self.clients.iter().all(Actor::is_over) {
+            if let Some(message) = self.clients.iter().find_map(Actor::failure) {
                 return Err(format!("a client failed: {message}"));
             }
             self.step()?;
@@ -369,7 +383,7 @@ impl World {
             Effect::Reply(ticket, response, tail) => {
                 if let Some(client) = self.tickets.remove(&ticket) {
                     let delay = self.delay(100, 2_000);
-                    let (life, response) = (self.clients[client].life, *response);
+                    let (life, response) = (self.clients[client].life(), *response);
                     self.plan(delay, Event::Answer { client, life, response, tail });
                 }
             }
@@ -392,16 +406,16 @@ impl World {
 
     fn batch_answer(&mut self, node: usize, client: usize, reply: BatchReply) {
         if let BatchOutcome::Durable { .. } = reply.outcome {
-            let job = self.clients[client].data.spec.job;
-            let (edge, number) = (Edge::table(reply.table.into()), reply.number);
+            let job = self.clients[client].job();
+            let (edge, number) = (self.clients[client].edge(reply.table), reply.number);
             self.promise(node, EntryKey { job, edge, number });
         }
-        let (delay, life) = (self.delay(100, 2_000), self.clients[client].life);
+        let (delay, life) = (self.delay(100, 2_000), self.clients[client].life());
         self.plan(delay, Event::BatchAnswer { client, life, reply });
     }
 
     fn lives(&self, client: usize, life: u64) -> bool {
-        self.clients[client].life == life
+        self.clients[client].life() == life
     }
 }
 

@@ -84,7 +84,11 @@ impl Streams {
             StreamRequest::Open(publisher) => {
                 may_open(log, &publisher).map(|()| JobEntry::Publisher(publisher))
             }
-            StreamRequest::Stop => not_ended(log).map(|()| JobEntry::Stop),
+            // It may have ended before the answer to the first request arrived.
+            StreamRequest::Stop => match &log.manifest {
+                Some(manifest) => Ok(JobEntry::Manifest(manifest.clone())),
+                None => not_ended(log).map(|()| JobEntry::Stop),
+            },
         };
         match checked {
             Ok(entry) => Answer::Record(Box::new(entry)),
@@ -110,12 +114,13 @@ impl Streams {
 
 /// Reads the rows that follow a reader's cursor.
 fn rows(facts: &Facts, job: JobId, output: String, after: Cursor) -> StreamTask {
-    let mut entries: Vec<Located> = Vec::new();
+    let (mut entries, mut ends): (Vec<Located>, Vec<Located>) = (Vec::new(), Vec::new());
     let mut all = true;
     for (edge, index) in facts.ledger.job(job).into_iter().flat_map(|held| held.edges()) {
         if !edge.is_output() {
             continue;
         }
+        let located = |(number, record)| (EntryKey { job, edge, number }, record, SlotSet::META);
         let (from, _) = after.of(edge);
         let next = (from..).zip(index.meta_from(from));
         for (number, (found, record)) in next {
@@ -123,11 +128,16 @@ fn rows(facts: &Facts, job: JobId, output: String, after: Cursor) -> StreamTask 
                 all = false;
                 break;
             }
-            entries.push((EntryKey { job, edge, number }, record, SlotSet::META));
+            entries.push(located((number, record)));
         }
+        let last = index.meta().intervals().last().map_or(0, |(_, end)| end - 1);
+        ends.extend(index.meta_from(last).next().map(located));
     }
     let ended = all && facts.jobs.get(job).is_some_and(|log| log.ended().is_some());
-    StreamTask::Rows { output, after, entries, ended }
+    if !ended {
+        ends.clear();
+    }
+    StreamTask::Rows { output, after, entries, ends }
 }
 
 /// Checks whether a publisher can be opened.

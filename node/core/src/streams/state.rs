@@ -2,11 +2,12 @@
 //! batches, and what was published. All of it can be read again from the ledgers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_protocol::stream::{EventCounts, Publisher};
 use cortado_protocol::{Coverage, Edge};
-use cortado_stream::{Closing, Cut, PublishedWindow, StreamPlan, Wanted, WantedWindow, WindowKey};
+use cortado_stream::{Closing, Cut, Span, StreamPlan, Wanted, WantedWindow, WindowKey};
 
 use crate::stream_log::StreamLog;
 use crate::stream_task::{Brief, PublishedBatch};
@@ -38,14 +39,26 @@ struct Window {
     batches: BTreeMap<Edge, Coverage>,
     /// Valid events in it, copies counted.
     valid: u64,
-    /// What was published of it last, and with which cut.
-    published: Option<(Cut, PublishedWindow)>,
+    /// What was published of it last.
+    published: Option<Published>,
+}
+
+/// What was published of a window.
+#[derive(Debug)]
+struct Published {
+    /// The batches that were included.
+    cut: Cut,
+    counted: u64,
+    duplicates: u64,
+    conflicts: u64,
+    /// What it adds to roll-ups: numbers of paths, and counts.
+    paths: Box<[(u32, u64)]>,
 }
 
 impl Window {
     /// Whether it has batches that were not published with it.
     fn is_dirty(&self) -> bool {
-        let Some((cut, _)) = &self.published else { return true };
+        let Some(Published { cut, .. }) = &self.published else { return true };
         let has = |(edge, batches): (&Edge, &Coverage)| {
             batches.intervals().last().is_none_or(|(_, end)| *end <= cut.of(*edge))
         };
@@ -69,6 +82,28 @@ pub(super) struct State {
     pub(super) outputs: BTreeMap<Edge, u64>,
     /// Window rows published.
     pub(super) rows: u64,
+    paths: Paths,
+    /// The sums of the windows as they were published last, by span of a roll-up.
+    spans: BTreeMap<WindowKey, BTreeMap<u32, u64>>,
+}
+
+/// The paths of roll-ups, each of which is kept once.
+#[derive(Debug, Default)]
+struct Paths {
+    all: Vec<Arc<str>>,
+    numbers: BTreeMap<Arc<str>, u32>,
+}
+
+impl Paths {
+    fn number(&mut self, path: &str) -> u32 {
+        if let Some(number) = self.numbers.get(path) {
+            return *number;
+        }
+        let (path, number): (Arc<str>, _) = (path.into(), self.all.len() as u32);
+        self.all.push(Arc::clone(&path));
+        self.numbers.insert(path, number);
+        number
+    }
 }
 
 /// What a round is to publish.
@@ -78,6 +113,8 @@ pub(super) struct Plan {
     pub(super) closing: Vec<Closing>,
     /// The batches with dead letters that are included for the first time.
     pub(super) fresh: Vec<(Edge, Coverage)>,
+    /// The spans of roll-ups that the windows belong to.
+    pub(super) spans: Vec<Span>,
 }
 
 impl State {
@@ -111,7 +148,7 @@ impl State {
     }
 
     /// Takes what was published in.
-    pub(super) fn published(&mut self, batch: &PublishedBatch) {
+    pub(super) fn published(&mut self, plan: Option<&StreamPlan>, batch: &PublishedBatch) {
         let read = self.outputs.entry(batch.edge).or_default();
         if *read != batch.number {
             return;
@@ -120,9 +157,26 @@ impl State {
         self.rows += batch.windows.len() as u64;
         for published in &batch.windows {
             let window = self.windows.entry(published.key).or_default();
-            let newer = window.published.as_ref().is_none_or(|(cut, _)| batch.cut.contains(cut));
-            if newer {
-                window.published = Some((batch.cut.clone(), *published));
+            let before = window.published.as_ref();
+            if before.is_none_or(|before| batch.cut.contains(&before.cut)) {
+                let paths = published.paths.iter();
+                let paths = paths.map(|(path, count)| (self.paths.number(path), *count)).collect();
+                let now = Published {
+                    cut: batch.cut.clone(),
+                    counted: published.counted,
+                    duplicates: published.duplicates,
+                    conflicts: published.conflicts,
+                    paths,
+                };
+                let spans = plan.into_iter().flat_map(|plan| plan.spans_of(published.key));
+                for span in spans {
+                    let sums = self.spans.entry(span).or_default();
+                    now.paths.iter().for_each(|(path, n)| *sums.entry(*path).or_default() += n);
+                    for (path, n) in before.iter().flat_map(|before| &before.paths) {
+                        *sums.entry(*path).or_default() -= n;
+                    }
+                }
+                window.published = Some(now);
             }
             if !window.is_dirty() {
                 self.dirty.remove(&published.key);
@@ -170,6 +224,11 @@ impl State {
         }
     }
 
+    /// The batches that were read.
+    pub(super) fn cut(&self) -> Cut {
+        self.sources.iter().map(|(edge, source)| (*edge, source.read)).collect()
+    }
+
     /// What can be published now, if anything.
     pub(super) fn plan(&self, plan: &StreamPlan, watermark_ms: Option<i64>) -> Option<Plan> {
         let mut events = 0;
@@ -192,24 +251,49 @@ impl State {
         let wanted = keys.iter().map(|key| {
             let batches = self.windows[key].batches.iter();
             let batches = batches.map(|(edge, coverage)| (*edge, coverage.clone())).collect();
-            WantedWindow { key: *key, batches }
+            let before = self.windows[key].published.as_ref().map(|before| before.cut.clone());
+            WantedWindow { key: *key, batches, before }
         });
         let closing = keys.iter().map(|key| {
             let window = &self.windows[key];
-            let before = window.published.as_ref().map(|(cut, _)| cut.clone());
+            let before = window.published.as_ref().map(|before| before.cut.clone());
             Closing { key: *key, valid: window.valid, before }
         });
         let mut fresh: BTreeMap<Edge, Coverage> = BTreeMap::new();
         for (edge, number) in &self.dead {
             fresh.entry(*edge).or_default().insert(*number);
         }
-        let cut = self.sources.iter().map(|(edge, source)| (*edge, source.read));
         Some(Plan {
-            cut: cut.collect(),
+            cut: self.cut(),
             wanted: Wanted { windows: wanted.collect() },
             closing: closing.collect(),
             fresh: fresh.into_iter().collect(),
+            spans: self.spans(plan, &keys),
         })
+    }
+
+    /// The spans of roll-ups that windows belong to, without what these windows add to them now.
+    fn spans(&self, plan: &StreamPlan, keys: &[WindowKey]) -> Vec<Span> {
+        let mut spans: BTreeMap<WindowKey, (BTreeMap<u32, u64>, BTreeSet<u32>)> = BTreeMap::new();
+        for key in keys {
+            let own = self.windows[key].published.iter().flat_map(|before| &before.paths);
+            let own: Vec<_> = own.collect();
+            for span in plan.spans_of(*key) {
+                let sums = || self.spans.get(&span).cloned().unwrap_or_default();
+                let (sums, before) = spans.entry(span).or_insert_with(|| (sums(), BTreeSet::new()));
+                for (path, count) in &own {
+                    *sums.entry(*path).or_default() -= count;
+                    before.insert(*path);
+                }
+            }
+        }
+        let text = |path: u32| self.paths.all[path as usize].to_string();
+        let span = |(key, (sums, before)): (WindowKey, (BTreeMap<u32, u64>, BTreeSet<u32>))| Span {
+            key,
+            others: sums.into_iter().map(|(path, count)| (text(path), count)).collect(),
+            before: before.into_iter().map(text).collect(),
+        };
+        spans.into_iter().map(span).collect()
     }
 
     /// Whether everything read was published.
@@ -239,7 +323,7 @@ impl State {
         }
         for window in self.windows.range(..(1, i64::MIN)).map(|(_, window)| window) {
             let mut settled = 0;
-            if let Some((_, published)) = &window.published {
+            if let Some(published) = &window.published {
                 counts.counted += published.counted;
                 counts.duplicates += published.duplicates;
                 counts.dead += published.conflicts;
@@ -275,7 +359,7 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use cortado_stream::WindowCount;
+    use cortado_stream::{PublishedWindow, WindowCount};
 
     use super::*;
 
@@ -309,10 +393,11 @@ mod tests {
             counted: closing.valid,
             duplicates: 0,
             conflicts: 0,
+            paths: Vec::new(),
         });
         let (edge, cut) = (Edge::output("n".parse().unwrap(), 1), round.cut.clone());
         let windows = windows.collect();
-        state.published(&PublishedBatch { edge, number: batch, cut, windows });
+        state.published(Some(&plan()), &PublishedBatch { edge, number: batch, cut, windows });
     }
 
     #[test]

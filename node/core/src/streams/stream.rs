@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cortado_protocol::entry::Entry;
 use cortado_protocol::{Coverage, Edge};
-use cortado_stream::{Closing, Cut, OutputBatch};
+use cortado_stream::{Closing, Cut, OutputBatch, Span};
 
 use super::state::State;
 use crate::slot_round::SlotRound;
@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) progress_at: Duration,
     /// Why the last round could not be published, if so.
     pub(super) trouble: Option<String>,
+    /// Whether the batch that ends the stream is durable.
+    pub(super) marked: bool,
 }
 
 /// What is under way.
@@ -58,6 +60,7 @@ pub(super) struct Round {
     pub(super) cut: Cut,
     pub(super) closing: Vec<Closing>,
     pub(super) fresh: Vec<(Edge, Coverage)>,
+    pub(super) spans: Vec<Span>,
 }
 
 impl Stream {
@@ -70,6 +73,7 @@ impl Stream {
             resume_at: now,
             progress_at: now,
             trouble: None,
+            marked: false,
         }
     }
 }

@@ -1,0 +1,264 @@
+//! Whatever the order in which batches arrive and rounds take them, and whatever the number of slots:
+//! what is published last is what one process counts.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use cortado_protocol::stream::StreamHeader;
+use cortado_protocol::{Coverage, Edge, META_SLOT, Slot};
+use cortado_stream::{
+    Closing, Cut, Fresh, OutputBatch, SchemaSet, Span, StreamPlan, Summary, Wanted, WantedWindow,
+    WindowFold, WindowKey, map_events, publish, time_text,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const PLAN: &str = r#"
+name = "model"
+[stream]
+id = "id"
+time = "at"
+[[windows]]
+output = "windows"
+every = "1s"
+group_by = ["key"]
+ids = true
+[[rollups]]
+output = "days"
+every = "1d"
+per = ["key"]
+by = "kind"
+[rollups.metrics."a"]
+by_size = "size"
+[rollups.metrics."b"]
+big_rate = "rate(big)"
+"#;
+
+/// An event: its id, which decides its time, and its content.
+type Event = (u8, u8);
+
+fn line((id, content): Event) -> String {
+    let at = time_text(1_700_000_000_000 + i64::from(id) * 137);
+    let kind = if content % 2 == 0 { "a" } else { "b" };
+    let (key, size, big) = (content % 3, content % 4, content > 4);
+    json!({ "id": format!("e{id}"), "at": at, "key": format!("k{key}"), "kind": kind,
+            "size": size, "big": big })
+    .to_string()
+}
+
+struct Mapped {
+    deltas: BTreeMap<Slot, Bytes>,
+    summary: Summary,
+}
+
+/// A cluster without a network: batches that are mapped, and what was published.
+struct Bench {
+    plan: StreamPlan,
+    slots: u8,
+    batches: BTreeMap<(Edge, u64), Mapped>,
+    published: Vec<OutputBatch>,
+}
+
+impl Bench {
+    fn new(slots: u8) -> Self {
+        let plan = StreamPlan::parse(PLAN).unwrap();
+        Self { plan, slots, batches: BTreeMap::new(), published: Vec::new() }
+    }
+
+    fn add(&mut self, publisher: usize, number: u64, events: &[Event]) {
+        let text: String = events.iter().map(|event| line(*event) + "\n").collect();
+        let publisher = format!("p{publisher}");
+        let edge = Edge::publisher(&publisher, 0);
+        let header = StreamHeader {
+            publisher,
+            generation: 0,
+            schema_set: 0,
+            low_watermark_ms: 0,
+            sent_at_ms: 1_800_000_000_000,
+            last: false,
+        };
+        let schemas = SchemaSet::compile(&self.plan, &[]).unwrap();
+        let slots = usize::from(self.slots);
+        let mapped = map_events(&self.plan, &schemas, slots, &header, text.as_bytes()).unwrap();
+        let mut deltas: BTreeMap<_, _> = mapped.deltas.into_iter().collect();
+        let summary = Summary::decode(&deltas.remove(&META_SLOT).unwrap()).unwrap();
+        self.batches.insert((edge, number), Mapped { deltas, summary });
+    }
+
+    /// Publishes all windows of the batches up to a cut that were not published with them.
+    fn round(&mut self, cut: &Cut, reverse: bool) {
+        let within = || self.batches.iter().filter(|((edge, number), _)| cut.has(*edge, *number));
+        let mut windows: BTreeMap<WindowKey, (BTreeMap<Edge, Coverage>, u64)> = BTreeMap::new();
+        for ((edge, number), batch) in within() {
+            for count in &batch.summary.windows {
+                let window = windows.entry(count.key).or_default();
+                window.0.entry(*edge).or_default().insert(*number);
+                window.1 += u64::from(count.events);
+            }
+        }
+        let last = |key: WindowKey| {
+            let of = |batch: &OutputBatch| {
+                let found = batch.windows.iter().find(|window| window.key == key)?;
+                Some((batch.cut.clone(), found.clone()))
+            };
+            self.published.iter().rev().find_map(of)
+        };
+        windows.retain(|key, (batches, _)| {
+            let new = |edge: &Edge, numbers: &Coverage, cut: &Cut| {
+                numbers.iter().any(|number| !cut.has(*edge, number))
+            };
+            last(*key).is_none_or(|(cut, _)| batches.iter().any(|(e, n)| new(e, n, &cut)))
+        });
+        let before = |key: &WindowKey| last(*key).map(|(cut, _)| cut);
+        let wanted = Wanted {
+            windows: windows
+                .iter()
+                .map(|(key, (batches, _))| WantedWindow {
+                    key: *key,
+                    batches: batches.clone().into_iter().collect(),
+                    before: before(key),
+                })
+                .collect(),
+        };
+        let closing: Vec<_> = windows
+            .iter()
+            .map(|(key, (_, valid))| Closing { key: *key, valid: *valid, before: before(key) })
+            .collect();
+        let parts: Vec<_> = (0..self.slots)
+            .map(|slot| {
+                let mut fold = WindowFold::new(&self.plan, &wanted);
+                let mut all: Vec<_> = within().collect();
+                if reverse {
+                    all.reverse();
+                }
+                for ((edge, number), batch) in all {
+                    let delta = batch.deltas.get(&Slot(slot)).cloned().unwrap_or_default();
+                    fold.add(*edge, *number, &delta).unwrap();
+                }
+                (Slot(slot), fold.finish())
+            })
+            .collect();
+        let mut spans: BTreeMap<WindowKey, Span> = BTreeMap::new();
+        let latest: BTreeMap<_, _> = self
+            .published
+            .iter()
+            .flat_map(|batch| &batch.windows)
+            .map(|window| (window.key, window.paths.clone()))
+            .collect();
+        for key in windows.keys().flat_map(|key| self.plan.spans_of(*key)) {
+            let (mut others, mut before) = (BTreeMap::new(), Vec::new());
+            for (window, paths) in &latest {
+                for (path, count) in paths {
+                    if windows.contains_key(window) {
+                        before.push(path.clone());
+                    } else {
+                        *others.entry(path.clone()).or_default() += count;
+                    }
+                }
+            }
+            spans.insert(key, Span { key, others, before });
+        }
+        let spans: Vec<_> = spans.into_values().collect();
+        let fresh: Vec<Fresh> = Vec::new();
+        let batch = publish(&self.plan, cut, &closing, &parts, (&fresh, &spans)).unwrap();
+        self.published.push(batch);
+    }
+
+    /// The last rows of an output, by a field.
+    fn rows(&self, output: &str, field: &str) -> BTreeMap<String, Value> {
+        let rows = self.published.iter().flat_map(|batch| &batch.rows);
+        let rows = rows.filter(|row| row.output == output);
+        let rows = rows.map(|row| serde_json::from_str::<Value>(&row.json).unwrap());
+        rows.map(|row| (row[field].as_str().unwrap().to_owned(), row)).collect()
+    }
+}
+
+/// What one process counts: of each id the event with the smallest origin.
+fn model(feeds: &[Vec<Vec<Event>>]) -> BTreeMap<u8, u8> {
+    let mut origins: BTreeMap<u8, ((Edge, usize, usize), u8)> = BTreeMap::new();
+    for (publisher, batches) in feeds.iter().enumerate() {
+        let edge = Edge::publisher(&format!("p{publisher}"), 0);
+        for (number, events) in batches.iter().enumerate() {
+            for (position, (id, content)) in events.iter().enumerate() {
+                let origin = (edge, number, position);
+                let known = origins.entry(*id).or_insert((origin, *content));
+                if origin < known.0 {
+                    *known = (origin, *content);
+                }
+            }
+        }
+    }
+    origins.into_iter().map(|(id, (_, content))| (id, content)).collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_published_last_is_what_one_process_counts(
+        feeds in prop::collection::vec(
+            prop::collection::vec(prop::collection::vec((0_u8..40, 0_u8..7), 0..6), 1..5), 1..4),
+        slots in 1_u8..5,
+        steps in prop::collection::vec((0_usize..4, 0_usize..5), 0..6),
+        reverse: bool,
+    ) {
+        let mut bench = Bench::new(slots);
+        for (publisher, batches) in feeds.iter().enumerate() {
+            for (number, events) in batches.iter().enumerate() {
+                bench.add(publisher, number as u64, events);
+            }
+        }
+        let edge = |publisher: usize| Edge::publisher(&format!("p{publisher}"), 0);
+        let mut cut = Cut::default();
+        for (publisher, batches) in steps {
+            let end = feeds.get(publisher).map_or(0, Vec::len);
+            cut.include(edge(publisher), batches.min(end) as u64);
+            bench.round(&cut, reverse);
+        }
+        for (publisher, batches) in feeds.iter().enumerate() {
+            cut.include(edge(publisher), batches.len() as u64);
+        }
+        bench.round(&cut, reverse);
+
+        let expected = model(&feeds);
+        let windows = bench.rows("windows", "window_start");
+        let ids: BTreeSet<_> = windows.values().flat_map(|row| row["event_ids"].as_array().unwrap())
+            .map(|id| id.as_str().unwrap().to_owned()).collect();
+        prop_assert_eq!(ids, expected.keys().map(|id| format!("e{id}")).collect::<BTreeSet<_>>());
+        let total: u64 = windows.values().map(|row| row["total"].as_u64().unwrap()).sum();
+        prop_assert_eq!(total, expected.len() as u64);
+
+        let days = bench.rows("days", "key");
+        for key in 0..3_u8 {
+            let of_key = expected.values().filter(|content| **content % 3 == key);
+            let part = |kind: u8| of_key.clone().filter(move |content| **content % 2 == kind);
+            let row = days.get(&format!("k{key}")).map_or(&Value::Null, |row| &row["metrics"]);
+            let count = |kind: &str| row[kind]["count"].as_u64().unwrap_or(0);
+            prop_assert_eq!(count("a"), part(0).count() as u64);
+            prop_assert_eq!(count("b"), part(1).count() as u64);
+            for size in 0..4_u8 {
+                let of_size = part(0).filter(|content| **content % 4 == size).count() as u64;
+                let told = row["a"]["by_size"][size.to_string()].as_u64().unwrap_or(0);
+                prop_assert_eq!(told, of_size);
+            }
+            let big = part(1).filter(|content| **content > 4).count();
+            if part(1).count() > 0 {
+                let share = row["b"]["big_rate"].as_f64().unwrap();
+                prop_assert!((share - big as f64 / part(1).count() as f64).abs() < 0.0001);
+            }
+        }
+        // What revisions say that they added, all together, is every event once.
+        let rows = bench.published.iter().flat_map(|batch| &batch.rows);
+        let rows = rows.filter(|row| row.output == "days");
+        let mut added: Vec<_> = rows
+            .flat_map(|row| {
+                let row: Value = serde_json::from_str(&row.json).unwrap();
+                row["input_event_ids"].as_array().unwrap().clone()
+            })
+            .map(|id| id.as_str().unwrap().to_owned())
+            .collect();
+        added.sort();
+        let mut all: Vec<_> = expected.keys().map(|id| format!("e{id}")).collect();
+        all.sort();
+        prop_assert_eq!(added, all);
+    }
+}
