@@ -10,6 +10,7 @@ use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus, TableFiles};
 use cortado_protocol::limits::JOBS_PER_ANSWER;
+use cortado_stream::StreamPlan;
 
 use crate::cluster::unexpected;
 pub use crate::status::{ended, status};
@@ -64,6 +65,10 @@ impl PlanSource {
     /// # Errors
     /// Like [`PlanSource::load`].
     pub fn parse(text: String, name: &str) -> Result<Self, Error> {
+        if StreamPlan::is_stream(&text) {
+            let message = format!("{name} is the plan of a stream: cortado events start {name}");
+            return Err(Error::BadInput(message));
+        }
         let plan = Plan::parse(&text).map_err(|error| {
             Error::BadInput(format!("{name}:{}: {}", error.line, error.message))
         })?;

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use cortado_protocol::job::{BatchHeader, trace_id};
@@ -47,6 +47,8 @@ pub enum Source {
     File(PathBuf),
     /// The lines of standard input.
     Stdin,
+    /// These lines.
+    Lines(Bytes),
 }
 
 /// Synthetic events.
@@ -92,7 +94,13 @@ pub async fn publish(
     let set = status.schema_set.ok_or_else(|| {
         Error::BadInput("the stream has no schema set yet: cortado events reload".to_owned())
     })?;
-    let publisher = publisher(&status, options)?;
+    let publisher = match publisher(&status, options)? {
+        Generation::This(publisher) => publisher,
+        Generation::After(before) => {
+            end(cluster, job, &before, set, observer).await?;
+            next(Some(&before), options)
+        }
+    };
     stream::open(cluster, job, publisher.clone()).await?;
     let known = stream::known(cluster, job, publisher.edge()).await?;
     let plan = job::spec(cluster, job).await?.plan_toml;
@@ -105,21 +113,41 @@ pub async fn publish(
     let maker = Maker { job, publisher, known, set, sender, number: 0 };
     let in_flight = match &options.source {
         Source::Stdin => InFlight::One,
-        Source::Synthetic(_) | Source::File(_) => InFlight::Many,
+        Source::Synthetic(_) | Source::File(_) | Source::Lines(_) => InFlight::Many,
     };
     let options = options.clone();
     std::thread::spawn(move || maker.run(&options, &plan));
     send(cluster, job, (reads, in_flight), Vec::new(), observer).await
 }
 
+/// Which generation a publisher goes on with.
+enum Generation {
+    This(Publisher),
+    /// The one after this, which has to be ended first.
+    After(Publisher),
+}
+
 /// The generation to go on with: the newest one if it has not ended and its batches can be made
 /// again.
-fn publisher(status: &StreamStatus, options: &Options) -> Result<Publisher, Error> {
+fn publisher(status: &StreamStatus, options: &Options) -> Result<Generation, Error> {
     let Options { publisher: name, backfill, source, .. } = options;
     let of_name = status.publishers.iter().filter(|of| of.publisher.name == *name);
     let newest = of_name.max_by_key(|of| of.publisher.generation);
-    let generation = match newest {
-        Some(newest) if !newest.ended && !matches!(source, Source::Stdin) => {
+    match newest {
+        Some(newest) if newest.ended => {
+            return Ok(Generation::This(next(Some(&newest.publisher), options)));
+        }
+        Some(newest) if matches!(source, Source::Stdin) => {
+            if newest.beyond_gap > 0 {
+                let message = format!(
+                    "publisher '{name}' has a gap in its batches: start it again with the same options as \
+                     before, or use another name"
+                );
+                return Err(Error::BadInput(message));
+            }
+            return Ok(Generation::After(newest.publisher.clone()));
+        }
+        Some(newest) => {
             let publisher = newest.publisher.clone();
             if publisher.backfill != *backfill {
                 let message = format!(
@@ -129,13 +157,83 @@ fn publisher(status: &StreamStatus, options: &Options) -> Result<Publisher, Erro
                 );
                 return Err(Error::BadInput(message));
             }
-            return Ok(publisher);
+            return Ok(Generation::This(publisher));
         }
-        Some(newest) => newest.publisher.generation + 1,
-        None => 0,
+        None => {}
+    }
+    Ok(Generation::This(next(None, options)))
+}
+
+/// The generation after another one.
+fn next(before: Option<&Publisher>, options: &Options) -> Publisher {
+    let generation = before.map_or(0, |before| before.generation + 1);
+    let (name, backfill) = (options.publisher.clone(), options.backfill);
+    Publisher { name, generation, opened_ms: now_ms(), backfill }
+}
+
+/// Ends a generation whose batches can't be made again. They were sent one by one, so no batch is
+/// missing in the middle. One that was not acknowledged may be on some disk, though: then the
+/// last number is taken, and the one after it ends the generation.
+async fn end(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    publisher: &Publisher,
+    set: u32,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    let deadline = Instant::now() + cluster.patience();
+    loop {
+        let known = stream::known(cluster, job, publisher.edge()).await?;
+        let number = known.keys().max().map_or(0, |last| last + 1);
+        let batch = batch((job, publisher, number), Bytes::new(), i64::MAX, now_ms(), (set, true));
+        let (sender, reads) = mpsc::channel(1);
+        // Room for one is there.
+        let _ = sender.try_send(Read::Batch(batch));
+        drop(sender);
+        cluster.view().await?;
+        let sent = send(cluster, job, (reads, InFlight::One), Vec::new(), observer).await;
+        let status = stream::status(cluster, job).await?;
+        let mut of = status.publishers.iter().filter(|of| of.publisher == *publisher);
+        match sent {
+            _ if of.any(|of| of.ended) => return Ok(()),
+            // Another batch has the number.
+            Ok(()) | Err(Error::BadInput(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Ok(()) => return Err(cluster.unreachable("the publisher could not be ended")),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A batch of events.
+fn batch(
+    (job, publisher, number): (JobId, &Publisher, u64),
+    payload: Bytes,
+    low_watermark_ms: i64,
+    sent_at_ms: i64,
+    (schema_set, last): (u32, bool),
+) -> Batch {
+    let stream = StreamHeader {
+        publisher: publisher.name.clone(),
+        generation: publisher.generation,
+        schema_set,
+        low_watermark_ms,
+        sent_at_ms,
+        last,
     };
-    let (name, backfill) = (name.clone(), *backfill);
-    Ok(Publisher { name, generation, opened_ms: now_ms(), backfill })
+    let lines = payload.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let header = BatchHeader {
+        table: 0,
+        number,
+        file: 0,
+        offset: 0,
+        first_line: 0,
+        content: content_hash(&payload),
+        trace: trace_id(job, 0, number),
+        stream: Some(stream),
+    };
+    Batch { header, payload, lines }
 }
 
 /// Keeps the number of the newest schema set.
@@ -182,6 +280,10 @@ impl Maker {
                 Ok(file) => self.lines(BufReader::new(file), options.disorder_ms, plan, false),
                 Err(error) => Err(Stop::Failed(Error::io("read", path, error))),
             },
+            Source::Lines(lines) => {
+                let lines = BufReader::new(&lines[..]);
+                self.lines(lines, options.disorder_ms, plan, false)
+            }
             Source::Stdin => {
                 let stdin = BufReader::new(std::io::stdin());
                 self.lines(stdin, options.disorder_ms, plan, true)
@@ -305,26 +407,9 @@ impl Maker {
                 return Err(Stop::Failed(Error::BadInput(message)));
             }
             None => {
-                let stream = StreamHeader {
-                    publisher: self.publisher.name.clone(),
-                    generation: self.publisher.generation,
-                    schema_set: self.set.load(Ordering::Relaxed),
-                    low_watermark_ms,
-                    sent_at_ms,
-                    last,
-                };
-                let lines = payload.iter().filter(|byte| **byte == b'\n').count() as u64;
-                let header = BatchHeader {
-                    table: 0,
-                    number,
-                    file: 0,
-                    offset: 0,
-                    first_line: 0,
-                    content,
-                    trace: trace_id(self.job, 0, number),
-                    stream: Some(stream),
-                };
-                Read::Batch(Batch { header, payload, lines })
+                let set = self.set.load(Ordering::Relaxed);
+                let of = (self.job, &self.publisher, number);
+                Read::Batch(batch(of, payload, low_watermark_ms, sent_at_ms, (set, last)))
             }
         };
         self.sender.blocking_send(read).map_err(|_| Stop::Unwanted)

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cortado_engine::Plan;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus};
 use cortado_protocol::stream::{
-    Cursor, Publisher, Row, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
+    Cursor, Place, Publisher, Row, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
 };
 use cortado_protocol::{Edge, JobId, frame, limits};
 use cortado_stream::{EVENTS, EVENTS_SCHEMAS, SchemaSet, StreamPlan};
+use serde_json::Value;
 
 use crate::cluster::unexpected;
 use crate::job::{self, new_job_id};
@@ -51,6 +53,10 @@ impl StreamSource {
                 }
             })?
         };
+        if Plan::parse(&text).is_ok() {
+            let message = format!("{name} is no plan of a stream: cortado run {name} --data DIR");
+            return Err(Error::BadInput(message));
+        }
         let plan = StreamPlan::parse(&text).map_err(|error| {
             Error::BadInput(format!("{name}:{}: {}", error.line, error.message))
         })?;
@@ -284,6 +290,47 @@ pub async fn rows(
 fn rows_of(tail: &Bytes) -> Result<Vec<Row>, Error> {
     frame::from_postcard(tail)
         .map_err(|error| Error::Unreachable(format!("a node's rows can't be read: {error}")))
+}
+
+/// All rows of an output that there are now, as JSON objects, in the order of their cursors.
+///
+/// # Errors
+/// Like [`rows`].
+pub async fn all_rows(
+    cluster: &Cluster,
+    job: JobId,
+    output: &str,
+) -> Result<Vec<serde_json::Map<String, Value>>, Error> {
+    let (mut all, mut cursor) = (Vec::new(), Cursor::default());
+    loop {
+        let answer = rows(cluster, job, output, cursor.clone()).await?;
+        for row in answer.rows {
+            if let Ok(Value::Object(row)) = serde_json::from_str(&row.json) {
+                all.push(row);
+            }
+        }
+        if answer.cursor == cursor {
+            return Ok(all);
+        }
+        cursor = answer.cursor;
+    }
+}
+
+/// An event that is not counted: why, where in it, and the line as it was sent.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is none at this place; otherwise like [`Cluster::request`].
+pub async fn dead(
+    cluster: &Cluster,
+    job: JobId,
+    place: Place,
+) -> Result<(String, String, Bytes), Error> {
+    match cluster.request(&ClientRequest::Stream(job, StreamRequest::Dead(place))).await? {
+        (ClientResponse::Stream(StreamResponse::Dead { reason, path }), raw) => {
+            Ok((reason, path, raw))
+        }
+        (other, _) => Err(unexpected(&other)),
+    }
 }
 
 /// Pause between two requests for rows.

@@ -97,6 +97,38 @@ pub enum StreamRequest {
         /// Where the client stands; empty for the beginning.
         after: Cursor,
     },
+    /// Asks for an event that is not counted. Answered by [`StreamResponse::Dead`] with the line as
+    /// tail.
+    Dead(Place),
+}
+
+/// The place of an event: its publisher's edge, its batch, its line in the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The edge.
+    pub edge: Edge,
+    /// The batch.
+    pub batch: u64,
+    /// The line, from 0.
+    pub position: u32,
+}
+
+impl Place {
+    /// The text form: `EDGE-BATCH-POSITION` in hexadecimal.
+    #[must_use]
+    pub fn to_text(self) -> String {
+        format!("{:x}-{:x}-{:x}", self.edge.0, self.batch, self.position)
+    }
+
+    /// Reads what [`Place::to_text`] wrote; `None` if it is no place.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut numbers = text.split('-').map(|part| u64::from_str_radix(part, 16).ok());
+        let mut next = || numbers.next().flatten();
+        let (edge, batch, position) = (Edge(next()?), next()?, next()?.try_into().ok()?);
+        let place = Self { edge, batch, position };
+        (numbers.next().is_none() && edge.is_publisher()).then_some(place)
+    }
 }
 
 /// A node's answer about a stream.
@@ -110,6 +142,13 @@ pub enum StreamResponse {
         ended: bool,
         /// Where the client stands after these rows, which may be further than the last of them.
         cursor: Cursor,
+    },
+    /// To [`StreamRequest::Dead`].
+    Dead {
+        /// Why it is not counted.
+        reason: String,
+        /// Where in the event the reason is: a JSON Pointer (RFC 6901), or nothing.
+        path: String,
     },
 }
 
@@ -266,6 +305,13 @@ mod tests {
         cursor.advance(a, 2, 9);
         assert_eq!((cursor.of(a), cursor.of(b)), ((3, 7), (0, 1)));
         assert_eq!(Cursor::from_text(&cursor.to_text()), Some(cursor));
+        let place = Place { edge: Edge::publisher("p", 0), batch: 5, position: 17 };
+        assert_eq!(Place::from_text(&place.to_text()), Some(place));
+        assert!(
+            ["", "1-2-3", "8000000000000001-1", "x-1-1"]
+                .iter()
+                .all(|bad| Place::from_text(bad).is_none())
+        );
         for bad in ["", "x", "1.2.3", "c000000000000000.1", "4000000000000000.1.1.1"] {
             assert_eq!(Cursor::from_text(bad), None, "{bad}");
         }

@@ -59,8 +59,9 @@ await() {
     done
 }
 
+# Runs in the background: its process id is that of the publisher.
 publish() {
-    "$bin/cortado" events publish --publisher "$1" --rate "$rate" --for "${seconds}s" --seed 1 \
+    exec "$bin/cortado" events publish --publisher "$1" --rate "$rate" --for "${seconds}s" --seed 1 \
         --duplicates 0.02 --invalid 0.01 --out-of-order 1 "${@:2}"
 }
 

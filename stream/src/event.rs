@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cortado_protocol::{Edge, Slot, content_hash};
+use cortado_protocol::{Slot, content_hash};
 use serde::{Deserialize, Serialize};
 
 /// The facts of an event.
@@ -77,15 +77,6 @@ impl Texts {
         self.numbers.insert(text, number);
         number
     }
-}
-
-/// Where an event comes from. Of several events with one id and different content, the one with the
-/// smallest origin counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Origin {
-    pub(crate) edge: Edge,
-    pub(crate) batch: u64,
-    pub(crate) position: u32,
 }
 
 /// The slot in which all copies of an event meet.

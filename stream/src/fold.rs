@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cortado_engine::DeltaError;
+use cortado_protocol::stream::Place;
 use cortado_protocol::{Coverage, Edge, frame};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
-use crate::event::{Fact, Facts, Origin, SEPARATOR, Texts};
+use crate::event::{Fact, Facts, SEPARATOR, Texts};
 use crate::plan::{StreamPlan, WindowKey, start_of};
 
 /// What a round folds.
@@ -63,22 +64,22 @@ pub(crate) struct WindowPart {
 /// An event with the id of another one, and other content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Conflict {
-    pub(crate) origin: Origin,
+    pub(crate) origin: Place,
     pub(crate) id: String,
     /// The event that counts.
-    pub(crate) counts: Origin,
+    pub(crate) counts: Place,
 }
 
 /// What was seen of one id in one window.
 struct Seen {
-    /// The event that counts so far.
-    origin: Origin,
+    /// The event that counts so far: the one with the smallest place.
+    origin: Place,
     content: u64,
     /// Where the texts that it is grouped by stand.
     keys: Vec<u32>,
     paths: Vec<u32>,
     /// All others.
-    others: Vec<(Origin, u64)>,
+    others: Vec<(Place, u64)>,
 }
 
 /// The fold of one slot. The order in which deltas are added has no effect.
@@ -114,7 +115,7 @@ impl<'a> WindowFold<'a> {
             let Fact { id, at_ms, content, position, keys, paths } = fact;
             let of = |own: Vec<u32>| own.iter().map(|key| numbers[*key as usize]).collect();
             let (keys, paths): (Vec<_>, Vec<_>) = (of(keys), of(paths));
-            let origin = Origin { edge, batch, position };
+            let origin = Place { edge, batch, position };
             let mut keys = keys.as_slice();
             for (number, window) in self.plan.windows().iter().enumerate() {
                 let Some((own, rest)) = keys.split_at_checked(window.group_by.len()) else {
@@ -191,7 +192,7 @@ fn is_part(plan: &StreamPlan, path: &str) -> bool {
 fn see(
     seen: &mut BTreeMap<String, Seen>,
     id: &str,
-    (origin, content): (Origin, u64),
+    (origin, content): (Place, u64),
     (keys, paths): (&[u32], &[u32]),
 ) -> usize {
     let Some(known) = seen.get_mut(id) else {
@@ -208,5 +209,5 @@ fn see(
     } else {
         known.others.push((origin, content));
     }
-    size_of::<(Origin, u64)>()
+    size_of::<(Place, u64)>()
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_protocol::frame::{self, FrameError};
+use cortado_protocol::stream::Place;
 use cortado_protocol::{Edge, Slot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::cut::Cut;
-use crate::event::{Origin, SEPARATOR};
+use crate::event::SEPARATOR;
 use crate::fold::{Conflict, WindowPart};
 use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, StreamPlan, WindowKey};
 use crate::summary::{Kind, Summary};
@@ -170,7 +171,7 @@ pub fn publish(
         // One that was told before is not told again.
         let told = |conflict: &Conflict| {
             let had =
-                |of: Origin| closing.before.as_ref().is_some_and(|cut| cut.has(of.edge, of.batch));
+                |of: Place| closing.before.as_ref().is_some_and(|cut| cut.has(of.edge, of.batch));
             had(conflict.origin) && had(conflict.counts)
         };
         let news = total.conflicts.iter().filter(|conflict| !told(conflict));
@@ -190,7 +191,7 @@ pub fn publish(
     }
     for Fresh { edge, number, summary } in fresh {
         for letter in &summary.dead {
-            let origin = Origin { edge: *edge, batch: *number, position: letter.position };
+            let origin = Place { edge: *edge, batch: *number, position: letter.position };
             let output = match letter.kind {
                 Kind::Validation => DEAD_VALIDATION,
                 Kind::Processing => DEAD_PROCESSING,
@@ -368,13 +369,12 @@ fn span_text(start_ms: i64, every_ms: i64) -> String {
     if is_days(every_ms) { date.to_owned() } else { text }
 }
 
-fn dead_row(cut: &Cut, origin: Origin, reason: &str) -> Map<String, Value> {
+fn dead_row(cut: &Cut, origin: Place, reason: &str) -> Map<String, Value> {
     let mut row = Map::new();
-    let Origin { edge, batch, position } = origin;
-    row.insert("dead_id".into(), format!("{:x}-{batch:x}-{position:x}", edge.0).into());
+    row.insert("dead_id".into(), origin.to_text().into());
     row.insert("reason".into(), reason.into());
-    row.insert("batch".into(), batch.into());
-    row.insert("position".into(), position.into());
+    row.insert("batch".into(), origin.batch.into());
+    row.insert("position".into(), origin.position.into());
     row.insert("cut".into(), cut.hash_text().into());
     row
 }
@@ -383,8 +383,7 @@ fn conflict_row(cut: &Cut, conflict: &Conflict) -> OutputRow {
     let reason = "conflict: an event with this id and other content counts";
     let mut row = dead_row(cut, conflict.origin, reason);
     row.insert("event_id".into(), conflict.id.as_str().into());
-    let Origin { edge, batch, position } = conflict.counts;
-    row.insert("counts".into(), format!("{:x}-{batch:x}-{position:x}", edge.0).into());
+    row.insert("counts".into(), conflict.counts.to_text().into());
     OutputRow { output: DEAD_VALIDATION.to_owned(), json: text(row) }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 
 use cortado::generate::events::EventOptions;
 use serde_json::{Value, json};
@@ -275,6 +276,47 @@ fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
     assert!(reasons.iter().any(|reason| reason.starts_with("conflict")));
     cluster.cortado(&["events", "check"]).run().ok();
 
+    // A dead letter is there byte for byte; mended schemas and a replay bring events back.
+    let bad = letters.iter().find(|row| row["reason"].as_str().unwrap().starts_with("not a"));
+    let id = bad.unwrap()["dead_id"].as_str().unwrap();
+    let shown = cluster.cortado(&["events", "dead", "show", id]).run().ok();
+    assert_eq!(shown.stdout, "{\"event_id\":");
+    let listed = cluster.cortado(&["events", "dead", "--reason", "conflict", "--json"]).run().ok();
+    assert_eq!(listed.json_lines().len(), 1);
+    let strange = options.event(1_000).line.replace("\"region\":\"", "\"region\":\"x");
+    let strange = write("strange.ndjson", &[strange]);
+    let sent = ["events", "publish", "--publisher", "s", "--backfill", "--from", &strange];
+    assert_eq!(cluster.cortado(&sent).args(&["--json"]).run().ok().json()["dead"], 1);
+    let schemas = cluster.path("schemas");
+    let envelope = schemas.join("envelope.json");
+    let text = std::fs::read_to_string(&envelope).unwrap();
+    let mended = text.replace(
+        "\"norte\",",
+        "\"norte\", \"xnorte\", \"xsur\", \"xcentro\", \"xeste\", \"xoeste\",",
+    );
+    std::fs::write(&envelope, mended).unwrap();
+    let schemas = path_text(&schemas);
+    assert_eq!(cluster.json(&["events", "reload", "--schemas", &schemas])["schema_set"], 1);
+    let replayed = wait_for("the dead letter to be published", 20, || {
+        let replay = cluster.json(&["events", "dead", "replay", "--reason", "region"]);
+        let replay = if replay["replayed"] == 0 {
+            cluster.json(&["events", "dead", "replay", "--reason", "is not one of"])
+        } else {
+            replay
+        };
+        (replay["replayed"] == 1).then_some(replay)
+    });
+    assert_eq!(replayed["dead"], 0);
+    wait_for("the event to count", 20, || {
+        let rows = cluster.json(&["events", "metrics"]);
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["region"].as_str().unwrap().starts_with('x'))
+            .then_some(())
+    });
+    cluster.cortado(&["events", "check"]).run().ok();
+
     // A name that has ended gets the next generation; other options under an open name are refused.
     let other = ["events", "publish", "--publisher", "a", "--from", &second];
     let copies = cluster.cortado(&other).args(&["--json"]).run().ok().json();
@@ -292,12 +334,68 @@ fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
     let _ = refused.exits(2, &["without --backfill"]);
 }
 
+/// What comes through a pipe is sent batch by batch. After a kill the next generation goes on, and what was
+/// acknowledged counts.
+#[test]
+fn a_publisher_that_reads_a_pipe_goes_on_after_a_kill() {
+    let cluster = Cluster::up(3);
+    start(&cluster);
+    let options = EventOptions {
+        seed: 4,
+        publisher: "x".into(),
+        start_ms: 1_790_000_000_000,
+        rate: 100.0,
+        duplicates: 0.0,
+        invalid: 0.0,
+        disorder_ms: 0,
+    };
+    let arguments = ["events", "publish", "--publisher", "pipe", "--from", "-"];
+    let (mut publisher, mut pipe) = cluster.cortado(&arguments).piped();
+    let prefix = |least: u64| {
+        wait_for("batches of the pipe", 20, || {
+            let status = status(&cluster);
+            let newest = status["publishers"].as_array().unwrap().last()?.clone();
+            newest["events"].as_u64().filter(|events| *events >= least)
+        })
+    };
+    for n in 0..20 {
+        writeln!(pipe, "{}", options.event(n).line).unwrap();
+        prefix(n + 1);
+    }
+    assert!(publisher.is_running());
+    let _ = publisher.kill();
+    drop(pipe);
+    let (publisher, mut pipe) = cluster.cortado(&arguments).piped();
+    // From the tenth on once more, as a program does that does not know what arrived.
+    for n in 10..30 {
+        writeln!(pipe, "{}", options.event(n).line).unwrap();
+    }
+    drop(pipe);
+    let _ = publisher.wait().ok();
+    cluster.cortado(&["events", "stop"]).run().ok();
+    let tail = cluster.cortado(&["events", "tail", "analytics.window"]).run().ok().json_lines();
+    let (windows, _) = model(
+        (0..30)
+            .map(|n| options.event(n).line)
+            .chain((10..20).map(|n| options.event(n).line))
+            .map(|line| (line, true)),
+    );
+    compare(&tail, &windows);
+    let generations = status(&cluster)["publishers"].as_array().unwrap().len();
+    assert_eq!(generations, 2);
+}
+
 #[test]
 fn another_stream_has_other_windows_and_wrong_commands_say_what_to_do() {
     let cluster = Cluster::up(3);
     let missing = cluster.cortado(&["events", "status"]).run();
     let _ = missing.exits(3, &["there is no stream 'events'", "cortado events start"]);
     let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../plans/clicks.toml");
+    let coffee = concat!(env!("CARGO_MANIFEST_DIR"), "/../plans/coffee.toml");
+    let wrong = cluster.cortado(&["events", "start", coffee]).run();
+    let _ = wrong.exits(2, &["is no plan of a stream", "cortado run"]);
+    let wrong = cluster.cortado(&["run", plan, "--data", "."]).run();
+    let _ = wrong.exits(2, &["is the plan of a stream", "cortado events start"]);
     for new in [true, false] {
         let started = cluster.json(&["events", "start", plan, "--stream", "clicks"]);
         assert_eq!(started["new"], new);

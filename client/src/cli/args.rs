@@ -16,7 +16,7 @@ use crate::Timing;
 use crate::generate::coffee::Month;
 
 pub(super) use chaos::{ChaosCommand, Group, Lasts};
-pub(super) use events::{EventsCommand, PublishArguments};
+pub(super) use events::{DeadArguments, DeadCommand, EventsCommand, PublishArguments};
 pub(super) use local::{LocalCommand, NodeArguments, Reviver};
 
 /// Version, git revision and protocol version.

@@ -1,17 +1,17 @@
 //! `cortado events`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cortado_protocol::JobId;
-use cortado_protocol::stream::{Cursor, PublisherStatus, StreamStatus};
+use cortado_protocol::stream::{Cursor, Place, PublisherStatus, StreamStatus};
 use cortado_stream::time_text;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{EventsCommand, PublishArguments};
+use super::args::{DeadArguments, DeadCommand, EventsCommand, PublishArguments};
 use super::output::{self, Output, grouped, table};
 use crate::generate::events::name_of;
 use crate::publish::{Options, Source, Synthetic, publish};
@@ -68,6 +68,23 @@ pub(super) async fn run(
             output.show(&json!({ "stream": stream.stream, "schema_set": set }), |_| {
                 format!("schema set {set} is in force")
             })
+        }
+        EventsCommand::Metrics { mut wanted, region, date, source, output: name, stream } => {
+            let job = stream::find(&cluster, &stream.stream).await?;
+            let more = [("region", region), ("date", date)];
+            let more = more.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text?)));
+            wanted.extend(more);
+            metrics(&cluster, (job, &name), (&wanted, source.as_deref()), output).await
+        }
+        EventsCommand::Dead { command: None, list } => dead(&cluster, &list, output).await,
+        EventsCommand::Dead { command: Some(DeadCommand::Show { id, stream }), .. } => {
+            let job = stream::find(&cluster, &stream.stream).await?;
+            let (reason, path, raw) = stream::dead(&cluster, job, id).await?;
+            output::note(&format!("{reason}{}{path}", if path.is_empty() { "" } else { " at " }));
+            output.bytes(&raw)
+        }
+        EventsCommand::Dead { command: Some(DeadCommand::Replay(list)), .. } => {
+            replay(cluster, &list, output).await
         }
         EventsCommand::Check { stream } => {
             let job = stream::find(&cluster, &stream.stream).await?;
@@ -176,6 +193,134 @@ async fn run_publish(
         format!(
             "publisher {publisher}: {} events sent, {} of them dead letters{before}",
             grouped(events),
+            grouped(dead)
+        )
+    })
+}
+
+/// Prints the last revision of each metric.
+async fn metrics(
+    cluster: &Cluster,
+    (job, name): (JobId, &str),
+    (wanted, source): (&[(String, String)], Option<&str>),
+    output: Output,
+) -> Result<(), Error> {
+    let mut last: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    for row in stream::all_rows(cluster, job, name).await? {
+        let id = row.get("metric_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let fits = |(field, text): &(String, String)| row.get(field) == Some(&json!(text));
+        let revision = |row: &Map<String, Value>| row.get("revision").and_then(Value::as_u64);
+        let newer = last.get(&id).is_none_or(|known| revision(known) < revision(&row));
+        if newer && wanted.iter().all(fits) {
+            last.insert(id, row);
+        }
+    }
+    for row in last.values_mut() {
+        // What a revision added says nothing about the metrics as they stand.
+        row.remove("input_event_ids");
+        row.remove("input_event_count");
+        if let (Some(source), Some(Value::Object(parts))) = (source, row.get_mut("metrics")) {
+            parts.retain(|part, _| part == source);
+        }
+    }
+    let rows: Vec<_> = last.into_values().collect();
+    output.show(&rows, |rows| {
+        if rows.is_empty() {
+            return "no metrics yet".to_owned();
+        }
+        let mut lines = Vec::new();
+        for row in rows {
+            let parts = row.get("metrics").and_then(Value::as_object);
+            let id = row.get("metric_id").and_then(Value::as_str).unwrap_or_default();
+            for (part, metrics) in parts.into_iter().flatten() {
+                let count = metrics.get("count").and_then(Value::as_u64).unwrap_or_default();
+                let others = metrics.as_object().into_iter().flatten();
+                let others = others.filter(|(name, _)| *name != "count");
+                let others = others.map(|(name, value)| format!("{name} {value}"));
+                let others = others.collect::<Vec<_>>().join(", ").replace('"', "");
+                lines.push(vec![id.to_owned(), part.clone(), grouped(count), others]);
+            }
+        }
+        table(&["METRIC", "PART", "COUNT", "MORE"], &[2], lines)
+    })
+}
+
+/// Publishers that send dead letters again.
+const REPLAY: &str = "dead-replay-";
+
+/// The dead letters of both outputs.
+async fn letters(
+    cluster: &Cluster,
+    job: JobId,
+    reason: Option<&str>,
+) -> Result<Vec<Map<String, Value>>, Error> {
+    let mut all = Vec::new();
+    for name in ["deadletter.validation", "deadletter.processing"] {
+        all.extend(stream::all_rows(cluster, job, name).await?);
+    }
+    // Two coordinators may have told of the same one.
+    let mut seen = BTreeSet::new();
+    all.retain(|row| {
+        let text = |field: &str| row.get(field).and_then(Value::as_str).unwrap_or_default();
+        let wanted = reason.is_none_or(|reason| text("reason").contains(reason));
+        wanted && seen.insert(text("dead_id").to_owned())
+    });
+    Ok(all)
+}
+
+async fn dead(cluster: &Cluster, list: &DeadArguments, output: Output) -> Result<(), Error> {
+    let job = stream::find(cluster, &list.stream.stream).await?;
+    let all = letters(cluster, job, list.reason.as_deref()).await?;
+    if output.json {
+        return all.into_iter().try_for_each(|row| output.line(&Value::Object(row).to_string()));
+    }
+    if all.is_empty() {
+        return output.line("no dead letters");
+    }
+    let text = |row: &Map<String, Value>, field: &str| {
+        row.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let rows = all
+        .iter()
+        .map(|row| {
+            let id = text(row, "dead_id");
+            vec![id, text(row, "publisher"), text(row, "path"), text(row, "reason")]
+        })
+        .collect();
+    output.line(table(&["ID", "PUBLISHER", "PATH", "REASON"], &[], rows).trim_end())
+}
+
+/// Sends dead letters again, under a new name.
+async fn replay(cluster: Arc<Cluster>, list: &DeadArguments, output: Output) -> Result<(), Error> {
+    let job = stream::find(&cluster, &list.stream.stream).await?;
+    let mut lines = Vec::new();
+    let mut sent = 0_u64;
+    for row in letters(&cluster, job, list.reason.as_deref()).await? {
+        let text = |field: &str| row.get(field).and_then(Value::as_str).unwrap_or_default();
+        // A conflict is no dead letter of its batch, and what was replayed is still listed where it
+        // was at first.
+        if row.contains_key("counts") || text("publisher").starts_with(REPLAY) {
+            continue;
+        }
+        let Some(place) = Place::from_text(text("dead_id")) else { continue };
+        let (_, _, raw) = stream::dead(&cluster, job, place).await?;
+        lines.extend_from_slice(&raw);
+        lines.push(b'\n');
+        sent += 1;
+    }
+    if sent == 0 {
+        return output.show(&json!({ "replayed": 0 }), |_| "no dead letters to replay".to_owned());
+    }
+    let publisher = format!("{REPLAY}{:08x}", crate::job::new_job_id().0 as u32);
+    let source = Source::Lines(lines.into());
+    let options = Options { publisher: publisher.clone(), backfill: true, disorder_ms: 0, source };
+    let counts = Counts::default();
+    publish(&cluster, job, &options, &counts).await?;
+    let dead = counts.dead.load(Ordering::Relaxed);
+    output.show(&json!({ "publisher": publisher, "replayed": sent, "dead": dead }), |_| {
+        format!(
+            "{} dead letters sent again, {} of them are dead letters again",
+            grouped(sent),
             grouped(dead)
         )
     })

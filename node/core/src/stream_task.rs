@@ -9,8 +9,8 @@ use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::stream::{Cursor, Row, StreamHeader};
 use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet};
 use cortado_stream::{
-    Closing, Cut, Fresh, OutputBatch, PublishedWindow, SchemaSet, Span, StreamPlan, Summary,
-    Wanted, WindowCount, WindowFold, map_events, publish,
+    Closing, Cut, DeadLetter, Fresh, OutputBatch, PublishedWindow, SchemaSet, Span, StreamPlan,
+    Summary, Wanted, WindowCount, WindowFold, map_events, publish,
 };
 
 use crate::job::BoundPlan;
@@ -66,6 +66,13 @@ pub enum StreamTask {
         /// Of a stream that has ended: the last batch of each edge, if no other batches are left.
         ends: Vec<Located>,
     },
+    /// Read an event that is not counted.
+    Dead {
+        /// Its batch.
+        located: Located,
+        /// Its line in the batch.
+        position: u32,
+    },
 }
 
 /// A stream's plan, with its number of slots.
@@ -97,6 +104,8 @@ pub enum StreamOutput {
         /// Whether no more rows will come.
         ended: bool,
     },
+    /// Of [`StreamTask::Dead`]: the event, if it is one that is not counted.
+    Dead(Option<DeadLetter>),
 }
 
 /// What a coordinator keeps of a summary.
@@ -188,6 +197,7 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
                 Err(mismatch) => Ok(StreamOutput::Mismatch(mismatch.to_string())),
             }
         }
+        StreamTask::Dead { located, position } => dead(located, position, records),
         StreamTask::Rows { output, after, entries, ends } => {
             rows(&output, after, (&entries, &ends), records)
         }
@@ -263,6 +273,16 @@ fn published(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, 
 fn output_of(delta: &[u8]) -> Result<OutputBatch, Stop> {
     OutputBatch::decode(delta)
         .map_err(|error| Stop::Failed(format!("what was published can't be read: {error}")))
+}
+
+fn dead(located: Located, position: u32, records: &dyn Records) -> Result<StreamOutput, Stop> {
+    let mut found = None;
+    for_each([&located], records, |entry, _| {
+        let summary = summary_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+        found = summary.dead.into_iter().find(|letter| letter.position == position);
+        Ok(())
+    })?;
+    Ok(StreamOutput::Dead(found))
 }
 
 fn rows(

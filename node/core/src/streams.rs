@@ -6,7 +6,7 @@
 //!            ▼                                         │
 //!          idle ──(a window is closed)──▶ fold ──▶ publish ──▶ write ──(on W nodes)──▶ idle
 //!            │
-//!            └──(stopped, all publishers ended, all published)──▶ close
+//!            └──(stopped, all publishers ended, all published)──▶ ask all members ──▶ close
 //! ```
 //!
 //! What is published together is of one *cut*: the gap-free prefixes of all publishers that were
@@ -128,6 +128,7 @@ impl Streams {
             }
             Step::Read
             | Step::Gather(_)
+            | Step::Ask(_)
             | Step::Publish
             | Step::Write { .. }
             | Step::Close { .. } => Next::Nothing,
@@ -146,8 +147,11 @@ impl Streams {
 
     /// The members changed: requests to lost ones are given up.
     pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
-        if let Some(Stream { step: Step::Fold { slots, .. }, .. }) = self.all.get_mut(&job) {
-            slots.give_up_of(|node| !facts.members.is_reachable(node));
+        if let Some(stream) = self.all.get_mut(&job) {
+            stream.asked = false;
+            if let Step::Fold { slots, .. } = &mut stream.step {
+                slots.give_up_of(|node| !facts.members.is_reachable(node));
+            }
         }
         self.drive(facts, out, job)
     }
@@ -191,6 +195,10 @@ impl Streams {
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
+            // Nobody has all numbers: this is the answer when everybody was asked.
+            Step::Ask(of) if *of == attempt => {
+                (stream.step, stream.asked) = (Step::Idle, true);
+            }
             Step::Fold { slots, .. } => {
                 if slots.pass_on(attempt).is_none() {
                     return;
@@ -352,16 +360,23 @@ impl Stream {
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
         }
-        if self.may_close(&log.stream) && !self.marked {
+        if !self.may_close(&log.stream) || facts.misses_too_many() {
+            return Next::Nothing;
+        }
+        if !self.asked {
+            // A coordinator that this node did not see may have let another publisher in.
+            let attempt = out.fresh_id();
+            self.step = Step::Ask(attempt);
+            let needs = vec![(Edge::JOB, Coverage::range(0, JobEntry::NUMBERS))];
+            return Next::Gather { job, attempt, needs };
+        }
+        if !self.marked {
             self.step = self.mark(job);
             return Next::Nothing;
         }
-        if self.may_close(&log.stream) {
-            let summary = status::summary(facts, job, (log, self));
-            self.step = Step::Close { summary: summary.clone(), written: false, sent: true };
-            return Next::Replicate(Box::new(summary));
-        }
-        Next::Nothing
+        let summary = status::summary(facts, job, (log, self));
+        self.step = Step::Close { summary: summary.clone(), written: false, sent: true };
+        Next::Replicate(Box::new(summary))
     }
 
     /// The batch that ends the stream: it says which rows a reader must have had.

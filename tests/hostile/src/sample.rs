@@ -20,7 +20,8 @@ use cortado_protocol::peer::{
     Admission, EdgeCoverage, Hello, NotStored, PeerMessage, PlaceWish, Work,
 };
 use cortado_protocol::stream::{
-    Cursor, Publisher, PublisherStatus, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
+    Cursor, Place, Publisher, PublisherStatus, SchemaFile, StreamRequest, StreamResponse,
+    StreamStatus,
 };
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, LogId, META_SLOT, NodeId, PROTOCOL_VERSION, Slot, SlotSet,
@@ -177,6 +178,7 @@ fn stream_requests() -> Vec<ClientRequest> {
         StreamRequest::Stop,
         StreamRequest::Coverage { edge, from: 1 },
         StreamRequest::Rows { output, after },
+        StreamRequest::Dead(Place { edge, batch: 1, position: 2 }),
     ];
     all.map(|request| ClientRequest::Stream(JOB, request)).into()
 }
@@ -384,6 +386,10 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
             }],
             ..StreamStatus::default()
         })),
+        ClientResponse::Stream(StreamResponse::Dead {
+            reason: "no".to_owned(),
+            path: "/a".to_owned(),
+        }),
         ClientResponse::Stream(StreamResponse::Rows { ended: true, cursor: Cursor::default() }),
     ]
 }

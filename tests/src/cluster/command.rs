@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -124,6 +124,18 @@ impl Cortado {
             deadline: Deadline::after(self.seconds),
             seconds: self.seconds,
         }
+    }
+
+    /// Starts the program with a pipe as its standard input.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    #[must_use]
+    pub fn piped(mut self) -> (Running, ChildStdin) {
+        self.command.stdin(Stdio::piped());
+        let mut running = self.spawn();
+        let pipe = running.child.stdin.take().expect("its standard input is a pipe");
+        (running, pipe)
     }
 
     /// Starts the program and waits for its end.

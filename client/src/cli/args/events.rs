@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use cortado_protocol::stream::Cursor;
+use cortado_protocol::stream::{Cursor, Place};
 
 /// `cortado events …`
 #[derive(Debug, Subcommand)]
@@ -73,12 +73,67 @@ Examples:
         #[command(flatten)]
         stream: StreamArgument,
     },
+    /// Show the daily metrics as they stand
+    Metrics {
+        /// Only rows in which this field has this text, such as region=norte; may be repeated
+        #[arg(long = "where", value_name = "FIELD=TEXT", value_parser = pair)]
+        wanted: Vec<(String, String)>,
+        /// Only this region
+        #[arg(long, value_name = "REGION")]
+        region: Option<String>,
+        /// Only this date
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        date: Option<String>,
+        /// Only this source
+        #[arg(long, value_name = "SOURCE")]
+        source: Option<String>,
+        /// Name of the output, for streams with another plan
+        #[arg(long, value_name = "OUTPUT", default_value = "metrics.daily")]
+        output: String,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// List the events that are not counted, show one as it was sent, or send them again
+    #[command(args_conflicts_with_subcommands = true)]
+    Dead {
+        #[command(subcommand)]
+        command: Option<DeadCommand>,
+        #[command(flatten)]
+        list: DeadArguments,
+    },
     /// Check that every event received is counted, a copy, a dead letter or in an open window (exit
     /// code 4 if not)
     Check {
         #[command(flatten)]
         stream: StreamArgument,
     },
+}
+
+/// `cortado events dead …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// Print an event as it was sent, byte for byte
+    Show {
+        /// The `dead_id` of a dead letter
+        #[arg(value_parser = place)]
+        id: Place,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Send dead letters through the stream again, after the schemas were mended
+    ///
+    /// Copies of events that count are dropped as always, so it can be repeated.
+    Replay(DeadArguments),
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub(crate) struct DeadArguments {
+    /// Only those whose reason has this text in it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) stream: StreamArgument,
 }
 
 /// Which stream.
@@ -124,6 +179,15 @@ pub(crate) struct PublishArguments {
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) stream: StreamArgument,
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    Place::from_text(text).ok_or_else(|| "expected the dead_id of a dead letter".to_owned())
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(field, text)| (field.to_owned(), text.to_owned()));
+    pair.ok_or_else(|| "expected FIELD=TEXT".to_owned())
 }
 
 fn cursor(text: &str) -> Result<Cursor, String> {

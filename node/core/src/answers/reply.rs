@@ -6,6 +6,7 @@ use cortado_protocol::job::JobEntry;
 use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::stream::StreamResponse;
 use cortado_protocol::{META_SLOT, frame};
+use cortado_stream::DeadLetter;
 
 use crate::job::job_entry;
 use crate::outbox::Outbox;
@@ -77,6 +78,15 @@ pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
         TaskOutput::Stream(StreamOutput::Rows { rows, cursor, ended }) => {
             let response = ClientResponse::Stream(StreamResponse::Rows { ended, cursor });
             answer_with(out, origin, response, frame::to_postcard(&rows));
+        }
+        TaskOutput::Stream(StreamOutput::Dead(Some(letter))) => {
+            let DeadLetter { reason, path, raw, .. } = letter;
+            let response = ClientResponse::Stream(StreamResponse::Dead { reason, path });
+            answer_with(out, origin, response, raw.into());
+        }
+        TaskOutput::Stream(StreamOutput::Dead(None)) => {
+            let message = "there is no dead letter at this place; a conflict is a valid event";
+            answer(out, origin, ClientResponse::error(ErrorKind::NotFound, message));
         }
         TaskOutput::Unreadable(_) => answer(out, origin, damaged()),
         TaskOutput::Failed(message) => {

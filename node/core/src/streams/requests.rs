@@ -4,7 +4,7 @@ use cortado_protocol::client::{ClientError, ClientResponse, ErrorKind};
 use cortado_protocol::job::JobEntry;
 use cortado_protocol::limits::NAME_BYTES;
 use cortado_protocol::stream::{
-    Cursor, Publisher, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
+    Cursor, Place, Publisher, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
 };
 use cortado_protocol::{Coverage, Edge, EntryKey, JobId, SlotSet};
 use cortado_stream::SchemaSet;
@@ -74,6 +74,20 @@ impl Streams {
                 out.run(Task::Stream(task), Purpose::Rows(origin));
                 return Answer::Later;
             }
+            StreamRequest::Dead(place) => {
+                let Place { edge, batch, position } = place;
+                let all = [(edge, Coverage::range(batch, batch.saturating_add(1)))];
+                let mut found = facts.located_of(job, all.iter(), SlotSet::META);
+                let Some(located) = found.pop() else {
+                    let message = "there is no such dead letter; the batches of a stream that has ended are gone";
+                    return now(ClientResponse::error(ErrorKind::NotFound, message));
+                };
+                out.run(
+                    Task::Stream(StreamTask::Dead { located, position }),
+                    Purpose::Rows(origin),
+                );
+                return Answer::Later;
+            }
             StreamRequest::Coverage { edge, from } => {
                 let coverage = facts.coverage((job, edge), from, None);
                 return now(ClientResponse::Coverage(coverage));
@@ -82,7 +96,10 @@ impl Streams {
                 may_put(log, set, &files).map(|()| JobEntry::Schemas { set, files })
             }
             StreamRequest::Open(publisher) => {
-                may_open(log, &publisher).map(|()| JobEntry::Publisher(publisher))
+                let state = self.all.get(&job).map(|stream| &stream.state);
+                let has_ended =
+                    |before: &Publisher| state.is_some_and(|state| state.has_ended(before));
+                may_open(log, &publisher, has_ended).map(|()| JobEntry::Publisher(publisher))
             }
             // It may have ended before the answer to the first request arrived.
             StreamRequest::Stop => match &log.manifest {
@@ -140,8 +157,13 @@ fn rows(facts: &Facts, job: JobId, output: String, after: Cursor) -> StreamTask 
     StreamTask::Rows { output, after, entries, ends }
 }
 
-/// Checks whether a publisher can be opened.
-fn may_open(log: &JobLog, publisher: &Publisher) -> Result<(), ClientError> {
+/// Checks whether a publisher can be opened. An earlier generation must have ended, so that no batch of
+/// it can come after the stream has.
+fn may_open(
+    log: &JobLog,
+    publisher: &Publisher,
+    has_ended: impl Fn(&Publisher) -> bool,
+) -> Result<(), ClientError> {
     not_ended(log)?;
     let refuse = |kind, message: String| Err(ClientError::new(kind, message));
     let Publisher { name, generation, .. } = publisher;
@@ -161,7 +183,12 @@ fn may_open(log: &JobLog, publisher: &Publisher) -> Result<(), ClientError> {
     if log.stream.stopping {
         return refuse(ErrorKind::Ended, "the stream is to end".to_owned());
     }
-    let next = log.stream.newest_of(name).map_or(0, |newest| newest.generation + 1);
+    let newest = log.stream.newest_of(name);
+    if let Some(newest) = newest.filter(|newest| !has_ended(newest)) {
+        let message = format!("publisher '{name}' is open: generation {}", newest.generation);
+        return refuse(ErrorKind::Unavailable, message);
+    }
+    let next = newest.map_or(0, |newest| newest.generation + 1);
     if *generation != next {
         let message = format!("the next generation of publisher '{name}' is {next}");
         return refuse(ErrorKind::Conflict, message);

@@ -303,14 +303,12 @@ impl State {
 
     /// Whether all publishers have ended.
     pub(super) fn have_ended(&self, log: &StreamLog) -> bool {
-        log.publishers.values().all(|publisher| self.has_ended(log, publisher))
+        log.publishers.values().all(|publisher| self.has_ended(publisher))
     }
 
-    /// Whether a publisher has ended. An earlier generation has: its publisher is at the next one.
-    pub(super) fn has_ended(&self, log: &StreamLog, publisher: &Publisher) -> bool {
-        let newest = log.newest_of(&publisher.name);
-        newest.is_some_and(|newest| newest.generation > publisher.generation)
-            || self.sources.get(&publisher.edge()).is_some_and(|source| source.ended)
+    /// Whether a publisher has ended: whether its last batch, and all before it, are durable.
+    pub(super) fn has_ended(&self, publisher: &Publisher) -> bool {
+        self.sources.get(&publisher.edge()).is_some_and(|source| source.ended)
     }
 
     /// Events by what became of them. An event lies in one window of each kind; those of the plan's

@@ -63,7 +63,7 @@ fn publisher_status(
         watermark_ms: source.and_then(|source| source.watermark_ms),
         events: source.map_or(0, |source| source.received),
         dead: source.map_or(0, |source| source.dead),
-        ended: stream.state.has_ended(&log.stream, publisher),
+        ended: stream.state.has_ended(publisher),
         idle: source.zip(plan).is_some_and(|(source, plan)| source.is_idle(plan, facts.now)),
     }
 }
@@ -99,9 +99,17 @@ pub(super) fn waits_for(
             return Some(format!("is to end, and waits for the publishers {}", open.join(", ")));
         }
     }
+    if log.stream.stopping && facts.misses_too_many() {
+        return Some("is to end, and waits: too many members are away".to_owned());
+    }
     match &stream.step {
         Step::Fold { slots, .. } => Some(format!("waits for {} slots", slots.open.len())),
         Step::Write { .. } => Some("writes what it publishes to the replicas".to_owned()),
-        Step::Idle | Step::Read | Step::Gather(_) | Step::Publish | Step::Close { .. } => None,
+        Step::Idle
+        | Step::Read
+        | Step::Gather(_)
+        | Step::Ask(_)
+        | Step::Publish
+        | Step::Close { .. } => None,
     }
 }

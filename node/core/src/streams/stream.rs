@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) progress_at: Duration,
     /// Why the last round could not be published, if so.
     pub(super) trouble: Option<String>,
+    /// Whether all members were asked for what the job log lacks here, since they changed last.
+    pub(super) asked: bool,
     /// Whether the batch that ends the stream is durable.
     pub(super) marked: bool,
 }
@@ -34,6 +36,9 @@ pub(super) enum Step {
     Read,
     /// Gaps are being closed, under this attempt number.
     Gather(u64),
+    /// All members are asked for entries of the job log that are missing here, under this attempt
+    /// number.
+    Ask(u64),
     /// Slots fold.
     Fold {
         slots: Box<SlotRound>,
@@ -73,6 +78,7 @@ impl Stream {
             resume_at: now,
             progress_at: now,
             trouble: None,
+            asked: false,
             marked: false,
         }
     }
