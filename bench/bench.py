@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import Cluster, Cost, Watched, measured
+from events import Events
 from stages import profile
 from storage import Storage
 
@@ -203,6 +204,9 @@ class Bench:
         print(f"a node with an empty disk has its {size / 1e6:.0f} MB again {seconds:.2f} s after its "
               f"process was started; from the first delta to the last {rate / 1e6:.0f} MB/s")
 
+    def events(self):
+        Events(self).run()
+
     def storage(self):
         Storage(self, self.cortado.parent / "fill_log").run()
 
@@ -226,12 +230,13 @@ def main():
         ("--start", "start of a five-node cluster"),
         ("--catch-up", "a node with an empty disk comes back"),
         ("--storage", "disk, memory and start time of what was written once"),
+        ("--events", "events per second of a stream, and how long until they count"),
         ("--profile", "where the processors' time goes, by stage (needs perf)"),
     ]:
         parser.add_argument(flag, action="store_true", help=text)
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    modes = ["curve", "small", "two_clients", "start", "catch_up", "storage", "profile"]
+    modes = ["curve", "small", "two_clients", "start", "catch_up", "storage", "events", "profile"]
     chosen = [mode for mode in modes if getattr(arguments, mode)]
     for mode in chosen:
         getattr(bench, mode)()

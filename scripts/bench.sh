@@ -5,7 +5,7 @@
 #
 #   scripts/bench.sh                  the table, for clusters of 1, 3, 5 and 8 nodes
 #   scripts/bench.sh --nodes 5 --runs 9
-#   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up | --storage | --profile
+#   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up | --storage | --events | --profile
 #   BENCH_DIR=/elsewhere scripts/bench.sh          BENCH_BIN=DIR: programs built before
 #
 # Datasets, clusters and results are kept in target/bench. Needs Python 3 with venv; installs DuckDB
@@ -40,7 +40,7 @@ if [[ " $* " != *" --help "* && ! -x $python ]]; then
     mkdir -p "$work"
     python3 -m venv "$work/venv"
 fi
-if ! "$python" -c 'import duckdb, polars' 2>/dev/null; then
+if [[ " $* " != *" --events "* ]] && ! "$python" -c 'import duckdb, polars' 2>/dev/null; then
     "$python" -m pip install -q duckdb polars
 fi
 exec "$python" bench/bench.py --bin "${BENCH_BIN:-$target/release}" --work "$work" "$@"

@@ -104,16 +104,25 @@ struct Counts {
     events: AtomicU64,
     dead: AtomicU64,
     known: AtomicU64,
+    /// Microseconds from the first sending of each batch to its acknowledgement.
+    took: std::sync::Mutex<Vec<u32>>,
     printed: std::sync::Mutex<Option<Instant>>,
 }
 
+/// Batches of which the time is kept.
+const TIMES: usize = 1 << 20;
 /// Pause between two lines of progress.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 impl Observer for Counts {
     fn note(&self, progress: Progress<'_>) {
         match progress {
-            Progress::Durable { rows, rejected, .. } => {
+            Progress::Durable { rows, rejected, took, .. } => {
+                let mut all = self.took.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if all.len() < TIMES {
+                    all.push(took.as_micros().try_into().unwrap_or(u32::MAX));
+                }
+                drop(all);
                 self.events.fetch_add(rows, Ordering::Relaxed);
                 self.dead.fetch_add(rejected, Ordering::Relaxed);
             }
@@ -129,6 +138,15 @@ impl Observer for Counts {
 }
 
 impl Counts {
+    /// The time in milliseconds within which this share of the batches was acknowledged.
+    fn within(&self, share: f64) -> f64 {
+        let mut all = self.took.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.sort_unstable();
+        let at = (all.len() as f64 * share) as usize;
+        let micros = all.get(at.min(all.len().saturating_sub(1))).copied().unwrap_or_default();
+        f64::from(micros) / 1_000.0
+    }
+
     fn line(&self, text: &str) {
         let mut printed = self.printed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if printed.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
@@ -184,6 +202,7 @@ async fn run_publish(
     let (dead, known) = (counts.dead.load(Ordering::Relaxed), counts.known.load(Ordering::Relaxed));
     let value = json!({
         "publisher": publisher, "events": events, "dead": dead, "batches_known": known,
+        "acknowledged_ms": { "p50": counts.within(0.5), "p99": counts.within(0.99) },
     });
     output.show(&value, |_| {
         let before = match known {
