@@ -73,11 +73,12 @@ fn found_at(bug: PlantedBug) -> u64 {
         | PlantedBug::SkipDuplicateCheck
         | PlantedBug::FloatSums => 0,
         PlantedBug::ForgetHandoff => 2,
-        PlantedBug::FinishWithGap => 23,
+        PlantedBug::FinishWithGap => 2,
         PlantedBug::DropCancel => 4,
-        PlantedBug::CountLostCopies => 1138,
-        PlantedBug::ReuseNumbers => 999,
-        PlantedBug::ExpireAlone => 76,
+        PlantedBug::CountLostCopies => 502,
+        PlantedBug::ReuseNumbers => 40,
+        PlantedBug::ExpireAlone => 842,
+        PlantedBug::DropLate => 52,
     }
 }
 

@@ -58,11 +58,13 @@ pub enum PlantedBug {
     FloatSums,
     /// Drop a job without the agreement of other members.
     ExpireAlone,
+    /// Publish a window of a stream once, whatever comes later.
+    DropLate,
 }
 
 impl PlantedBug {
     /// All planted faults.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AcknowledgeBeforeFsync,
         Self::SkipDuplicateCheck,
         Self::ForgetHandoff,
@@ -72,6 +74,7 @@ impl PlantedBug {
         Self::ReuseNumbers,
         Self::FloatSums,
         Self::ExpireAlone,
+        Self::DropLate,
     ];
 }
 

@@ -28,6 +28,7 @@ use cortado_protocol::{
 };
 use cortado_stream::OutputBatch;
 
+use crate::config::PlantedBug;
 use crate::facts::Facts;
 use crate::job::{BoundPlan, JobLog, job_log_entry};
 use crate::outbox::Outbox;
@@ -235,7 +236,8 @@ impl Streams {
         stream.step = Step::Idle;
         match output {
             TaskOutput::Stream(StreamOutput::Summaries(briefs)) => {
-                stream.state.read(facts.now, briefs);
+                let drop_late = facts.config.planted == Some(PlantedBug::DropLate);
+                stream.state.read(facts.now, briefs, drop_late);
             }
             TaskOutput::Stream(StreamOutput::Published(batches)) => {
                 let plan = open_stream(facts, job).and_then(|(_, plan)| plan.stream.clone());
@@ -343,7 +345,8 @@ impl Stream {
             self.step = Step::Gather(attempt);
             return Next::Gather { job, attempt, needs: gaps };
         }
-        if now < self.since + SETTLE {
+        // What is published includes all that was published before: so revisions of a window grow.
+        if now < self.since + SETTLE || !self.state.has_caught_up() {
             return Next::Nothing;
         }
         let watermark = self.state.watermark(&log.stream, stream, now);

@@ -122,6 +122,10 @@ impl Streams {
             let message = "the stream's coordinator has just begun";
             return ClientResponse::error(ErrorKind::Unavailable, message);
         };
+        if !stream.state.has_caught_up() {
+            let message = "the stream's coordinator still reads batches that were published before";
+            return ClientResponse::error(ErrorKind::Unavailable, message);
+        }
         let status = status_of(facts, job, (log, stream));
         let waits_for = waits_for(facts, (log, stream), &status);
         let status = StreamStatus { coordinator: Some(facts.config.node), waits_for, ..status };

@@ -118,8 +118,9 @@ pub(super) struct Plan {
 }
 
 impl State {
-    /// Takes the summaries of batches in, which follow those read before.
-    pub(super) fn read(&mut self, now: Duration, briefs: Vec<Brief>) {
+    /// Takes the summaries of batches in, which follow those read before. With `drop_late`, windows that
+    /// were published stay as they are: a fault for the simulator to find.
+    pub(super) fn read(&mut self, now: Duration, briefs: Vec<Brief>, drop_late: bool) {
         for brief in briefs {
             let Brief { edge, number, low_watermark_ms, last, received, dead, windows } = brief;
             let source = self.sources.entry(edge).or_insert_with(|| Source::new(now));
@@ -136,7 +137,7 @@ impl State {
                 let window = self.windows.entry(count.key).or_default();
                 window.batches.entry(edge).or_default().insert(number);
                 window.valid += u64::from(count.events);
-                if window.is_dirty() {
+                if window.is_dirty() && !(drop_late && window.published.is_some()) {
                     self.dirty.insert(count.key);
                 }
             }
@@ -188,6 +189,12 @@ impl State {
         if self.dead.is_empty() {
             self.dead_letters = 0;
         }
+    }
+
+    /// Whether all batches were read that any output includes. A coordinator that has just begun may
+    /// know more of what was published than of the batches.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.cut().contains(&self.included)
     }
 
     /// Whether so many dead letters wait to be published that no more batches are read before.
@@ -404,13 +411,13 @@ mod tests {
         let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
         let mut state = State::default();
         state.expect(seconds(0), log.publishers.keys().copied());
-        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000)]);
+        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000)], false);
         assert_eq!(state.watermark(&log, &plan, seconds(1)), None, "b has sent nothing");
-        state.read(seconds(2), vec![brief(&b, 0, 0, 6_000)]);
+        state.read(seconds(2), vec![brief(&b, 0, 0, 6_000)], false);
         assert_eq!(state.watermark(&log, &plan, seconds(2)), Some(6_000));
-        state.read(seconds(3), vec![brief(&b, 1, 0, 3_000)]);
+        state.read(seconds(3), vec![brief(&b, 1, 0, 3_000)], false);
         assert_eq!(state.watermark(&log, &plan, seconds(3)), Some(6_000), "it never goes back");
-        state.read(seconds(9), vec![brief(&a, 1, 60_000, 60_000)]);
+        state.read(seconds(9), vec![brief(&a, 1, 60_000, 60_000)], false);
         assert_eq!(state.watermark(&log, &plan, seconds(13)), Some(60_000), "b is silent");
         assert_eq!(state.watermark(&log, &plan, seconds(19)), Some(i64::MAX), "all are silent");
     }
@@ -421,12 +428,12 @@ mod tests {
         let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
         let mut state = State::default();
         state.expect(seconds(0), log.publishers.keys().copied());
-        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000), brief(&b, 0, 0, -60_000)]);
+        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000), brief(&b, 0, 0, -60_000)], false);
         assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(60_000));
         assert!(!state.have_ended(&log));
-        state.read(seconds(1), vec![Brief { last: true, ..brief(&a, 1, 0, 60_000) }]);
+        state.read(seconds(1), vec![Brief { last: true, ..brief(&a, 1, 0, 60_000) }], false);
         assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(i64::MAX));
-        state.read(seconds(1), vec![Brief { last: true, ..brief(&b, 1, 0, 60_000) }]);
+        state.read(seconds(1), vec![Brief { last: true, ..brief(&b, 1, 0, 60_000) }], false);
         assert!(state.have_ended(&log));
     }
 
@@ -434,7 +441,7 @@ mod tests {
     fn a_late_batch_makes_its_window_dirty_again_and_no_other() {
         let (a, plan) = (publisher("a", false), plan());
         let mut state = State::default();
-        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000), brief(&a, 1, 5_000, 60_000)]);
+        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000), brief(&a, 1, 5_000, 60_000)], false);
         let round = state.plan(&plan, Some(7_000)).unwrap();
         assert_eq!(round.closing.len(), 1, "the second one ends at 10 s");
         publish(&mut state, 0, &round);
@@ -443,7 +450,7 @@ mod tests {
         assert_eq!(round.closing[0].key, (0, 5_000));
         publish(&mut state, 1, &round);
         assert!(state.is_settled());
-        state.read(seconds(2), vec![brief(&a, 2, 0, 60_000)]);
+        state.read(seconds(2), vec![brief(&a, 2, 0, 60_000)], false);
         let late = state.plan(&plan, Some(60_000)).unwrap();
         assert_eq!((late.closing[0].key, late.closing[0].valid), ((0, 0), 20));
         assert_eq!(late.closing[0].before, Some([(a.edge(), 2)].into_iter().collect()));
@@ -456,13 +463,22 @@ mod tests {
     fn what_another_coordinator_published_is_not_published_again() {
         let (a, plan) = (publisher("a", false), plan());
         let mut first = State::default();
-        first.read(seconds(1), vec![brief(&a, 0, 0, 60_000)]);
+        first.read(seconds(1), vec![brief(&a, 0, 0, 60_000)], false);
         let round = first.plan(&plan, Some(60_000)).unwrap();
         let mut second = State::default();
         publish(&mut second, 0, &round);
-        second.read(seconds(1), vec![brief(&a, 0, 0, 60_000)]);
-        assert!(second.is_settled() && second.plan(&plan, Some(60_000)).is_none());
-        second.read(seconds(1), vec![Brief { dead: 3, windows: vec![], ..brief(&a, 1, 0, 0) }]);
+        assert!(!second.has_caught_up());
+        second.read(seconds(1), vec![brief(&a, 0, 0, 60_000)], false);
+        assert!(
+            second.has_caught_up()
+                && second.is_settled()
+                && second.plan(&plan, Some(60_000)).is_none()
+        );
+        second.read(
+            seconds(1),
+            vec![Brief { dead: 3, windows: vec![], ..brief(&a, 1, 0, 0) }],
+            false,
+        );
         let round = second.plan(&plan, None).unwrap();
         assert!(round.closing.is_empty());
         assert_eq!(round.fresh, [(a.edge(), Coverage::range(1, 2))]);
