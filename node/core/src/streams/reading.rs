@@ -1,5 +1,7 @@
 //! What a coordinator has to read next, and which batches it lacks.
 
+use std::collections::BTreeSet;
+
 use cortado_protocol::{Coverage, Edge, EntryKey, JobId, SlotSet};
 
 use super::state::State;
@@ -53,16 +55,23 @@ fn unread(
     all
 }
 
-/// Batches that are missing here, though later ones of their edge are not.
+/// Batches that are missing here, though later ones of their edge are not, or some output includes
+/// them.
 pub(super) fn gaps(facts: &Facts, job: JobId, state: &State) -> Vec<(Edge, Coverage)> {
-    let Some(held) = facts.ledger.job(job) else { return Vec::new() };
-    let gap = |(edge, index): (Edge, &EdgeIndex)| {
+    let held = facts.ledger.job(job);
+    let edges = held.into_iter().flat_map(|held| held.edges().map(|(edge, _)| edge));
+    let edges = edges.filter(|edge| edge.is_publisher());
+    let edges: BTreeSet<_> = edges.chain(state.included().edges().map(|(edge, _)| edge)).collect();
+    let gap = |edge: Edge| {
         let read = state.sources.get(&edge).map_or(0, |source| source.read);
-        let end = index.meta().intervals().last().map_or(0, |(_, end)| *end);
-        let missing = Coverage::range(read.min(end), end).minus(index.meta());
+        let here = held.and_then(|held| held.edge(edge)).map(EdgeIndex::meta);
+        let last = here.and_then(|here| here.intervals().last()).map_or(0, |(_, end)| *end);
+        let end = last.max(state.included().of(edge));
+        let wanted = Coverage::range(read.min(end), end);
+        let missing = here.map_or_else(|| wanted.clone(), |here| wanted.minus(here));
         (!missing.is_empty()).then_some((edge, missing))
     };
-    held.edges().filter(|(edge, _)| edge.is_publisher()).filter_map(gap).collect()
+    edges.into_iter().filter_map(gap).collect()
 }
 
 /// How many batches of an edge are durable here without a gap, and how many behind one.

@@ -191,6 +191,11 @@ impl State {
         }
     }
 
+    /// What all outputs together include.
+    pub(super) fn included(&self) -> &Cut {
+        &self.included
+    }
+
     /// Whether all batches were read that any output includes. A coordinator that has just begun may
     /// know more of what was published than of the batches.
     pub(super) fn has_caught_up(&self) -> bool {
