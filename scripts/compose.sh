@@ -103,6 +103,41 @@ YAML
 YAML
         [[ $reviver != docker ]] || echo "      - '$socket:/var/run/docker.sock'"
     done
+    local addresses
+    addresses=$(for ((k = 1; k <= nodes; k++)); do echo "node-$k:7402"; done | paste -sd,)
+    cat <<YAML
+
+  # With \`--profile events\`: makes the stream of events, and publishes synthetic ones. A publisher
+  # that is started again goes on under its name.
+  events:
+    <<: *cortado
+    profiles: [events]
+    depends_on: {init: {condition: service_completed_successfully}}
+    entrypoint: [/cortado, --cluster, /compose, --own-addresses, --connect, '$addresses']
+    command: [events, start]
+    # Reads the key of the profile, which belongs to the user who calls compose.
+    user: '0:0'
+    cap_add: [DAC_OVERRIDE]
+    healthcheck: {disable: true}
+    volumes: ['$dir:/compose:ro']
+
+  publisher:
+    <<: *cortado
+    profiles: [events]
+    depends_on: {events: {condition: service_completed_successfully}}
+    entrypoint: [/cortado, --cluster, /compose, --own-addresses, --connect, '$addresses', events, publish]
+YAML
+    cat <<'YAML'
+    command: ['--publisher', '${PUBLISHER:-compose}', '--rate', '${RATE:-100}', '--seed', '${SEED:-1}',
+      '--duplicates', '${DUPLICATES:-0.01}', '--invalid', '${INVALID:-0.01}', '--out-of-order', '${OUT_OF_ORDER:-1}']
+YAML
+    cat <<YAML
+    user: '0:0'
+    cap_add: [DAC_OVERRIDE]
+    healthcheck: {disable: true}
+    restart: on-failure
+    volumes: ['$dir:/compose:ro']
+YAML
     echo
     echo 'volumes:'
     for ((k = 1; k <= nodes; k++)); do echo "  data-$k:"; done

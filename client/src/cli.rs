@@ -94,6 +94,7 @@ async fn run_online(
     let cluster = Arc::new(Cluster::new(&Target {
         profile: global.cluster.clone(),
         addresses: global.connect.clone(),
+        own_addresses: global.own_addresses,
         patience: Some(Duration::from_secs(global.timeout)),
         upload_rate: global.upload_rate,
     })?);

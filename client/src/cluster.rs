@@ -47,6 +47,8 @@ pub struct Target {
     pub profile: Option<PathBuf>,
     /// Addresses instead of the profile's.
     pub addresses: Vec<String>,
+    /// Whether nodes are reached at their own addresses, although the profile names others.
+    pub own_addresses: bool,
     /// How long the cluster may be silent; `None` means [`DEFAULT_PATIENCE`].
     pub patience: Option<Duration>,
     /// Most bytes per second of an upload; `None` means no limit.
@@ -100,7 +102,7 @@ impl Cluster {
         Ok(Self {
             name: profile.cluster,
             seeds,
-            published: profile.published,
+            published: if target.own_addresses { BTreeMap::new() } else { profile.published },
             any_node: target.addresses.is_empty(),
             patience: target.patience.unwrap_or(DEFAULT_PATIENCE),
             upload_rate: target.upload_rate,

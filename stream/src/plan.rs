@@ -192,6 +192,24 @@ struct WindowTable {
     ids: bool,
 }
 
+/// Fields that the rows of windows and roll-ups have, whatever the plan says.
+const ROW_FIELDS: [&str; 14] = [
+    "window_start",
+    "window_end",
+    "revision",
+    "cut",
+    "total",
+    "duplicates",
+    "conflicts",
+    "event_ids",
+    "metric_id",
+    "date",
+    "start",
+    "metrics",
+    "input_event_ids",
+    "input_event_count",
+];
+
 /// The outputs that every stream has.
 pub(crate) const DEAD_VALIDATION: &str = "deadletter.validation";
 /// Of events that are valid, but can't be counted.
@@ -264,11 +282,15 @@ impl StreamPlan {
                 return Err(here(format!("'group_by' names 1 to {GROUP_BY} fields")));
             }
             let every_ms = span_ms(&window.every, 1).map_err(here)?;
+            let stats = window.stats.unwrap_or_else(|| "stats".to_owned());
+            if ROW_FIELDS.contains(&stats.as_str()) {
+                return Err(here(format!("'stats' is '{stats}', which rows have already")));
+            }
             checked.push(Window {
                 output: window.output,
                 every_ms,
                 group_by: window.group_by.iter().map(|path| path_of(path)).collect(),
-                stats: window.stats.unwrap_or_else(|| "stats".to_owned()),
+                stats,
                 ids: window.ids,
             });
         }
@@ -390,6 +412,15 @@ fn check_rollup(table: RollupTable, window_ms: i64) -> Result<Rollup, String> {
     if per.is_empty() || per.len() > GROUP_BY {
         return Err(format!("'per' names 1 to {GROUP_BY} fields"));
     }
+    let names: Vec<_> =
+        per.iter().map(|path| path.rsplit('.').next().unwrap_or_default()).collect();
+    let unusable = |at: usize| ROW_FIELDS.contains(&names[at]) || names[..at].contains(&names[at]);
+    if let Some(at) = (0..names.len()).find(|at| unusable(*at)) {
+        return Err(format!("'per' has '{}', which rows have already", per[at]));
+    }
+    if let Some(part) = metrics.iter().find(|(_, metrics)| metrics.contains_key("count")) {
+        return Err(format!("the metrics of '{}' have a count already", part.0));
+    }
     let metric = |(name, text): (String, String)| {
         let rate = text.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
         Metric { name, path: path_of(rate.unwrap_or(&text)), is_rate: rate.is_some() }
@@ -463,6 +494,27 @@ mod tests {
             (plan("", "output = 'w'\nevery = '0s'\ngroup_by = ['a']"), 6, "is not a span"),
             (plan("", "output = 'w'\nevery = '5s'\ngroup_by = []"), 6, "names 1 to"),
             (plan("", &window.replace('w', "deadletter.validation")), 6, "taken"),
+            (plan("", &format!("{window}\nstats = 'total'")), 6, "have already"),
+            (
+                plan(
+                    "",
+                    &format!(
+                        "{window}\n[[rollups]]\noutput = 'r'\nevery = '1d'\nper = ['cut']\nby = 'b'"
+                    ),
+                ),
+                10,
+                "have already",
+            ),
+            (
+                plan(
+                    "",
+                    &format!(
+                        "{window}\n[[rollups]]\noutput = 'r'\nevery = '7s'\nper = ['x']\nby = 'b'"
+                    ),
+                ),
+                10,
+                "multiple",
+            ),
             (plan("colour = 1", window), 5, "colour"),
             ("name = 'x'\nwindows = []\n[stream]\nid = 'i'\ntime = 't'".into(), 1, "has 1 to"),
         ] {

@@ -72,6 +72,10 @@ pub(super) struct GlobalArguments {
         env = "CORTADO_CONNECT"
     )]
     pub(super) connect: Vec<String>,
+    /// Reach the nodes at their own addresses, not at those at which this host publishes them: for a
+    /// client in a container beside them
+    #[arg(long, global = true, hide_short_help = true, env = "CORTADO_OWN_ADDRESSES")]
+    pub(super) own_addresses: bool,
     /// Seconds without any answer after which the cluster counts as unreachable
     #[arg(
         long,

@@ -13,6 +13,7 @@
 //! | [`log::check`] | a disk | segments, the synced mark, the log's id |
 //! | [`csv::check`] | a user's files | headers, batch boundaries, rows |
 //! | [`plan::check`] | a user, a client | plans |
+//! | [`events::check`] | publishers, users, nodes | events, schemas and plans of streams, deltas, summaries, outputs |
 //! | [`ledger::check`] | a node, a disk | deltas, summaries, outputs of slots, receipts |
 //! | [`certificate::check`] | any program | the name in a certificate |
 #![expect(clippy::unwrap_used, reason = "a check fails by panicking")]
@@ -20,6 +21,7 @@
 pub mod certificate;
 pub mod csv;
 pub mod dialogue;
+pub mod events;
 pub mod frames;
 pub mod gossip;
 pub mod ledger;
@@ -47,6 +49,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "client_frames", run: frames::client, samples: frames::client_samples },
     Check { name: "csv", run: csv::check, samples: csv::samples },
     Check { name: "dialogue", run: dialogue::check, samples: dialogue::samples },
+    Check { name: "events", run: events::check, samples: events::samples },
     Check { name: "gossip", run: gossip::check, samples: gossip::samples },
     Check { name: "ledger", run: ledger::check, samples: ledger::samples },
     Check { name: "log", run: log::check, samples: log::samples },

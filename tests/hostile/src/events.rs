@@ -1,0 +1,102 @@
+//! Events that publishers send, schemas and plans of streams that users write, and what nodes make
+//! of them.
+
+use bytes::Bytes;
+use cortado_protocol::stream::{Cursor, Place, SchemaFile, StreamHeader};
+use cortado_protocol::{Coverage, META_SLOT, Slot};
+use cortado_stream::{
+    Closing, Cut, EVENTS, EVENTS_SCHEMAS, OutputBatch, SchemaSet, StreamPlan, Summary, Wanted,
+    WantedWindow, WindowFold, map_events, publish,
+};
+
+const SLOTS: usize = 2;
+
+fn header() -> StreamHeader {
+    StreamHeader {
+        publisher: "p".to_owned(),
+        generation: 0,
+        schema_set: 0,
+        low_watermark_ms: 0,
+        sent_at_ms: 1_800_000_000_000,
+        last: false,
+    }
+}
+
+fn plan() -> (StreamPlan, SchemaSet) {
+    let plan = StreamPlan::parse(EVENTS).unwrap();
+    let file = |(name, text): (&str, &str)| SchemaFile { name: name.into(), text: text.into() };
+    let schemas = SchemaSet::compile(&plan, &EVENTS_SCHEMAS.map(file)).unwrap();
+    (plan, schemas)
+}
+
+/// Each line of a batch is counted, or is a dead letter with a reason. No bytes break a decoder.
+pub fn check(bytes: &[u8]) {
+    let (plan, schemas) = plan();
+    as_events(&plan, &schemas, bytes);
+    as_delta(&plan, bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        if let Err(error) = StreamPlan::parse(text) {
+            assert!(!error.message.is_empty());
+        }
+        let file = SchemaFile { name: "envelope.json".to_owned(), text: text.to_owned() };
+        let _ = SchemaSet::compile(&plan, &[file]);
+        if let Some(cursor) = Cursor::from_text(text) {
+            assert_eq!(Cursor::from_text(&cursor.to_text()), Some(cursor));
+        }
+        if let Some(place) = Place::from_text(text) {
+            assert_eq!(Place::from_text(&place.to_text()), Some(place));
+        }
+    }
+}
+
+fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
+    let Ok(mapped) = map_events(plan, schemas, SLOTS, &header(), bytes) else { return };
+    let of = |slot| mapped.deltas.iter().find(|(other, _)| *other == slot).map(|(_, delta)| delta);
+    let summary = Summary::decode(of(META_SLOT).unwrap()).unwrap();
+    assert_eq!(u64::from(summary.received), u64::from(summary.valid) + summary.dead.len() as u64);
+    assert!(summary.dead.iter().all(|letter| !letter.reason.is_empty()));
+    let (edge, batches) = (header().edge(), Coverage::range(0, 1));
+    let wanted = |key| WantedWindow { key, batches: vec![(edge, batches.clone())], before: None };
+    let windows: Vec<_> = summary.windows.iter().map(|count| wanted(count.key)).collect();
+    let wanted = Wanted { windows };
+    let closing = |count: &cortado_stream::WindowCount| {
+        let (key, valid) = (count.key, u64::from(count.events));
+        Closing { key, valid, before: None }
+    };
+    let closing: Vec<_> = summary.windows.iter().map(closing).collect();
+    let part = |slot| {
+        let mut fold = WindowFold::new(plan, &wanted);
+        fold.add(edge, 0, of(slot).unwrap_or(&Bytes::new())).unwrap();
+        (slot, fold.finish())
+    };
+    let parts: Vec<_> = (0..SLOTS as u8).map(|slot| part(Slot(slot))).collect();
+    let cut: Cut = [(edge, 1)].into_iter().collect();
+    let batch = publish(plan, &cut, &closing, &parts, (&[], &[])).unwrap();
+    assert_eq!(OutputBatch::decode(&batch.encode()).unwrap(), batch);
+}
+
+fn as_delta(plan: &StreamPlan, bytes: &[u8]) {
+    let edge = header().edge();
+    let batches = vec![(edge, Coverage::range(0, 1))];
+    let wanted = Wanted { windows: vec![WantedWindow { key: (0, 0), batches, before: None }] };
+    let mut fold = WindowFold::new(plan, &wanted);
+    if fold.add(edge, 0, bytes).is_ok() {
+        let _ = fold.finish();
+    }
+    let _ = Summary::decode(bytes);
+    let _ = OutputBatch::decode(bytes);
+}
+
+const EVENT: &str = r#"{"event_id":"01890a5d-ac96-774b-bcce-b302099a8057","timestamp":"2026-01-01T11:59:58Z","region":"norte","source":"security.incident","schema_version":"1.0","payload":{"crime_type":"theft","severity":"low","location":{"latitude":1.5,"longitude":-2},"reported_by":"x"}}"#;
+
+/// A batch with a copy and a line that is no event, its delta, the plan, a schema, a cursor.
+pub fn samples() -> Vec<Vec<u8>> {
+    let (plan, schemas) = plan();
+    let batch = format!("{EVENT}\n{{\n{EVENT}\r\n");
+    let mapped = map_events(&plan, &schemas, 1, &header(), batch.as_bytes()).unwrap();
+    let mut all = vec![batch.into_bytes(), EVENTS.as_bytes().to_vec()];
+    all.extend(mapped.deltas.iter().map(|(_, delta)| delta.to_vec()));
+    all.extend(EVENTS_SCHEMAS.iter().map(|(_, text)| text.as_bytes().to_vec()));
+    all.push(b"4000000000000001.2.3".to_vec());
+    all
+}
