@@ -442,3 +442,6 @@ impl Stream {
         self.resume_at = now + RETRY_AFTER;
     }
 }
+
+#[cfg(test)]
+mod tests;
