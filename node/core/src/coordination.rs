@@ -25,7 +25,7 @@ use cortado_protocol::job::{JobEntry, Manifest};
 use cortado_protocol::{Edge, EntryKey, JobId, NodeId, Slot, SlotSet};
 
 use crate::facts::Facts;
-use crate::job::{JobLog, job_log_entry};
+use crate::job::{JobLog, job_log_entry, up_to};
 use crate::outbox::Outbox;
 use crate::progress::Progress;
 use crate::purpose::Purpose;
@@ -207,7 +207,7 @@ impl Coordination {
             // A record was found damaged while the slots folded: it has to be fetched first.
             return self.start_over(facts.now, job);
         }
-        let summaries = facts.located(job, 0..ends.len(), SlotSet::META, &ends);
+        let summaries = facts.located(job, up_to(&ends).iter(), SlotSet::META);
         let (replicas, min_copies) = (facts.config.replicas, facts.config.min_copies);
         let durability = Durability { replicas, min_copies };
         self.open(facts.now, job).phase = Phase::Compute;

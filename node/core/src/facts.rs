@@ -156,30 +156,8 @@ impl Facts {
         }
     }
 
-    /// The durable entries of some tables that speak for any of the slots. Batches beyond a table's
-    /// declared end belong to nothing: they are left out.
-    pub(crate) fn located(
-        &self,
-        job: JobId,
-        tables: impl Iterator<Item = usize>,
-        slots: SlotSet,
-        ends: &[u64],
-    ) -> Vec<Located> {
-        let mut all = Vec::new();
-        for table in tables {
-            let edge = Edge::table(table);
-            let end = ends.get(table).copied().unwrap_or_default();
-            if let Some(held) = self.ledger.edge(job, edge) {
-                let key = |number| EntryKey { job, edge, number };
-                let records = held.records(slots).take_while(|(number, ..)| *number < end);
-                all.extend(records.map(|(number, record, slots)| (key(number), record, slots)));
-            }
-        }
-        all
-    }
-
     /// The durable entries of these batches that speak for any of the slots.
-    pub(crate) fn located_of<'n>(
+    pub(crate) fn located<'n>(
         &self,
         job: JobId,
         batches: impl Iterator<Item = &'n (Edge, Coverage)>,
@@ -196,6 +174,12 @@ impl Facts {
             }
         }
         all
+    }
+
+    /// An entry of an edge that has a delta for the meta slot, if it is durable here.
+    pub(crate) fn located_at(&self, job: JobId, edge: Edge, number: u64) -> Option<Located> {
+        let batch = (edge, Coverage::range(number, number.saturating_add(1)));
+        self.located(job, [&batch].into_iter(), SlotSet::META).pop()
     }
 
     /// The batches of an edge that are here, for a client that resumes.

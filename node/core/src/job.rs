@@ -9,7 +9,7 @@ use cortado_engine::{Layout, Plan};
 use cortado_protocol::client::{ClientError, ErrorKind};
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest, TableFiles};
-use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, content_hash, frame, limits};
+use cortado_protocol::{Coverage, Edge, EntryKey, JobId, META_SLOT, content_hash, frame, limits};
 use cortado_stream::StreamPlan;
 
 use crate::config::Config;
@@ -112,6 +112,12 @@ pub(crate) fn job_entry(entry: &Entry) -> Option<JobEntry> {
 pub(crate) fn job_log_entry(job: JobId, entry: &JobEntry) -> Entry {
     let key = EntryKey { job, edge: Edge::JOB, number: entry.number() };
     Entry::meta(key, frame::to_postcard(entry))
+}
+
+/// The batches of tables that have so many.
+pub(crate) fn up_to(ends: &[u64]) -> Vec<(Edge, Coverage)> {
+    let table = |(table, end): (usize, &u64)| (Edge::table(table), Coverage::range(0, *end));
+    ends.iter().take(limits::TABLES).enumerate().map(table).collect()
 }
 
 /// Why no batch of a job that is done is taken.

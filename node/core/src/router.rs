@@ -23,6 +23,7 @@ use crate::facts::Facts;
 use crate::forwarding::Forwarding;
 use crate::handoff::{Handoff, Have};
 use crate::input::Input;
+use crate::job::up_to;
 use crate::link::Links;
 use crate::mapper::Mapper;
 use crate::outbox::Outbox;
@@ -254,7 +255,7 @@ impl Core {
                 } else if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {
                     let needs = match &kind {
                         slot_tasks::Kind::Windows(wanted) => wanted.batches().into_iter().collect(),
-                        _ => slot_tasks::up_to(&ends),
+                        _ => up_to(&ends),
                     };
                     self.start_work((from, attempt), Wanted { job, slots, needs, kind });
                 }

@@ -43,12 +43,6 @@ pub(crate) struct Wanted {
     pub(crate) kind: Kind,
 }
 
-/// The batches of tables that have so many.
-pub(crate) fn up_to(ends: &[u64]) -> Vec<(Edge, Coverage)> {
-    let table = |(table, end): (usize, &u64)| (Edge::table(table), Coverage::range(0, *end));
-    ends.iter().take(limits::TABLES).enumerate().map(table).collect()
-}
-
 struct Asking {
     source: NodeId,
     round: u64,
@@ -167,17 +161,17 @@ impl SlotTasks {
             }
             (_, None) => return,
             (Kind::Fold, Some(plan)) => {
-                let entries = facts.located_of(job, needs.iter(), slots);
+                let entries = facts.located(job, needs.iter(), slots);
                 let float_sums = facts.config.planted == Some(PlantedBug::FloatSums);
                 Task::Fold { plan, slots, entries, memory, float_sums }
             }
             (Kind::Lookup { table, keys }, Some(plan)) => {
                 let of_table = needs.iter().filter(|(edge, _)| *edge == Edge::table(table));
-                let entries = facts.located_of(job, of_table, slots);
+                let entries = facts.located(job, of_table, slots);
                 Task::Lookup { plan, table, keys, entries, memory }
             }
             (Kind::Windows(wanted), Some(plan)) => {
-                let entries = facts.located_of(job, needs.iter(), slots);
+                let entries = facts.located(job, needs.iter(), slots);
                 Task::Windows { plan, slots, wanted, entries, memory }
             }
         };

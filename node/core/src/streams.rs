@@ -420,7 +420,7 @@ impl Stream {
         (round, parts): (Round, Vec<(Slot, Bytes)>),
     ) -> Next {
         let Some(stream) = plan.stream.clone() else { return Next::Nothing };
-        let fresh = facts.located_of(job, round.fresh.iter(), SlotSet::META);
+        let fresh = facts.located(job, round.fresh.iter(), SlotSet::META);
         let wanted = round.fresh.iter().map(|(_, coverage)| coverage.count()).sum::<u64>();
         if fresh.len() as u64 != wanted {
             self.start_over(facts.now, job, "batches with dead letters are missing here");

@@ -7,8 +7,7 @@ use cortado_protocol::client::{ClientError, ClientRequest, ClientResponse, Error
 use cortado_protocol::expiry::Reason;
 use cortado_protocol::job::{JobEntry, JobSpec, Manifest};
 use cortado_protocol::limits::{JOBS_PER_ANSWER, NUMBERS};
-use cortado_protocol::peer::EdgeCoverage;
-use cortado_protocol::{Coverage, Edge, EntryKey, JobId, SlotSet};
+use cortado_protocol::{Edge, JobId, SlotSet};
 
 use super::catch_up::not_found;
 use super::reply::answer;
@@ -16,7 +15,7 @@ use super::status::{self, coverage};
 use super::{Answers, Next};
 use crate::config::PlantedBug;
 use crate::facts::Facts;
-use crate::job::BoundPlan;
+use crate::job::{BoundPlan, up_to};
 use crate::outbox::Outbox;
 use crate::placement::names_of;
 use crate::progress::{ProgressOf, Step};
@@ -103,7 +102,8 @@ impl Answers {
                     answer(out, origin, ClientResponse::Spec(plan.spec.clone()));
                     return Next::Nothing;
                 }
-                let read = located(facts, job, (Edge::JOB, 0))
+                let read = facts
+                    .located_at(job, Edge::JOB, 0)
                     .map(|record| (Task::Read(vec![record]), Purpose::Spec(origin)));
                 let missing = "no live node has the job's specification";
                 let asked = (request, searched);
@@ -177,7 +177,7 @@ impl Answers {
                     return Next::Nothing;
                 }
                 if let Some(chunks) = log.manifest.as_ref().and_then(|m| m.rejects(table)) {
-                    let chunks = chunks.map(|chunk| located(facts, job, (Edge::RESULT, chunk)));
+                    let chunks = chunks.map(|chunk| facts.located_at(job, Edge::RESULT, chunk));
                     let chunks: Option<Vec<_>> = chunks.collect();
                     let read =
                         chunks.map(|chunks| (Task::KeptRejects(chunks), Purpose::Rejects(origin)));
@@ -190,8 +190,9 @@ impl Answers {
                     answer(out, origin, ClientResponse::error(ErrorKind::Unavailable, message));
                     return Next::Nothing;
                 };
-                let ends = log.known_ends();
-                let summaries = facts.located(job, table..table + 1, SlotSet::META, &ends);
+                let batches = up_to(&log.known_ends());
+                let of_table = batches.get(table).into_iter();
+                let summaries = facts.located(job, of_table, SlotSet::META);
                 let task = Task::Rejects { plan, table, summaries };
                 out.run(task, Purpose::Rejects(origin));
             }
@@ -376,13 +377,5 @@ fn result(facts: &Facts, job: JobId, chunk: u64) -> Result<Option<Located>, Clie
         let message = format!("the result has {chunks} chunks");
         return Err(ClientError::new(ErrorKind::NotFound, message));
     }
-    Ok(located(facts, job, (Edge::RESULT, chunk)))
-}
-
-/// The location of an entry of the job's log or result, if it is here.
-fn located(facts: &Facts, job: JobId, (edge, number): (Edge, u64)) -> Option<Located> {
-    let (slots, coverage) = (SlotSet::META, Coverage::range(number, number + 1));
-    let wanted = EdgeCoverage { edge, slots, coverage };
-    let (_, record, _) = facts.ledger.edge(job, edge)?.wanted(&wanted).next()?;
-    Some((EntryKey { job, edge, number }, record, slots))
+    Ok(facts.located_at(job, Edge::RESULT, chunk))
 }

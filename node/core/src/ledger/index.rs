@@ -234,26 +234,14 @@ impl EdgeIndex {
         all
     }
 
-    /// Durable records that speak for any of the slots, with their numbers, in number order. Each
-    /// record counts for the slots named with it and for no other: it may hold more, and another
-    /// record speaks for those.
-    pub(crate) fn records(
-        &self,
-        slots: SlotSet,
-    ) -> impl Iterator<Item = (u64, RecordRef, SlotSet)> + '_ {
-        self.within(0..u64::MAX).filter_map(move |(number, held, of)| {
-            let slots = of.and(slots);
-            let record = held.durable().filter(|_| !slots.is_empty())?;
-            Some((number, record, slots))
-        })
-    }
-
     fn within(&self, numbers: Range<u64>) -> impl Iterator<Item = (u64, &Held, SlotSet)> {
         let all = self.chunks(numbers.clone()).flat_map(|(first, chunk)| chunk.all(first));
         all.filter(move |(number, ..)| numbers.contains(number))
     }
 
-    /// Durable records of the wanted numbers, and for which of the wanted slots they speak.
+    /// Durable records of the wanted numbers, in number order, and for which of the wanted slots they
+    /// speak. Each record counts for the slots named with it and for no other: it may hold more, and
+    /// another record speaks for those.
     pub(crate) fn wanted(
         &self,
         wanted: &EdgeCoverage,

@@ -8,11 +8,11 @@ use super::Core;
 use crate::answers::{self, answer};
 use crate::coordination::{self, Coordination};
 use crate::facts::Facts;
-use crate::job::job_log_entry;
+use crate::job::{job_log_entry, up_to};
 use crate::progress::Progress;
 use crate::purpose::{Origin, Purpose, WorkKey};
 use crate::replicate::Asker;
-use crate::slot_tasks::{self, Kind, Wanted};
+use crate::slot_tasks::{Kind, Wanted};
 use crate::task::TaskOutput;
 
 /// How far jobs are, for the answers to clients.
@@ -41,7 +41,7 @@ impl Core {
                 }
             }
             Gather { job, attempt, ends } => {
-                let needs = slot_tasks::up_to(&ends);
+                let needs = up_to(&ends);
                 let wanted = Wanted { job, slots: SlotSet::META, needs, kind: Kind::Gather };
                 self.start_work((self.facts.config.node, attempt), wanted);
             }

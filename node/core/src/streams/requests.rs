@@ -6,7 +6,7 @@ use cortado_protocol::limits::NAME_BYTES;
 use cortado_protocol::stream::{
     Cursor, Place, Publisher, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
 };
-use cortado_protocol::{Coverage, Edge, EntryKey, JobId, SlotSet};
+use cortado_protocol::{Edge, EntryKey, JobId, SlotSet};
 use cortado_stream::SchemaSet;
 
 use super::Streams;
@@ -51,13 +51,11 @@ impl Streams {
         let log = &facts.jobs[job];
         let checked = match request {
             StreamRequest::Status if log.is_done() => {
-                let all = [(Edge::RESULT, Coverage::range(0, 1))];
-                let summary = facts.located_of(job, all.iter(), SlotSet::META);
-                if summary.is_empty() {
+                let Some(summary) = facts.located_at(job, Edge::RESULT, 0) else {
                     let message = "this node lacks the stream's summary";
                     return now(ClientResponse::error(ErrorKind::Unavailable, message));
-                }
-                out.run(Task::Read(summary), Purpose::StreamSummary(origin));
+                };
+                out.run(Task::Read(vec![summary]), Purpose::StreamSummary(origin));
                 return Answer::Later;
             }
             StreamRequest::Status => {
@@ -76,9 +74,7 @@ impl Streams {
             }
             StreamRequest::Dead(place) => {
                 let Place { edge, batch, position } = place;
-                let all = [(edge, Coverage::range(batch, batch.saturating_add(1)))];
-                let mut found = facts.located_of(job, all.iter(), SlotSet::META);
-                let Some(located) = found.pop() else {
+                let Some(located) = facts.located_at(job, edge, batch) else {
                     let message = "there is no such dead letter; the batches of a stream that has ended are gone";
                     return now(ClientResponse::error(ErrorKind::NotFound, message));
                 };

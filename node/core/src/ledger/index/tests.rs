@@ -25,6 +25,11 @@ fn entry(number: u64, slots: u8) -> Entry {
     Entry::new(key, Source::default(), all.collect(), &deltas)
 }
 
+/// All numbers of some slots.
+fn all_of(slots: SlotSet) -> EdgeCoverage {
+    EdgeCoverage { edge: EDGE, slots, coverage: Coverage::range(0, u64::MAX) }
+}
+
 /// Inserts what is new of an entry, as the store does.
 fn take(edge: &mut EdgeIndex, entry: &Entry, place: Place) {
     match edge.compare(&entry.head) {
@@ -80,7 +85,7 @@ proptest! {
             (0..6).flat_map(|n| asked.iter().map(move |slot| (n, slot))).collect();
         prop_assert_eq!(pairs(&edge.missing(&whole)), &wanted - &only(&all));
         let mut named = BTreeMap::new();
-        for (number, record, slots) in edge.records(asked) {
+        for (number, record, slots) in edge.wanted(&all_of(asked)) {
             for slot in slots.iter() {
                 prop_assert!(named.insert((number, slot), record).is_none(), "one record each");
             }
@@ -93,7 +98,7 @@ proptest! {
             take(held.edge_mut(EDGE), &entry(*number, *slots), Place::Durable(record(100 + at as u32)));
         }
         let mut seen = BTreeSet::new();
-        for (number, _, slots) in held.edge_mut(EDGE).records(SlotSet::ALL) {
+        for (number, _, slots) in held.edge_mut(EDGE).wanted(&all_of(SlotSet::ALL)) {
             for slot in slots.iter() {
                 prop_assert!(seen.insert((number, slot)));
             }
@@ -123,10 +128,10 @@ fn an_append_becomes_durable_or_is_gone() {
     let mut edge = EdgeIndex::default();
     take(&mut edge, &entry(1, 0b1), Place::Pending(7));
     assert!(edge.has_pending(SlotSet::ALL));
-    assert!(edge.records(SlotSet::ALL).next().is_none());
+    assert!(edge.wanted(&all_of(SlotSet::ALL)).next().is_none());
     edge.durable(1, 7, record(0));
     assert!(!edge.has_pending(SlotSet::ALL));
-    assert_eq!(edge.records(SlotSet::ALL).count(), 1);
+    assert_eq!(edge.wanted(&all_of(SlotSet::ALL)).count(), 1);
     edge.remove(1, Place::Durable(record(0)));
     assert!(edge.all_slots().is_empty());
 }

@@ -133,14 +133,17 @@ fn batches_that_are_found_at_a_start_are_dropped_if_the_job_is_done() {
 #[test]
 fn a_record_that_was_moved_is_read_where_it_is() {
     let (mut bench, job) = holder();
-    let held = bench.core.facts.ledger.edge(job, Edge::table(0)).unwrap();
-    let (_, from, _) = held.records(SlotSet::ALL).next().unwrap();
+    let held = |bench: &Bench| {
+        let batches = (Edge::table(0), Coverage::range(0, u64::MAX));
+        let located = bench.core.facts.located(job, [&batches].into_iter(), SlotSet::ALL);
+        located.into_iter().map(|(_, record, _)| record).collect::<Vec<_>>()
+    };
+    let from = held(&bench)[0];
     let to = RecordRef { segment: 7, ..from };
     let head = batch(job, 0);
     let records = vec![MovedRecord { from, to, head }];
     bench.input(Input::Moved { segment: from.segment, records });
-    let held = bench.core.facts.ledger.edge(job, Edge::table(0)).unwrap();
-    assert_eq!(held.records(SlotSet::ALL).map(|(_, record, _)| record).collect::<Vec<_>>(), [to]);
+    assert_eq!(held(&bench), [to]);
     // A task that could not read it where it was does not make it count as lost.
     let key = EntryKey { job, edge: Edge::table(0), number: 0 };
     bench.core.facts.ledger.unreadable(&[(key, from, SlotSet::ALL)]);

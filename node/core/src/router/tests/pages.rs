@@ -122,7 +122,7 @@ fn what_is_missing_is_asked_for_page_by_page_before_another_source_is() {
     // All but every second number, of which two pages are.
     let odd: Vec<_> = (0..NUMBERS).map(|n| 2 * n + 1).collect();
     hold(&mut bench.core, odd.iter().copied());
-    let needs = crate::slot_tasks::up_to(&[2 * NUMBERS]);
+    let needs = crate::job::up_to(&[2 * NUMBERS]);
     let kind = crate::slot_tasks::Kind::Gather;
     let wanted = crate::slot_tasks::Wanted { job: JOB, slots: SlotSet::META, needs, kind };
     bench.core.start_work((node("b"), 1), wanted);
