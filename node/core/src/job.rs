@@ -23,7 +23,7 @@ pub struct BoundPlan {
     /// The compiled plan; of a stream an empty one.
     pub plan: Plan,
     /// The compiled plan of a stream.
-    pub stream: Option<StreamPlan>,
+    pub stream: Option<Arc<StreamPlan>>,
     /// Where the needed columns stand, per table and file.
     pub layouts: Vec<Vec<Layout>>,
     /// About how many bytes of memory it takes.
@@ -78,7 +78,7 @@ impl BoundPlan {
             return Err(bad(message));
         }
         let (plan, layouts, bytes) = (Plan::none(), Vec::new(), spec_bytes(&spec));
-        Ok(Self { spec, plan, stream: Some(stream), layouts, bytes })
+        Ok(Self { spec, plan, stream: Some(Arc::new(stream)), layouts, bytes })
     }
 }
 

@@ -21,7 +21,6 @@ use crate::job::BoundPlan;
 use crate::ledger::index::JobIndex;
 use crate::outbox::Outbox;
 use crate::purpose::{Mapping, Purpose};
-use crate::stream_task::{StreamPlanOf, StreamTask};
 use crate::task::Task;
 
 /// How long a batch waits for the coordinator's answer before the client has to send it again.
@@ -270,27 +269,21 @@ fn map(
     }
     let (table, file) = (usize::from(header.table), header.file as usize);
     if plan.layouts.get(table).is_none_or(|files| file >= files.len()) {
-        let message = "the batch names a table or file that was not submitted";
-        let error = ClientError::new(ErrorKind::BadInput, message);
-        return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
+        let message = "the batch names a table or file that was not submitted".to_owned();
+        return refuse(out, ticket, &header, message);
     }
     if header.number >= limits::NUMBERS {
         let message = format!("a table has at most {} batches", limits::NUMBERS);
-        let error = ClientError::new(ErrorKind::BadInput, message);
-        return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
+        return refuse(out, ticket, &header, message);
     }
     let end = facts.jobs.get(plan.spec.job).and_then(|log| log.ends.get(table).copied());
     if let Some(end) = end.flatten().filter(|end| header.number >= *end) {
         let number = header.number;
         let message = format!("batch {number} is beyond the table's declared end, {end} batches");
         tracing::warn!(job = %plan.spec.job, table, number, end, "refused a batch beyond the end");
-        let error = ClientError::new(ErrorKind::BadInput, message);
-        return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
+        return refuse(out, ticket, &header, message);
     }
-    let edge = Edge::table(table);
-    let key = EntryKey { job: plan.spec.job, edge, number: header.number };
-    let source = Source { content: header.content, bytes: payload.len() as u32, rows: 0 };
-    let mapping = Mapping { ticket, key, slots: plan.spec.slots, source };
+    let mapping = mapping(plan, Edge::table(table), ticket, (&header, &payload));
     let task = Task::Map { plan: Arc::clone(plan), header, payload };
     out.run(task, Purpose::Map(mapping));
 }
@@ -304,11 +297,9 @@ fn map_events(
     (header, payload): (BatchHeader, Bytes),
 ) {
     let plan = &known.plan;
-    let bad =
-        |message: String| BatchOutcome::Refused(ClientError::new(ErrorKind::BadInput, message));
     let (Some(stream), Some(of)) = (&plan.stream, &header.stream) else {
         let message = "only a stream takes events, and it takes nothing else".to_owned();
-        return out.answer_batch(ticket, &header, bad(message));
+        return refuse(out, ticket, &header, message);
     };
     let Some(schemas) = known.schemas.get(&of.schema_set) else { return };
     let ahead_ms = of.sent_at_ms.saturating_sub_unsigned(facts.wall_ms);
@@ -328,15 +319,31 @@ fn map_events(
         None
     };
     if let Some(message) = wrong {
-        return out.answer_batch(ticket, &header, bad(message));
+        return refuse(out, ticket, &header, message);
     }
-    let key = EntryKey { job: plan.spec.job, edge: of.edge(), number: header.number };
+    let mapping = mapping(plan, of.edge(), ticket, (&header, &payload));
+    let (slots, schemas) = (usize::from(plan.spec.slots), Arc::clone(schemas));
+    let plan = Arc::clone(stream);
+    let task = Task::MapEvents { plan, slots, schemas, header: of.clone(), payload };
+    out.run(task, Purpose::Map(mapping));
+}
+
+/// Refuses a batch that a client must not send.
+fn refuse(out: &mut Outbox, ticket: u64, header: &BatchHeader, message: String) {
+    let error = ClientError::new(ErrorKind::BadInput, message);
+    out.answer_batch(ticket, header, BatchOutcome::Refused(error));
+}
+
+/// What is kept of a batch while it is mapped.
+fn mapping(
+    plan: &BoundPlan,
+    edge: Edge,
+    ticket: u64,
+    (header, payload): (&BatchHeader, &Bytes),
+) -> Mapping {
+    let key = EntryKey { job: plan.spec.job, edge, number: header.number };
     let source = Source { content: header.content, bytes: payload.len() as u32, rows: 0 };
-    let mapping = Mapping { ticket, key, slots: plan.spec.slots, source };
-    let (schemas, slots) = (Arc::clone(schemas), plan.spec.slots);
-    let plan = StreamPlanOf { plan: stream.clone(), slots };
-    let task = StreamTask::Map { plan, schemas, header: of.clone(), payload };
-    out.run(Task::Stream(task), Purpose::Map(mapping));
+    Mapping { ticket, key, slots: plan.spec.slots, source }
 }
 
 /// A batch was mapped: returns its entry, its client's ticket and the number of rejected rows.

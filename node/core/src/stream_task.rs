@@ -1,41 +1,29 @@
-//! Tasks of streams: maps batches of events, folds windows, reads summaries and outputs, and makes
-//! the rows of a round.
+//! Tasks of streams: folds windows, reads summaries and outputs, and makes the rows of a round.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cortado_engine::{MapError, Mapped, mebi};
+use cortado_engine::mebi;
 use cortado_protocol::limits::ENTRY_BYTES;
-use cortado_protocol::stream::{Cursor, Row, StreamHeader};
+use cortado_protocol::stream::{Cursor, Row};
 use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet};
 use cortado_stream::{
-    Closing, Cut, DeadLetter, Fresh, OutputBatch, PublishedWindow, SchemaSet, Span, StreamPlan,
-    Summary, Wanted, WindowCount, WindowFold, map_events, publish,
+    Closing, Cut, DeadLetter, Fresh, OutputBatch, PublishedWindow, Span, StreamPlan, Summary,
+    Wanted, WindowCount, WindowFold, publish,
 };
 
 use crate::job::BoundPlan;
 use crate::reading::{Records, Stop, for_each};
 use crate::record::Located;
 
-/// Dead letters after which no more summaries are read for a round.
-const DEAD_LETTERS: usize = 1_000;
+/// While so many dead letters wait to be published, no more summaries are read.
+pub(crate) const DEAD_LETTERS: u64 = 1_000;
 /// Bytes of rows after which an answer to a reader ends.
 const ROWS_BYTES: usize = 1 << 20;
 
 /// What to do.
 #[derive(Debug)]
 pub enum StreamTask {
-    /// Turn a batch of events into deltas.
-    Map {
-        /// The stream.
-        plan: StreamPlanOf,
-        /// The schema set that the batch names.
-        schemas: Arc<SchemaSet>,
-        /// The batch's head.
-        header: StreamHeader,
-        /// The events, one a line.
-        payload: Bytes,
-    },
     /// Read the summaries of batches.
     Summaries(Vec<Located>),
     /// Read what was published.
@@ -43,7 +31,7 @@ pub enum StreamTask {
     /// Make the rows of a round.
     Publish {
         /// The stream.
-        plan: StreamPlanOf,
+        plan: Arc<StreamPlan>,
         /// The batches that the round includes.
         cut: Cut,
         /// The windows, in the order in which the slots folded them.
@@ -75,15 +63,6 @@ pub enum StreamTask {
     },
 }
 
-/// A stream's plan, with its number of slots.
-#[derive(Clone, Debug)]
-pub struct StreamPlanOf {
-    /// The plan.
-    pub plan: StreamPlan,
-    /// Slots of the stream.
-    pub slots: u8,
-}
-
 /// What came of it.
 #[derive(Debug)]
 pub enum StreamOutput {
@@ -93,8 +72,6 @@ pub enum StreamOutput {
     Published(Vec<PublishedBatch>),
     /// Of [`StreamTask::Publish`].
     Output(OutputBatch),
-    /// Of [`StreamTask::Publish`]: the slots did not fold what the batches say.
-    Mismatch(String),
     /// Of [`StreamTask::Rows`].
     Rows {
         /// The rows.
@@ -140,16 +117,6 @@ pub struct PublishedBatch {
     pub windows: Vec<PublishedWindow>,
 }
 
-/// Maps a batch of events.
-pub(crate) fn map(
-    plan: &StreamPlanOf,
-    schemas: &SchemaSet,
-    header: &StreamHeader,
-    payload: &[u8],
-) -> Result<Mapped, MapError> {
-    map_events(&plan.plan, schemas, usize::from(plan.slots), header, payload)
-}
-
 /// Folds windows of a stream.
 pub(crate) fn windows(
     plan: &BoundPlan,
@@ -187,15 +154,13 @@ pub(crate) fn windows(
 /// Does other work of a stream.
 pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamOutput, Stop> {
     match task {
-        StreamTask::Map { .. } => Err(Stop::Failed("a batch is mapped elsewhere".to_owned())),
         StreamTask::Summaries(wanted) => summaries(&wanted, records),
         StreamTask::Published(wanted) => published(&wanted, records),
         StreamTask::Publish { plan, cut, closing, parts, fresh, spans } => {
             let fresh = read_fresh(&fresh, records)?;
-            match publish(&plan.plan, &cut, &closing, &parts, (&fresh, &spans)) {
-                Ok(batch) => fits(batch),
-                Err(mismatch) => Ok(StreamOutput::Mismatch(mismatch.to_string())),
-            }
+            publish(&plan, &cut, &closing, &parts, (&fresh, &spans))
+                .map_err(|mismatch| Stop::Mismatch(mismatch.to_string()))
+                .and_then(fits)
         }
         StreamTask::Dead { located, position } => dead(located, position, records),
         StreamTask::Rows { output, after, entries, ends } => {
@@ -238,7 +203,7 @@ fn summaries(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, 
     for located in wanted {
         for_each([located], records, |entry, _| {
             let summary = summary_of(&entry.delta(META_SLOT).unwrap_or_default())?;
-            dead += summary.dead.len();
+            dead += summary.dead.len() as u64;
             let key = entry.head.key;
             all.push(Brief {
                 edge: key.edge,
@@ -251,7 +216,7 @@ fn summaries(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, 
             });
             Ok(())
         })?;
-        if dead > DEAD_LETTERS {
+        if dead >= DEAD_LETTERS {
             break;
         }
     }

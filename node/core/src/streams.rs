@@ -26,16 +26,16 @@ use cortado_protocol::peer::EdgeCoverage;
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, NodeId, Slot, SlotSet, content_hash, frame,
 };
-use cortado_stream::OutputBatch;
+use cortado_stream::{OutputBatch, StreamPlan};
 
 use crate::config::PlantedBug;
 use crate::facts::Facts;
-use crate::job::{BoundPlan, JobLog, job_log_entry};
+use crate::job::{JobLog, job_log_entry};
 use crate::outbox::Outbox;
 use crate::purpose::Purpose;
 use crate::slot_round::SlotRound;
 use crate::stream_log::StreamLog;
-use crate::stream_task::{PublishedBatch, StreamOutput, StreamPlanOf, StreamTask};
+use crate::stream_task::{PublishedBatch, StreamOutput, StreamTask};
 use crate::task::{Task, TaskOutput};
 
 mod reading;
@@ -99,24 +99,24 @@ impl Streams {
 
     /// Performs the steps of a stream that are possible now.
     pub(crate) fn drive(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
-        let Some((log, plan)) = open_stream(facts, job) else {
+        let Some((log, plan, slots)) = open_stream(facts, job) else {
             self.all.remove(&job);
             return Next::Nothing;
         };
         let now = facts.now;
         let stream = self.all.entry(job).or_insert_with(|| {
             let edge = Edge::output(facts.config.node, out.fresh_id());
-            Stream::new(now, edge)
+            Stream::new(now, edge, Arc::clone(plan), slots)
         });
         stream.state.expect(now, log.stream.publishers.keys().copied());
         if now < stream.resume_at {
             return Next::Nothing;
         }
         match &mut stream.step {
-            Step::Idle => stream.go_on(facts, out, job, (log, &plan)),
+            Step::Idle => stream.go_on(facts, out, job, log),
             Step::Fold { slots, .. } => {
                 slots.ask(facts, out, job, &[]);
-                stream.folded(facts, out, job, &plan)
+                stream.folded(facts, out, job)
             }
             Step::Write { entry, sent: sent @ false, .. } => {
                 *sent = true;
@@ -240,17 +240,12 @@ impl Streams {
                 stream.state.read(facts.now, briefs, drop_late);
             }
             TaskOutput::Stream(StreamOutput::Published(batches)) => {
-                let plan = open_stream(facts, job).and_then(|(_, plan)| plan.stream.clone());
-                let plan = plan.as_ref();
-                batches.iter().for_each(|batch| stream.state.published(plan, batch));
+                batches.iter().for_each(|batch| stream.state.published(&stream.plan, batch));
             }
             TaskOutput::Stream(StreamOutput::Output(batch)) => {
-                let number = stream.state.outputs.get(&stream.edge).copied().unwrap_or_default();
-                let key = EntryKey { job, edge: stream.edge, number };
-                let entry = Entry::meta(key, batch.encode());
-                stream.step = Step::Write { entry, batch, sent: false };
+                stream.step = stream.write(job, batch);
             }
-            TaskOutput::Stream(StreamOutput::Mismatch(message)) => {
+            TaskOutput::Mismatch(message) => {
                 tracing::error!(%job, %message, "a round is not that of its batches");
                 stream.start_over(facts.now, job, &message);
             }
@@ -280,8 +275,7 @@ impl Streams {
         let OutputBatch { cut, windows, end, .. } = batch;
         stream.marked = end.is_some();
         let (edge, number) = (key.edge, key.number);
-        let plan = open_stream(facts, key.job).and_then(|(_, plan)| plan.stream.clone());
-        stream.state.published(plan.as_ref(), &PublishedBatch { edge, number, cut, windows });
+        stream.state.published(&stream.plan, &PublishedBatch { edge, number, cut, windows });
         stream.trouble = None;
         stream.resume_at = facts.now + ROUND_EVERY;
         self.drive(facts, out, key.job)
@@ -301,11 +295,13 @@ impl Streams {
     }
 }
 
-/// A stream that this node coordinates and that has not ended.
-fn open_stream(facts: &Facts, job: JobId) -> Option<(&JobLog, Arc<BoundPlan>)> {
+/// A stream that this node coordinates and that has not ended: its log, its plan and its slots.
+fn open_stream(facts: &Facts, job: JobId) -> Option<(&JobLog, &Arc<StreamPlan>, SlotSet)> {
     let log = facts.jobs.get(job)?;
-    let plan = log.plan.clone().filter(|plan| plan.stream.is_some())?;
-    (facts.is_coordinator(job) && log.ended().is_none()).then_some((log, plan))
+    let plan = log.plan.as_ref()?;
+    let slots = SlotSet::first(usize::from(plan.spec.slots));
+    let open = facts.is_coordinator(job) && log.ended().is_none();
+    Some((log, plan.stream.as_ref()?, slots)).filter(|_| open)
 }
 
 fn is_manifest(key: EntryKey) -> bool {
@@ -324,41 +320,35 @@ fn manifest(job: JobId, summary: &Entry) -> Entry {
 
 impl Stream {
     /// Takes the next step: reads what is new, closes gaps, or begins a round.
-    fn go_on(
-        &mut self,
-        facts: &Facts,
-        out: &mut Outbox,
-        job: JobId,
-        (log, plan): (&JobLog, &BoundPlan),
-    ) -> Next {
-        let Some(stream) = &plan.stream else { return Next::Nothing };
+    fn go_on(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, log: &JobLog) -> Next {
         if let Some(task) = reading::next(facts, job, &self.state) {
             self.step = Step::Read;
             out.run(Task::Stream(task), Purpose::Stream(job));
             return Next::Nothing;
         }
         let now = facts.now;
-        let gaps = reading::gaps(facts, job, &self.state);
-        if !gaps.is_empty() && now >= self.progress_at + QUIET_BEFORE_GATHER {
-            let attempt = out.fresh_id();
-            self.progress_at = now;
-            self.step = Step::Gather(attempt);
-            return Next::Gather { job, attempt, needs: gaps };
+        if now >= self.progress_at + QUIET_BEFORE_GATHER {
+            let needs = reading::gaps(facts, job, &self.state);
+            if !needs.is_empty() {
+                let attempt = out.fresh_id();
+                self.progress_at = now;
+                self.step = Step::Gather(attempt);
+                return Next::Gather { job, attempt, needs };
+            }
         }
         // What is published includes all that was published before: so revisions of a window grow.
         if now < self.since + SETTLE || !self.state.has_caught_up() {
             return Next::Nothing;
         }
-        let watermark = self.state.watermark(&log.stream, stream, now);
+        let watermark = self.state.watermark(&log.stream, &self.plan, now);
         if let Some(state::Plan { cut, wanted, closing, fresh, spans }) =
-            self.state.plan(stream, watermark)
+            self.state.plan(&self.plan, watermark)
         {
-            let all = SlotSet::first(usize::from(plan.spec.slots));
             let round = Round { cut, closing, fresh, spans };
             if round.closing.is_empty() {
-                return self.publish(facts, out, job, plan, (round, Vec::new()));
+                return self.publish(facts, out, job, round, Vec::new());
             }
-            let mut slots = Box::new(SlotRound::windows(all, frame::to_postcard(&wanted)));
+            let mut slots = Box::new(SlotRound::windows(self.slots, frame::to_postcard(&wanted)));
             slots.ask(facts, out, job, &[]);
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
@@ -384,12 +374,17 @@ impl Stream {
 
     /// The batch that ends the stream: it says which rows a reader must have had.
     fn mark(&self, job: JobId) -> Step {
-        let number = self.state.outputs.get(&self.edge).copied().unwrap_or_default();
         let mut edges = self.state.outputs.clone();
-        edges.insert(self.edge, number + 1);
+        *edges.entry(self.edge).or_default() += 1;
         let (cut, windows, rows) = (self.state.cut(), Vec::new(), Vec::new());
-        let batch = OutputBatch { cut, windows, rows, end: Some(edges.into_iter().collect()) };
-        let entry = Entry::meta(EntryKey { job, edge: self.edge, number }, batch.encode());
+        let end = Some(edges.into_iter().collect());
+        self.write(job, OutputBatch { cut, windows, rows, end })
+    }
+
+    /// Writes a batch as the next one of this node's edge.
+    fn write(&self, job: JobId, batch: OutputBatch) -> Step {
+        let key = EntryKey { job, edge: self.edge, number: self.state.read_of(self.edge) };
+        let entry = Entry::meta(key, batch.encode());
         Step::Write { entry, batch, sent: false }
     }
 
@@ -398,14 +393,14 @@ impl Stream {
     }
 
     /// Publishes when every slot has answered.
-    fn folded(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, plan: &BoundPlan) -> Next {
+    fn folded(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
         if !matches!(&self.step, Step::Fold { slots, .. } if slots.open.is_empty()) {
             return Next::Nothing;
         }
         match std::mem::replace(&mut self.step, Step::Idle) {
             Step::Fold { slots, round } => {
                 let parts = slots.done.into_iter().collect();
-                self.publish(facts, out, job, plan, (round, parts))
+                self.publish(facts, out, job, round, parts)
             }
             _ => Next::Nothing,
         }
@@ -416,10 +411,9 @@ impl Stream {
         facts: &Facts,
         out: &mut Outbox,
         job: JobId,
-        plan: &BoundPlan,
-        (round, parts): (Round, Vec<(Slot, Bytes)>),
+        round: Round,
+        parts: Vec<(Slot, Bytes)>,
     ) -> Next {
-        let Some(stream) = plan.stream.clone() else { return Next::Nothing };
         let fresh = facts.located(job, round.fresh.iter(), SlotSet::META);
         let wanted = round.fresh.iter().map(|(_, coverage)| coverage.count()).sum::<u64>();
         if fresh.len() as u64 != wanted {
@@ -427,7 +421,7 @@ impl Stream {
             return Next::Nothing;
         }
         let Round { cut, closing, spans, .. } = round;
-        let plan = StreamPlanOf { plan: stream, slots: plan.spec.slots };
+        let plan = Arc::clone(&self.plan);
         self.step = Step::Publish;
         let task = StreamTask::Publish { plan, cut, closing, parts, fresh, spans };
         out.run(Task::Stream(task), Purpose::Stream(job));

@@ -13,7 +13,9 @@ use cortado_engine::{
 use cortado_protocol::client::Reject;
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{BatchHeader, Manifest, ResultFile, TableTotal};
+use cortado_protocol::stream::StreamHeader;
 use cortado_protocol::{EntryKey, META_SLOT, Slot, SlotSet, content_hash, frame, limits};
+use cortado_stream::{SchemaSet, StreamPlan, map_events};
 
 use crate::job::BoundPlan;
 pub use crate::reading::Records;
@@ -34,6 +36,19 @@ pub enum Task {
         /// What the payload is.
         header: BatchHeader,
         /// The records.
+        payload: Bytes,
+    },
+    /// Turn a batch of events into deltas.
+    MapEvents {
+        /// The stream.
+        plan: Arc<StreamPlan>,
+        /// Slots of the stream.
+        slots: usize,
+        /// The schema set that the batch names.
+        schemas: Arc<SchemaSet>,
+        /// The batch's head.
+        header: StreamHeader,
+        /// The events, one a line.
         payload: Bytes,
     },
     /// Fold the ledgers of some slots.
@@ -126,7 +141,8 @@ impl Task {
     /// with what was uploaded.
     #[must_use]
     pub fn is_short(&self) -> bool {
-        matches!(self, Self::Map { .. } | Self::Stream(_) | Self::Read(_) | Self::KeptRejects(_))
+        let maps = matches!(self, Self::Map { .. } | Self::MapEvents { .. });
+        maps || matches!(self, Self::Stream(_) | Self::Read(_) | Self::KeptRejects(_))
     }
 }
 
@@ -138,7 +154,7 @@ impl std::fmt::Debug for Finishing {
 
 /// What came of it.
 pub enum TaskOutput {
-    /// Of [`Task::Map`].
+    /// Of [`Task::Map`] and [`Task::MapEvents`].
     Mapped(Result<Mapped, MapError>),
     /// Of [`Task::Fold`] and [`Task::Lookup`]: the output of each slot.
     Outputs(Vec<(Slot, Bytes)>),
@@ -154,7 +170,8 @@ pub enum TaskOutput {
     Rejects(Vec<Reject>),
     /// These records can't be read; nothing else was done.
     Unreadable(Vec<Located>),
-    /// Of [`Task::Finish`] and [`Task::Join`]: the slots did not fold what was made of the batches.
+    /// Of [`Task::Finish`], [`Task::Join`] and [`StreamTask::Publish`]: the slots did not fold what was
+    /// made of the batches.
     Mismatch(String),
     /// It can't be done, and trying again would not change that.
     Failed(String),
@@ -205,8 +222,8 @@ pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
             stream_task::windows(&plan, slots, &wanted, &entries, records, memory)
                 .map(TaskOutput::Outputs)
         }
-        Task::Stream(StreamTask::Map { plan, schemas, header, payload }) => {
-            Ok(TaskOutput::Mapped(stream_task::map(&plan, &schemas, &header, &payload)))
+        Task::MapEvents { plan, slots, schemas, header, payload } => {
+            Ok(TaskOutput::Mapped(map_events(&plan, &schemas, slots, &header, &payload)))
         }
         Task::Stream(task) => stream_task::execute(task, records).map(TaskOutput::Stream),
         Task::Read(wanted) => read(&wanted, records),

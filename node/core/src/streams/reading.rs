@@ -8,51 +8,47 @@ use super::state::State;
 use crate::facts::Facts;
 use crate::ledger::index::EdgeIndex;
 use crate::record::Located;
-use crate::stream_task::StreamTask;
+use crate::stream_task::{DEAD_LETTERS, StreamTask};
 
 /// Entries that one task reads.
 const AT_ONCE: usize = 256;
-/// While so many dead letters wait to be published, no more batches are read.
-const DEAD_LETTERS: u64 = 1_000;
 
 /// What to read next: outputs first, so that nothing is published twice.
 pub(super) fn next(facts: &Facts, job: JobId, state: &State) -> Option<StreamTask> {
-    let read = |edge: Edge| state.outputs.get(&edge).copied().unwrap_or_default();
-    let outputs = unread(facts, job, Edge::is_output, read);
+    let unread = |which| following(facts, job, which, |edge| state.read_of(edge)).0;
+    let outputs = unread(Edge::is_output);
     if !outputs.is_empty() {
         return Some(StreamTask::Published(outputs));
     }
     if state.is_full(DEAD_LETTERS) {
         return None;
     }
-    let read = |edge: Edge| state.sources.get(&edge).map_or(0, |source| source.read);
-    let summaries = unread(facts, job, Edge::is_publisher, read);
+    let summaries = unread(Edge::is_publisher);
     (!summaries.is_empty()).then_some(StreamTask::Summaries(summaries))
 }
 
-/// Durable entries of some edges that follow those read, without a gap.
-fn unread(
+/// Durable entries of some edges that follow those read, without a gap, as many as one task reads;
+/// and whether no others are here.
+pub(super) fn following(
     facts: &Facts,
     job: JobId,
-    which: impl Fn(Edge) -> bool,
+    which: fn(Edge) -> bool,
     read: impl Fn(Edge) -> u64,
-) -> Vec<Located> {
-    let Some(held) = facts.ledger.job(job) else { return Vec::new() };
-    let mut all = Vec::new();
-    for (edge, index) in held.edges().filter(|(edge, _)| which(*edge)) {
+) -> (Vec<Located>, bool) {
+    let mut entries = Vec::new();
+    let mut all = true;
+    let held = facts.ledger.job(job).into_iter().flat_map(|held| held.edges());
+    for (edge, index) in held.filter(|(edge, _)| which(*edge)) {
         let from = read(edge);
-        let records = index.meta_from(from);
-        let next = (from..).zip(records).take_while(|(number, (found, _))| number == found);
-        all.extend(
-            next.take(AT_ONCE - all.len()).map(|(number, (_, record))| {
-                (EntryKey { job, edge, number }, record, SlotSet::META)
-            }),
-        );
-        if all.len() == AT_ONCE {
-            break;
+        for (number, (found, record)) in (from..).zip(index.meta_from(from)) {
+            if number != found || entries.len() == AT_ONCE {
+                all = false;
+                break;
+            }
+            entries.push((EntryKey { job, edge, number }, record, SlotSet::META));
         }
     }
-    all
+    (entries, all)
 }
 
 /// Batches that are missing here, though later ones of their edge are not, or some output includes
@@ -63,7 +59,7 @@ pub(super) fn gaps(facts: &Facts, job: JobId, state: &State) -> Vec<(Edge, Cover
     let edges = edges.filter(|edge| edge.is_publisher());
     let edges: BTreeSet<_> = edges.chain(state.included().edges().map(|(edge, _)| edge)).collect();
     let gap = |edge: Edge| {
-        let read = state.sources.get(&edge).map_or(0, |source| source.read);
+        let read = state.read_of(edge);
         let here = held.and_then(|held| held.edge(edge)).map(EdgeIndex::meta);
         let last = here.and_then(|here| here.intervals().last()).map_or(0, |(_, end)| *end);
         let end = last.max(state.included().of(edge));

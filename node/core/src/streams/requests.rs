@@ -6,21 +6,18 @@ use cortado_protocol::limits::NAME_BYTES;
 use cortado_protocol::stream::{
     Cursor, Place, Publisher, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
 };
-use cortado_protocol::{Edge, EntryKey, JobId, SlotSet};
+use cortado_protocol::{Edge, JobId};
 use cortado_stream::SchemaSet;
 
-use super::Streams;
 use super::status::{status_of, waits_for};
+use super::{Streams, reading};
 use crate::facts::Facts;
 use crate::job::JobLog;
 use crate::outbox::Outbox;
 use crate::purpose::{Origin, Purpose};
-use crate::record::Located;
 use crate::stream_task::StreamTask;
 use crate::task::Task;
 
-/// Output batches that one answer reads at most.
-const BATCHES_PER_ANSWER: usize = 256;
 /// Most publishers of a stream, all generations counted.
 const PUBLISHERS: usize = 10_000;
 
@@ -131,28 +128,14 @@ impl Streams {
 
 /// Reads the rows that follow a reader's cursor.
 fn rows(facts: &Facts, job: JobId, output: String, after: Cursor) -> StreamTask {
-    let (mut entries, mut ends): (Vec<Located>, Vec<Located>) = (Vec::new(), Vec::new());
-    let mut all = true;
-    for (edge, index) in facts.ledger.job(job).into_iter().flat_map(|held| held.edges()) {
-        if !edge.is_output() {
-            continue;
+    let (entries, all) = reading::following(facts, job, Edge::is_output, |edge| after.of(edge).0);
+    let mut ends = Vec::new();
+    if all && facts.jobs.get(job).is_some_and(|log| log.ended().is_some()) {
+        let held = facts.ledger.job(job).into_iter().flat_map(|held| held.edges());
+        for (edge, index) in held.filter(|(edge, _)| edge.is_output()) {
+            let end = index.meta().intervals().last().map_or(0, |(_, end)| *end);
+            ends.extend(facts.located_at(job, edge, end.saturating_sub(1)));
         }
-        let located = |(number, record)| (EntryKey { job, edge, number }, record, SlotSet::META);
-        let (from, _) = after.of(edge);
-        let next = (from..).zip(index.meta_from(from));
-        for (number, (found, record)) in next {
-            if number != found || entries.len() == BATCHES_PER_ANSWER {
-                all = false;
-                break;
-            }
-            entries.push(located((number, record)));
-        }
-        let last = index.meta().intervals().last().map_or(0, |(_, end)| end - 1);
-        ends.extend(index.meta_from(last).next().map(located));
-    }
-    let ended = all && facts.jobs.get(job).is_some_and(|log| log.ended().is_some());
-    if !ended {
-        ends.clear();
     }
     StreamTask::Rows { output, after, entries, ends }
 }

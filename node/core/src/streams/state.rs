@@ -73,9 +73,8 @@ pub(super) struct State {
     windows: BTreeMap<WindowKey, Window>,
     /// Windows with batches that were not published with them.
     dirty: BTreeSet<WindowKey>,
-    /// Batches with dead letters that no output includes yet.
-    dead: BTreeSet<(Edge, u64)>,
-    dead_letters: u64,
+    /// Batches with dead letters that no output includes yet, and how many.
+    dead: BTreeMap<(Edge, u64), u64>,
     /// What all outputs together include.
     included: Cut,
     /// Output batches that were read, by edge: a gap-free prefix.
@@ -142,14 +141,13 @@ impl State {
                 }
             }
             if dead > 0 && !self.included.has(edge, number) {
-                self.dead.insert((edge, number));
-                self.dead_letters += dead;
+                self.dead.insert((edge, number), dead);
             }
         }
     }
 
     /// Takes what was published in.
-    pub(super) fn published(&mut self, plan: Option<&StreamPlan>, batch: &PublishedBatch) {
+    pub(super) fn published(&mut self, plan: &StreamPlan, batch: &PublishedBatch) {
         let read = self.outputs.entry(batch.edge).or_default();
         if *read != batch.number {
             return;
@@ -169,8 +167,7 @@ impl State {
                     conflicts: published.conflicts,
                     paths,
                 };
-                let spans = plan.into_iter().flat_map(|plan| plan.spans_of(published.key));
-                for span in spans {
+                for span in plan.spans_of(published.key) {
                     let sums = self.spans.entry(span).or_default();
                     now.paths.iter().for_each(|(path, n)| *sums.entry(*path).or_default() += n);
                     for (path, n) in before.iter().flat_map(|before| &before.paths) {
@@ -185,10 +182,13 @@ impl State {
         }
         self.included.join(&batch.cut);
         let included = &self.included;
-        self.dead.retain(|(edge, number)| !included.has(*edge, *number));
-        if self.dead.is_empty() {
-            self.dead_letters = 0;
-        }
+        self.dead.retain(|(edge, number), _| !included.has(*edge, *number));
+    }
+
+    /// How many batches of a publisher or of an output were read.
+    pub(super) fn read_of(&self, edge: Edge) -> u64 {
+        let of_output = self.outputs.get(&edge).copied();
+        of_output.or_else(|| Some(self.sources.get(&edge)?.read)).unwrap_or_default()
     }
 
     /// What all outputs together include.
@@ -204,7 +204,7 @@ impl State {
 
     /// Whether so many dead letters wait to be published that no more batches are read before.
     pub(super) fn is_full(&self, limit: u64) -> bool {
-        self.dead_letters >= limit
+        self.dead.values().sum::<u64>() >= limit
     }
 
     /// No window that ends later is closed; `None` if a publisher has sent nothing yet. Publishers
@@ -272,7 +272,7 @@ impl State {
             Closing { key: *key, valid: window.valid, before }
         });
         let mut fresh: BTreeMap<Edge, Coverage> = BTreeMap::new();
-        for (edge, number) in &self.dead {
+        for (edge, number) in self.dead.keys() {
             fresh.entry(*edge).or_default().insert(*number);
         }
         Some(Plan {
@@ -407,7 +407,7 @@ mod tests {
         });
         let (edge, cut) = (Edge::output("n".parse().unwrap(), 1), round.cut.clone());
         let windows = windows.collect();
-        state.published(Some(&plan()), &PublishedBatch { edge, number: batch, cut, windows });
+        state.published(&plan(), &PublishedBatch { edge, number: batch, cut, windows });
     }
 
     #[test]

@@ -17,8 +17,7 @@ pub(super) fn status_of(
 ) -> StreamStatus {
     let mut publishers: Vec<_> = log.stream.publishers.values().collect();
     publishers.sort_by_key(|publisher| (&publisher.name, publisher.generation));
-    let of = |publisher: &&Publisher| publisher_status(facts, job, (log, stream), publisher);
-    let plan = log.plan.as_ref().and_then(|plan| plan.stream.as_ref());
+    let of = |publisher: &&Publisher| publisher_status(facts, job, stream, publisher);
     let (open_windows, closed_windows) = stream.state.window_counts();
     StreamStatus {
         coordinator: None,
@@ -26,7 +25,7 @@ pub(super) fn status_of(
         stopping: log.stream.stopping,
         ended: false,
         publishers: publishers.iter().map(of).collect(),
-        watermark_ms: plan.and_then(|plan| stream.state.watermark(&log.stream, plan, facts.now)),
+        watermark_ms: stream.state.watermark(&log.stream, &stream.plan, facts.now),
         events: stream.state.counts(),
         open_windows,
         closed_windows,
@@ -49,13 +48,12 @@ pub(super) fn summary(facts: &Facts, job: JobId, of: (&JobLog, &Stream)) -> Entr
 fn publisher_status(
     facts: &Facts,
     job: JobId,
-    (log, stream): (&JobLog, &Stream),
+    stream: &Stream,
     publisher: &Publisher,
 ) -> PublisherStatus {
     let edge = publisher.edge();
     let source = stream.state.sources.get(&edge);
     let (prefix, beyond_gap) = reading::beyond_gap(facts, job, edge);
-    let plan = log.plan.as_ref().and_then(|plan| plan.stream.as_ref());
     PublisherStatus {
         publisher: publisher.clone(),
         prefix,
@@ -64,7 +62,7 @@ fn publisher_status(
         events: source.map_or(0, |source| source.received),
         dead: source.map_or(0, |source| source.dead),
         ended: stream.state.has_ended(publisher),
-        idle: source.zip(plan).is_some_and(|(source, plan)| source.is_idle(plan, facts.now)),
+        idle: source.is_some_and(|source| source.is_idle(&stream.plan, facts.now)),
     }
 }
 

@@ -1,16 +1,20 @@
 //! What a coordinator knows of one stream, and what is under way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_protocol::entry::Entry;
-use cortado_protocol::{Coverage, Edge};
-use cortado_stream::{Closing, Cut, OutputBatch, Span};
+use cortado_protocol::{Coverage, Edge, SlotSet};
+use cortado_stream::{Closing, Cut, OutputBatch, Span, StreamPlan};
 
 use super::state::State;
 use crate::slot_round::SlotRound;
 
 /// One stream.
 pub(super) struct Stream {
+    pub(super) plan: Arc<StreamPlan>,
+    /// All its slots.
+    pub(super) slots: SlotSet,
     pub(super) state: State,
     pub(super) step: Step,
     /// The edge that this node publishes on.
@@ -69,8 +73,10 @@ pub(super) struct Round {
 }
 
 impl Stream {
-    pub(super) fn new(now: Duration, edge: Edge) -> Self {
+    pub(super) fn new(now: Duration, edge: Edge, plan: Arc<StreamPlan>, slots: SlotSet) -> Self {
         Self {
+            plan,
+            slots,
             state: State::default(),
             step: Step::Idle,
             edge,

@@ -76,7 +76,7 @@ fn a_stream_ends_only_after_all_members_were_asked_for_other_publishers() {
     let batch = OutputBatch::decode(&last.delta(cortado_protocol::META_SLOT).unwrap()).unwrap();
     assert_eq!(batch.end, Some(vec![(last.head.key.edge, 1)]));
 
-    // Whoever was asked before a change may not have been all.
+    // A member that comes after the question was not asked.
     let next = bench.streams.after_change(&bench.facts, &mut bench.out, bench.job);
     assert!(matches!(next, Next::Nothing));
     assert!(!bench.streams.all[&bench.job].asked);
