@@ -39,7 +39,7 @@ pub use fold::SlotFold;
 pub use lookup::LookupFold;
 pub use map::{Mapped, map_batch};
 pub use names::RECEIPT_FILE;
-pub use plan::{ColumnSchema, HeaderError, Layout, Plan, PlanError, TableSchema};
+pub use plan::{ColumnSchema, HeaderError, Layout, Plan, PlanError, TableSchema, slot_of};
 pub use receipt::{
     Durability, PlanReceipt, QueryReceipt, ReasonReceipt, Receipt, ResultReceipt, TableReceipt,
 };

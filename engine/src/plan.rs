@@ -16,12 +16,13 @@ mod types;
 
 use std::sync::Arc;
 
-use cortado_protocol::{Slot, content_hash};
+use cortado_protocol::content_hash;
 pub use document::PlanError;
 pub use layout::{HeaderError, Layout};
 pub use tables::{ColumnSchema, TableSchema};
 use toml::de::DeTable;
-pub(crate) use types::{Join, Keying, Order, Query, Shape, Stage, Top, slot_of};
+pub use types::slot_of;
+pub(crate) use types::{Join, Keying, Order, Query, Shape, Stage, Top};
 
 use self::document::{Source, Table};
 use self::parser::QueryParser;
@@ -182,12 +183,6 @@ impl Plan {
     /// If the plan has no such table.
     pub fn bind_header(&self, table: usize, header: &[String]) -> Result<Layout, HeaderError> {
         Layout::bind(&self.0.tables[table], header)
-    }
-
-    /// The slot of a group or reference key.
-    #[must_use]
-    pub fn slot_of_key(&self, key: &[u8], slots: usize) -> Slot {
-        slot_of(key, slots)
     }
 
     pub(crate) fn program(&self, table: usize) -> &Program {

@@ -1,10 +1,7 @@
 //! What is kept of an event in the delta of its slot: first the facts, which windows need, then the
 //! lines as they were sent.
 
-use std::collections::BTreeMap;
-
 use bytes::{BufMut, Bytes, BytesMut};
-use cortado_protocol::{Slot, content_hash};
 use serde::{Deserialize, Serialize};
 
 /// The facts of an event.
@@ -23,7 +20,8 @@ pub(crate) struct Fact {
     pub(crate) paths: Vec<u32>,
 }
 
-/// Separates the parts of a path: no JSON text of an event has it unescaped.
+/// Separates the parts of a path. An event with a text that has it, and that the plan counts by, is a
+/// dead letter.
 pub(crate) const SEPARATOR: char = '\u{1f}';
 
 /// The facts of a slot's events.
@@ -57,29 +55,4 @@ impl Facts {
         }
         delta.freeze()
     }
-}
-
-/// Texts in the order in which they first came, each once.
-#[derive(Debug, Default)]
-pub(crate) struct Texts {
-    pub(crate) all: Vec<String>,
-    numbers: BTreeMap<String, u32>,
-}
-
-impl Texts {
-    /// The number of a text.
-    pub(crate) fn number(&mut self, text: String) -> u32 {
-        if let Some(number) = self.numbers.get(&text) {
-            return *number;
-        }
-        let number = self.all.len() as u32;
-        self.all.push(text.clone());
-        self.numbers.insert(text, number);
-        number
-    }
-}
-
-/// The slot in which all copies of an event meet.
-pub(crate) fn slot_of(id: &str, slots: usize) -> Slot {
-    Slot((content_hash(id.as_bytes()) % slots.max(1) as u64) as u8)
 }

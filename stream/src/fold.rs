@@ -10,8 +10,9 @@ use cortado_protocol::{Coverage, Edge, frame};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
-use crate::event::{Fact, Facts, SEPARATOR, Texts};
+use crate::event::{Fact, Facts, SEPARATOR};
 use crate::plan::{StreamPlan, WindowKey, start_of};
+use crate::texts::Texts;
 
 /// What a round folds.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct WantedWindow {
     pub key: WindowKey,
     /// The batches, by edge.
     pub batches: Vec<(Edge, Coverage)>,
+    /// Valid events that the summaries of the batches say it has, copies counted.
+    pub valid: u64,
     /// The cut with which the window was published last.
     pub before: Option<Cut>,
 }
@@ -110,7 +113,7 @@ impl<'a> WindowFold<'a> {
         }
         let malformed = DeltaError::Malformed("facts of events");
         let Some(Facts { texts, facts }) = Facts::decode(delta) else { return Err(malformed) };
-        let numbers: Vec<_> = texts.into_iter().map(|text| self.texts.number(text)).collect();
+        let numbers: Vec<_> = texts.iter().map(|text| self.texts.number(text)).collect();
         for fact in facts {
             let Fact { id, at_ms, content, position, keys, paths } = fact;
             let of = |own: Vec<u32>| own.iter().map(|key| numbers[*key as usize]).collect();
@@ -146,22 +149,25 @@ impl<'a> WindowFold<'a> {
     #[must_use]
     pub fn finish(self) -> Bytes {
         let mut parts = vec![WindowPart::default(); self.wanted.windows.len()];
+        let text = |number: u32| self.texts.text(number).to_owned();
+        // The path of a part, without a metric, is the shortest one of its roll-up.
+        let is_part: Vec<_> = self.texts.all().map(|text| is_part(self.plan, text)).collect();
         for ((number, _), (at, seen)) in self.windows {
             let ids = self.plan.windows().get(usize::from(number)).is_some_and(|window| window.ids);
             let part = &mut parts[at];
             let before = self.wanted.windows[at].before.as_ref();
-            let text = |number: &u32| self.texts.all[*number as usize].clone();
+            let mut counts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
+            let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
             for (id, Seen { origin, content, keys, paths, others }) in seen {
-                *part.counts.entry(keys.iter().map(text).collect()).or_default() += 1;
+                *counts.entry(keys).or_default() += 1;
                 let mut copies = others.iter().map(|(other, _)| other).chain([&origin]);
                 let had =
                     copies.any(|copy| before.is_some_and(|cut| cut.has(copy.edge, copy.batch)));
-                for path in paths.iter().map(text) {
-                    // The path of a part, without a metric, is the shortest one of its roll-up.
-                    if !had && is_part(self.plan, &path) {
-                        part.added.push((path.clone(), id.clone()));
+                for path in paths {
+                    if !had && is_part[path as usize] {
+                        part.added.push((text(path), id.clone()));
                     }
-                    *part.paths.entry(path).or_default() += 1;
+                    *sums.entry(path).or_default() += 1;
                 }
                 for (other, of) in &others {
                     if *of == content {
@@ -175,6 +181,9 @@ impl<'a> WindowFold<'a> {
                     part.ids.push(id);
                 }
             }
+            let of_keys = |keys: Vec<u32>| keys.into_iter().map(text).collect();
+            part.counts = counts.into_iter().map(|(keys, count)| (of_keys(keys), count)).collect();
+            part.paths = sums.into_iter().map(|(path, count)| (text(path), count)).collect();
             part.conflicts.sort_unstable();
         }
         frame::to_postcard(&parts)

@@ -17,17 +17,17 @@ mod outputs;
 mod plan;
 mod schema;
 mod summary;
+mod texts;
 mod time;
 
 pub use cut::Cut;
 pub use fold::{Wanted, WantedWindow, WindowFold};
 pub use map::map_events;
-pub use outputs::{
-    Closing, Fresh, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish,
-};
+pub use outputs::{Fresh, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish};
 pub use plan::{PlanError, StreamPlan, WindowKey};
 pub use schema::{SchemaError, SchemaSet};
 pub use summary::{DeadLetter, Kind, Summary, WindowCount};
+pub use texts::Texts;
 pub use time::{parse_time, time_text};
 
 /// The plan of the events of public safety.

@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cortado_engine::{MapError, Mapped};
+use cortado_engine::{MapError, Mapped, slot_of};
 use cortado_protocol::limits::{ENTRY_BYTES, EVENT_BYTES, EVENTS_PER_BATCH};
 use cortado_protocol::stream::StreamHeader;
 use cortado_protocol::{META_SLOT, content_hash};
 use serde_json::Value;
 
-use crate::event::{Fact, Facts, SEPARATOR, Texts, slot_of};
+use crate::event::{Fact, Facts, SEPARATOR};
 use crate::plan::{StreamPlan, WindowKey, start_of};
 use crate::schema::{Invalid, SchemaSet};
 use crate::summary::{DeadLetter, Kind, Summary, WindowCount};
+use crate::texts::Texts;
 use crate::time::{parse_time, time_text};
 
 /// Longest id of an event, in bytes.
@@ -54,25 +55,31 @@ pub fn map_events(
                     let start = start_of(event.at_ms, window.every_ms);
                     *windows.entry((number as u16, start)).or_default() += 1;
                 }
-                let delta = deltas.entry(slot_of(&event.id, slots)).or_default();
+                let delta = deltas.entry(slot_of(event.id.as_bytes(), slots)).or_default();
                 let Event { id, at_ms, content, keys, paths } = event;
-                let mut numbers = |texts: Vec<String>| {
-                    texts.into_iter().map(|text| delta.texts.number(text)).collect()
-                };
-                let (keys, paths) = (numbers(keys), numbers(paths));
+                let mut numbers =
+                    |texts: &[String]| texts.iter().map(|text| delta.texts.number(text)).collect();
+                let (keys, paths) = (numbers(&keys), numbers(&paths));
                 delta.facts.push(Fact { id, at_ms, content, position, keys, paths });
                 delta.lines.push(line);
             }
             Err((kind, Invalid { reason, path })) => {
-                dead.push(DeadLetter { position, kind, reason, path, raw: line.to_vec() });
+                dead.push(DeadLetter {
+                    position,
+                    kind,
+                    reason,
+                    path,
+                    raw: Bytes::copy_from_slice(line),
+                });
             }
         }
     }
     let rejected = dead.len() as u32;
     let windows = windows.into_iter().map(|(key, events)| WindowCount { key, events }).collect();
     let summary = Summary { header: header.clone(), received, valid, windows, dead };
-    let encode =
-        |Delta { texts, facts, lines }: Delta<'_>| Facts { texts: texts.all, facts }.encode(&lines);
+    let encode = |Delta { texts, facts, lines }: Delta<'_>| {
+        Facts { texts: texts.all().map(str::to_owned).collect(), facts }.encode(&lines)
+    };
     let mut deltas: Vec<(_, Bytes)> =
         deltas.into_iter().map(|(slot, delta)| (slot, encode(delta))).collect();
     deltas.push((META_SLOT, summary.encode()));

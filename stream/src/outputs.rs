@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cut::Cut;
 use crate::event::SEPARATOR;
-use crate::fold::{Conflict, WindowPart};
+use crate::fold::{Conflict, Wanted, WindowPart};
 use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, StreamPlan, WindowKey};
 use crate::summary::{Kind, Summary};
 use crate::time::time_text;
@@ -20,17 +20,6 @@ use crate::time::time_text;
 const IDS: usize = 10_000;
 /// Most characters of a dead letter's text in its row.
 const RAW_CHARS: usize = 512;
-
-/// A window that a round publishes.
-#[derive(Clone, Debug)]
-pub struct Closing {
-    /// The window.
-    pub key: WindowKey,
-    /// Valid events that the summaries of the cut's batches say it has, copies counted.
-    pub valid: u64,
-    /// The cut with which it was published last.
-    pub before: Option<Cut>,
-}
 
 /// A span of a roll-up that windows of the round belong to.
 #[derive(Clone, Debug)]
@@ -131,11 +120,11 @@ pub enum Mismatch {
 pub fn publish(
     plan: &StreamPlan,
     cut: &Cut,
-    closing: &[Closing],
+    wanted: &Wanted,
     parts: &[(Slot, Bytes)],
     (fresh, spans): (&[Fresh], &[Span]),
 ) -> Result<OutputBatch, Mismatch> {
-    let mut totals = vec![WindowPart::default(); closing.len()];
+    let mut totals = vec![WindowPart::default(); wanted.windows.len()];
     for (_, bytes) in parts {
         let parts: Vec<WindowPart> = frame::from_postcard(bytes).map_err(|_| Mismatch::Part)?;
         if parts.len() != totals.len() {
@@ -154,29 +143,28 @@ pub fn publish(
             }
         }
     }
-    let names = names(fresh);
     let (windows, rows) = (Vec::new(), Vec::new());
     let mut batch = OutputBatch { cut: cut.clone(), windows, rows, end: None };
     let mut sums: Vec<_> = spans.iter().map(|span| Sum::new(plan, span)).collect();
-    for (closing, mut total) in closing.iter().zip(totals) {
+    for (window, mut total) in wanted.windows.iter().zip(totals) {
+        let key = window.key;
         let counted = total.counts.values().sum::<u64>();
         let (duplicates, conflicts) = (total.duplicates, total.conflicts.len() as u64);
         let found = counted + duplicates + conflicts;
-        if found != closing.valid {
-            return Err(Mismatch::Events { found, valid: closing.valid });
+        if found != window.valid {
+            return Err(Mismatch::Events { found, valid: window.valid });
         }
         total.ids.sort_unstable();
         total.conflicts.sort_unstable();
-        batch.rows.push(window_row(plan, cut, closing.key, &total, counted));
+        batch.rows.push(window_row(plan, cut, key, &total, counted));
         // One that was told before is not told again.
         let told = |conflict: &Conflict| {
             let had =
-                |of: Place| closing.before.as_ref().is_some_and(|cut| cut.has(of.edge, of.batch));
+                |of: Place| window.before.as_ref().is_some_and(|cut| cut.has(of.edge, of.batch));
             had(conflict.origin) && had(conflict.counts)
         };
         let news = total.conflicts.iter().filter(|conflict| !told(conflict));
         batch.rows.extend(news.map(|conflict| conflict_row(cut, conflict)));
-        let key = closing.key;
         for span in plan.spans_of(key) {
             let sum = spans.iter().zip(&mut sums).find(|(other, _)| other.key == span);
             if let Some((_, sum)) = sum {
@@ -198,7 +186,7 @@ pub fn publish(
             };
             let mut row = dead_row(cut, origin, &letter.reason);
             row.insert("path".into(), letter.path.as_str().into());
-            row.insert("publisher".into(), names[edge].as_str().into());
+            row.insert("publisher".into(), summary.header.publisher.as_str().into());
             row.insert("generation".into(), summary.header.generation.into());
             row.insert("sent_at".into(), time_text(summary.header.sent_at_ms).into());
             let raw: String =
@@ -209,10 +197,6 @@ pub fn publish(
         }
     }
     Ok(batch)
-}
-
-fn names(fresh: &[Fresh]) -> BTreeMap<Edge, String> {
-    fresh.iter().map(|batch| (batch.edge, batch.summary.header.publisher.clone())).collect()
 }
 
 fn window_row(

@@ -1,5 +1,6 @@
 //! Summaries of batches of events: the deltas of the meta slot.
 
+use bytes::Bytes;
 use cortado_protocol::frame::{self, FrameError};
 use cortado_protocol::stream::StreamHeader;
 use serde::{Deserialize, Serialize};
@@ -51,14 +52,13 @@ pub struct DeadLetter {
     /// Where in the event the reason is: a JSON Pointer (RFC 6901), or nothing.
     pub path: String,
     /// The line as it was sent.
-    #[serde(with = "serde_bytes_vec")]
-    pub raw: Vec<u8>,
+    pub raw: Bytes,
 }
 
 impl Summary {
     /// The bytes of the delta.
     #[must_use]
-    pub fn encode(&self) -> bytes::Bytes {
+    pub fn encode(&self) -> Bytes {
         frame::to_postcard(self)
     }
 
@@ -68,30 +68,5 @@ impl Summary {
     /// If the bytes are no summary.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         frame::from_postcard(bytes)
-    }
-}
-
-/// Bytes in one piece instead of one by one.
-mod serde_bytes_vec {
-    use serde::{Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-        }
-        from.deserialize_bytes(Visitor)
     }
 }

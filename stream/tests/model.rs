@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cortado_protocol::stream::StreamHeader;
 use cortado_protocol::{Coverage, Edge, META_SLOT, Slot};
 use cortado_stream::{
-    Closing, Cut, Fresh, OutputBatch, SchemaSet, Span, StreamPlan, Summary, Wanted, WantedWindow,
+    Cut, Fresh, OutputBatch, SchemaSet, Span, StreamPlan, Summary, Wanted, WantedWindow,
     WindowFold, WindowKey, map_events, publish, time_text,
 };
 use proptest::prelude::*;
@@ -114,17 +114,14 @@ impl Bench {
         let wanted = Wanted {
             windows: windows
                 .iter()
-                .map(|(key, (batches, _))| WantedWindow {
+                .map(|(key, (batches, valid))| WantedWindow {
                     key: *key,
                     batches: batches.clone().into_iter().collect(),
+                    valid: *valid,
                     before: before(key),
                 })
                 .collect(),
         };
-        let closing: Vec<_> = windows
-            .iter()
-            .map(|(key, (_, valid))| Closing { key: *key, valid: *valid, before: before(key) })
-            .collect();
         let parts: Vec<_> = (0..self.slots)
             .map(|slot| {
                 let mut fold = WindowFold::new(&self.plan, &wanted);
@@ -161,7 +158,7 @@ impl Bench {
         }
         let spans: Vec<_> = spans.into_values().collect();
         let fresh: Vec<Fresh> = Vec::new();
-        let batch = publish(&self.plan, cut, &closing, &parts, (&fresh, &spans)).unwrap();
+        let batch = publish(&self.plan, cut, &wanted, &parts, (&fresh, &spans)).unwrap();
         self.published.push(batch);
     }
 

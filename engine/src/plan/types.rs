@@ -85,7 +85,8 @@ pub(crate) struct Join {
 }
 
 /// The slot of a key: `xxh3(key) % slots`.
-pub(crate) fn slot_of(key: &[u8], slots: usize) -> Slot {
+#[must_use]
+pub fn slot_of(key: &[u8], slots: usize) -> Slot {
     let (hash, slots) = (content_hash(key), slots.max(1) as u64);
     // The mask gives the same for powers of two, which are usual, without a division for each row.
     Slot(if slots.is_power_of_two() { hash & (slots - 1) } else { hash % slots } as u8)

@@ -209,7 +209,7 @@ pub(crate) fn cluster(
                 for request in requests {
                     for (slot, keys) in request.keys {
                         for key in &keys {
-                            assert_eq!(plan.slot_of_key(key, slots), slot);
+                            assert_eq!(cortado_engine::slot_of(key, slots), slot);
                         }
                         let mut lookup = LookupFold::new(plan, request.table, keys);
                         for (_, table, _, delta) in of_slot(slot) {

@@ -8,8 +8,8 @@ use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::stream::{Cursor, Row};
 use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet};
 use cortado_stream::{
-    Closing, Cut, DeadLetter, Fresh, OutputBatch, PublishedWindow, Span, StreamPlan, Summary,
-    Wanted, WindowCount, WindowFold, publish,
+    Cut, DeadLetter, Fresh, OutputBatch, PublishedWindow, Span, StreamPlan, Summary, Wanted,
+    WindowCount, WindowFold, publish,
 };
 
 use crate::job::BoundPlan;
@@ -35,7 +35,7 @@ pub enum StreamTask {
         /// The batches that the round includes.
         cut: Cut,
         /// The windows, in the order in which the slots folded them.
-        closing: Vec<Closing>,
+        wanted: Wanted,
         /// The part of each slot.
         parts: Vec<(Slot, Bytes)>,
         /// The batches with dead letters that are included for the first time.
@@ -156,9 +156,9 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
     match task {
         StreamTask::Summaries(wanted) => summaries(&wanted, records),
         StreamTask::Published(wanted) => published(&wanted, records),
-        StreamTask::Publish { plan, cut, closing, parts, fresh, spans } => {
+        StreamTask::Publish { plan, cut, wanted, parts, fresh, spans } => {
             let fresh = read_fresh(&fresh, records)?;
-            publish(&plan, &cut, &closing, &parts, (&fresh, &spans))
+            publish(&plan, &cut, &wanted, &parts, (&fresh, &spans))
                 .map_err(|mismatch| Stop::Mismatch(mismatch.to_string()))
                 .and_then(fits)
         }

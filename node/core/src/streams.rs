@@ -44,7 +44,8 @@ mod state;
 mod status;
 mod stream;
 
-use stream::{Round, Step, Stream};
+use state::Round;
+use stream::{Step, Stream};
 
 /// The result file of a stream that has ended.
 const SUMMARY_FILE: &str = "stream.json";
@@ -341,14 +342,12 @@ impl Stream {
             return Next::Nothing;
         }
         let watermark = self.state.watermark(&log.stream, &self.plan, now);
-        if let Some(state::Plan { cut, wanted, closing, fresh, spans }) =
-            self.state.plan(&self.plan, watermark)
-        {
-            let round = Round { cut, closing, fresh, spans };
-            if round.closing.is_empty() {
+        if let Some(round) = self.state.next_round(&self.plan, watermark) {
+            if round.wanted.windows.is_empty() {
                 return self.publish(facts, out, job, round, Vec::new());
             }
-            let mut slots = Box::new(SlotRound::windows(self.slots, frame::to_postcard(&wanted)));
+            let wanted = frame::to_postcard(&round.wanted);
+            let mut slots = Box::new(SlotRound::windows(self.slots, wanted));
             slots.ask(facts, out, job, &[]);
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
@@ -415,15 +414,15 @@ impl Stream {
         parts: Vec<(Slot, Bytes)>,
     ) -> Next {
         let fresh = facts.located(job, round.fresh.iter(), SlotSet::META);
-        let wanted = round.fresh.iter().map(|(_, coverage)| coverage.count()).sum::<u64>();
-        if fresh.len() as u64 != wanted {
+        let batches = round.fresh.iter().map(|(_, coverage)| coverage.count()).sum::<u64>();
+        if fresh.len() as u64 != batches {
             self.start_over(facts.now, job, "batches with dead letters are missing here");
             return Next::Nothing;
         }
-        let Round { cut, closing, spans, .. } = round;
+        let Round { cut, wanted, spans, .. } = round;
         let plan = Arc::clone(&self.plan);
         self.step = Step::Publish;
-        let task = StreamTask::Publish { plan, cut, closing, parts, fresh, spans };
+        let task = StreamTask::Publish { plan, cut, wanted, parts, fresh, spans };
         out.run(Task::Stream(task), Purpose::Stream(job));
         Next::Nothing
     }

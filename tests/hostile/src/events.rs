@@ -5,8 +5,8 @@ use bytes::Bytes;
 use cortado_protocol::stream::{Cursor, Place, SchemaFile, StreamHeader};
 use cortado_protocol::{Coverage, META_SLOT, Slot};
 use cortado_stream::{
-    Closing, Cut, EVENTS, EVENTS_SCHEMAS, OutputBatch, SchemaSet, StreamPlan, Summary, Wanted,
-    WantedWindow, WindowFold, map_events, publish,
+    Cut, EVENTS, EVENTS_SCHEMAS, OutputBatch, SchemaSet, StreamPlan, Summary, Wanted, WantedWindow,
+    WindowCount, WindowFold, map_events, publish,
 };
 
 const SLOTS: usize = 2;
@@ -56,14 +56,11 @@ fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
     assert_eq!(u64::from(summary.received), u64::from(summary.valid) + summary.dead.len() as u64);
     assert!(summary.dead.iter().all(|letter| !letter.reason.is_empty()));
     let (edge, batches) = (header().edge(), Coverage::range(0, 1));
-    let wanted = |key| WantedWindow { key, batches: vec![(edge, batches.clone())], before: None };
-    let windows: Vec<_> = summary.windows.iter().map(|count| wanted(count.key)).collect();
-    let wanted = Wanted { windows };
-    let closing = |count: &cortado_stream::WindowCount| {
+    let window = |count: &WindowCount| {
         let (key, valid) = (count.key, u64::from(count.events));
-        Closing { key, valid, before: None }
+        WantedWindow { key, batches: vec![(edge, batches.clone())], valid, before: None }
     };
-    let closing: Vec<_> = summary.windows.iter().map(closing).collect();
+    let wanted = Wanted { windows: summary.windows.iter().map(window).collect() };
     let part = |slot| {
         let mut fold = WindowFold::new(plan, &wanted);
         fold.add(edge, 0, of(slot).unwrap_or(&Bytes::new())).unwrap();
@@ -71,14 +68,15 @@ fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
     };
     let parts: Vec<_> = (0..SLOTS as u8).map(|slot| part(Slot(slot))).collect();
     let cut: Cut = [(edge, 1)].into_iter().collect();
-    let batch = publish(plan, &cut, &closing, &parts, (&[], &[])).unwrap();
+    let batch = publish(plan, &cut, &wanted, &parts, (&[], &[])).unwrap();
     assert_eq!(OutputBatch::decode(&batch.encode()).unwrap(), batch);
 }
 
 fn as_delta(plan: &StreamPlan, bytes: &[u8]) {
     let edge = header().edge();
     let batches = vec![(edge, Coverage::range(0, 1))];
-    let wanted = Wanted { windows: vec![WantedWindow { key: (0, 0), batches, before: None }] };
+    let window = WantedWindow { key: (0, 0), batches, valid: 0, before: None };
+    let wanted = Wanted { windows: vec![window] };
     let mut fold = WindowFold::new(plan, &wanted);
     if fold.add(edge, 0, bytes).is_ok() {
         let _ = fold.finish();

@@ -82,7 +82,7 @@ pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
         TaskOutput::Stream(StreamOutput::Dead(Some(letter))) => {
             let DeadLetter { reason, path, raw, .. } = letter;
             let response = ClientResponse::Stream(StreamResponse::Dead { reason, path });
-            answer_with(out, origin, response, raw.into());
+            answer_with(out, origin, response, raw);
         }
         TaskOutput::Stream(StreamOutput::Dead(None)) => {
             let message = "there is no dead letter at this place; a conflict is a valid event";

@@ -2,12 +2,11 @@
 //! batches, and what was published. All of it can be read again from the ledgers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_protocol::stream::{EventCounts, Publisher};
 use cortado_protocol::{Coverage, Edge};
-use cortado_stream::{Closing, Cut, Span, StreamPlan, Wanted, WantedWindow, WindowKey};
+use cortado_stream::{Cut, Span, StreamPlan, Texts, Wanted, WantedWindow, WindowKey};
 
 use crate::stream_log::StreamLog;
 use crate::stream_task::{Brief, PublishedBatch};
@@ -81,35 +80,16 @@ pub(super) struct State {
     pub(super) outputs: BTreeMap<Edge, u64>,
     /// Window rows published.
     pub(super) rows: u64,
-    paths: Paths,
+    /// The paths of roll-ups.
+    paths: Texts,
     /// The sums of the windows as they were published last, by span of a roll-up.
     spans: BTreeMap<WindowKey, BTreeMap<u32, u64>>,
 }
 
-/// The paths of roll-ups, each of which is kept once.
-#[derive(Debug, Default)]
-struct Paths {
-    all: Vec<Arc<str>>,
-    numbers: BTreeMap<Arc<str>, u32>,
-}
-
-impl Paths {
-    fn number(&mut self, path: &str) -> u32 {
-        if let Some(number) = self.numbers.get(path) {
-            return *number;
-        }
-        let (path, number): (Arc<str>, _) = (path.into(), self.all.len() as u32);
-        self.all.push(Arc::clone(&path));
-        self.numbers.insert(path, number);
-        number
-    }
-}
-
 /// What a round is to publish.
-pub(super) struct Plan {
+pub(super) struct Round {
     pub(super) cut: Cut,
     pub(super) wanted: Wanted,
-    pub(super) closing: Vec<Closing>,
     /// The batches with dead letters that are included for the first time.
     pub(super) fresh: Vec<(Edge, Coverage)>,
     /// The spans of roll-ups that the windows belong to.
@@ -242,7 +222,7 @@ impl State {
     }
 
     /// What can be published now, if anything.
-    pub(super) fn plan(&self, plan: &StreamPlan, watermark_ms: Option<i64>) -> Option<Plan> {
+    pub(super) fn next_round(&self, plan: &StreamPlan, watermark_ms: Option<i64>) -> Option<Round> {
         let mut events = 0;
         let closed = self
             .dirty
@@ -260,25 +240,19 @@ impl State {
         if keys.is_empty() && self.dead.is_empty() {
             return None;
         }
-        let wanted = keys.iter().map(|key| {
-            let batches = self.windows[key].batches.iter();
-            let batches = batches.map(|(edge, coverage)| (*edge, coverage.clone())).collect();
-            let before = self.windows[key].published.as_ref().map(|before| before.cut.clone());
-            WantedWindow { key: *key, batches, before }
-        });
-        let closing = keys.iter().map(|key| {
-            let window = &self.windows[key];
-            let before = window.published.as_ref().map(|before| before.cut.clone());
-            Closing { key: *key, valid: window.valid, before }
+        let windows = keys.iter().map(|key| {
+            let Window { batches, valid, published } = &self.windows[key];
+            let batches = batches.iter().map(|(edge, coverage)| (*edge, coverage.clone()));
+            let before = published.as_ref().map(|before| before.cut.clone());
+            WantedWindow { key: *key, batches: batches.collect(), valid: *valid, before }
         });
         let mut fresh: BTreeMap<Edge, Coverage> = BTreeMap::new();
         for (edge, number) in self.dead.keys() {
             fresh.entry(*edge).or_default().insert(*number);
         }
-        Some(Plan {
+        Some(Round {
             cut: self.cut(),
-            wanted: Wanted { windows: wanted.collect() },
-            closing: closing.collect(),
+            wanted: Wanted { windows: windows.collect() },
             fresh: fresh.into_iter().collect(),
             spans: self.spans(plan, &keys),
         })
@@ -299,7 +273,7 @@ impl State {
                 }
             }
         }
-        let text = |path: u32| self.paths.all[path as usize].to_string();
+        let text = |path: u32| self.paths.text(path).to_owned();
         let span = |(key, (sums, before)): (WindowKey, (BTreeMap<u32, u64>, BTreeSet<u32>))| Span {
             key,
             others: sums.into_iter().map(|(path, count)| (text(path), count)).collect(),
@@ -397,10 +371,10 @@ mod tests {
         Brief { edge, number, low_watermark_ms, last, received: 10, dead: 0, windows }
     }
 
-    fn publish(state: &mut State, batch: u64, round: &Plan) {
-        let windows = round.closing.iter().map(|closing| PublishedWindow {
-            key: closing.key,
-            counted: closing.valid,
+    fn publish(state: &mut State, batch: u64, round: &Round) {
+        let windows = round.wanted.windows.iter().map(|window| PublishedWindow {
+            key: window.key,
+            counted: window.valid,
             duplicates: 0,
             conflicts: 0,
             paths: Vec::new(),
@@ -447,18 +421,18 @@ mod tests {
         let (a, plan) = (publisher("a", false), plan());
         let mut state = State::default();
         state.read(seconds(1), vec![brief(&a, 0, 0, 60_000), brief(&a, 1, 5_000, 60_000)], false);
-        let round = state.plan(&plan, Some(7_000)).unwrap();
-        assert_eq!(round.closing.len(), 1, "the second one ends at 10 s");
+        let round = state.next_round(&plan, Some(7_000)).unwrap();
+        assert_eq!(round.wanted.windows.len(), 1, "the second one ends at 10 s");
         publish(&mut state, 0, &round);
-        assert!(state.plan(&plan, Some(7_000)).is_none());
-        let round = state.plan(&plan, Some(i64::MAX)).unwrap();
-        assert_eq!(round.closing[0].key, (0, 5_000));
+        assert!(state.next_round(&plan, Some(7_000)).is_none());
+        let round = state.next_round(&plan, Some(i64::MAX)).unwrap();
+        assert_eq!(round.wanted.windows[0].key, (0, 5_000));
         publish(&mut state, 1, &round);
         assert!(state.is_settled());
         state.read(seconds(2), vec![brief(&a, 2, 0, 60_000)], false);
-        let late = state.plan(&plan, Some(60_000)).unwrap();
-        assert_eq!((late.closing[0].key, late.closing[0].valid), ((0, 0), 20));
-        assert_eq!(late.closing[0].before, Some([(a.edge(), 2)].into_iter().collect()));
+        let late = state.next_round(&plan, Some(60_000)).unwrap();
+        assert_eq!((late.wanted.windows[0].key, late.wanted.windows[0].valid), ((0, 0), 20));
+        assert_eq!(late.wanted.windows[0].before, Some([(a.edge(), 2)].into_iter().collect()));
         assert!(late.cut.batches() > round.cut.batches());
         let counts = state.counts();
         assert_eq!((counts.received, counts.counted, counts.open), (30, 20, 10));
@@ -469,7 +443,7 @@ mod tests {
         let (a, plan) = (publisher("a", false), plan());
         let mut first = State::default();
         first.read(seconds(1), vec![brief(&a, 0, 0, 60_000)], false);
-        let round = first.plan(&plan, Some(60_000)).unwrap();
+        let round = first.next_round(&plan, Some(60_000)).unwrap();
         let mut second = State::default();
         publish(&mut second, 0, &round);
         assert!(!second.has_caught_up());
@@ -477,15 +451,15 @@ mod tests {
         assert!(
             second.has_caught_up()
                 && second.is_settled()
-                && second.plan(&plan, Some(60_000)).is_none()
+                && second.next_round(&plan, Some(60_000)).is_none()
         );
         second.read(
             seconds(1),
             vec![Brief { dead: 3, windows: vec![], ..brief(&a, 1, 0, 0) }],
             false,
         );
-        let round = second.plan(&plan, None).unwrap();
-        assert!(round.closing.is_empty());
+        let round = second.next_round(&plan, None).unwrap();
+        assert!(round.wanted.windows.is_empty());
         assert_eq!(round.fresh, [(a.edge(), Coverage::range(1, 2))]);
         publish(&mut second, 1, &round);
         assert!(second.is_settled());

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_protocol::entry::Entry;
-use cortado_protocol::{Coverage, Edge, SlotSet};
-use cortado_stream::{Closing, Cut, OutputBatch, Span, StreamPlan};
+use cortado_protocol::{Edge, SlotSet};
+use cortado_stream::{OutputBatch, StreamPlan};
 
-use super::state::State;
+use super::state::{Round, State};
 use crate::slot_round::SlotRound;
 
 /// One stream.
@@ -62,14 +62,6 @@ pub(super) enum Step {
         written: bool,
         sent: bool,
     },
-}
-
-/// What a round publishes.
-pub(super) struct Round {
-    pub(super) cut: Cut,
-    pub(super) closing: Vec<Closing>,
-    pub(super) fresh: Vec<(Edge, Coverage)>,
-    pub(super) spans: Vec<Span>,
 }
 
 impl Stream {
