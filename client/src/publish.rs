@@ -110,7 +110,8 @@ pub async fn publish(
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_set(Arc::clone(cluster), job, Arc::clone(&set)));
     let (sender, reads) = mpsc::channel(AHEAD);
-    let maker = Maker { job, publisher, known, set, sender, number: 0 };
+    let newest = known.keys().max().copied();
+    let maker = Maker { job, publisher, known, newest, set, sender, number: 0 };
     let in_flight = match &options.source {
         Source::Stdin => InFlight::One,
         Source::Synthetic(_) | Source::File(_) | Source::Lines(_) => InFlight::Many,
@@ -258,9 +259,13 @@ fn now_ms() -> i64 {
 struct Maker {
     job: JobId,
     publisher: Publisher,
+    /// Batches that have arrived.
     known: Known,
+    /// The last one of them.
+    newest: Option<u64>,
     set: Arc<AtomicU32>,
     sender: mpsc::Sender<Read>,
+    /// Of the next batch.
     number: u64,
 }
 
@@ -334,8 +339,8 @@ impl Maker {
     /// Whether the next batch has arrived and need not be compared with what is made now: the first
     /// and the last one that have arrived are enough.
     fn is_settled(&self) -> bool {
-        let last = self.known.keys().max();
-        self.number > 0 && self.known.contains_key(&self.number) && last != Some(&self.number)
+        let is_end = self.number == 0 || self.newest == Some(self.number);
+        !is_end && self.known.contains_key(&self.number)
     }
 
     fn lines(
@@ -373,18 +378,17 @@ impl Maker {
         }
     }
 
+    /// Ends the publisher, unless a batch behind its end has arrived: then it had more events before.
     fn last(&mut self, sent_at_ms: i64) -> Result<(), Stop> {
-        self.send(Bytes::new(), i64::MAX, sent_at_ms, true)?;
-        if let Some(number) = self.known.keys().find(|number| **number >= self.number) {
-            let name = &self.publisher.name;
+        if let Some(number) = self.newest.filter(|newest| *newest > self.number) {
+            let (name, batches) = (&self.publisher.name, self.number + 1);
             let message = format!(
-                "publisher '{name}' has sent batch {number} before, and now it has only {}: use the same \
-                 options as before, or another name",
-                self.number
+                "publisher '{name}' has sent batch {number} before, and now it has only {batches}: use the \
+                 same options as before, or another name"
             );
             return Err(Stop::Failed(Error::BadInput(message)));
         }
-        Ok(())
+        self.send(Bytes::new(), i64::MAX, sent_at_ms, true)
     }
 
     fn send(
@@ -453,6 +457,23 @@ fn time_of(line: &[u8], plan: &StreamPlan) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_publisher_with_fewer_events_than_before_does_not_end() {
+        let (sender, mut reads) = mpsc::channel(AHEAD);
+        let publisher =
+            Publisher { name: "p".into(), generation: 0, opened_ms: 0, backfill: false };
+        // Batch 1 arrived, and batch 0 did not.
+        let (known, newest) = (Known::from([(1, 7)]), Some(1));
+        let set = Arc::new(AtomicU32::new(0));
+        let maker = Maker { job: JobId(1), publisher, known, newest, set, sender, number: 0 };
+        let source = Source::Lines(Bytes::new());
+        let options = Options { publisher: "p".into(), backfill: false, disorder_ms: 0, source };
+        maker.run(&options, &StreamPlan::parse(cortado_stream::EVENTS).unwrap());
+        let first = reads.blocking_recv();
+        assert!(matches!(first, Some(Read::Failed(Error::BadInput(_)))), "it sends its end");
+        assert!(reads.blocking_recv().is_none());
+    }
 
     #[test]
     fn long_lines_are_cut_and_the_last_one_needs_no_line_break() {
