@@ -170,8 +170,8 @@ pub enum TaskOutput {
     Rejects(Vec<Reject>),
     /// These records can't be read; nothing else was done.
     Unreadable(Vec<Located>),
-    /// Of [`Task::Finish`], [`Task::Join`] and [`StreamTask::Publish`]: the slots did not fold what was
-    /// made of the batches.
+    /// Of [`Task::Finish`], [`Task::Join`] and [`Task::Stream`]: the slots did not fold what was made of
+    /// the batches.
     Mismatch(String),
     /// It can't be done, and trying again would not change that.
     Failed(String),
