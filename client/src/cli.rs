@@ -4,7 +4,9 @@
 mod args;
 mod chaos_command;
 mod cluster_commands;
+mod dead_letters;
 mod events_command;
+mod events_text;
 mod gen_command;
 mod init_command;
 mod job_commands;
@@ -13,6 +15,7 @@ mod local_command;
 mod log_command;
 mod output;
 mod progress_bar;
+mod publish_command;
 mod rejects;
 mod run_commands;
 

@@ -7,6 +7,7 @@
 pub mod coffee;
 pub mod events;
 mod random;
+mod uuids;
 mod writer;
 
 pub use random::Random;

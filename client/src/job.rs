@@ -9,10 +9,11 @@ use cortado_engine::Plan;
 use cortado_protocol::JobId;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus, TableFiles};
-use cortado_protocol::limits::JOBS_PER_ANSWER;
+use cortado_protocol::limits::{JOBS_PER_ANSWER, NUMBERS};
 use cortado_stream::StreamPlan;
 
 use crate::cluster::unexpected;
+use crate::status::status_after;
 pub use crate::status::{ended, status};
 use crate::upload::{Known, TableWork, upload};
 use crate::{Cluster, Error, Observer, Progress, dataset};
@@ -42,22 +43,7 @@ impl PlanSource {
     /// # Errors
     /// [`Error::BadInput`] with file and line if the plan has a mistake.
     pub fn load(name: &str) -> Result<Self, Error> {
-        let text = match name {
-            "coffee" => cortado_engine::COFFEE.to_owned(),
-            path => {
-                let path = Path::new(path);
-                std::fs::read_to_string(path).map_err(|source| {
-                    if source.kind() == std::io::ErrorKind::NotFound {
-                        Error::BadInput(format!(
-                            "there is no plan {name}: expected `coffee` or the path of a plan file"
-                        ))
-                    } else {
-                        Error::io("read", path, source)
-                    }
-                })?
-            }
-        };
-        Self::parse(text, name)
+        Self::parse(plan_text(name, ("coffee", cortado_engine::COFFEE))?, name)
     }
 
     /// Parses a plan; `name` is its name in messages.
@@ -74,6 +60,23 @@ impl PlanSource {
         })?;
         Ok(Self { plan, text })
     }
+}
+
+/// The text of the plan that is built in, if that is its name, or of the file at that path.
+pub(crate) fn plan_text(name: &str, built_in: (&str, &str)) -> Result<String, Error> {
+    let (known, text) = built_in;
+    if name == known {
+        return Ok(text.to_owned());
+    }
+    let path = Path::new(name);
+    std::fs::read_to_string(path).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::NotFound {
+            let message =
+                format!("there is no plan {name}: expected `{known}` or the path of a plan file");
+            return Error::BadInput(message);
+        }
+        Error::io("read", path, source)
+    })
 }
 
 /// Submits a job. Submitting it again is harmless.
@@ -94,10 +97,16 @@ pub async fn submit(
         slots,
         tables,
     };
-    match cluster.request(&ClientRequest::Submit(spec.clone())).await? {
-        (ClientResponse::Status(_), _) => Ok(spec),
-        (other, _) => Err(unexpected(&other)),
-    }
+    status_after(cluster, &ClientRequest::Submit(spec.clone())).await?;
+    Ok(spec)
+}
+
+/// Cancels a job, unless it has ended; returns its state.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no such job; otherwise like [`Cluster::request`].
+pub async fn cancel(cluster: &Cluster, job: JobId) -> Result<JobStatus, Error> {
+    status_after(cluster, &ClientRequest::Cancel(job)).await
 }
 
 /// The state of all jobs.
@@ -156,7 +165,9 @@ pub async fn send_missing(
 ) -> Result<(), Error> {
     let mut there = Vec::with_capacity(spec.tables.len());
     for table in 0..spec.tables.len() {
-        there.push(known_batches(cluster, spec.job, table as u16).await?);
+        let (job, table) = (spec.job, table as u16);
+        let page = |from| ClientRequest::Coverage { job, table, from };
+        there.push(known_batches(cluster, page).await?);
     }
     let total_bytes = spec.tables.iter().flat_map(|t| &t.files).map(|file| file.bytes).sum();
     let known = there.iter().any(|known| !known.is_empty());
@@ -170,21 +181,22 @@ pub async fn send_missing(
     upload(cluster, root, spec, remaining(there), observer).await
 }
 
-/// The batches of a table that have arrived, with the hashes of their content. It asks as often as
-/// the answer continues.
-async fn known_batches(cluster: &Cluster, job: JobId, table: u16) -> Result<Known, Error> {
-    let mut known = Known::new();
-    let mut from = 0;
+/// The batches of a table or of a publisher that have arrived, with the hashes of their content. It
+/// asks as often as the answer continues.
+pub(crate) async fn known_batches(
+    cluster: &Cluster,
+    page: impl Fn(u64) -> ClientRequest,
+) -> Result<Known, Error> {
+    let (mut known, mut from) = (Known::new(), 0);
     loop {
-        match cluster.request(&ClientRequest::Coverage { job, table, from }).await? {
-            (ClientResponse::Coverage(there), _) => {
-                known.extend(there.batches);
-                match there.next.filter(|next| *next > from) {
-                    Some(next) => from = next,
-                    None => return Ok(known),
-                }
-            }
+        let there = match cluster.request(&page(from)).await? {
+            (ClientResponse::Coverage(there), _) => there,
             (other, _) => return Err(unexpected(&other)),
+        };
+        known.extend(there.batches);
+        match there.next {
+            Some(next) if next > from && next < NUMBERS => from = next,
+            _ => return Ok(known),
         }
     }
 }

@@ -15,7 +15,15 @@ use crate::{Cluster, Error};
 /// Like [`Cluster::request`].
 pub async fn status(cluster: &Cluster, job: JobId, wait: Duration) -> Result<JobStatus, Error> {
     let wait_ms = wait.as_millis() as u32;
-    match cluster.request(&ClientRequest::Status { job, wait_ms }).await? {
+    status_after(cluster, &ClientRequest::Status { job, wait_ms }).await
+}
+
+/// The state of a job that a node answers when it has done what a request says.
+pub(crate) async fn status_after(
+    cluster: &Cluster,
+    request: &ClientRequest,
+) -> Result<JobStatus, Error> {
+    match cluster.request(request).await? {
         (ClientResponse::Status(status), _) => Ok(status),
         (other, _) => Err(unexpected(&other)),
     }

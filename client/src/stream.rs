@@ -10,12 +10,13 @@ use cortado_protocol::job::{JobSpec, JobState, JobStatus};
 use cortado_protocol::stream::{
     Cursor, Place, Publisher, Row, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
 };
-use cortado_protocol::{Edge, JobId, frame, limits};
+use cortado_protocol::{Edge, JobId, frame};
 use cortado_stream::{EVENTS, EVENTS_SCHEMAS, SchemaSet, StreamPlan};
 use serde_json::Value;
 
 use crate::cluster::unexpected;
 use crate::job::{self, new_job_id};
+use crate::status::status_after;
 use crate::upload::Known;
 use crate::{Cluster, Error};
 
@@ -39,20 +40,7 @@ impl StreamSource {
     /// # Errors
     /// [`Error::BadInput`] with file and line if the plan or a schema has a mistake.
     pub fn load(name: &str, schemas: Option<&Path>) -> Result<Self, Error> {
-        let text = if name == "events" {
-            EVENTS.to_owned()
-        } else {
-            let path = Path::new(name);
-            std::fs::read_to_string(path).map_err(|source| {
-                if source.kind() == std::io::ErrorKind::NotFound {
-                    Error::BadInput(format!(
-                        "there is no plan {name}: expected `events` or the path of a plan file"
-                    ))
-                } else {
-                    Error::io("read", path, source)
-                }
-            })?
-        };
+        let text = job::plan_text(name, ("events", EVENTS))?;
         if Plan::parse(&text).is_ok() {
             let message = format!("{name} is no plan of a stream: cortado run {name} --data DIR");
             return Err(Error::BadInput(message));
@@ -161,13 +149,10 @@ pub async fn start(
     let slots = cluster.view().await?.slots;
     let (job, plan_name, plan_toml) = (new_job_id(), name.to_owned(), source.text.clone());
     let spec = JobSpec { job, plan_name, plan_toml, slots, tables: Vec::new() };
-    match cluster.request(&ClientRequest::Submit(spec)).await? {
-        (ClientResponse::Status(_), _) => {}
-        (other, _) => return Err(unexpected(&other)),
-    }
+    status_after(cluster, &ClientRequest::Submit(spec)).await?;
     // Another client may have started one at the same time: all use the oldest.
     if let Some(other) = running(&job::list(cluster).await?).filter(|other| *other != job) {
-        cancel(cluster, job).await?;
+        job::cancel(cluster, job).await?;
         put_first_set(cluster, other, source).await?;
         return Ok((other, false));
     }
@@ -175,14 +160,7 @@ pub async fn start(
     Ok((job, true))
 }
 
-async fn cancel(cluster: &Cluster, job: JobId) -> Result<(), Error> {
-    match cluster.request(&ClientRequest::Cancel(job)).await? {
-        (ClientResponse::Status(_), _) => Ok(()),
-        (other, _) => Err(unexpected(&other)),
-    }
-}
-
-/// Puts the schemas in force if there are none yet: whoever made the stream may have died.
+/// Puts the schemas in force if there are none yet: the client that made the stream may have died.
 async fn put_first_set(cluster: &Cluster, job: JobId, source: &StreamSource) -> Result<(), Error> {
     if status(cluster, job).await?.schema_set.is_none() {
         put_schemas(cluster, job, 0, source.schemas.clone()).await?;
@@ -221,10 +199,7 @@ pub async fn stop(cluster: &Cluster, job: JobId) -> Result<(), Error> {
 }
 
 async fn record(cluster: &Cluster, job: JobId, request: StreamRequest) -> Result<(), Error> {
-    match cluster.request(&ClientRequest::Stream(job, request)).await? {
-        (ClientResponse::Status(_), _) => Ok(()),
-        (other, _) => Err(unexpected(&other)),
-    }
+    status_after(cluster, &ClientRequest::Stream(job, request)).await.map(drop)
 }
 
 /// How a stream stands.
@@ -243,19 +218,8 @@ pub async fn status(cluster: &Cluster, job: JobId) -> Result<StreamStatus, Error
 /// # Errors
 /// Like [`Cluster::request`].
 pub(crate) async fn known(cluster: &Cluster, job: JobId, edge: Edge) -> Result<Known, Error> {
-    let (mut known, mut from) = (Known::new(), 0);
-    loop {
-        let request = StreamRequest::Coverage { edge, from };
-        let page = match cluster.request(&ClientRequest::Stream(job, request)).await? {
-            (ClientResponse::Coverage(page), _) => page,
-            (other, _) => return Err(unexpected(&other)),
-        };
-        known.extend(page.batches);
-        match page.next {
-            Some(next) if next > from && next < limits::NUMBERS => from = next,
-            _ => return Ok(known),
-        }
-    }
+    let page = |from| ClientRequest::Stream(job, StreamRequest::Coverage { edge, from });
+    job::known_batches(cluster, page).await
 }
 
 /// Rows of an output.

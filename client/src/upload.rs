@@ -14,17 +14,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cortado_protocol::client::{
-    BatchOutcome, BatchReply, ClientRequest, ClientResponse, ErrorKind, MemberState,
-};
+use cortado_protocol::client::{BatchOutcome, BatchReply, ClientRequest, ErrorKind, MemberState};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus};
 use cortado_protocol::{JobId, NodeId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cluster::unexpected;
 use crate::dataset::Batch;
-use crate::status::{ended, status};
+use crate::status::{ended, status, status_after};
 use crate::{Cluster, Error, Observer, Progress};
 use link::LinkEvent;
 use pace::Pace;
@@ -374,8 +371,5 @@ async fn pulse(cluster: Arc<Cluster>, job: JobId, pulses: mpsc::Sender<JobStatus
 
 /// Declares a table's number of batches.
 async fn declare(cluster: Arc<Cluster>, job: JobId, table: u16, batches: u64) -> Result<(), Error> {
-    match cluster.request(&ClientRequest::EndTable { job, table, batches }).await? {
-        (ClientResponse::Status(_), _) => Ok(()),
-        (other, _) => Err(unexpected(&other)),
-    }
+    status_after(&cluster, &ClientRequest::EndTable { job, table, batches }).await.map(drop)
 }

@@ -44,11 +44,8 @@ pub(super) async fn explain(cluster: &Cluster, id: JobId, output: Output) -> Res
 }
 
 pub(super) async fn cancel(cluster: &Cluster, id: JobId, output: Output) -> Result<(), Error> {
-    match cluster.request(&ClientRequest::Cancel(id)).await? {
-        (ClientResponse::Status(status), _) => output
-            .show(&status_json(&status), |_| format!("job {id}: {}", state_name(&status.state))),
-        (other, _) => Err(unexpected(&other)),
-    }
+    let status = job::cancel(cluster, id).await?;
+    output.show(&status_json(&status), |_| format!("job {id}: {}", state_name(&status.state)))
 }
 
 pub(super) async fn delete(cluster: &Cluster, id: JobId, output: Output) -> Result<(), Error> {

@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 
-use cortado_protocol::content_hash;
 use cortado_stream::time_text;
 
 use super::Random;
@@ -81,7 +80,7 @@ impl EventOptions {
         let mut random = self.random(n, "event");
         let disorder = random.below(self.disorder_ms.unsigned_abs() + 1) as i64;
         let at_ms = self.due_ms(n).saturating_sub(disorder);
-        let id = uuid(&mut random);
+        let id = super::uuids::uuid_of(random.next_u64(), random.next_u64());
         let region = REGIONS[skewed(&mut random, REGIONS.len())];
         let (source, payload) = payload(&mut random, n);
         let mut line = String::with_capacity(400);
@@ -169,21 +168,6 @@ fn skewed(random: &mut Random, len: usize) -> usize {
 
 fn degrees(random: &mut Random, around: i64) -> String {
     format!("{around}.{:04}", random.below(10_000))
-}
-
-/// A random UUID (RFC 9562 §5.4).
-fn uuid(random: &mut Random) -> String {
-    let bits = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
-    let bits = bits & !(0xf << 76) | 4 << 76;
-    let bits = bits & !(0b11 << 62) | 0b10 << 62;
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// A name for a publisher that was given none.
-#[must_use]
-pub fn name_of(seed: u64) -> String {
-    format!("publisher-{:08x}", content_hash(&seed.to_le_bytes()) as u32)
 }
 
 #[cfg(test)]

@@ -61,16 +61,8 @@ impl CsvWriter {
 
     /// Appends 128 bits in the form of a random UUID (RFC 9562 §5.4).
     pub fn put_uuid(&mut self, high: u64, low: u64) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let high = (high & !0xf000) | 0x4000;
-        let low = (low & !(0b11 << 62)) | (0b10 << 62);
-        for (index, byte) in high.to_be_bytes().into_iter().chain(low.to_be_bytes()).enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                self.buffer.push(b'-');
-            }
-            self.buffer.push(HEX[usize::from(byte >> 4)]);
-            self.buffer.push(HEX[usize::from(byte & 15)]);
-        }
+        let uuid = super::uuids::uuid_of(high, low).hyphenated();
+        self.buffer.extend_from_slice(uuid.encode_lower(&mut [0; 36]).as_bytes());
     }
 
     /// Appends a number below 100 with two digits.

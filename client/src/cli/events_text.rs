@@ -1,0 +1,117 @@
+//! How a stream stands, as text and as JSON, and the texts of its rows.
+
+use cortado_protocol::JobId;
+use cortado_protocol::stream::{PublisherStatus, StreamStatus};
+use cortado_stream::time_text;
+use serde_json::{Map, Value, json};
+
+use super::output::{grouped, table};
+
+/// The text in a field of a row.
+pub(super) fn text_of<'r>(row: &'r Map<String, Value>, field: &str) -> &'r str {
+    row.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn time_json(ms: Option<i64>) -> Value {
+    match ms {
+        None | Some(i64::MAX) => Value::Null,
+        Some(ms) => time_text(ms).into(),
+    }
+}
+
+pub(super) fn status_json(name: &str, job: JobId, status: &StreamStatus) -> Value {
+    let publisher = |of: &PublisherStatus| {
+        json!({
+            "name": of.publisher.name,
+            "generation": of.publisher.generation,
+            "backfill": of.publisher.backfill,
+            "opened_ms": of.publisher.opened_ms,
+            "prefix": of.prefix,
+            "beyond_gap": of.beyond_gap,
+            "watermark": time_json(of.watermark_ms),
+            "events": of.events,
+            "dead": of.dead,
+            "ended": of.ended,
+            "idle": of.idle,
+        })
+    };
+    json!({
+        "stream": name,
+        "job": job,
+        "coordinator": status.coordinator,
+        "schema_set": status.schema_set,
+        "stopping": status.stopping,
+        "ended": status.ended,
+        "watermark": time_json(status.watermark_ms),
+        "events": status.events,
+        "open_windows": status.open_windows,
+        "closed_windows": status.closed_windows,
+        "published": status.published,
+        "waits_for": status.waits_for,
+        "publishers": status.publishers.iter().map(publisher).collect::<Vec<_>>(),
+    })
+}
+
+/// The text of `events status`.
+pub(super) fn status(status: &StreamStatus) -> String {
+    let state = match (status.ended, status.stopping) {
+        (true, _) => "ended",
+        (false, true) => "is to end",
+        (false, false) => "runs",
+    };
+    let watermark = match status.watermark_ms {
+        None => "none yet".to_owned(),
+        Some(i64::MAX) => "no publisher is waited for".to_owned(),
+        Some(ms) => time_text(ms),
+    };
+    let events = status.events;
+    let mut text = format!(
+        "the stream {state}\nwatermark: {watermark}\nwindows: {} open, {} closed, {} rows published\n\
+         events: {} received, {} counted, {} duplicates, {} dead letters, {} in open windows\n",
+        status.open_windows,
+        status.closed_windows,
+        status.published,
+        grouped(events.received),
+        grouped(events.counted),
+        grouped(events.duplicates),
+        grouped(events.dead),
+        grouped(events.open),
+    );
+    if let Some(waits) = &status.waits_for {
+        text.push_str(&format!("it waits: {waits}\n"));
+    }
+    if status.publishers.is_empty() {
+        return text;
+    }
+    let row = |of: &PublisherStatus| {
+        let state = match of {
+            _ if of.ended => "ended",
+            _ if of.beyond_gap > 0 => "has a gap",
+            _ if of.idle => "idle",
+            _ => "open",
+        };
+        let watermark = match of.watermark_ms {
+            None | Some(i64::MAX) => "-".to_owned(),
+            Some(ms) => time_text(ms),
+        };
+        let name = match of.publisher.generation {
+            0 => of.publisher.name.clone(),
+            generation => format!("{} ({generation})", of.publisher.name),
+        };
+        vec![
+            name,
+            state.into(),
+            grouped(of.prefix),
+            grouped(of.events),
+            grouped(of.dead),
+            watermark,
+        ]
+    };
+    let rows = status.publishers.iter().map(row).collect();
+    text.push_str(&table(
+        &["PUBLISHER", "STATE", "BATCHES", "EVENTS", "DEAD", "WATERMARK"],
+        &[2, 3, 4],
+        rows,
+    ));
+    text
+}
