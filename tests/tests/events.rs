@@ -140,6 +140,19 @@ fn compare_days(rows: &[Value], days: &[Value], windows: &BTreeMap<i64, Model>) 
     assert_eq!(added, stats.values().sum::<u64>());
 }
 
+/// Valid events, each once, a hundred in a second of event time.
+fn valid_events(seed: u64) -> EventOptions {
+    EventOptions {
+        seed,
+        publisher: "x".into(),
+        start_ms: 1_790_000_000_000,
+        rate: 100.0,
+        duplicates: 0.0,
+        invalid: 0.0,
+        disorder_ms: 0,
+    }
+}
+
 #[test]
 fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
     let cluster = Cluster::up(5);
@@ -228,15 +241,7 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
 fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
     let cluster = Cluster::up(3);
     start(&cluster);
-    let options = EventOptions {
-        seed: 3,
-        publisher: "x".into(),
-        start_ms: 1_790_000_000_000,
-        rate: 100.0,
-        duplicates: 0.0,
-        invalid: 0.0,
-        disorder_ms: 0,
-    };
+    let options = valid_events(3);
     let lines: Vec<_> = (0..400).map(|n| options.event(n).line).collect();
     let write = |name: &str, lines: &[String]| {
         let path = cluster.path(name);
@@ -340,15 +345,7 @@ fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
 fn a_publisher_that_reads_a_pipe_goes_on_after_a_kill() {
     let cluster = Cluster::up(3);
     start(&cluster);
-    let options = EventOptions {
-        seed: 4,
-        publisher: "x".into(),
-        start_ms: 1_790_000_000_000,
-        rate: 100.0,
-        duplicates: 0.0,
-        invalid: 0.0,
-        disorder_ms: 0,
-    };
+    let options = valid_events(4);
     let arguments = ["events", "publish", "--publisher", "pipe", "--from", "-"];
     let (mut publisher, mut pipe) = cluster.cortado(&arguments).piped();
     let prefix = |least: u64| {

@@ -1,4 +1,4 @@
-//! Whoever talks to the simulated cluster: a client with a job, the owner of a stream, a publisher.
+//! The clients of the simulated cluster: one with a job, the owner of a stream, a publisher.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Actor {
     pub(crate) fn life(&self) -> u64 {
         match self {
             Self::Job(client) => client.life,
-            Self::Owner(owner) => owner.life,
+            Self::Owner(_) => 0,
             Self::Publisher(publisher) => publisher.life,
         }
     }

@@ -1,0 +1,66 @@
+//! What one process counts, in one set.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cortado_protocol::Edge;
+use cortado_stream::time_text;
+
+use super::feed::{Feed, Line, time_of};
+
+/// The windows of the plan, in milliseconds.
+const EVERY_MS: i64 = 1_000;
+
+/// What is counted in a window.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Counted {
+    pub(super) stats: BTreeMap<String, u64>,
+    /// Equal copies, and contradictions.
+    pub(super) copies: (u64, u64),
+}
+
+/// What one process counts.
+#[derive(Default)]
+pub(super) struct Model {
+    pub(super) windows: BTreeMap<String, Counted>,
+    pub(super) bad: BTreeSet<String>,
+    pub(super) conflicts: BTreeSet<String>,
+}
+
+impl Model {
+    pub(super) fn of(feeds: &[Feed]) -> Self {
+        let mut model = Self::default();
+        let mut events: BTreeMap<u64, BTreeMap<(Edge, u64, u64), u64>> = BTreeMap::new();
+        let name =
+            |(edge, batch, line): (Edge, u64, u64)| format!("{:x}-{batch:x}-{line:x}", edge.0);
+        for feed in feeds {
+            let edge = feed.publisher.edge();
+            for (batch, (lines, _)) in (0..).zip(&feed.batches) {
+                for (place, line) in (0..).zip(lines) {
+                    let origin = (edge, batch, place);
+                    match line {
+                        Line::Bad => drop(model.bad.insert(name(origin))),
+                        Line::Event(id, content) => {
+                            events.entry(*id).or_default().insert(origin, *content);
+                        }
+                    }
+                }
+            }
+        }
+        for (id, copies) in events {
+            let start = time_of(id).div_euclid(EVERY_MS) * EVERY_MS;
+            let window = model.windows.entry(time_text(start)).or_default();
+            let mut copies = copies.into_iter();
+            let Some((_, counts)) = copies.next() else { continue };
+            *window.stats.entry(format!("k{}", counts % 3)).or_default() += 1;
+            for (origin, content) in copies {
+                if content == counts {
+                    window.copies.0 += 1;
+                } else {
+                    window.copies.1 += 1;
+                    model.conflicts.insert(name(origin));
+                }
+            }
+        }
+        model
+    }
+}

@@ -1,0 +1,228 @@
+//! The owner of a stream.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cortado_protocol::client::{ClientRequest, ClientResponse};
+use cortado_protocol::job::JobSpec;
+use cortado_protocol::stream::{Cursor, Row, StreamRequest, StreamResponse};
+use cortado_protocol::{Edge, JobId, NodeId, frame};
+use serde_json::Value;
+
+use super::asking::Asking;
+use super::feed::Feed;
+use super::model::{Counted, Model};
+use crate::sim::client::Sent;
+
+const PLAN: &str = r#"
+name = "sim"
+[stream]
+id = "id"
+time = "at"
+lateness = "300ms"
+idle = "4s"
+skew = "30d"
+[[windows]]
+output = "rows"
+every = "1s"
+group_by = ["key"]
+ids = true
+"#;
+
+enum Owning {
+    Submit,
+    PutSchemas,
+    /// Reads and waits for the publishers, then stops.
+    Read,
+    Look,
+    Stop,
+    /// Reads to the end.
+    Drain,
+    Over,
+}
+
+/// A client that makes the stream, reads it and ends it.
+pub(crate) struct StreamOwner {
+    job: JobId,
+    feeds: Vec<Feed>,
+    slots: u8,
+    step: Owning,
+    asking: Asking,
+    stopping: bool,
+    /// Which output is read, and how far each was.
+    reads_rows: bool,
+    cursors: [Cursor; 2],
+    /// Rows by their place, of both outputs.
+    rows: [BTreeMap<(Edge, u64, u32), Value>; 2],
+    ended: [bool; 2],
+    pub(crate) failed: Option<String>,
+}
+
+const OUTPUTS: [&str; 2] = ["rows", "deadletter.validation"];
+
+impl StreamOwner {
+    pub(crate) fn new(job: JobId, feeds: Vec<Feed>, slots: u8) -> Self {
+        Self {
+            job,
+            feeds,
+            slots,
+            step: Owning::Submit,
+            asking: Asking::default(),
+            stopping: false,
+            reads_rows: true,
+            cursors: [Cursor::default(), Cursor::default()],
+            rows: [BTreeMap::new(), BTreeMap::new()],
+            ended: [false; 2],
+            failed: None,
+        }
+    }
+
+    pub(crate) fn job(&self) -> JobId {
+        self.job
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.step, Owning::Over)
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let step = match self.step {
+            Owning::Submit => "submitting",
+            Owning::PutSchemas => "putting schemas",
+            Owning::Read => "reading",
+            Owning::Look => "looking",
+            Owning::Stop => "stopping",
+            Owning::Drain => "draining",
+            Owning::Over => "over",
+        };
+        format!("owner of the stream {step}, {} rows", self.rows[0].len())
+    }
+
+    pub(crate) fn poll(&mut self, now: Duration) -> Vec<(Option<NodeId>, Sent)> {
+        if self.is_over() || !self.asking.may_ask(now) {
+            return Vec::new();
+        }
+        let request = match &self.step {
+            Owning::Submit => {
+                let (job, slots, tables) = (self.job, self.slots, Vec::new());
+                let (plan_name, plan_toml) = ("sim".to_owned(), PLAN.to_owned());
+                let spec = JobSpec { job, plan_name, plan_toml, slots, tables };
+                return self.asking.ask(now, ClientRequest::Submit(spec));
+            }
+            Owning::PutSchemas => StreamRequest::PutSchemas { set: 0, files: Vec::new() },
+            Owning::Look => StreamRequest::Status,
+            Owning::Stop => StreamRequest::Stop,
+            Owning::Read | Owning::Drain | Owning::Over => {
+                let which = usize::from(!self.reads_rows);
+                let (output, after) = (OUTPUTS[which].to_owned(), self.cursors[which].clone());
+                StreamRequest::Rows { output, after }
+            }
+        };
+        self.asking.ask(now, ClientRequest::Stream(self.job, request))
+    }
+
+    pub(crate) fn on_response(&mut self, now: Duration, response: ClientResponse, tail: &Bytes) {
+        match self.asking.answered(now, &response) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(message) => {
+                self.failed = Some(message);
+                return;
+            }
+        }
+        match (&self.step, response) {
+            (Owning::Submit, ClientResponse::Status(_)) => self.step = Owning::PutSchemas,
+            (Owning::PutSchemas, ClientResponse::Status(_)) => self.step = Owning::Read,
+            (Owning::Look, ClientResponse::Stream(StreamResponse::Status(status))) => {
+                let ended = status.publishers.iter().filter(|publisher| publisher.ended).count();
+                let counts = status.events;
+                let found = counts.counted + counts.duplicates + counts.dead + counts.open;
+                if counts.received != found {
+                    self.failed = Some(format!("events are lost: {counts:?}"));
+                }
+                self.step = match ended == self.feeds.len() {
+                    true => Owning::Stop,
+                    false => Owning::Read,
+                };
+            }
+            (Owning::Stop, ClientResponse::Status(_)) => {
+                (self.stopping, self.step) = (true, Owning::Drain);
+            }
+            (
+                Owning::Read | Owning::Drain,
+                ClientResponse::Stream(StreamResponse::Rows { ended, cursor }),
+            ) => {
+                let Ok(rows) = frame::from_postcard::<Vec<Row>>(tail) else {
+                    self.failed = Some("rows that can't be read".to_owned());
+                    return;
+                };
+                let which = usize::from(!self.reads_rows);
+                for row in rows {
+                    let json = serde_json::from_str(&row.json).unwrap_or_default();
+                    if self.rows[which].insert((row.edge, row.batch, row.row), json).is_some() {
+                        self.failed = Some("a row came twice".to_owned());
+                    }
+                }
+                (self.cursors[which], self.ended[which]) = (cursor, ended);
+                self.reads_rows = !self.reads_rows;
+                self.asking.rest_until = now + Duration::from_millis(150);
+                if self.ended == [true; 2] {
+                    self.step = Owning::Over;
+                } else if !self.stopping {
+                    self.step = Owning::Look;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares what was published with the model.
+    pub(crate) fn compare(&self) -> Result<(), String> {
+        let model = Model::of(&self.feeds);
+        let mut last: BTreeMap<&str, &Value> = BTreeMap::new();
+        let mut by_cut: BTreeMap<(&str, &str), &Value> = BTreeMap::new();
+        for row in self.rows[0].values() {
+            let text = |field: &str| row[field].as_str().unwrap_or_default();
+            let (start, cut) = (text("window_start"), text("cut"));
+            if by_cut.insert((start, cut), row).is_some_and(|other| other != row) {
+                return Err(format!("two rows of one window and cut differ: {row}"));
+            }
+            let counts = row["stats"].as_object().into_iter().flatten();
+            if counts.filter_map(|(_, count)| count.as_u64()).sum::<u64>() != row["total"] {
+                return Err(format!("a row does not add up: {row}"));
+            }
+            let revision = |row: &Value| row["revision"].as_u64().unwrap_or_default();
+            let newest = last.entry(start).or_insert(row);
+            if revision(row) > revision(newest) {
+                *newest = row;
+            }
+        }
+        let rows: BTreeMap<_, _> = last
+            .into_iter()
+            .map(|(start, row)| {
+                let stats = row["stats"].as_object().into_iter().flatten();
+                let stats = stats.map(|(key, count)| (key.clone(), count.as_u64().unwrap_or(0)));
+                let count = |field: &str| row[field].as_u64().unwrap_or_default();
+                let copies = (count("duplicates"), count("conflicts"));
+                (start.to_owned(), Counted { stats: stats.collect(), copies })
+            })
+            .collect();
+        if rows != model.windows {
+            return Err(format!("windows: expected {:?}, got {rows:?}", model.windows));
+        }
+        let is_conflict =
+            |row: &&Value| row["reason"].as_str().is_some_and(|r| r.starts_with("conflict"));
+        let id = |row: &Value| row["dead_id"].as_str().unwrap_or_default().to_owned();
+        let letters = || self.rows[1].values();
+        let bad: BTreeSet<_> = letters().filter(|row| !is_conflict(row)).map(id).collect();
+        let conflicts: BTreeSet<_> = letters().filter(is_conflict).map(id).collect();
+        if bad != model.bad || !conflicts.is_superset(&model.conflicts) {
+            return Err(format!(
+                "dead letters: expected {:?} and {:?}, got {bad:?} and {conflicts:?}",
+                model.bad, model.conflicts
+            ));
+        }
+        Ok(())
+    }
+}
