@@ -67,7 +67,7 @@ impl Edge {
         self.0 & (PUBLISHER | OUTPUT) == OUTPUT
     }
 
-    /// Whether clients send the batches of this edge; they are dropped when the job is done.
+    /// Whether clients send the batches of this edge.
     #[must_use]
     pub const fn is_upload(self) -> bool {
         self.as_table().is_some() || self.is_publisher()

@@ -174,8 +174,8 @@ impl JobEntry {
     }
 }
 
-/// How a job ended. A node drops the batches of a job that is done when the manifest is in the
-/// node's log. Two coordinators that finish the same job write the same manifest, byte for byte.
+/// How a job ended. A node drops the batches of a job that is done and no stream when the manifest
+/// is in the node's log. Two coordinators that finish the same job write the same manifest, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manifest {
     /// The result is complete.
@@ -218,6 +218,13 @@ impl Manifest {
         let before = tables.iter().take(table).map(|total| total.rejects).sum::<u64>();
         let start = chunks.saturating_add(before);
         Some(start..start.saturating_add(tables.get(table)?.rejects))
+    }
+
+    /// Whether nobody needs the batches any more. Those of a stream, which has no tables, are kept as
+    /// long as the job: its events are read after its end, too.
+    #[must_use]
+    pub fn drops_batches(&self) -> bool {
+        matches!(self, Self::Done { tables, .. } if !tables.is_empty())
     }
 }
 

@@ -100,6 +100,23 @@ pub enum StreamRequest {
     /// Asks for an event that is not counted. Answered by [`StreamResponse::Dead`] with the line as
     /// tail.
     Dead(Place),
+    /// Asks for the valid events of some batches, copies and contradictions among them. Answered by
+    /// [`StreamResponse::Events`].
+    Events {
+        /// The edge of a publisher.
+        edge: Edge,
+        /// The first batch.
+        from: u64,
+        /// How many batches.
+        batches: u16,
+    },
+    /// Asks which batches an output batch includes. Answered by [`StreamResponse::Cut`].
+    Cut {
+        /// The edge of the coordinator that published it.
+        edge: Edge,
+        /// Its number.
+        batch: u64,
+    },
 }
 
 /// The place of an event: its publisher's edge, its batch, its line in the batch.
@@ -150,6 +167,34 @@ pub enum StreamResponse {
         /// Where in the event the reason is: a JSON Pointer (RFC 6901), or nothing.
         path: String,
     },
+    /// To [`StreamRequest::Events`], with one tail: for each slot the bytes (postcard,
+    /// `Vec<`[`bytes::Bytes`]`>`) of its events (postcard, `Vec<`[`StoredEvent`]`>`).
+    Events {
+        /// The batch after those that the answer has. If it is the one that was asked for, although there are
+        /// batches behind it, the events of so many do not fit one answer.
+        next: u64,
+        /// Batches of the edge that are durable without a gap.
+        prefix: u64,
+    },
+    /// To [`StreamRequest::Cut`]: how many batches of each publisher's edge.
+    Cut(Vec<(Edge, u64)>),
+}
+
+/// A valid event, as an owner of its slot keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredEvent {
+    /// Its batch.
+    pub batch: u64,
+    /// Its line in the batch, from 0.
+    pub position: u32,
+    /// Its time, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// Its id: the same text for all spellings of a UUID.
+    pub id: String,
+    /// A hash of what it says; the order of its fields and the space between them do not count.
+    pub content: u64,
+    /// The line as it was sent.
+    pub raw: bytes::Bytes,
 }
 
 /// A published row.

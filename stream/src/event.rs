@@ -2,6 +2,8 @@
 //! lines as they were sent.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use cortado_engine::DeltaError;
+use cortado_protocol::stream::StoredEvent;
 use serde::{Deserialize, Serialize};
 
 /// The facts of an event.
@@ -34,13 +36,18 @@ pub(crate) struct Facts {
 impl Facts {
     /// The facts of a delta; what follows them is not read.
     pub(crate) fn decode(delta: &[u8]) -> Option<Self> {
-        let (facts, _): (Self, _) = postcard::take_from_bytes(delta).ok()?;
+        Some(Self::split(delta)?.0)
+    }
+
+    /// The facts of a delta, and the lines that follow them.
+    fn split(delta: &[u8]) -> Option<(Self, &[u8])> {
+        let (facts, lines): (Self, _) = postcard::take_from_bytes(delta).ok()?;
         let texts = facts.texts.len() as u32;
         let fine = facts.facts.iter().all(|fact| {
             let mut keys = fact.keys.iter().chain(&fact.paths);
             keys.all(|key| *key < texts)
         });
-        fine.then_some(facts)
+        fine.then_some((facts, lines))
     }
 
     /// The delta of these facts and of the lines they were read from.
@@ -55,4 +62,27 @@ impl Facts {
         }
         delta.freeze()
     }
+}
+
+/// The events in the delta of a slot.
+///
+/// # Errors
+/// If the bytes are no delta of events.
+pub fn stored_events(batch: u64, delta: &[u8]) -> Result<Vec<StoredEvent>, DeltaError> {
+    let malformed = DeltaError::Malformed("events");
+    if delta.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (Facts { facts, .. }, mut rest) = Facts::split(delta).ok_or(malformed)?;
+    let malformed = DeltaError::Malformed("lines of events");
+    let mut events = Vec::with_capacity(facts.len());
+    for Fact { id, at_ms, content, position, .. } in facts {
+        let (len, lines) = rest.split_first_chunk().ok_or(malformed)?;
+        let line = lines.split_at_checked(u32::from_le_bytes(*len) as usize);
+        let (line, lines) = line.ok_or(malformed)?;
+        let raw = Bytes::copy_from_slice(line);
+        events.push(StoredEvent { batch, position, at_ms, id, content, raw });
+        rest = lines;
+    }
+    if rest.is_empty() { Ok(events) } else { Err(malformed) }
 }

@@ -21,6 +21,7 @@ mod texts;
 mod time;
 
 pub use cut::Cut;
+pub use event::stored_events;
 pub use fold::{Wanted, WantedWindow, WindowFold};
 pub use map::map_events;
 pub use outputs::{Fresh, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish};

@@ -1,6 +1,6 @@
 //! Completion: when a node asks coordinators whether jobs are done. The router's tick calls it.
 //!
-//! Every node drops the batches of a job that is done. A node drops them when the manifest is
+//! Every node drops the batches of a job that is done, unless it is a stream. A node drops them when the manifest is
 //! durable in its own log, so each node that has dropped batches can send the manifest to others.
 //! The coordinator sends the manifest to all members. A node may miss that message. So it asks the
 //! coordinators of all jobs of which it holds batches, after each change of view and every 30 s.
@@ -12,6 +12,7 @@ use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{JobId, NodeId};
 
 use crate::facts::Facts;
+use crate::job::JobLog;
 use crate::outbox::Outbox;
 
 /// Pause between two questions.
@@ -33,7 +34,8 @@ impl Completion {
         }
         self.ask_at = facts.now + ASK_EVERY;
         let mut by_coordinator: BTreeMap<NodeId, Vec<JobId>> = BTreeMap::new();
-        for job in facts.ledger.with_batches() {
+        let is_done = |job: &JobId| facts.jobs.get(*job).is_some_and(JobLog::is_done);
+        for job in facts.ledger.with_batches().filter(|job| !is_done(job)) {
             by_coordinator.entry(facts.coordinator(job)).or_default().push(job);
         }
         by_coordinator.remove(&facts.config.node);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{ClientRequest, ClientResponse, ErrorKind};
-use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::peer::{PeerMessage, Work};
 use cortado_protocol::{LogId, NodeId};
 
 use crate::admission::Queue;
@@ -23,7 +23,6 @@ use crate::facts::Facts;
 use crate::forwarding::Forwarding;
 use crate::handoff::{Handoff, Have};
 use crate::input::Input;
-use crate::job::up_to;
 use crate::link::Links;
 use crate::mapper::Mapper;
 use crate::outbox::Outbox;
@@ -250,13 +249,14 @@ impl Core {
             }
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
-                if self.say_ended(from, job) {
+                let over = match work {
+                    Work::Events => self.say_forgotten(from, job),
+                    Work::Fold | Work::Lookup { .. } | Work::Windows => self.say_ended(from, job),
+                };
+                if over {
                     // There is nothing to work on.
                 } else if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {
-                    let needs = match &kind {
-                        slot_tasks::Kind::Windows(wanted) => wanted.batches().into_iter().collect(),
-                        _ => up_to(&ends),
-                    };
+                    let needs = kind.needs(&ends);
                     self.start_work((from, attempt), Wanted { job, slots, needs, kind });
                 }
             }
@@ -286,10 +286,12 @@ impl Core {
                 let (facts, out) = (&self.facts, &mut self.out);
                 let next = self.coordination.on_incomplete(facts, out, job, attempt, &missing);
                 self.lead_coordination(next);
-                self.streams.on_incomplete(&self.facts, job, attempt, &missing);
+                let (facts, out) = (&self.facts, &mut self.out);
+                self.streams.on_incomplete(facts, out, (job, attempt), &missing);
             }
             PeerMessage::WorkFailed { job, attempt, message } => {
-                self.streams.on_work_failed(&self.facts, job, attempt, &message);
+                let (facts, out) = (&self.facts, &mut self.out);
+                self.streams.on_work_failed(facts, out, (job, attempt), &message);
                 let next = self.coordination.on_work_failed(&self.facts, job, attempt, message);
                 self.lead_coordination(next);
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cortado_engine::LookupRequest;
 use cortado_protocol::peer::{PeerMessage, Work};
-use cortado_protocol::{JobId, NodeId, Slot, SlotSet, frame};
+use cortado_protocol::{Coverage, Edge, JobId, NodeId, Slot, SlotSet, frame};
 
 use crate::facts::Facts;
 use crate::outbox::Outbox;
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
 pub(crate) struct SlotRound {
     pub(crate) work: Work,
     keys: BTreeMap<Slot, Vec<Vec<u8>>>,
-    /// Of work on windows: what is wanted (postcard).
+    /// Of work on a stream: what is wanted (postcard).
     wanted: Bytes,
     pub(crate) open: SlotSet,
     pub(crate) asked: BTreeMap<u64, Asked>,
@@ -73,6 +73,12 @@ impl SlotRound {
     /// A fold of windows of a stream; `wanted` goes with each request.
     pub(crate) fn windows(slots: SlotSet, wanted: Bytes) -> Self {
         Self { wanted, ..Self::new(Work::Windows, slots, BTreeMap::new()) }
+    }
+
+    /// A read of the events of some batches of a stream.
+    pub(crate) fn events(slots: SlotSet, edge: Edge, batches: &Coverage) -> Self {
+        let wanted = frame::to_postcard(&(edge, batches));
+        Self { wanted, ..Self::new(Work::Events, slots, BTreeMap::new()) }
     }
 
     fn new(work: Work, open: SlotSet, keys: BTreeMap<Slot, Vec<Vec<u8>>>) -> Self {
@@ -185,7 +191,7 @@ impl SlotRound {
     fn tail(&self, slots: SlotSet) -> Bytes {
         match &self.work {
             Work::Fold => Bytes::new(),
-            Work::Windows => self.wanted.clone(),
+            Work::Windows | Work::Events => self.wanted.clone(),
             Work::Lookup { .. } => {
                 let keys: Vec<_> = slots.iter().map(|s| (s, &self.keys[&s])).collect();
                 frame::to_postcard(&keys)

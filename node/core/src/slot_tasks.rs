@@ -14,6 +14,7 @@ use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, NodeId, Slot, SlotSet, 
 
 use crate::config::PlantedBug;
 use crate::facts::Facts;
+use crate::job::up_to;
 use crate::ledger::index::numbers;
 use crate::outbox::Outbox;
 use crate::purpose::{Purpose, WorkKey};
@@ -31,8 +32,26 @@ pub(crate) enum Kind {
     },
     /// Fold windows of a stream.
     Windows(Arc<cortado_stream::Wanted>),
+    /// Read the events of these batches of a stream.
+    Events(Edge, Coverage),
     /// Only be complete.
     Gather,
+}
+
+impl Kind {
+    /// The batches that the work needs. A coordinator of tables says how many each of them has.
+    pub(crate) fn needs(&self, ends: &[u64]) -> Vec<(Edge, Coverage)> {
+        match self {
+            Self::Windows(wanted) => wanted.batches().into_iter().collect(),
+            Self::Events(edge, batches) => vec![(*edge, batches.clone())],
+            Self::Fold | Self::Lookup { .. } | Self::Gather => up_to(ends),
+        }
+    }
+
+    /// Whether the specification must be known.
+    fn needs_plan(&self) -> bool {
+        !matches!(self, Self::Events(..) | Self::Gather)
+    }
 }
 
 /// What a coordinator wants: these slots, complete for these batches.
@@ -125,7 +144,7 @@ impl SlotTasks {
                 let edges = work.needs.iter().filter_map(|(edge, _)| held.edge(*edge));
                 edges.into_iter().any(|edge| edge.has_pending(work.slots))
             });
-            let spec_pending = !matches!(work.kind, Kind::Gather) && facts.plan_of(job).is_none();
+            let spec_pending = work.kind.needs_plan() && facts.plan_of(job).is_none();
             if !pending && !spec_pending {
                 self.run(facts, out, key);
             }
@@ -158,6 +177,10 @@ impl SlotTasks {
                 let (attempt, slot) = (key.1, META_SLOT);
                 let done = PeerMessage::Output { job, attempt, slot, part: 0, parts: 1 };
                 return out.send(key.0, done);
+            }
+            (Kind::Events(..), _) => {
+                let entries = facts.located(job, needs.iter(), slots);
+                Task::ReadEvents { slots, entries, memory }
             }
             (_, None) => return,
             (Kind::Fold, Some(plan)) => {
@@ -311,6 +334,13 @@ pub(crate) fn kind_of(from: NodeId, work: Work, tail: &Bytes) -> Option<Kind> {
                 None
             }
         },
+        Work::Events => match frame::from_postcard(tail) {
+            Ok((edge, batches)) => Some(Kind::Events(edge, batches)),
+            Err(error) => {
+                tracing::warn!(%from, %error, "refused a read of events that can't be read");
+                None
+            }
+        },
         Work::Lookup { table } => match frame::from_postcard(tail) {
             Ok(keys) => Some(Kind::Lookup { table: usize::from(table), keys }),
             Err(error) => {
@@ -361,7 +391,7 @@ fn gaps_of(facts: &Facts, work: &SlotWork) -> Vec<EdgeCoverage> {
     };
     let spec = facts.ledger.edge(work.job, Edge::JOB);
     let spec_held = spec.is_some_and(|edge| edge.slots(0, false).contains(META_SLOT));
-    if !matches!(work.kind, Kind::Gather) && !spec_held && facts.plan_of(work.job).is_none() {
+    if work.kind.needs_plan() && !spec_held && facts.plan_of(work.job).is_none() {
         let coverage = Coverage::range(0, JobEntry::NUMBERS);
         gaps.push(EdgeCoverage { edge: Edge::JOB, slots: SlotSet::META, coverage });
     }

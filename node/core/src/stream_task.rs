@@ -6,10 +6,10 @@ use bytes::Bytes;
 use cortado_engine::mebi;
 use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::stream::{Cursor, Row};
-use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet};
+use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet, frame};
 use cortado_stream::{
     Cut, DeadLetter, Fresh, OutputBatch, PublishedWindow, Span, StreamPlan, Summary, Wanted,
-    WindowCount, WindowFold, publish,
+    WindowCount, WindowFold, publish, stored_events,
 };
 
 use crate::job::BoundPlan;
@@ -54,6 +54,8 @@ pub enum StreamTask {
         /// Of a stream that has ended: the last batch of each edge, if no other batches are left.
         ends: Vec<Located>,
     },
+    /// Read which batches an output batch includes.
+    Cut(Located),
     /// Read an event that is not counted.
     Dead {
         /// Its batch.
@@ -81,6 +83,8 @@ pub enum StreamOutput {
         /// Whether no more rows will come.
         ended: bool,
     },
+    /// Of [`StreamTask::Cut`].
+    Cut(Cut),
     /// Of [`StreamTask::Dead`]: the event, if it is one that is not counted.
     Dead(Option<DeadLetter>),
 }
@@ -151,6 +155,34 @@ pub(crate) fn windows(
     Ok(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect())
 }
 
+/// Reads the events of batches, in the order of their batches.
+pub(crate) fn events(
+    slots: SlotSet,
+    entries: &[Located],
+    records: &dyn Records,
+    memory: usize,
+) -> Result<Vec<(Slot, Bytes)>, Stop> {
+    let mut all: Vec<_> = slots.iter().map(|slot| (slot, Vec::new())).collect();
+    let mut taken = 0;
+    for_each(entries, records, |entry, of| {
+        for (slot, events) in all.iter_mut().filter(|(slot, _)| of.contains(*slot)) {
+            let delta = entry.delta(*slot).unwrap_or_default();
+            taken += delta.len();
+            events.extend(stored_events(entry.head.key.number, &delta)?);
+        }
+        // Twice: once more as output.
+        if 2 * taken > memory {
+            return Err(Stop::Failed(format!(
+                "the events of {} batches take {} at one node: ask for fewer",
+                entries.len(),
+                mebi(taken)
+            )));
+        }
+        Ok(())
+    })?;
+    Ok(all.into_iter().map(|(slot, events)| (slot, frame::to_postcard(&events))).collect())
+}
+
 /// Does other work of a stream.
 pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamOutput, Stop> {
     match task {
@@ -162,6 +194,7 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
                 .map_err(|mismatch| Stop::Mismatch(mismatch.to_string()))
                 .and_then(fits)
         }
+        StreamTask::Cut(located) => cut(located, records),
         StreamTask::Dead { located, position } => dead(located, position, records),
         StreamTask::Rows { output, after, entries, ends } => {
             rows(&output, after, (&entries, &ends), records)
@@ -238,6 +271,15 @@ fn published(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, 
 fn output_of(delta: &[u8]) -> Result<OutputBatch, Stop> {
     OutputBatch::decode(delta)
         .map_err(|error| Stop::Failed(format!("what was published can't be read: {error}")))
+}
+
+fn cut(located: Located, records: &dyn Records) -> Result<StreamOutput, Stop> {
+    let mut found = Cut::default();
+    for_each([&located], records, |entry, _| {
+        found = output_of(&entry.delta(META_SLOT).unwrap_or_default())?.cut;
+        Ok(())
+    })?;
+    Ok(StreamOutput::Cut(found))
 }
 
 fn dead(located: Located, position: u32, records: &dyn Records) -> Result<StreamOutput, Stop> {

@@ -38,12 +38,14 @@ use crate::stream_log::StreamLog;
 use crate::stream_task::{PublishedBatch, StreamOutput, StreamTask};
 use crate::task::{Task, TaskOutput};
 
+mod events;
 mod reading;
 pub(crate) mod requests;
 mod state;
 mod status;
 mod stream;
 
+use events::Reads;
 use state::Round;
 use stream::{Step, Stream};
 
@@ -62,6 +64,8 @@ const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Streams {
     all: BTreeMap<JobId, Stream>,
+    /// Clients that read events.
+    reads: Reads,
 }
 
 /// What the router has to do next.
@@ -94,8 +98,14 @@ impl Streams {
     }
 
     /// The job was dropped.
-    pub(crate) fn forget(&mut self, job: JobId) {
+    pub(crate) fn forget(&mut self, out: &mut Outbox, job: JobId) {
         self.all.remove(&job);
+        self.reads.forget(out, job);
+    }
+
+    /// Goes on with what clients read.
+    pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
+        self.reads.tick(facts, out);
     }
 
     /// Performs the steps of a stream that are possible now.
@@ -149,6 +159,7 @@ impl Streams {
 
     /// The members changed: requests to lost ones are given up.
     pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
+        self.reads.give_up_of(|node| !facts.members.is_reachable(node));
         if let Some(stream) = self.all.get_mut(&job) {
             stream.asked = false;
             if let Step::Fold { slots, .. } = &mut stream.step {
@@ -160,6 +171,7 @@ impl Streams {
 
     /// A peer was restarted: it has lost its requests, so they are given up.
     pub(crate) fn after_restart(&mut self, peer: NodeId) {
+        self.reads.give_up_of(|node| node == peer);
         for stream in self.all.values_mut() {
             if let Step::Fold { slots, .. } = &mut stream.step {
                 slots.give_up_of(|node| node == peer);
@@ -176,6 +188,7 @@ impl Streams {
         part: (u32, u32),
         bytes: &Bytes,
     ) -> Next {
+        self.reads.on_output(out, (job, attempt, slot), part, bytes);
         let Some(stream) = self.all.get_mut(&job) else { return Next::Nothing };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
@@ -190,10 +203,11 @@ impl Streams {
     pub(crate) fn on_incomplete(
         &mut self,
         facts: &Facts,
-        job: JobId,
-        attempt: u64,
+        out: &mut Outbox,
+        (job, attempt): (JobId, u64),
         missing: &[EdgeCoverage],
     ) {
+        self.reads.on_incomplete(facts, out, job, attempt);
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
@@ -213,7 +227,14 @@ impl Streams {
     }
 
     /// Work on slots fails on every worker.
-    pub(crate) fn on_work_failed(&mut self, facts: &Facts, job: JobId, attempt: u64, why: &str) {
+    pub(crate) fn on_work_failed(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (job, attempt): (JobId, u64),
+        why: &str,
+    ) {
+        self.reads.on_work_failed(out, attempt, why);
         let Some(stream) = self.all.get_mut(&job) else { return };
         if let Step::Fold { slots, .. } = &mut stream.step
             && slots.give_up(attempt)

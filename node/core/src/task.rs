@@ -110,6 +110,15 @@ pub enum Task {
         /// Bytes of memory it may take.
         memory: usize,
     },
+    /// Read the events of some batches of a stream.
+    ReadEvents {
+        /// The slots.
+        slots: SlotSet,
+        /// All entries of these batches that speak for any of the slots.
+        entries: Vec<Located>,
+        /// Bytes of memory it may take.
+        memory: usize,
+    },
     /// Other work of a stream.
     Stream(StreamTask),
     /// Read entries, restricted to some slots each.
@@ -156,7 +165,8 @@ impl std::fmt::Debug for Finishing {
 pub enum TaskOutput {
     /// Of [`Task::Map`] and [`Task::MapEvents`].
     Mapped(Result<Mapped, MapError>),
-    /// Of [`Task::Fold`] and [`Task::Lookup`]: the output of each slot.
+    /// Of [`Task::Fold`], [`Task::Lookup`], [`Task::Windows`] and [`Task::ReadEvents`]: the output of
+    /// each slot.
     Outputs(Vec<(Slot, Bytes)>),
     /// Of [`Task::Finish`] and [`Task::Join`]: rows are needed.
     Lookups(Box<Finishing>, Vec<LookupRequest>),
@@ -221,6 +231,9 @@ pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
         Task::Windows { plan, slots, wanted, entries, memory } => {
             stream_task::windows(&plan, slots, &wanted, &entries, records, memory)
                 .map(TaskOutput::Outputs)
+        }
+        Task::ReadEvents { slots, entries, memory } => {
+            stream_task::events(slots, &entries, records, memory).map(TaskOutput::Outputs)
         }
         Task::MapEvents { plan, slots, schemas, header, payload } => {
             Ok(TaskOutput::Mapped(map_events(&plan, &schemas, slots, &header, &payload)))

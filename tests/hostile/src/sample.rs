@@ -179,6 +179,8 @@ fn stream_requests() -> Vec<ClientRequest> {
         StreamRequest::Coverage { edge, from: 1 },
         StreamRequest::Rows { output, after },
         StreamRequest::Dead(Place { edge, batch: 1, position: 2 }),
+        StreamRequest::Events { edge, from: 1, batches: 4 },
+        StreamRequest::Cut { edge: Edge::output(node("a"), 1), batch: 2 },
     ];
     all.map(|request| ClientRequest::Stream(JOB, request)).into()
 }
@@ -268,6 +270,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
         (work(Work::Windows), to_postcard(&windows)),
+        (work(Work::Events), to_postcard(&(Edge::publisher("p", 1), Coverage::range(0, 3)))),
         (
             PeerMessage::Output { job, attempt: 4, slot: Slot(1), part: 0, parts: 2 },
             Bytes::from_static(&[0, 0]),
@@ -390,6 +393,8 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
             reason: "no".to_owned(),
             path: "/a".to_owned(),
         }),
+        ClientResponse::Stream(StreamResponse::Events { next: 3, prefix: 5 }),
+        ClientResponse::Stream(StreamResponse::Cut(vec![(Edge::publisher("p", 1), 3)])),
         ClientResponse::Stream(StreamResponse::Rows { ended: true, cursor: Cursor::default() }),
     ]
 }

@@ -106,7 +106,7 @@ impl World {
             for node in &self.nodes {
                 let Some(process) = &node.process else { continue };
                 for part in process.core.held(job) {
-                    if part.edge.is_upload() {
+                    if part.edge.as_table().is_some() {
                         return Some(format!("{} keeps batches of {job}, which is done", node.id));
                     }
                     for slot in part.slots.iter() {

@@ -79,6 +79,10 @@ pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
             let response = ClientResponse::Stream(StreamResponse::Rows { ended, cursor });
             answer_with(out, origin, response, frame::to_postcard(&rows));
         }
+        TaskOutput::Stream(StreamOutput::Cut(cut)) => {
+            let response = StreamResponse::Cut(cut.edges().collect());
+            answer(out, origin, ClientResponse::Stream(response));
+        }
         TaskOutput::Stream(StreamOutput::Dead(Some(letter))) => {
             let DeadLetter { reason, path, raw, .. } = letter;
             let response = ClientResponse::Stream(StreamResponse::Dead { reason, path });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_engine::{MapError, Mapped};
 use cortado_protocol::entry::Entry;
-use cortado_protocol::job::{JobEntry, Manifest};
+use cortado_protocol::job::JobEntry;
 use cortado_protocol::peer::{EdgeCoverage, NotStored, PeerMessage};
 use cortado_protocol::{Edge, EntryKey, JobId, LogId, NodeId, SlotSet};
 
@@ -14,7 +14,7 @@ use super::Core;
 use super::jobs::progress_of;
 use crate::effect::{Effect, StateFile};
 use crate::facts::Facts;
-use crate::job::job_entry;
+use crate::job::{JobLog, job_entry};
 use crate::ledger::Offered;
 use crate::mapper;
 use crate::purpose::{Fetch, Mapping};
@@ -60,6 +60,11 @@ impl Core {
         if self.facts.ledger.is_complete(&key) {
             self.say_ended(from, key.job);
         }
+        // The batches of a stream are kept, so its ledger does not refuse them.
+        let done = self.facts.jobs.get(key.job).is_some_and(JobLog::is_done);
+        if done && key.edge.is_upload() && !moved {
+            return self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Ended });
+        }
         // What is new now would be lost if the job is over; what is only moved here is lost with it, and
         // kept without a word: whoever sent it may count the answer for a batch that is new.
         let closed = self.facts.jobs.closed_by(key.job).is_some();
@@ -89,7 +94,7 @@ impl Core {
                 jobs.seen(job, *now, false);
             }
             if let Some(entry) = durable.job_entry {
-                if matches!(entry, JobEntry::Manifest(Manifest::Done { .. })) {
+                if matches!(&entry, JobEntry::Manifest(manifest) if manifest.drops_batches()) {
                     done.insert(job);
                 }
                 jobs.apply(job, *now, *wall_ms, entry);

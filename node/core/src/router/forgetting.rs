@@ -132,7 +132,7 @@ impl Core {
         self.facts.ledger.forget(job, proof);
         let agreed = self.facts.jobs.forget(job);
         self.coordination.forget(job);
-        self.streams.forget(job);
+        self.streams.forget(&mut self.out, job);
         self.answers.forget(&mut self.out, job, reason);
         self.slot_tasks.forget(job);
         self.mapper.forget(&self.facts, &mut self.out, job, reason);

@@ -145,6 +145,7 @@ impl Core {
             let next = self.coordination.drive(&self.facts, &mut self.out, job);
             self.lead_coordination(next);
         }
+        self.streams.tick(&self.facts, &mut self.out);
         for job in self.streams.jobs() {
             let next = self.streams.drive(&self.facts, &mut self.out, job);
             self.lead_streams(next);

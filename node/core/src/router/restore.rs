@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::entry::{Entry, EntryHead};
 use cortado_protocol::expiry::Forgotten;
+use cortado_protocol::job::Manifest;
 use cortado_protocol::{Edge, JobId, frame};
 
 use super::Core;
 use super::restoring::{ExpiryFile, IdleJob, Restoring};
 use crate::effect::StateFile;
-use crate::job::job_entry;
+use crate::job::{JobLog, job_entry};
 use crate::record::RecordRef;
 
 impl Core {
@@ -78,7 +79,8 @@ impl Core {
     pub(super) fn restored(&mut self) {
         self.restoring = Restoring::default();
         self.facts.jobs.restored();
-        let done = self.facts.jobs.iter().filter(|(_, log)| log.is_done());
+        let drops = |log: &JobLog| log.manifest.as_ref().is_some_and(Manifest::drops_batches);
+        let done = self.facts.jobs.iter().filter(|(_, log)| drops(log));
         let done: Vec<_> = done.map(|(job, _)| job).collect();
         for job in done {
             self.drop_batches(job);

@@ -39,7 +39,7 @@ fn now(response: ClientResponse) -> Answer {
 impl Streams {
     /// Handles a request of a client about a stream that this node coordinates.
     pub(crate) fn on_request(
-        &self,
+        &mut self,
         facts: &Facts,
         out: &mut Outbox,
         (origin, job): (Origin, JobId),
@@ -72,13 +72,27 @@ impl Streams {
             StreamRequest::Dead(place) => {
                 let Place { edge, batch, position } = place;
                 let Some(located) = facts.located_at(job, edge, batch) else {
-                    let message = "there is no such dead letter; the batches of a stream that has ended are gone";
+                    let message = "there is no such dead letter";
                     return now(ClientResponse::error(ErrorKind::NotFound, message));
                 };
                 out.run(
                     Task::Stream(StreamTask::Dead { located, position }),
                     Purpose::Rows(origin),
                 );
+                return Answer::Later;
+            }
+            StreamRequest::Events { edge, from, batches } => {
+                let wanted = (edge, from, batches);
+                let answer = self.reads.begin(facts, out, (origin, job), wanted);
+                return answer.map_or(Answer::Later, now);
+            }
+            StreamRequest::Cut { edge, batch } => {
+                let found = facts.located_at(job, edge, batch).filter(|_| edge.is_output());
+                let Some(located) = found else {
+                    let message = "nothing was published under this number";
+                    return now(ClientResponse::error(ErrorKind::NotFound, message));
+                };
+                out.run(Task::Stream(StreamTask::Cut(located)), Purpose::Rows(origin));
                 return Answer::Later;
             }
             StreamRequest::Coverage { edge, from } => {

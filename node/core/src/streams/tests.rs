@@ -1,7 +1,9 @@
-//! When a stream may end.
+//! When a stream may end, and how clients read its events.
 
+use cortado_protocol::client::{ClientResponse, ErrorKind};
 use cortado_protocol::job::JobSpec;
-use cortado_protocol::stream::Publisher;
+use cortado_protocol::peer::{PeerMessage, Work};
+use cortado_protocol::stream::{Publisher, StreamRequest, StreamResponse};
 
 use super::*;
 use crate::facts::tests::facts_of;
@@ -69,7 +71,7 @@ fn a_stream_ends_only_after_all_members_were_asked_for_other_publishers() {
     let Next::Gather { job, attempt, needs } = bench.drive() else { panic!("members are asked") };
     assert_eq!(needs, [(Edge::JOB, Coverage::range(0, JobEntry::NUMBERS))]);
     assert!(matches!(bench.drive(), Next::Nothing));
-    bench.streams.on_incomplete(&bench.facts, job, attempt, &[]);
+    bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, attempt), &[]);
     bench.facts.now += RETRY_AFTER;
     assert!(matches!(bench.drive(), Next::Nothing));
     let Next::Replicate(last) = bench.drive() else { panic!("the last batch is written") };
@@ -91,4 +93,110 @@ fn a_stream_does_not_end_while_all_who_hold_a_batch_may_be_away() {
     assert!(matches!(bench.drive(), Next::Nothing));
     bench.reach(&["a", "b", "c"]);
     assert!(matches!(bench.drive(), Next::Gather { .. }));
+}
+
+/// A client's request for the first batches of the publisher, and the work that workers are asked for.
+fn read_events(bench: &mut Bench, batches: u16) -> Vec<(NodeId, u64, SlotSet)> {
+    while bench.out.next().is_some() {}
+    let (edge, origin) = (Edge::publisher("p", 0), ("b".parse().unwrap(), 7));
+    let request = StreamRequest::Events { edge, from: 0, batches };
+    let of = (origin, bench.job);
+    let answer = bench.streams.on_request(&bench.facts, &mut bench.out, of, request);
+    assert!(matches!(answer, requests::Answer::Later));
+    asked(&mut bench.out)
+}
+
+fn asked(out: &mut Outbox) -> Vec<(NodeId, u64, SlotSet)> {
+    let work = |out| match out {
+        Out::Send(to, PeerMessage::Work { attempt, slots, work: Work::Events, .. }, tail) => {
+            let wanted: (Edge, Coverage) = frame::from_postcard(&tail).unwrap();
+            assert_eq!(wanted, (Edge::publisher("p", 0), Coverage::range(0, 1)));
+            (to, attempt, slots)
+        }
+        _ => panic!("no work"),
+    };
+    std::iter::from_fn(|| out.next()).map(work).collect()
+}
+
+/// The answer that the client gets: the batch after those in it, and the slots' parts.
+fn answered(out: &mut Outbox) -> Option<(u64, Vec<Bytes>)> {
+    match out.next()? {
+        Out::Send(to, PeerMessage::Answer { id: 7, response }, tail)
+            if to == "b".parse().unwrap() =>
+        {
+            let ClientResponse::Stream(StreamResponse::Events { next, prefix: 1 }) = response
+            else {
+                panic!("{response:?}")
+            };
+            let parts =
+                if tail.is_empty() { Vec::new() } else { frame::from_postcard(&tail).unwrap() };
+            Some((next, parts))
+        }
+        _ => panic!("not the answer"),
+    }
+}
+
+#[test]
+fn events_are_read_from_the_owners_of_all_slots_and_from_the_next_ones_if_some_can_not() {
+    let mut bench = Bench::new();
+    let job = bench.job;
+    let works = read_events(&mut bench, 5);
+    assert_eq!(works.iter().map(|(.., slots)| slots.len()).sum::<usize>(), 2);
+    let (first, attempt, slots) = works[0];
+    bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, attempt), &[]);
+    let others = asked(&mut bench.out);
+    assert!(others.iter().all(|(other, ..)| *other != first));
+    assert_eq!(others.iter().map(|(.., slots)| slots.len()).sum::<usize>(), slots.len());
+    let works: Vec<_> = works[1..].iter().chain(&others).copied().collect();
+    for (n, (_, attempt, slots)) in works.iter().enumerate() {
+        for slot in slots.iter() {
+            assert!(answered(&mut bench.out).is_none(), "a slot is missing");
+            let (of, part) = ((job, *attempt, slot), (0, 1));
+            let bytes = Bytes::from(vec![n as u8]);
+            let next = bench.streams.on_output(&bench.facts, &mut bench.out, of, part, &bytes);
+            assert!(matches!(next, Next::Nothing));
+        }
+    }
+    let (next, parts) = answered(&mut bench.out).unwrap();
+    assert_eq!((next, parts.len()), (1, 2));
+}
+
+#[test]
+fn events_that_do_not_fit_an_answer_are_asked_for_in_smaller_parts() {
+    let mut bench = Bench::new();
+    let job = bench.job;
+    let large = Bytes::from(vec![0; cortado_protocol::limits::CLIENT_FRAME_BYTES / 2]);
+    for (_, attempt, slots) in read_events(&mut bench, 1) {
+        for slot in slots.iter() {
+            let of = (job, attempt, slot);
+            let next = bench.streams.on_output(&bench.facts, &mut bench.out, of, (0, 1), &large);
+            assert!(matches!(next, Next::Nothing));
+        }
+    }
+    assert_eq!(answered(&mut bench.out), Some((0, Vec::new())));
+}
+
+#[test]
+fn a_client_that_waits_for_events_is_told_when_they_do_not_come() {
+    let mut bench = Bench::new();
+    let refused = |out: &mut Outbox| {
+        let error = std::iter::from_fn(|| out.next()).find_map(|out| match out {
+            Out::Send(_, PeerMessage::Answer { response: ClientResponse::Error(error), .. }, _) => {
+                Some(error.kind)
+            }
+            _ => None,
+        });
+        error.unwrap()
+    };
+    let works = read_events(&mut bench, 1);
+    let of = (bench.job, works[0].1);
+    bench.streams.on_work_failed(&bench.facts, &mut bench.out, of, "too large");
+    assert_eq!(refused(&mut bench.out), ErrorKind::Ended);
+    read_events(&mut bench, 1);
+    bench.facts.now += Duration::from_secs(60);
+    bench.streams.tick(&bench.facts, &mut bench.out);
+    assert_eq!(refused(&mut bench.out), ErrorKind::Unavailable);
+    read_events(&mut bench, 1);
+    bench.streams.forget(&mut bench.out, bench.job);
+    assert_eq!(refused(&mut bench.out), ErrorKind::NotFound);
 }

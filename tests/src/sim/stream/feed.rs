@@ -34,7 +34,7 @@ pub(super) fn time_of(id: u64) -> i64 {
 }
 
 impl Line {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Event(id, content) => {
                 let (at, key) = (time_text(time_of(*id)), content % 3);

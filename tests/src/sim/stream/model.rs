@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cortado_protocol::Edge;
+use cortado_protocol::stream::Place;
 use cortado_stream::time_text;
 
 use super::feed::{Feed, Line, time_of};
@@ -24,22 +24,23 @@ pub(super) struct Model {
     pub(super) windows: BTreeMap<String, Counted>,
     pub(super) bad: BTreeSet<String>,
     pub(super) conflicts: BTreeSet<String>,
+    /// The id and the line of each valid event.
+    pub(super) valid: BTreeMap<Place, (String, String)>,
 }
 
 impl Model {
     pub(super) fn of(feeds: &[Feed]) -> Self {
         let mut model = Self::default();
-        let mut events: BTreeMap<u64, BTreeMap<(Edge, u64, u64), u64>> = BTreeMap::new();
-        let name =
-            |(edge, batch, line): (Edge, u64, u64)| format!("{:x}-{batch:x}-{line:x}", edge.0);
+        let mut events: BTreeMap<u64, BTreeMap<Place, u64>> = BTreeMap::new();
         for feed in feeds {
             let edge = feed.publisher.edge();
             for (batch, (lines, _)) in (0..).zip(&feed.batches) {
-                for (place, line) in (0..).zip(lines) {
-                    let origin = (edge, batch, place);
+                for (position, line) in (0..).zip(lines) {
+                    let origin = Place { edge, batch, position };
                     match line {
-                        Line::Bad => drop(model.bad.insert(name(origin))),
+                        Line::Bad => drop(model.bad.insert(origin.to_text())),
                         Line::Event(id, content) => {
+                            model.valid.insert(origin, (format!("e{id}"), line.text()));
                             events.entry(*id).or_default().insert(origin, *content);
                         }
                     }
@@ -57,7 +58,7 @@ impl Model {
                     window.copies.0 += 1;
                 } else {
                     window.copies.1 += 1;
-                    model.conflicts.insert(name(origin));
+                    model.conflicts.insert(origin.to_text());
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::JobSpec;
-use cortado_protocol::stream::{Cursor, Row, StreamRequest, StreamResponse};
+use cortado_protocol::stream::{Cursor, Place, Row, StoredEvent, StreamRequest, StreamResponse};
 use cortado_protocol::{Edge, JobId, NodeId, frame};
 use serde_json::Value;
 
@@ -36,6 +36,8 @@ enum Owning {
     /// Reads and waits for the publishers, then stops.
     Read,
     Look,
+    /// Reads events of a publisher.
+    Events,
     Stop,
     /// Reads to the end.
     Drain,
@@ -56,6 +58,11 @@ pub(crate) struct StreamOwner {
     /// Rows by their place, of both outputs.
     rows: [BTreeMap<(Edge, u64, u32), Value>; 2],
     ended: [bool; 2],
+    /// Events that were read, and the batch of each publisher up to which they were.
+    events: BTreeMap<Place, (String, String)>,
+    read: Vec<u64>,
+    /// The publisher whose events are read.
+    reads: usize,
     pub(crate) failed: Option<String>,
 }
 
@@ -65,6 +72,9 @@ impl StreamOwner {
     pub(crate) fn new(job: JobId, feeds: Vec<Feed>, slots: u8) -> Self {
         Self {
             job,
+            read: vec![0; feeds.len()],
+            events: BTreeMap::new(),
+            reads: 0,
             feeds,
             slots,
             step: Owning::Submit,
@@ -92,6 +102,7 @@ impl StreamOwner {
             Owning::PutSchemas => "putting schemas",
             Owning::Read => "reading",
             Owning::Look => "looking",
+            Owning::Events => "reading events",
             Owning::Stop => "stopping",
             Owning::Drain => "draining",
             Owning::Over => "over",
@@ -112,6 +123,10 @@ impl StreamOwner {
             }
             Owning::PutSchemas => StreamRequest::PutSchemas { set: 0, files: Vec::new() },
             Owning::Look => StreamRequest::Status,
+            Owning::Events => {
+                let (edge, from) = (self.feeds[self.reads].publisher.edge(), self.read[self.reads]);
+                StreamRequest::Events { edge, from, batches: 3 }
+            }
             Owning::Stop => StreamRequest::Stop,
             Owning::Read | Owning::Drain | Owning::Over => {
                 let which = usize::from(!self.reads_rows);
@@ -143,7 +158,21 @@ impl StreamOwner {
                 }
                 self.step = match ended == self.feeds.len() {
                     true => Owning::Stop,
-                    false => Owning::Read,
+                    false => Owning::Events,
+                };
+            }
+            (
+                Owning::Events,
+                ClientResponse::Stream(StreamResponse::Events { next, prefix: _ }),
+            ) => {
+                if let Err(message) = self.take_events(next, tail) {
+                    self.failed = Some(message);
+                }
+                self.step = match (self.stopping, self.ended) {
+                    (false, _) => Owning::Read,
+                    (true, [true, true]) if self.has_all_events() => Owning::Over,
+                    (true, [true, true]) => Owning::Events,
+                    (true, _) => Owning::Drain,
                 };
             }
             (Owning::Stop, ClientResponse::Status(_)) => {
@@ -167,19 +196,53 @@ impl StreamOwner {
                 (self.cursors[which], self.ended[which]) = (cursor, ended);
                 self.reads_rows = !self.reads_rows;
                 self.asking.rest_until = now + Duration::from_millis(150);
-                if self.ended == [true; 2] {
-                    self.step = Owning::Over;
-                } else if !self.stopping {
-                    self.step = Owning::Look;
-                }
+                self.step = if self.stopping { Owning::Events } else { Owning::Look };
             }
             _ => {}
         }
     }
 
+    /// Takes events in that were read, and turns to the next publisher of which some are missing.
+    fn take_events(&mut self, next: u64, tail: &Bytes) -> Result<(), String> {
+        let edge = self.feeds[self.reads].publisher.edge();
+        let parts = if tail.is_empty() {
+            Vec::new()
+        } else {
+            frame::from_postcard::<Vec<Bytes>>(tail).map_err(|error| error.to_string())?
+        };
+        for part in parts {
+            let events: Vec<StoredEvent> =
+                frame::from_postcard(&part).map_err(|error| error.to_string())?;
+            for StoredEvent { batch, position, id, raw, .. } in events {
+                let place = Place { edge, batch, position };
+                let event = (id, String::from_utf8_lossy(&raw).into_owned());
+                if self.events.insert(place, event).is_some() {
+                    return Err("an event came twice".to_owned());
+                }
+            }
+        }
+        self.read[self.reads] = next;
+        let count = self.feeds.len();
+        let others = (1..=count).map(|turn| (self.reads + turn) % count);
+        self.reads = others.into_iter().find(|of| !self.has_events(*of)).unwrap_or(self.reads);
+        Ok(())
+    }
+
+    fn has_events(&self, of: usize) -> bool {
+        self.read[of] > self.feeds[of].end()
+    }
+
+    fn has_all_events(&self) -> bool {
+        (0..self.feeds.len()).all(|of| self.has_events(of))
+    }
+
     /// Compares what was published with the model.
     pub(crate) fn compare(&self) -> Result<(), String> {
         let model = Model::of(&self.feeds);
+        if self.events != model.valid {
+            let (got, expected) = (self.events.len(), model.valid.len());
+            return Err(format!("{got} events were read, or others than the {expected} expected"));
+        }
         let mut last: BTreeMap<&str, &Value> = BTreeMap::new();
         let mut by_cut: BTreeMap<(&str, &str), &Value> = BTreeMap::new();
         for row in self.rows[0].values() {

@@ -1,7 +1,7 @@
 //! What becomes of a job's batches when it is done, told message by message.
 
 use cortado_protocol::entry::Source;
-use cortado_protocol::job::{JobEntry, Manifest};
+use cortado_protocol::job::{JobEntry, Manifest, TableTotal};
 use cortado_protocol::peer::NotStored;
 use cortado_protocol::{Coverage, Edge, EntryKey};
 
@@ -10,7 +10,7 @@ use crate::job::job_log_entry;
 use crate::{Group, MovedRecord};
 
 fn end(job: JobId) -> Bytes {
-    let (files, tables) = (Vec::new(), Vec::new());
+    let (files, tables) = (Vec::new(), vec![TableTotal::default()]);
     let done = Manifest::Done { files, chunks: 0, hash: 0, tables };
     job_log_entry(job, &JobEntry::Manifest(done)).encode()
 }
@@ -151,4 +151,24 @@ fn a_record_that_was_moved_is_read_where_it_is() {
     // One that is damaged where it is now does.
     bench.input(Input::Damaged(to, batch(job, 0)));
     assert!(!holds_batches(&bench, job));
+}
+
+#[test]
+fn the_batches_of_a_stream_that_has_ended_are_kept_and_no_new_ones_are_taken() {
+    let (mut bench, job) = holder();
+    let done = Manifest::Done { files: Vec::new(), chunks: 0, hash: 0, tables: Vec::new() };
+    let end = job_log_entry(job, &JobEntry::Manifest(done)).encode();
+    bench.hear_with("b", 1, PeerMessage::Ended { job }, end);
+    bench.sync();
+    assert!(holds_batches(&bench, job) && bench.forgotten.is_empty());
+    bench.sent.clear();
+    bench.hear_with("b", 2, PeerMessage::Store, batch(job, 1));
+    let refused = bench.sent_to("b", |message| match message {
+        PeerMessage::NotStored { reason, .. } => Some(*reason),
+        _ => None,
+    });
+    assert_eq!(refused, [NotStored::Ended]);
+    assert!(bench.appends.is_empty());
+    bench.hear_with("b", 3, PeerMessage::Moved, batch(job, 1));
+    assert_eq!(bench.appends.len(), 1, "one that was acknowledged before is taken");
 }
