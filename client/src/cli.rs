@@ -2,6 +2,7 @@
 //! exit codes.
 
 mod args;
+mod audit_command;
 mod chaos_command;
 mod cluster_commands;
 mod dead_letters;
@@ -18,6 +19,7 @@ mod progress_bar;
 mod publish_command;
 mod rejects;
 mod run_commands;
+mod second_count;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ mod error;
 pub mod events;
 mod files;
 pub mod generate;
+pub mod history;
 pub mod init;
 pub mod job;
 pub mod local;

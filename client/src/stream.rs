@@ -8,10 +8,11 @@ use cortado_engine::Plan;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobSpec, JobState, JobStatus};
 use cortado_protocol::stream::{
-    Cursor, Place, Publisher, Row, SchemaFile, StreamRequest, StreamResponse, StreamStatus,
+    Cursor, Place, Publisher, Row, SchemaFile, StoredEvent, StreamRequest, StreamResponse,
+    StreamStatus,
 };
 use cortado_protocol::{Edge, JobId, frame};
-use cortado_stream::{EVENTS, EVENTS_SCHEMAS, SchemaSet, StreamPlan};
+use cortado_stream::{Cut, EVENTS, EVENTS_SCHEMAS, SchemaSet, StreamPlan};
 use serde_json::Value;
 
 use crate::cluster::unexpected;
@@ -293,6 +294,60 @@ pub async fn dead(
         (ClientResponse::Stream(StreamResponse::Dead { reason, path }), raw) => {
             Ok((reason, path, raw))
         }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// Valid events of batches of a publisher.
+pub struct Events {
+    /// The events, in no particular order.
+    pub events: Vec<StoredEvent>,
+    /// The batch after those that were read; the one that was asked for if they do not fit an answer, or
+    /// there are none.
+    pub next: u64,
+    /// Batches that are durable without a gap.
+    pub prefix: u64,
+    /// Size of the answer.
+    pub bytes: usize,
+}
+
+/// The valid events of some batches: of an edge, from a batch on, at most so many.
+///
+/// # Errors
+/// Like [`Cluster::request`].
+pub async fn events(
+    cluster: &Cluster,
+    job: JobId,
+    (edge, from, batches): (Edge, u64, u16),
+) -> Result<Events, Error> {
+    let request = StreamRequest::Events { edge, from, batches };
+    match cluster.request(&ClientRequest::Stream(job, request)).await? {
+        (ClientResponse::Stream(StreamResponse::Events { next, prefix }), tail) => {
+            let unreadable =
+                |error| Error::Unreachable(format!("a node's events can't be read: {error}"));
+            let parts: Vec<Bytes> = if next > from {
+                frame::from_postcard(&tail).map_err(unreadable)?
+            } else {
+                Vec::new()
+            };
+            let mut events: Vec<StoredEvent> = Vec::new();
+            for part in parts {
+                events.append(&mut frame::from_postcard(&part).map_err(unreadable)?);
+            }
+            Ok(Events { events, next, prefix, bytes: tail.len() })
+        }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// The batches that an output batch includes.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no such batch; otherwise like [`Cluster::request`].
+pub async fn cut(cluster: &Cluster, job: JobId, (edge, batch): (Edge, u64)) -> Result<Cut, Error> {
+    let request = StreamRequest::Cut { edge, batch };
+    match cluster.request(&ClientRequest::Stream(job, request)).await? {
+        (ClientResponse::Stream(StreamResponse::Cut(edges)), _) => Ok(edges.into_iter().collect()),
         (other, _) => Err(unexpected(&other)),
     }
 }

@@ -226,6 +226,12 @@ impl Cursor {
         at.map_or((0, 0), |at| (self.0[at].1, self.0[at].2))
     }
 
+    /// Whether it is as far as another one on all edges.
+    #[must_use]
+    pub fn reaches(&self, other: &Self) -> bool {
+        other.0.iter().all(|(edge, batch, row)| self.of(*edge) >= (*batch, *row))
+    }
+
     /// Moves on to this batch and row of an edge, if it is not there yet.
     pub fn advance(&mut self, edge: Edge, batch: u64, row: u32) {
         match self.0.binary_search_by_key(&edge, |(edge, ..)| *edge) {
@@ -349,6 +355,10 @@ mod tests {
         cursor.advance(b, 0, 1);
         cursor.advance(a, 2, 9);
         assert_eq!((cursor.of(a), cursor.of(b)), ((3, 7), (0, 1)));
+        let mut other = Cursor::default();
+        other.advance(a, 3, 8);
+        assert!(cursor.reaches(&Cursor::default()) && !cursor.reaches(&other));
+        assert!(!other.reaches(&cursor));
         assert_eq!(Cursor::from_text(&cursor.to_text()), Some(cursor));
         let place = Place { edge: Edge::publisher("p", 0), batch: 5, position: 17 };
         assert_eq!(Place::from_text(&place.to_text()), Some(place));

@@ -68,6 +68,7 @@ publish() {
 command -v cargo >/dev/null || . "$HOME/.cargo/env"
 cargo build --release -q -p cortado -p cortado-node
 mkdir -p "$demo"
+rm -f "$demo/audit.db"
 [[ ! -e $cluster ]] || fail "$cluster exists: cortado local down --dir $cluster --wipe"
 
 heading 'Start five nodes, and the stream'
@@ -102,12 +103,20 @@ show cortado events check
 for output in metrics.daily deadletter.validation; do
     "$bin/cortado" events tail "$output" >"$demo/$output.ndjson"
 done
+show cortado events replay --from 2000-01-01T00:00:00Z
+metric=$(head -n 1 "$demo/metrics.daily.ndjson" | sed 's/.*"metric_id":"\([^"]*\)".*/\1/')
+echo "\$ cortado events trace $metric | head -n 2"
+"$bin/cortado" events trace "$metric" >"$demo/trace.txt"
+head -n 2 "$demo/trace.txt"
+show cortado events audit --out "$demo/audit.db"
+show cortado events audit --out "$demo/audit.db" --sql \
+    "SELECT metric_id, contribution_type, count(*) AS events FROM trace GROUP BY 1, 2"
 # The last revision of each window.
 windows=$(awk '{ match($0, /"window_start":"[^"]*"/); key = substr($0, RSTART, RLENGTH)
     match($0, /"total":[0-9]+/); total[key] = substr($0, RSTART + 8, RLENGTH - 8) }
     END { for (key in total) sum += total[key]; print sum + 0 }' "$demo/windows.ndjson")
-counted=$("$bin/cortado" events check --json | awk -F'[:,]' '/"counted"/ { print $2 + 0 }')
-received=$("$bin/cortado" events check --json | awk -F'[:,]' '/"received"/ { print $2 + 0 }')
+counted=$("$bin/cortado" events check --counts --json | awk -F'[:,]' '/"counted"/ { print $2 + 0 }')
+received=$("$bin/cortado" events check --counts --json | awk -F'[:,]' '/"received"/ { print $2 + 0 }')
 [[ $windows -eq $counted ]] || fail "the reader's windows have $windows events, $counted are counted"
 [[ $received -eq $((2 * rate * seconds)) ]] || fail "$received events were received"
 echo "the reader saw $windows events in its windows, as many as are counted; both publishers sent"

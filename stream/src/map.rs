@@ -145,29 +145,40 @@ fn read(
         );
         return Err(at(plan.time(), reason));
     }
+    let (keys, paths) = counted_by(plan, &event)?;
+    // Maps are sorted, so the order of fields does not count.
+    let content = content_hash(event.to_string().as_bytes());
+    Ok(Event { id: canonical(id), at_ms, content, keys, paths })
+}
+
+/// The texts by which an event is counted: for each field by which a window groups, window by window;
+/// and the paths of what it adds one to in roll-ups. A path has the number of the roll-up, the texts
+/// of its rows and of the part, and for a metric its name and text.
+pub(crate) fn counted_by(
+    plan: &StreamPlan,
+    event: &Value,
+) -> Result<(Vec<String>, Vec<String>), (Kind, Invalid)> {
     let mut keys = Vec::new();
     for path in plan.windows().iter().flat_map(|window| &window.group_by) {
-        keys.push(wanted_at(&event, path)?);
+        keys.push(wanted_at(event, path)?);
     }
     let mut paths = Vec::new();
     for (number, rollup) in plan.rollups().iter().enumerate() {
         let mut path = number.to_string();
         for field in rollup.per.iter().chain([&rollup.by]) {
             path.push(SEPARATOR);
-            path.push_str(&wanted_at(&event, field)?);
+            path.push_str(&wanted_at(event, field)?);
         }
         let by = path.rsplit(SEPARATOR).next().unwrap_or_default();
         for metric in rollup.metrics.get(by).into_iter().flatten() {
-            let text = wanted_at(&event, &metric.path)?;
+            let text = wanted_at(event, &metric.path)?;
             if !metric.is_rate || text == "true" {
                 paths.push(format!("{path}{SEPARATOR}{}{SEPARATOR}{text}", metric.name));
             }
         }
         paths.push(path);
     }
-    // Maps are sorted, so the order of fields does not count.
-    let content = content_hash(event.to_string().as_bytes());
-    Ok(Event { id: canonical(id), at_ms, content, keys, paths })
+    Ok((keys, paths))
 }
 
 /// The same id for all spellings of a UUID (RFC 9562 §4: letters of either case).

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::cut::Cut;
 use crate::event::SEPARATOR;
 use crate::fold::{Conflict, Wanted, WindowPart};
-use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, StreamPlan, WindowKey};
+use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, Rollup, StreamPlan, WindowKey};
 use crate::summary::{Kind, Summary};
 use crate::time::time_text;
 
@@ -215,8 +215,17 @@ fn window_row(
     row.insert("total".into(), counted.into());
     row.insert("duplicates".into(), total.duplicates.into());
     row.insert("conflicts".into(), total.conflicts.len().into());
+    row.insert(window.stats.clone(), stats_of(&total.counts));
+    if window.ids && total.ids.len() <= IDS {
+        row.insert("event_ids".into(), json!(total.ids));
+    }
+    OutputRow { output: window.output.clone(), json: text(row) }
+}
+
+/// Counts by texts, as nested objects.
+pub(crate) fn stats_of(counts: &BTreeMap<Vec<String>, u64>) -> Value {
     let mut stats = Map::new();
-    for (key, count) in &total.counts {
+    for (key, count) in counts {
         let Some((last, outer)) = key.split_last() else { continue };
         let mut level = &mut stats;
         for text in outer {
@@ -226,11 +235,49 @@ fn window_row(
         }
         level.insert(last.clone(), (*count).into());
     }
-    row.insert(window.stats.clone(), Value::Object(stats));
-    if window.ids && total.ids.len() <= IDS {
-        row.insert("event_ids".into(), json!(total.ids));
+    Value::Object(stats)
+}
+
+/// Adds a count to the parts of a roll-up's row. `rest` is what a path has behind the texts of the row. A
+/// part's own path comes before those of its metrics.
+pub(crate) fn tell<'t>(
+    rollup: &Rollup,
+    parts: &mut Map<String, Value>,
+    mut rest: impl Iterator<Item = &'t str>,
+    count: u64,
+) {
+    let Some(by) = rest.next() else { return };
+    let part = parts.entry(by).or_insert_with(|| Value::Object(Map::new()));
+    let Value::Object(part) = part else { return };
+    let own = || rollup.metrics.get(by).into_iter().flatten();
+    match (rest.next(), rest.next()) {
+        (Some(name), Some(text)) => {
+            let all = part.get("count").and_then(Value::as_u64).unwrap_or(0);
+            if own().any(|metric| metric.is_rate && metric.name == name) {
+                part.insert(name.to_owned(), rate(count, all));
+            } else if let Value::Object(counts) =
+                part.entry(name).or_insert_with(|| Value::Object(Map::new()))
+            {
+                counts.insert(text.to_owned(), count.into());
+            }
+        }
+        _ => {
+            part.insert("count".into(), count.into());
+            for metric in own().filter(|metric| metric.is_rate) {
+                part.insert(metric.name.clone(), rate(0, count));
+            }
+        }
     }
-    OutputRow { output: window.output.clone(), json: text(row) }
+}
+
+/// The id of a metric: the same for all its revisions.
+pub(crate) fn metric_id(rollup: &Rollup, start_ms: i64, texts: &[impl AsRef<str>]) -> String {
+    let mut id = format!("{}/{}", rollup.output, span_text(start_ms, rollup.every_ms));
+    for text in texts {
+        id.push('/');
+        id.push_str(text.as_ref());
+    }
+    id
 }
 
 /// The sum of a span, while it is made.
@@ -277,43 +324,16 @@ impl Sum {
         let Some(rollup) = plan.rollups().get(self.number) else { return Vec::new() };
         let mut metrics: BTreeMap<Vec<String>, Map<String, Value>> = BTreeMap::new();
         let told = std::mem::take(&mut self.told);
-        // A part's own path comes before those of its metrics.
         for (path, count) in self.paths.iter().filter(|(_, count)| **count > 0) {
             let Some(row) = self.row_of(path).filter(|row| told.contains(row)) else { continue };
-            let mut rest = path.split(SEPARATOR).skip(1 + self.depth);
-            let Some(by) = rest.next() else { continue };
             let parts = metrics.entry(row).or_default();
-            let part = parts.entry(by).or_insert_with(|| Value::Object(Map::new()));
-            let Value::Object(part) = part else { continue };
-            match (rest.next(), rest.next()) {
-                (Some(name), Some(text)) => {
-                    let own = rollup.metrics.get(by).into_iter().flatten();
-                    let is_rate =
-                        own.into_iter().any(|metric| metric.is_rate && metric.name == name);
-                    let all = part.get("count").and_then(Value::as_u64).unwrap_or(0);
-                    if is_rate {
-                        part.insert(name.to_owned(), rate(*count, all));
-                    } else if let Value::Object(counts) =
-                        part.entry(name).or_insert_with(|| Value::Object(Map::new()))
-                    {
-                        counts.insert(text.to_owned(), (*count).into());
-                    }
-                }
-                _ => {
-                    part.insert("count".into(), (*count).into());
-                    let own = rollup.metrics.get(by).into_iter().flatten();
-                    for metric in own.filter(|metric| metric.is_rate) {
-                        part.insert(metric.name.clone(), rate(0, *count));
-                    }
-                }
-            }
+            tell(rollup, parts, path.split(SEPARATOR).skip(1 + self.depth), *count);
         }
         let mut rows = Vec::new();
         for texts in told {
             let mut row = Map::new();
             let span = span_text(start_ms, rollup.every_ms);
-            let id = format!("{}/{span}/{}", rollup.output, texts.join("/"));
-            row.insert("metric_id".into(), id.into());
+            row.insert("metric_id".into(), metric_id(rollup, start_ms, &texts).into());
             row.insert(if is_days(rollup.every_ms) { "date" } else { "start" }.into(), span.into());
             for (field, text) in rollup.per.iter().zip(&texts) {
                 let name = field.last().map_or("", String::as_str);

@@ -55,6 +55,10 @@ pub type WindowKey = (u16, i64);
 /// [rollups.metrics."buy"]    # what a part has beside its count: how often each text of a field,
 /// by_size = "data.size"      # or the share of events in which a field is true
 /// gift_rate = "rate(data.gift)"
+///
+/// [audit]                    # may be left out; what the table of events in an audit file has
+/// columns = ["page", "kind"] # fields with columns of their own
+/// payload = "data"           # the field that is kept as JSON; default: the whole event
 /// "#).unwrap();
 /// assert_eq!(plan.outputs().next(), Some("clicks.window"));
 /// let error = cortado_stream::StreamPlan::parse("name = 'x'\ncolour = 1").unwrap_err();
@@ -86,6 +90,16 @@ struct Checked {
     payload: Option<Payload>,
     windows: Vec<Window>,
     rollups: Vec<Rollup>,
+    audit: AuditTable,
+}
+
+/// What an audit file has of each event.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditTable {
+    #[serde(default)]
+    columns: Vec<String>,
+    payload: Option<String>,
 }
 
 /// A roll-up: a sum of the windows of the plan's first kind.
@@ -142,6 +156,7 @@ struct Document {
     windows: Vec<toml::Spanned<WindowTable>>,
     #[serde(default)]
     rollups: Vec<toml::Spanned<RollupTable>>,
+    audit: Option<toml::Spanned<AuditTable>>,
 }
 
 #[derive(Deserialize)]
@@ -238,7 +253,7 @@ impl StreamPlan {
         let document: Document = toml::from_str(text).map_err(|error| {
             at(error.span().map_or(0, |span| span.start), error.message().to_owned())
         })?;
-        let Document { name, stream, schemas, windows, rollups } = document;
+        let Document { name, stream, schemas, windows, rollups, audit } = document;
         let place = |span: Range<usize>| move |message: String| at(span.start, message);
         let here = place(stream.span());
         let stream = stream.into_inner();
@@ -312,6 +327,15 @@ impl StreamPlan {
         if sums.len() > WINDOWS {
             return Err(at(0, format!("a plan has at most {WINDOWS} [[rollups]]")));
         }
+        let audit = match audit {
+            None => AuditTable::default(),
+            Some(audit) => {
+                let here = place(audit.span());
+                let audit = audit.into_inner();
+                check_columns(&audit.columns).map_err(here)?;
+                audit
+            }
+        };
         Ok(Self(Arc::new(Checked {
             name,
             id: stream.id,
@@ -324,6 +348,7 @@ impl StreamPlan {
             payload,
             windows: checked,
             rollups: sums,
+            audit,
         })))
     }
 
@@ -382,6 +407,50 @@ impl StreamPlan {
         rollups.map(move |(number, rollup)| (number as u16, start_of(start_ms, rollup.every_ms)))
     }
 
+    /// Where the window of the plan's first kind starts that a time lies in.
+    #[must_use]
+    pub fn window_start(&self, at_ms: i64) -> i64 {
+        start_of(at_ms, self.0.windows[0].every_ms)
+    }
+
+    /// Where the windows of the plan's first kind start and end that events of these times lie in.
+    #[must_use]
+    pub fn span_of(&self, first_ms: i64, last_ms: i64) -> Range<i64> {
+        let end = self.window_start(last_ms).saturating_add(self.0.windows[0].every_ms);
+        self.window_start(first_ms)..end
+    }
+
+    /// The fields of an event that have columns of their own in an audit file.
+    #[must_use]
+    pub fn audit_columns(&self) -> &[String] {
+        &self.0.audit.columns
+    }
+
+    /// The field of an event that an audit file keeps as JSON; without one the whole event.
+    #[must_use]
+    pub fn audit_payload(&self) -> Option<&str> {
+        self.0.audit.payload.as_deref()
+    }
+
+    /// The fields that the rows of roll-ups have one of each text of, in the order of the plan.
+    #[must_use]
+    pub fn rollup_fields(&self) -> Vec<&str> {
+        let mut fields = Vec::new();
+        let all = self.0.rollups.iter().flat_map(|rollup| &rollup.per);
+        for name in all.filter_map(|path| path.last()) {
+            if !fields.contains(&name.as_str()) {
+                fields.push(name.as_str());
+            }
+        }
+        fields
+    }
+
+    /// Whether an output has the rows of a roll-up.
+    #[must_use]
+    pub fn is_rollup(&self, output: &str) -> bool {
+        self.0.rollups.iter().any(|rollup| rollup.output == output)
+    }
+
     /// The names of all outputs.
     pub fn outputs(&self) -> impl Iterator<Item = &str> {
         let windows = self.0.windows.iter().map(|window| window.output.as_str());
@@ -401,6 +470,41 @@ impl StreamPlan {
 /// The start of the window that a time lies in.
 pub(crate) fn start_of(at_ms: i64, every_ms: i64) -> i64 {
     at_ms.saturating_sub(at_ms.rem_euclid(every_ms))
+}
+
+/// Columns that the table of events in an audit file has anyway.
+const AUDIT_COLUMNS: [&str; 10] = [
+    "event_id",
+    "timestamp",
+    "payload_json",
+    "publisher",
+    "generation",
+    "batch",
+    "position",
+    "contribution_type",
+    "window_ms",
+    "content",
+];
+/// Most columns of a plan.
+const COLUMNS: usize = 32;
+
+fn check_columns(columns: &[String]) -> Result<(), String> {
+    if columns.len() > COLUMNS {
+        return Err(format!("'columns' names up to {COLUMNS} fields"));
+    }
+    for (at, column) in columns.iter().enumerate() {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let fine = column.len() <= 64
+            && column.starts_with(|c: char| c.is_ascii_lowercase())
+            && column.bytes().all(plain);
+        if !fine {
+            return Err(format!("'{column}' is no column: expected small letters, digits and _"));
+        }
+        if AUDIT_COLUMNS.contains(&column.as_str()) || columns[..at].contains(column) {
+            return Err(format!("the column '{column}' is there already"));
+        }
+    }
+    Ok(())
 }
 
 fn check_rollup(table: RollupTable, window_ms: i64) -> Result<Rollup, String> {
@@ -516,6 +620,8 @@ mod tests {
                 "multiple",
             ),
             (plan("colour = 1", window), 5, "colour"),
+            (plan("", &format!("{window}\n[audit]\ncolumns = ['A b']")), 10, "is no column"),
+            (plan("", &format!("{window}\n[audit]\ncolumns = ['batch']")), 10, "there already"),
             ("name = 'x'\nwindows = []\n[stream]\nid = 'i'\ntime = 't'".into(), 1, "has 1 to"),
         ] {
             let error = StreamPlan::parse(&text).unwrap_err();

@@ -185,7 +185,11 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
         })
     };
     published(2);
+    let file = path_text(&cluster.path("audit.db"));
+    let audit = cluster.cortado(&["events", "audit", "--out", &file, "--follow"]).spawn();
+    published(4);
     let _ = publisher.kill();
+    let _ = audit.kill();
     cluster.kill(&cluster.coordinator(&job));
     // It goes on where it was, with the same options.
     cluster.cortado(&arguments).run().ok();
@@ -224,7 +228,7 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
     let conflicts = letters.iter().filter(|row| reasons(row)).count();
     let ids: BTreeSet<_> = letters.iter().map(|row| row["dead_id"].to_string()).collect();
     assert_eq!((letters.len() - conflicts, ids.len()), (dead, letters.len()));
-    cluster.cortado(&["events", "check"]).run().ok();
+    compare_audit(&cluster, &file, &windows);
     assert_eq!(end["events"]["received"], 2 * COUNT);
     // Any node gives the same rows, from any cursor on.
     let cursor = all[all.len() / 2]["cursor"].as_str().unwrap();
@@ -235,6 +239,76 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
     let address = node.unwrap().client_addr().to_string();
     let rest = rows(&cluster, "analytics.window", &["--after", cursor, "--connect", &address]);
     assert_eq!(rest, all[all.len() / 2 + 1..]);
+}
+
+/// An audit file that was begun before has every event once, and with metrics, traces, check and replay says
+/// what the model says.
+fn compare_audit(cluster: &Cluster, file: &str, windows: &BTreeMap<i64, Model>) {
+    let counted = windows.values().map(|window| window.ids.len() as u64).sum::<u64>();
+    let copies = windows.values().map(|window| window.copies).sum::<u64>();
+    let audit = cluster.json(&["events", "audit", "--out", file]);
+    assert_eq!(
+        (&audit["counted"], &audit["duplicates"], &audit["lag"]),
+        (&json!(counted), &json!(copies), &json!(0)),
+        "{audit}"
+    );
+    let query = |sql: &str| cluster.json(&["events", "audit", "--out", file, "--sql", sql]);
+    let traced = query(
+        "SELECT metric_id, count(*) AS n FROM trace WHERE contribution_type = 'counted' GROUP BY 1",
+    );
+    let metrics = query(
+        "SELECT metric_id, max(revision), metrics_json FROM metrics_out GROUP BY metric_id ORDER BY 1",
+    );
+    let sum = |row: &Value| {
+        let parts: Value = serde_json::from_str(row["metrics_json"].as_str().unwrap()).unwrap();
+        let parts = parts.as_object().unwrap().clone();
+        let n = parts.values().map(|part| part["count"].as_u64().unwrap()).sum::<u64>();
+        json!({ "metric_id": row["metric_id"], "n": n })
+    };
+    let sums: Vec<_> = metrics.as_array().unwrap().iter().map(sum).collect();
+    assert_eq!(traced, json!(sums));
+    // Every metric is traced to its events, in the file and without it.
+    let ids = |row: &Value| {
+        let id = row["metric_id"].as_str().unwrap();
+        let traced = cluster.cortado(&["events", "trace", id]).run().ok().stdout;
+        let of_metric = format!(
+            "SELECT event_id FROM trace WHERE metric_id = '{id}' AND contribution_type = 'counted'
+             ORDER BY 1"
+        );
+        let in_file = query(&of_metric);
+        let in_file =
+            in_file.as_array().unwrap().iter().map(|row| row["event_id"].as_str().unwrap());
+        assert!(traced.lines().eq(in_file), "{id}");
+        traced.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all: BTreeSet<_> = sums.iter().flat_map(ids).collect();
+    let expected: BTreeSet<_> = windows.values().flat_map(|window| window.ids.clone()).collect();
+    assert_eq!(all, expected);
+
+    let check = cluster.json(&["events", "check"]);
+    assert_eq!((&check["ok"], &check["recounted"]), (&json!(true), &json!(counted)));
+    assert_eq!(check["windows"], windows.len());
+    let out = path_text(&cluster.path("windows.ndjson"));
+    let (from, end) = (windows.keys().nth(1).unwrap(), windows.keys().last().unwrap());
+    let times = [*from, *end].map(cortado_stream::time_text);
+    let arguments = ["events", "replay", "--from", &times[0], "--to", &times[1], "--out", &out];
+    let replay = cluster.json(&arguments);
+    assert_eq!(replay["windows"], windows.len() - 2);
+    let text = std::fs::read_to_string(&out).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let totals: Vec<_> = rows.iter().map(|row| row["total"].as_u64().unwrap()).collect();
+    let of_model = windows.range(*from..*end).map(|(_, window)| window.ids.len() as u64);
+    assert!(of_model.eq(totals));
+    let lines = path_text(&cluster.path("events.ndjson"));
+    let written = cluster.json(&["events", "audit", "--jsonl", &lines]);
+    assert_eq!(written["events"], counted + copies);
+    assert_eq!(std::fs::read_to_string(&lines).unwrap().lines().count() as u64, counted + copies);
+
+    let _ =
+        cluster.cortado(&["events", "trace", "no/such"]).run().exits(3, &["there is no metric"]);
+    let deletes = ["events", "audit", "--out", file, "--sql", "DELETE FROM events_in"];
+    let _ = cluster.cortado(&deletes).run().exits(2, &["would write"]);
+    let _ = cluster.cortado(&["events", "replay"]).run().exits(2, &["--from"]);
 }
 
 #[test]

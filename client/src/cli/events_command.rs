@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::args::{DeadCommand, EventsCommand};
 use super::events_text::{self, text_of};
 use super::output::{Output, grouped, table};
-use super::{dead_letters, publish_command};
+use super::second_count::{self, Wanted};
+use super::{audit_command, dead_letters, publish_command};
 use crate::stream::{self, POLL_EVERY, StreamSource};
 use crate::{Cluster, Error};
 
@@ -84,9 +85,31 @@ pub(super) async fn run(
         EventsCommand::Dead { command: Some(DeadCommand::Replay(list)), .. } => {
             dead_letters::replay(cluster, &list, output).await
         }
-        EventsCommand::Check { stream } => {
+        EventsCommand::Check { counts, stream } => {
             let job = stream::find(&cluster, &stream.stream).await?;
-            check(&stream::status(&cluster, job).await?, output)
+            second_count::check(&cluster, job, counts, output).await
+        }
+        EventsCommand::Trace { metric, stream } => {
+            let job = stream::find(&cluster, &stream.stream).await?;
+            second_count::trace(&cluster, job, &metric, output).await
+        }
+        EventsCommand::Replay { from, to, publisher, from_batch, out, stream } => {
+            let job = stream::find(&cluster, &stream.stream).await?;
+            let wanted = match publisher {
+                Some(name) => Wanted::Publisher(name, from_batch),
+                None => Wanted::Times(from.unwrap_or(i64::MIN)..to.unwrap_or(i64::MAX)),
+            };
+            second_count::replay(&cluster, job, wanted, out.as_deref(), output).await
+        }
+        EventsCommand::Audit { out, sql, follow, jsonl, stream } => {
+            let job = stream::find(&cluster, &stream.stream).await?;
+            match jsonl {
+                Some(path) => audit_command::lines(&cluster, job, &path, output).await,
+                None => {
+                    let files = (out.as_deref(), sql.as_deref());
+                    audit_command::run(&cluster, job, files, follow, output).await
+                }
+            }
         }
     }
 }
@@ -187,27 +210,4 @@ async fn tail(
             tokio::time::sleep(POLL_EVERY).await;
         }
     }
-}
-
-fn check(status: &StreamStatus, output: Output) -> Result<(), Error> {
-    let events = status.events;
-    let sum = events.counted + events.duplicates + events.dead + events.open;
-    let fine = events.received == sum;
-    let mut value = json!(events);
-    value["ok"] = fine.into();
-    output.show(&value, |_| {
-        format!(
-            "received {} = counted {} + duplicates {} + dead letters {} + in open windows {}{}",
-            grouped(events.received),
-            grouped(events.counted),
-            grouped(events.duplicates),
-            grouped(events.dead),
-            grouped(events.open),
-            if fine { "" } else { ": WRONG" }
-        )
-    })?;
-    if fine {
-        return Ok(());
-    }
-    Err(Error::Incomplete(format!("{} events were received, {sum} are found", events.received)))
 }

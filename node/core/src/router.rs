@@ -286,8 +286,7 @@ impl Core {
                 let (facts, out) = (&self.facts, &mut self.out);
                 let next = self.coordination.on_incomplete(facts, out, job, attempt, &missing);
                 self.lead_coordination(next);
-                let (facts, out) = (&self.facts, &mut self.out);
-                self.streams.on_incomplete(facts, out, (job, attempt), &missing);
+                self.streams.on_incomplete(&self.facts, job, attempt, &missing);
             }
             PeerMessage::WorkFailed { job, attempt, message } => {
                 let (facts, out) = (&self.facts, &mut self.out);

@@ -203,11 +203,11 @@ impl Streams {
     pub(crate) fn on_incomplete(
         &mut self,
         facts: &Facts,
-        out: &mut Outbox,
-        (job, attempt): (JobId, u64),
+        job: JobId,
+        attempt: u64,
         missing: &[EdgeCoverage],
     ) {
-        self.reads.on_incomplete(facts, out, job, attempt);
+        self.reads.on_incomplete(attempt);
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,

@@ -101,9 +101,72 @@ Examples:
         #[command(flatten)]
         list: DeadArguments,
     },
-    /// Check that every event received is counted, a copy, a dead letter or in an open window (exit
-    /// code 4 if not)
+    /// Check that every event received is counted, a copy, a dead letter or in an open window, and that
+    /// windows and metrics are what a second count of all events gives (exit code 4 if not)
     Check {
+        /// Only add up the counts, without reading all events
+        #[arg(long)]
+        counts: bool,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Print the ids of the events that a metric counts, one a line
+    #[command(after_help = "\
+Examples:
+  cortado events trace metrics.daily/2026-11-30/norte")]
+    Trace {
+        /// The `metric_id` of a row
+        metric: String,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Write events, metrics and which event counts in which metric to a SQLite file, and query it
+    ///
+    /// A file that is there already is continued: each event is in it once.
+    #[command(after_help = "\
+Tables: events_in, metrics_out, trace (event_id, metric_id, contribution_type)
+Examples:
+  cortado events audit --out audit.db
+  cortado events audit --out audit.db --follow
+  cortado events audit --sql \"SELECT region, count(*) FROM events_in GROUP BY region\"")]
+    Audit {
+        /// The file
+        #[arg(long, value_name = "FILE", required_unless_present_any = ["sql", "jsonl"])]
+        out: Option<PathBuf>,
+        /// Query the file after it was written; without --out, a temporary one
+        #[arg(long, value_name = "SELECT", conflicts_with = "follow")]
+        sql: Option<String>,
+        /// Go on while the stream lives
+        #[arg(long)]
+        follow: bool,
+        /// Write the valid events to this file instead, one JSON object a line
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "sql", "follow"])]
+        jsonl: Option<PathBuf>,
+        #[command(flatten)]
+        stream: StreamArgument,
+    },
+    /// Count windows a second time, from the events as they are kept, and print what differs from what was
+    /// published (exit code 4 if anything does)
+    #[command(after_help = "\
+Examples:
+  cortado events replay --from 2026-11-30T12:00:00Z --to 2026-11-30T13:00:00Z
+  cortado events replay --publisher north --from-batch 100 --out windows.ndjson")]
+    Replay {
+        /// Windows that start at this time or later (RFC 3339)
+        #[arg(long, value_name = "TIME", value_parser = time, required_unless_present = "publisher")]
+        from: Option<i64>,
+        /// Windows that start before this time
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        to: Option<i64>,
+        /// Windows that events of this publisher lie in
+        #[arg(long, value_name = "NAME", value_parser = name, conflicts_with_all = ["from", "to"])]
+        publisher: Option<String>,
+        /// The first batch of the publisher's newest generation to look at
+        #[arg(long, value_name = "N", default_value_t = 0, requires = "publisher")]
+        from_batch: u64,
+        /// Write the windows of the second count to this file, one JSON object a line
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
         #[command(flatten)]
         stream: StreamArgument,
     },
@@ -183,6 +246,11 @@ pub(crate) struct PublishArguments {
 
 fn place(text: &str) -> Result<Place, String> {
     Place::from_text(text).ok_or_else(|| "expected the dead_id of a dead letter".to_owned())
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    let expected = "expected a time such as 2026-11-30T12:00:00Z";
+    cortado_stream::parse_time(text).ok_or_else(|| expected.to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -81,18 +81,11 @@ impl Reads {
         }
     }
 
-    /// A worker can't complete its slots: the next owners are asked.
-    pub(super) fn on_incomplete(
-        &mut self,
-        facts: &Facts,
-        out: &mut Outbox,
-        job: JobId,
-        attempt: u64,
-    ) {
-        for read in self.0.values_mut().filter(|read| read.job == job) {
-            if read.slots.pass_on(attempt).is_some() {
-                read.slots.ask(facts, out, job, &[]);
-            }
+    /// A worker can't complete its slots: the next tick asks the next owners. Not this moment, because a
+    /// node that is alone is its own worker, and would be asked again without end.
+    pub(super) fn on_incomplete(&mut self, attempt: u64) {
+        for read in self.0.values_mut() {
+            read.slots.pass_on(attempt);
         }
     }
 

@@ -71,7 +71,7 @@ fn a_stream_ends_only_after_all_members_were_asked_for_other_publishers() {
     let Next::Gather { job, attempt, needs } = bench.drive() else { panic!("members are asked") };
     assert_eq!(needs, [(Edge::JOB, Coverage::range(0, JobEntry::NUMBERS))]);
     assert!(matches!(bench.drive(), Next::Nothing));
-    bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, attempt), &[]);
+    bench.streams.on_incomplete(&bench.facts, job, attempt, &[]);
     bench.facts.now += RETRY_AFTER;
     assert!(matches!(bench.drive(), Next::Nothing));
     let Next::Replicate(last) = bench.drive() else { panic!("the last batch is written") };
@@ -143,7 +143,9 @@ fn events_are_read_from_the_owners_of_all_slots_and_from_the_next_ones_if_some_c
     let works = read_events(&mut bench, 5);
     assert_eq!(works.iter().map(|(.., slots)| slots.len()).sum::<usize>(), 2);
     let (first, attempt, slots) = works[0];
-    bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, attempt), &[]);
+    bench.streams.on_incomplete(&bench.facts, job, attempt, &[]);
+    assert!(asked(&mut bench.out).is_empty(), "the same node could be asked without end");
+    bench.streams.tick(&bench.facts, &mut bench.out);
     let others = asked(&mut bench.out);
     assert!(others.iter().all(|(other, ..)| *other != first));
     assert_eq!(others.iter().map(|(.., slots)| slots.len()).sum::<usize>(), slots.len());

@@ -1,0 +1,178 @@
+//! Events: which of them count, and in which metrics.
+
+use std::collections::HashMap;
+
+use cortado_protocol::Edge;
+use cortado_protocol::stream::{Place, Publisher, StoredEvent};
+use cortado_stream::{NotValid, StreamPlan, metric_ids, time_text};
+use rusqlite::types::Value as Sql;
+use rusqlite::{OptionalExtension, Statement, Transaction, params, params_from_iter};
+use serde_json::Value;
+
+use crate::error::AuditError;
+use crate::file::AuditFile;
+
+/// The event counts.
+pub(crate) const COUNTED: &str = "counted";
+/// An equal one counts.
+pub(crate) const DUPLICATE: &str = "duplicate";
+/// One with the same id and other content counts.
+const CONFLICT: &str = "conflict";
+
+impl AuditFile {
+    /// The batch of a publisher up to which the file has events.
+    ///
+    /// # Errors
+    /// If SQLite can't read the file.
+    pub fn next_batch(&self, publisher: &Publisher) -> Result<u64, AuditError> {
+        let get = "SELECT next_batch FROM publishers WHERE publisher = ?1 AND generation = ?2";
+        let of = params![publisher.name, publisher.generation];
+        let next = self.db.query_row(get, of, |row| row.get(0)).optional();
+        Ok(self.sql(next)?.unwrap_or_default())
+    }
+
+    /// Adds the events of a publisher's batches, of which `next` is the first one that comes after them.
+    ///
+    /// # Errors
+    /// If SQLite can't write the file, or an event is not what the plan says: then nothing was added.
+    pub fn add_events(
+        &mut self,
+        publisher: &Publisher,
+        events: &[StoredEvent],
+        next: u64,
+    ) -> Result<(), AuditError> {
+        let Self { db, path, plan, metrics } = self;
+        let failed = |source| AuditError::Sqlite { path: path.clone(), source };
+        // What a transaction that fails has added to the numbers of metrics is not in the file.
+        let mut known = metrics.clone();
+        let transaction = db.transaction().map_err(failed)?;
+        let mut adding = Adding::new(&transaction, plan).map_err(failed)?;
+        for event in events {
+            let json: Value = serde_json::from_slice(&event.raw).map_err(|error| {
+                let (batch, position) = (event.batch, event.position);
+                let place = Place { edge: publisher.edge(), batch, position }.to_text();
+                NotValid { place, why: error.to_string() }
+            })?;
+            adding.add(publisher, event, &json, &mut known).map_err(failed)?;
+        }
+        drop(adding);
+        let of = params![publisher.name, publisher.generation, next];
+        let put = "INSERT OR REPLACE INTO publishers VALUES (?1, ?2, ?3)";
+        transaction.execute(put, of).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        *metrics = known;
+        Ok(())
+    }
+}
+
+/// The statements of a transaction.
+struct Adding<'t> {
+    plan: &'t StreamPlan,
+    counts: Statement<'t>,
+    demote: Statement<'t>,
+    insert: Statement<'t>,
+    name: Statement<'t>,
+    contribute: Statement<'t>,
+}
+
+impl<'t> Adding<'t> {
+    fn new(db: &'t Transaction<'_>, plan: &'t StreamPlan) -> rusqlite::Result<Self> {
+        let columns = plan.audit_columns().iter().map(|name| format!("\"{name}\", "));
+        let columns = columns.collect::<String>();
+        let values = ", ?".repeat(plan.audit_columns().len());
+        Ok(Self {
+            plan,
+            counts: db.prepare(
+                "SELECT publisher, generation, batch, position, content FROM events_in
+                 WHERE event_id = ?1 AND window_ms = ?2 AND contribution_type = 'counted'",
+            )?,
+            demote: db.prepare(
+                "UPDATE events_in SET contribution_type = iif(content = ?3, 'duplicate', 'conflict')
+                 WHERE event_id = ?1 AND window_ms = ?2",
+            )?,
+            insert: db.prepare(&format!(
+                "INSERT INTO events_in (event_id, timestamp, payload_json, publisher, batch, position, \
+                 generation, contribution_type, window_ms, {columns} content)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?{values}, ?)"
+            ))?,
+            name: db.prepare(
+                "INSERT INTO metric_names (metric_id) VALUES (?1)
+                 ON CONFLICT DO UPDATE SET metric_id = metric_id RETURNING metric",
+            )?,
+            contribute: db.prepare("INSERT INTO event_metrics VALUES (?1, ?2)")?,
+        })
+    }
+
+    fn add(
+        &mut self,
+        publisher: &Publisher,
+        event: &StoredEvent,
+        json: &Value,
+        metrics: &mut HashMap<String, i64>,
+    ) -> rusqlite::Result<()> {
+        let StoredEvent { batch, position, at_ms, id, content, raw } = event;
+        let (window_ms, content) = (self.plan.window_start(*at_ms), *content as i64);
+        let origin = Place { edge: publisher.edge(), batch: *batch, position: *position };
+        let counts = self.counts.query_row(params![id, window_ms], |row| {
+            let (name, generation): (String, u32) = (row.get(0)?, row.get(1)?);
+            let (batch, position) = (row.get(2)?, row.get(3)?);
+            let edge = Edge::publisher(&name, generation);
+            Ok((Place { edge, batch, position }, row.get::<_, i64>(4)?))
+        });
+        let kind = match counts.optional()? {
+            None => COUNTED,
+            // Of events with one id the one with the smallest origin counts.
+            Some((other, _)) if origin < other => {
+                self.demote.execute(params![id, window_ms, content])?;
+                COUNTED
+            }
+            Some((_, of)) if of == content => DUPLICATE,
+            Some(_) => CONFLICT,
+        };
+        let payload = match self.plan.audit_payload() {
+            Some(field) => json.get(field).unwrap_or(&Value::Null).to_string(),
+            None => String::from_utf8_lossy(raw).into_owned(),
+        };
+        let first: [Sql; 9] = [
+            id.clone().into(),
+            time_text(*at_ms).into(),
+            payload.into(),
+            publisher.name.clone().into(),
+            (*batch as i64).into(),
+            (*position).into(),
+            publisher.generation.into(),
+            kind.to_owned().into(),
+            window_ms.into(),
+        ];
+        let columns = self.plan.audit_columns().iter().map(|name| sql_of(json.get(name)));
+        let values = first.into_iter().chain(columns).chain([content.into()]);
+        let number = self.insert.insert(params_from_iter(values))?;
+        for metric in metric_ids(self.plan, json, *at_ms) {
+            let of = match metrics.get(&metric) {
+                Some(of) => *of,
+                None => {
+                    let of = self.name.query_row(params![metric], |row| row.get(0))?;
+                    metrics.insert(metric, of);
+                    of
+                }
+            };
+            self.contribute.execute(params![of, number])?;
+        }
+        Ok(())
+    }
+}
+
+/// The value of a column.
+pub(crate) fn sql_of(value: Option<&Value>) -> Sql {
+    match value {
+        None | Some(Value::Null) => Sql::Null,
+        Some(Value::Bool(truth)) => i64::from(*truth).into(),
+        Some(Value::String(text)) => text.clone().into(),
+        Some(number @ Value::Number(of)) => match (of.as_i64(), of.as_f64()) {
+            (Some(int), _) => int.into(),
+            (None, Some(float)) => float.into(),
+            (None, None) => number.to_string().into(),
+        },
+        Some(other) => other.to_string().into(),
+    }
+}

@@ -1,0 +1,231 @@
+//! `cortado events check`, `trace` and `replay`: a second count of a stream's events.
+
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use cortado_protocol::JobId;
+use cortado_protocol::stream::StreamStatus;
+use cortado_stream::{Comparison, Difference, Recount, time_text};
+use serde_json::{Map, Value, json};
+
+use super::output::{Output, grouped};
+use crate::{Cluster, Error, history, stream};
+
+/// All windows.
+const ALL: Range<i64> = i64::MIN..i64::MAX;
+/// Differences that are printed.
+const SHOWN: usize = 10;
+
+/// Checks the counts of a stream, and unless only these are wanted, what it has published.
+pub(super) async fn check(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    only_counts: bool,
+    output: Output,
+) -> Result<(), Error> {
+    let status = stream::status(cluster, job).await?;
+    let mut wrong = wrong_counts(&status);
+    let mut value = json!(status.events);
+    let mut text = counts_text(&status);
+    if !only_counts {
+        let plan = history::plan(cluster, job).await?;
+        let published = history::published(cluster, job, &plan).await?;
+        let mut recount = Recount::new(&plan, ALL);
+        let (after, _) = history::all_events(cluster, job, &published.cut, |publisher, events| {
+            let edge = publisher.edge();
+            events.iter().try_for_each(|event| recount.add(edge, event).map_err(not_valid))
+        })
+        .await?;
+        let compared = recount.finish().compare(&published.rows);
+        wrong.extend(compared.differences.iter().map(tell));
+        if after.ended && compared.open > 0 {
+            let open = grouped(compared.open);
+            wrong.push(format!("the stream has ended, and {open} events are in no window"));
+        }
+        if after.ended && compared.counted != after.events.counted {
+            let (found, said) = (grouped(compared.counted), grouped(after.events.counted));
+            wrong.push(format!("{found} events count, and the stream says {said}"));
+        }
+        let cut = published.cut.hash_text();
+        value["windows"] = compared.windows.into();
+        value["metrics"] = compared.metrics.into();
+        value["recounted"] = compared.counted.into();
+        value["cut"] = cut.as_str().into();
+        value["differences"] = differences_json(&compared);
+        text.push_str(&format!("\n{}, as of cut {cut}", compared_text(&compared)));
+    }
+    value["ok"] = wrong.is_empty().into();
+    output.show(&value, |_| text)?;
+    verdict(&wrong)
+}
+
+fn wrong_counts(status: &StreamStatus) -> Vec<String> {
+    let events = status.events;
+    let sum = events.counted + events.duplicates + events.dead + events.open;
+    let wrong = (events.received != sum)
+        .then(|| format!("{} events were received, {} are found", events.received, sum));
+    wrong.into_iter().collect()
+}
+
+fn counts_text(status: &StreamStatus) -> String {
+    let events = status.events;
+    format!(
+        "received {} = counted {} + duplicates {} + dead letters {} + in open windows {}",
+        grouped(events.received),
+        grouped(events.counted),
+        grouped(events.duplicates),
+        grouped(events.dead),
+        grouped(events.open),
+    )
+}
+
+fn compared_text(compared: &Comparison) -> String {
+    format!(
+        "{} windows and {} metrics were counted a second time: {} events count, {} differences",
+        grouped(compared.windows),
+        grouped(compared.metrics),
+        grouped(compared.counted),
+        compared.differences.len(),
+    )
+}
+
+fn tell(difference: &Difference) -> String {
+    let Difference { what, published, recounted } = difference;
+    format!("{what}: published {published}, counted {recounted}")
+}
+
+fn differences_json(compared: &Comparison) -> Value {
+    let one = |difference: &Difference| {
+        let Difference { what, published, recounted } = difference;
+        json!({ "what": what, "published": published, "recounted": recounted })
+    };
+    compared.differences.iter().map(one).collect()
+}
+
+fn verdict(wrong: &[String]) -> Result<(), Error> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let mut message = wrong.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n");
+    if wrong.len() > SHOWN {
+        message.push_str(&format!("\nand {} more; --json has all", wrong.len() - SHOWN));
+    }
+    Err(Error::Incomplete(message))
+}
+
+fn not_valid(error: cortado_stream::NotValid) -> Error {
+    Error::Incomplete(error.to_string())
+}
+
+/// Prints the events that a metric counts.
+pub(super) async fn trace(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    metric: &str,
+    output: Output,
+) -> Result<(), Error> {
+    let plan = history::plan(cluster, job).await?;
+    let published = history::published(cluster, job, &plan).await?;
+    let of = |row: &&cortado_stream::RowAt| row.row.get("metric_id") == Some(&metric.into());
+    let Some(row) = published.rows.iter().find(of) else {
+        let message = format!("there is no metric '{metric}': cortado events metrics lists them");
+        return Err(Error::NotFound(message));
+    };
+    let mut recount = Recount::new(&plan, ALL).trace(metric);
+    history::all_events(cluster, job, &published.cut, |publisher, events| {
+        let edge = publisher.edge();
+        events.iter().try_for_each(|event| recount.add(edge, event).map_err(not_valid))
+    })
+    .await?;
+    let recounted = recount.finish();
+    let ids = recounted.traced(&published.rows);
+    if output.json {
+        let metrics = row.row.get("metrics");
+        return output
+            .show(&json!({ "metric_id": metric, "metrics": metrics, "event_ids": ids }), |_| {
+                String::new()
+            });
+    }
+    let text: String = ids.iter().map(|id| format!("{id}\n")).collect();
+    output.bytes(text.as_bytes())
+}
+
+/// Which windows are counted a second time.
+pub(super) enum Wanted {
+    /// Those that start within these times.
+    Times(Range<i64>),
+    /// Those that events of a publisher lie in, from a batch on.
+    Publisher(String, u64),
+}
+
+/// Counts windows a second time.
+pub(super) async fn replay(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    wanted: Wanted,
+    out: Option<&Path>,
+    output: Output,
+) -> Result<(), Error> {
+    let plan = history::plan(cluster, job).await?;
+    let range = match wanted {
+        Wanted::Times(range) => range,
+        Wanted::Publisher(name, from) => {
+            let status = stream::status(cluster, job).await?;
+            let of_name = status.publishers.iter().map(|of| &of.publisher);
+            let of_name = of_name.filter(|publisher| publisher.name == name);
+            let Some(publisher) = of_name.max_by_key(|publisher| publisher.generation) else {
+                let message = format!("there is no publisher '{name}': cortado events status");
+                return Err(Error::NotFound(message));
+            };
+            let mut times = (i64::MAX, i64::MIN);
+            history::each_event(cluster, job, (publisher, from), |events, _| {
+                for event in events {
+                    times = (times.0.min(event.at_ms), times.1.max(event.at_ms));
+                }
+                Ok(())
+            })
+            .await?;
+            if times.0 > times.1 {
+                let message = format!("publisher '{name}' has no event in batch {from} or later");
+                return Err(Error::NotFound(message));
+            }
+            plan.span_of(times.0, times.1)
+        }
+    };
+    let published = history::published(cluster, job, &plan).await?;
+    let mut recount = Recount::new(&plan, range.clone());
+    history::all_events(cluster, job, &published.cut, |publisher, events| {
+        let edge = publisher.edge();
+        events.iter().try_for_each(|event| recount.add(edge, event).map_err(not_valid))
+    })
+    .await?;
+    let recounted = recount.finish();
+    let compared = recounted.compare(&published.rows);
+    if let Some(path) = out {
+        let write = |rows: &mut dyn Iterator<Item = (String, Map<String, Value>)>| {
+            let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+            for (output, mut row) in rows {
+                row.insert("output".into(), output.into());
+                writeln!(file, "{}", Value::Object(row))?;
+            }
+            file.flush()
+        };
+        write(&mut recounted.rows()).map_err(|source| Error::io("write", path, source))?;
+    }
+    let end =
+        |ms| if ms == i64::MIN || ms == i64::MAX { Value::Null } else { time_text(ms).into() };
+    let value = json!({
+        "from": end(range.start), "to": end(range.end), "windows": compared.windows,
+        "metrics": compared.metrics, "counted": compared.counted, "open": compared.open,
+        "differences": differences_json(&compared),
+    });
+    output.show(&value, |_| match compared.open {
+        0 => compared_text(&compared),
+        open => {
+            format!("{}; {} events are in no window yet", compared_text(&compared), grouped(open))
+        }
+    })?;
+    verdict(&compared.differences.iter().map(tell).collect::<Vec<_>>())
+}
