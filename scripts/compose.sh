@@ -129,7 +129,8 @@ YAML
 YAML
     cat <<'YAML'
     command: ['--publisher', '${PUBLISHER:-compose}', '--rate', '${RATE:-100}', '--seed', '${SEED:-1}',
-      '--duplicates', '${DUPLICATES:-0.01}', '--invalid', '${INVALID:-0.01}', '--out-of-order', '${OUT_OF_ORDER:-1}']
+      '--duplicates', '${DUPLICATES:-0.01}', '--invalid', '${INVALID:-0.01}', '--out-of-order', '${OUT_OF_ORDER:-1}',
+      '--burst-probability', '${BURST_PROBABILITY:-0}', '--burst-size', '${BURST_SIZE:-100}']
 YAML
     cat <<YAML
     user: '0:0'

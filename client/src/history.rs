@@ -124,7 +124,8 @@ pub async fn published(
 ) -> Result<Published, Error> {
     let mut last: BTreeMap<(String, String), Last> = BTreeMap::new();
     let mut moment = None;
-    for output in plan.outputs().filter(|output| !output.starts_with("deadletter.")) {
+    let compared = |output: &&str| plan.is_window(output) || plan.is_rollup(output);
+    for output in plan.outputs().filter(compared) {
         let mut cursor = Cursor::default();
         loop {
             let answer = stream::rows(cluster, job, output, cursor.clone()).await?;

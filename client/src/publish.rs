@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::dataset::Batch;
-use crate::generate::events::EventOptions;
+use crate::generate::events::{Bursts, EventOptions};
 use crate::upload::{InFlight, Known, Read, send};
 use crate::{Cluster, Error, Observer, job, stream};
 
@@ -64,6 +64,8 @@ pub struct Synthetic {
     pub duplicates: f64,
     /// Chance that an event is not valid.
     pub invalid: f64,
+    /// Bursts.
+    pub bursts: Bursts,
 }
 
 /// What to publish.
@@ -102,7 +104,7 @@ pub async fn publish(
         }
     };
     stream::open(cluster, job, publisher.clone()).await?;
-    let known = stream::known(cluster, job, publisher.edge()).await?;
+    let known = stream::known(cluster, job, (publisher.edge(), true)).await?;
     let plan = job::spec(cluster, job).await?.plan_toml;
     let plan = StreamPlan::parse(&plan).map_err(|error| Error::BadInput(error.to_string()))?;
     cluster.view().await?;
@@ -184,7 +186,7 @@ async fn end(
 ) -> Result<(), Error> {
     let deadline = Instant::now() + cluster.patience();
     loop {
-        let known = stream::known(cluster, job, publisher.edge()).await?;
+        let known = stream::known(cluster, job, (publisher.edge(), false)).await?;
         let number = known.keys().max().map_or(0, |last| last + 1);
         let batch = batch((job, publisher, number), Bytes::new(), i64::MAX, now_ms(), (set, true));
         let (sender, reads) = mpsc::channel(1);
@@ -301,7 +303,7 @@ impl Maker {
     }
 
     fn synthetic(&mut self, synthetic: &Synthetic, disorder_ms: i64) -> Result<(), Stop> {
-        let Synthetic { seed, rate, count, duplicates, invalid } = *synthetic;
+        let Synthetic { seed, rate, count, duplicates, invalid, bursts } = *synthetic;
         let options = EventOptions {
             seed,
             publisher: self.publisher.name.clone(),
@@ -310,6 +312,7 @@ impl Maker {
             duplicates,
             invalid,
             disorder_ms,
+            bursts,
         };
         let per_batch = ((rate / BATCHES_PER_SECOND) as u64).clamp(1, BATCH_EVENTS);
         let end = count.unwrap_or(u64::MAX);

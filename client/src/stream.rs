@@ -214,12 +214,17 @@ pub async fn status(cluster: &Cluster, job: JobId) -> Result<StreamStatus, Error
     }
 }
 
-/// The batches of a publisher that have arrived, with the hashes of their content.
+/// The batches of a publisher that have arrived, with the hashes of their content. With `whole`, those that
+/// have arrived in part and were not acknowledged are not among them.
 ///
 /// # Errors
 /// Like [`Cluster::request`].
-pub(crate) async fn known(cluster: &Cluster, job: JobId, edge: Edge) -> Result<Known, Error> {
-    let page = |from| ClientRequest::Stream(job, StreamRequest::Coverage { edge, from });
+pub(crate) async fn known(
+    cluster: &Cluster,
+    job: JobId,
+    (edge, whole): (Edge, bool),
+) -> Result<Known, Error> {
+    let page = |from| ClientRequest::Stream(job, StreamRequest::Coverage { edge, from, whole });
     job::known_batches(cluster, page).await
 }
 

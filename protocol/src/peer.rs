@@ -338,6 +338,8 @@ pub enum Work {
     },
     /// Fold some windows of a stream; the tail says which, and which batches have events in them.
     Windows,
+    /// Only be complete for some batches of a stream; the tail says which (postcard, edge and coverage).
+    Complete,
     /// Send the events of some batches of a stream; the tail says which (postcard, edge and coverage).
     Events,
 }

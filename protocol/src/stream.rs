@@ -88,6 +88,9 @@ pub enum StreamRequest {
         edge: Edge,
         /// The first batch number of interest.
         from: u64,
+        /// Whether only batches count of which all slots are there. A batch that was not acknowledged may
+        /// be there in part, after a power cut everywhere.
+        whole: bool,
     },
     /// Asks for published rows. Answered by [`StreamResponse::Rows`] with the rows as tail
     /// (postcard, `Vec<`[`Row`]`>`).

@@ -9,6 +9,7 @@
 //! What is published depends on the *cut* only: the batches that are included. The order in which
 //! they arrived, were mapped or folded has no effect.
 
+mod alerts;
 mod cut;
 mod event;
 mod fold;
@@ -21,11 +22,12 @@ mod summary;
 mod texts;
 mod time;
 
+pub use alerts::Recent;
 pub use cut::Cut;
 pub use event::stored_events;
 pub use fold::{Wanted, WantedWindow, WindowFold};
 pub use map::map_events;
-pub use outputs::{Fresh, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish};
+pub use outputs::{Fresh, Known, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish};
 pub use plan::{PlanError, StreamPlan, WindowKey};
 pub use recount::{Comparison, Difference, NotValid, Recount, Recounted, RowAt, metric_ids};
 pub use schema::{SchemaError, SchemaSet};

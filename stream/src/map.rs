@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_a_window_groups_by_must_be_there() {
-        let text = EVENTS.replace("\"region\", \"source\"", "\"region\", \"payload.severity\"");
+        let text = EVENTS.replacen("\"region\", \"source\"", "\"region\", \"payload.severity\"", 1);
         let plan = StreamPlan::parse(&text).unwrap();
         let mapped = map_events(&plan, &schemas(&plan), 4, &header(), VALID.as_bytes()).unwrap();
         let summary = Summary::decode(&mapped.deltas.last().unwrap().1).unwrap();

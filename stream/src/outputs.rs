@@ -9,6 +9,7 @@ use cortado_protocol::{Edge, Slot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::alerts::{Alert, Counts, Recent, alerts};
 use crate::cut::Cut;
 use crate::event::SEPARATOR;
 use crate::fold::{Conflict, Wanted, WindowPart};
@@ -70,6 +71,23 @@ pub struct PublishedWindow {
     pub conflicts: u64,
     /// What it adds to roll-ups, by path.
     pub paths: Vec<(String, u64)>,
+    /// Its counts by the texts that it is grouped by, if the plan has alerts over it.
+    pub groups: Vec<(Vec<String>, u64)>,
+    /// The groups of which there is an alert: number of the alert among those over this window, and texts.
+    pub alerts: Vec<(u16, Vec<String>)>,
+}
+
+/// What the coordinator knows beside the slots' parts.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The batches with dead letters that are included for the first time.
+    pub fresh: Vec<Fresh>,
+    /// The spans of roll-ups that the windows belong to.
+    pub spans: Vec<Span>,
+    /// What was published last of these windows, and of those that their alerts compare them with.
+    pub recent: Vec<Recent>,
+    /// The first window of each kind that the stream ever had.
+    pub first: Vec<WindowKey>,
 }
 
 /// A row of an output.
@@ -122,8 +140,9 @@ pub fn publish(
     cut: &Cut,
     wanted: &Wanted,
     parts: &[(Slot, Bytes)],
-    (fresh, spans): (&[Fresh], &[Span]),
+    known: &Known,
 ) -> Result<OutputBatch, Mismatch> {
+    let Known { fresh, spans, recent, first } = known;
     let mut totals = vec![WindowPart::default(); wanted.windows.len()];
     for (_, bytes) in parts {
         let parts: Vec<WindowPart> = frame::from_postcard(bytes).map_err(|_| Mismatch::Part)?;
@@ -146,6 +165,11 @@ pub fn publish(
     let (windows, rows) = (Vec::new(), Vec::new());
     let mut batch = OutputBatch { cut: cut.clone(), windows, rows, end: None };
     let mut sums: Vec<_> = spans.iter().map(|span| Sum::new(plan, span)).collect();
+    let recent_counts = recent.iter().map(|of| {
+        let by_group = of.counts.iter().cloned().collect();
+        (of.key, Counts { revision: of.revision, by_group })
+    });
+    let mut counts: BTreeMap<WindowKey, Counts> = recent_counts.collect();
     for (window, mut total) in wanted.windows.iter().zip(totals) {
         let key = window.key;
         let counted = total.counts.values().sum::<u64>();
@@ -172,7 +196,28 @@ pub fn publish(
             }
         }
         let paths = total.paths.into_iter().collect();
-        batch.windows.push(PublishedWindow { key, counted, duplicates, conflicts, paths });
+        let mut groups = Vec::new();
+        if plan.lookback(key.0) > 0 {
+            groups = total.counts.iter().map(|(texts, count)| (texts.clone(), *count)).collect();
+            counts.insert(key, Counts { revision: cut.batches(), by_group: total.counts });
+        }
+        let alerts = Vec::new();
+        let window = PublishedWindow { key, counted, duplicates, conflicts, paths, groups, alerts };
+        batch.windows.push(window);
+    }
+    // Windows of the round are compared with each other as of this cut, too.
+    for window in &mut batch.windows {
+        let of_kind = first.iter().find(|(kind, _)| *kind == window.key.0);
+        let first_ms = of_kind.map_or(window.key.1, |(_, start)| *start);
+        let before = recent.iter().find(|of| of.key == window.key);
+        let before = before.map_or(&[][..], |of| &of.alerts);
+        for alert in alerts(plan, cut, (window.key, first_ms), &counts, before) {
+            let Alert { output, row, group, rule, raised } = alert;
+            batch.rows.push(OutputRow { output, json: text(row) });
+            if raised {
+                window.alerts.push((rule, group));
+            }
+        }
     }
     for (span, sum) in spans.iter().zip(sums) {
         batch.rows.extend(sum.rows(plan, cut, span.key));

@@ -56,6 +56,13 @@ pub type WindowKey = (u16, i64);
 /// by_size = "data.size"      # or the share of events in which a field is true
 /// gift_rate = "rate(data.gift)"
 ///
+/// [[alerts]]                 # counts of a window that are far above those of the windows before it
+/// output = "clicks.anomaly"
+/// window = "clicks.window"
+/// history = 60               # windows before it that it is compared with; default: 60
+/// least = 12                 # there is no alert before so many windows; default: 12
+/// probability = 0.0001       # an alert's count is at most as likely as this; default: 0.0001
+///
 /// [audit]                    # may be left out; what the table of events in an audit file has
 /// columns = ["page", "kind"] # fields with columns of their own
 /// payload = "data"           # the field that is kept as JSON; default: the whole event
@@ -90,7 +97,19 @@ struct Checked {
     payload: Option<Payload>,
     windows: Vec<Window>,
     rollups: Vec<Rollup>,
+    alerts: Vec<AlertRule>,
     audit: AuditTable,
+}
+
+/// When a count of a window is an alert.
+#[derive(Debug)]
+pub(crate) struct AlertRule {
+    pub(crate) output: String,
+    /// The number of the window.
+    pub(crate) kind: u16,
+    pub(crate) history: u32,
+    pub(crate) least: u32,
+    pub(crate) probability: f64,
 }
 
 /// What an audit file has of each event.
@@ -156,7 +175,19 @@ struct Document {
     windows: Vec<toml::Spanned<WindowTable>>,
     #[serde(default)]
     rollups: Vec<toml::Spanned<RollupTable>>,
+    #[serde(default)]
+    alerts: Vec<toml::Spanned<AlertTable>>,
     audit: Option<toml::Spanned<AuditTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlertTable {
+    output: String,
+    window: String,
+    history: Option<u32>,
+    least: Option<u32>,
+    probability: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -225,6 +256,12 @@ const ROW_FIELDS: [&str; 14] = [
     "input_event_count",
 ];
 
+/// Fields that the rows of alerts have beside those of windows.
+const ALERT_FIELDS: [&str; 6] =
+    ["alert_id", "state", "count", "history", "probability", "threshold"];
+/// Most windows that an alert compares with.
+const HISTORY: u32 = 1_000;
+
 /// The outputs that every stream has.
 pub(crate) const DEAD_VALIDATION: &str = "deadletter.validation";
 /// Of events that are valid, but can't be counted.
@@ -253,7 +290,7 @@ impl StreamPlan {
         let document: Document = toml::from_str(text).map_err(|error| {
             at(error.span().map_or(0, |span| span.start), error.message().to_owned())
         })?;
-        let Document { name, stream, schemas, windows, rollups, audit } = document;
+        let Document { name, stream, schemas, windows, rollups, alerts, audit } = document;
         let place = |span: Range<usize>| move |message: String| at(span.start, message);
         let here = place(stream.span());
         let stream = stream.into_inner();
@@ -327,6 +364,25 @@ impl StreamPlan {
         if sums.len() > WINDOWS {
             return Err(at(0, format!("a plan has at most {WINDOWS} [[rollups]]")));
         }
+        let mut rules: Vec<AlertRule> = Vec::new();
+        for alert in alerts {
+            let here = place(alert.span());
+            let rule = check_alert(alert.into_inner(), &checked).map_err(here)?;
+            let mut names = checked.iter().map(|window| &window.output);
+            let mut sums = sums.iter().map(|rollup| &rollup.output);
+            let mut others = rules.iter().map(|rule| &rule.output);
+            if [DEAD_VALIDATION, DEAD_PROCESSING, ""].contains(&rule.output.as_str())
+                || names.any(|name| *name == rule.output)
+                || sums.any(|name| *name == rule.output)
+                || others.any(|name| *name == rule.output)
+            {
+                return Err(here(format!("the output '{}' is empty or taken", rule.output)));
+            }
+            rules.push(rule);
+        }
+        if rules.len() > WINDOWS {
+            return Err(at(0, format!("a plan has at most {WINDOWS} [[alerts]]")));
+        }
         let audit = match audit {
             None => AuditTable::default(),
             Some(audit) => {
@@ -348,6 +404,7 @@ impl StreamPlan {
             payload,
             windows: checked,
             rollups: sums,
+            alerts: rules,
             audit,
         })))
     }
@@ -445,6 +502,30 @@ impl StreamPlan {
         fields
     }
 
+    /// The alerts over windows of a kind.
+    pub(crate) fn alerts_of(&self, kind: u16) -> impl Iterator<Item = &AlertRule> {
+        self.0.alerts.iter().filter(move |rule| rule.kind == kind)
+    }
+
+    /// How many windows before one of a kind its counts are compared with.
+    #[must_use]
+    pub fn lookback(&self, kind: u16) -> u32 {
+        self.alerts_of(kind).map(|rule| rule.history).max().unwrap_or(0)
+    }
+
+    /// Where the window starts that lies so many windows before another one.
+    #[must_use]
+    pub fn before(&self, (kind, start_ms): WindowKey, windows: u32) -> WindowKey {
+        let every = self.0.windows.get(usize::from(kind)).map_or(0, |window| window.every_ms);
+        (kind, start_ms.saturating_sub(every.saturating_mul(i64::from(windows))))
+    }
+
+    /// Whether an output has the rows of a window.
+    #[must_use]
+    pub fn is_window(&self, output: &str) -> bool {
+        self.0.windows.iter().any(|window| window.output == output)
+    }
+
     /// Whether an output has the rows of a roll-up.
     #[must_use]
     pub fn is_rollup(&self, output: &str) -> bool {
@@ -455,7 +536,8 @@ impl StreamPlan {
     pub fn outputs(&self) -> impl Iterator<Item = &str> {
         let windows = self.0.windows.iter().map(|window| window.output.as_str());
         let rollups = self.0.rollups.iter().map(|rollup| rollup.output.as_str());
-        windows.chain(rollups).chain([DEAD_VALIDATION, DEAD_PROCESSING])
+        let alerts = self.0.alerts.iter().map(|rule| rule.output.as_str());
+        windows.chain(rollups).chain(alerts).chain([DEAD_VALIDATION, DEAD_PROCESSING])
     }
 
     /// Whether the watermark closes a window.
@@ -505,6 +587,32 @@ fn check_columns(columns: &[String]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn check_alert(table: AlertTable, windows: &[Window]) -> Result<AlertRule, String> {
+    let AlertTable { output, window, history, least, probability } = table;
+    let kind = windows.iter().position(|of| of.output == window).ok_or_else(|| {
+        format!("'window' is '{window}': expected the output of one of the [[windows]]")
+    })?;
+    let (history, least) = (history.unwrap_or(60), least.unwrap_or(12));
+    if !(1..=HISTORY).contains(&history) || !(1..=history).contains(&least) {
+        return Err(format!("'history' is 1 to {HISTORY} windows, and 'least' 1 to 'history'"));
+    }
+    let probability = probability.unwrap_or(0.0001);
+    if !(probability > 0.0 && probability <= 0.1) {
+        return Err("'probability' is above 0, and at most 0.1".to_owned());
+    }
+    let names: Vec<_> = windows[kind].group_by.iter().filter_map(|path| path.last()).collect();
+    let unusable = |at: usize| {
+        let name = names[at].as_str();
+        ROW_FIELDS.contains(&name)
+            || ALERT_FIELDS.contains(&name)
+            || names[..at].contains(&names[at])
+    };
+    if let Some(at) = (0..names.len()).find(|at| unusable(*at)) {
+        return Err(format!("the windows group by '{}', which rows have already", names[at]));
+    }
+    Ok(AlertRule { output, kind: kind as u16, history, least, probability })
 }
 
 fn check_rollup(table: RollupTable, window_ms: i64) -> Result<Rollup, String> {
@@ -620,6 +728,25 @@ mod tests {
                 "multiple",
             ),
             (plan("colour = 1", window), 5, "colour"),
+            (
+                plan("", &format!("{window}\n[[alerts]]\noutput = 'a'\nwindow = 'v'")),
+                10,
+                "one of the [[windows]]",
+            ),
+            (
+                plan("", &format!("{window}\n[[alerts]]\noutput = 'a'\nwindow = 'w'\nhistory = 0")),
+                10,
+                "'history' is",
+            ),
+            (
+                plan(
+                    "",
+                    &format!("{window}\n[[alerts]]\noutput = 'a'\nwindow = 'w'\nprobability = 1.5"),
+                ),
+                10,
+                "'probability'",
+            ),
+            (plan("", &format!("{window}\n[[alerts]]\noutput = 'w'\nwindow = 'w'")), 10, "taken"),
             (plan("", &format!("{window}\n[audit]\ncolumns = ['A b']")), 10, "is no column"),
             (plan("", &format!("{window}\n[audit]\ncolumns = ['batch']")), 10, "there already"),
             ("name = 'x'\nwindows = []\n[stream]\nid = 'i'\ntime = 't'".into(), 1, "has 1 to"),

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use cortado_protocol::stream::StreamHeader;
 use cortado_protocol::{Coverage, Edge, META_SLOT, Slot};
 use cortado_stream::{
-    Cut, Fresh, OutputBatch, Recount, Recounted, RowAt, SchemaSet, Span, StreamPlan, Summary,
-    Wanted, WantedWindow, WindowFold, WindowKey, map_events, publish, stored_events, time_text,
+    Cut, Known, OutputBatch, Recent, Recount, Recounted, RowAt, SchemaSet, Span, StreamPlan,
+    Summary, Wanted, WantedWindow, WindowFold, WindowKey, map_events, publish, stored_events,
+    time_text,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -33,6 +34,12 @@ by = "kind"
 by_size = "size"
 [rollups.metrics."b"]
 big_rate = "rate(big)"
+[[alerts]]
+output = "alerts"
+window = "windows"
+history = 5
+least = 1
+probability = 0.1
 "#;
 
 /// An event: its id, which decides its time, and its content.
@@ -157,8 +164,18 @@ impl Bench {
             spans.insert(key, Span { key, others, before });
         }
         let spans: Vec<_> = spans.into_values().collect();
-        let fresh: Vec<Fresh> = Vec::new();
-        let batch = publish(&self.plan, cut, &wanted, &parts, (&fresh, &spans)).unwrap();
+        let mut near: BTreeMap<WindowKey, Recent> = BTreeMap::new();
+        for batch in &self.published {
+            for window in &batch.windows {
+                let (counts, alerts) = (window.groups.clone(), window.alerts.clone());
+                let revision = batch.cut.batches();
+                near.insert(window.key, Recent { key: window.key, revision, counts, alerts });
+            }
+        }
+        let first = near.keys().chain(windows.keys()).min().copied().into_iter().collect();
+        let recent = near.into_values().collect();
+        let known = Known { spans, recent, first, ..Known::default() };
+        let batch = publish(&self.plan, cut, &wanted, &parts, &known).unwrap();
         self.published.push(batch);
     }
 
@@ -287,6 +304,36 @@ proptest! {
             row.row["total"] = json!(row.row["total"].as_u64().unwrap() + 1);
             prop_assert_eq!(recount.compare(&published).differences.len(), 1);
         }
+
+        // An alert has the count that its window has in the same batch, and what was raised and no longer
+        // is an alert is withdrawn.
+        let mut raised = BTreeMap::new();
+        for batch in &bench.published {
+            let rows = batch.rows.iter().map(|row| {
+                (row.output.as_str(), serde_json::from_str::<Value>(&row.json).unwrap())
+            });
+            let rows: Vec<_> = rows.collect();
+            for (_, alert) in rows.iter().filter(|(output, _)| *output == "alerts") {
+                let of = |row: &&(&str, Value)| {
+                    row.0 == "windows" && row.1["window_start"] == alert["window_start"]
+                };
+                let window = &rows.iter().find(of).unwrap().1;
+                let key = alert["key"].as_str().unwrap();
+                prop_assert_eq!(window["stats"][key].as_u64().unwrap_or(0), alert["count"].as_u64().unwrap());
+                raised.insert(alert["alert_id"].to_string(), alert["state"] == "raised");
+            }
+        }
+        let standing: BTreeSet<_> =
+            raised.into_iter().filter(|(_, stands)| *stands).map(|(id, _)| id).collect();
+        let mut last = BTreeMap::new();
+        for window in bench.published.iter().flat_map(|batch| &batch.windows) {
+            last.insert(window.key, window);
+        }
+        let expected_alerts = last.values().flat_map(|window| {
+            let start = time_text(window.key.1);
+            window.alerts.iter().map(move |(_, group)| json!(format!("alerts/{start}/{}", group[0])).to_string())
+        });
+        prop_assert_eq!(standing, expected_alerts.collect::<BTreeSet<_>>());
 
         // What revisions say that they added, all together, is every event once.
         let rows = bench.published.iter().flat_map(|batch| &batch.rows);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use cortado::generate::events::EventOptions;
+use cortado::generate::events::{Bursts, EventOptions};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, path_text, wait_for};
 
@@ -150,6 +150,7 @@ fn valid_events(seed: u64) -> EventOptions {
         duplicates: 0.0,
         invalid: 0.0,
         disorder_ms: 0,
+        bursts: Bursts::default(),
     }
 }
 
@@ -193,9 +194,13 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
     cluster.kill(&cluster.coordinator(&job));
     // It goes on where it was, with the same options.
     cluster.cortado(&arguments).run().ok();
-    // The same command once more publishes nothing: the next generation has the same events.
-    let again = cluster.cortado(&arguments).run().ok();
-    let _ = again;
+    wait_for("the publisher's end to be read", 20, || {
+        let status = cluster.cortado(&["events", "status", "--json"]).run();
+        let status = (status.code == Some(0)).then(|| status.json())?;
+        (status["publishers"][0]["ended"] == true).then_some(())
+    });
+    // The same command once more is the next generation of the publisher, with later events.
+    cluster.cortado(&arguments).run().ok();
     cluster.cortado(&["events", "stop"]).run().ok();
     wait_for("the stream to end", 30, || {
         let status = cluster.cortado(&["events", "status", "--json"]).run();
@@ -215,6 +220,7 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
         duplicates: 0.05,
         invalid: 0.02,
         disorder_ms: 200,
+        bursts: Bursts::default(),
     };
     let made = (0..2).map(options).flat_map(|options| {
         (0..COUNT).map(move |n| options.event(n)).map(|event| (event.line, event.is_valid))
@@ -506,4 +512,54 @@ fn another_stream_has_other_windows_and_wrong_commands_say_what_to_do() {
     let _ = of(&["publish", "--count", "1"]).run().exits(1, &["the job is done"]);
     // After the end a stream of the same name can begin anew.
     assert_eq!(of(&["start", plan]).args(&["--json"]).run().ok().json()["new"], true);
+}
+
+/// A count far above those of the windows before it is an alert with the numbers that caused it; when late
+/// events change the window, the alert is told again as of the new cut.
+#[test]
+fn a_burst_raises_an_alert_that_names_its_numbers() {
+    let cluster = Cluster::up(3);
+    start(&cluster);
+    // Two events in each window of half a second, then forty in the window that starts at 15 s.
+    let line = |n: i64, at_ms: i64| {
+        let at = cortado_stream::time_text(1_790_000_000_000 + at_ms);
+        format!(
+            "{{\"event_id\":\"00000000-0000-4000-8000-{n:012x}\",\"timestamp\":\"{at}\",\
+             \"region\":\"norte\",\"source\":\"migration.case\",\"schema_version\":\"1.0\",\
+             \"payload\":{{\"case_id\":\"c{n}\",\"case_type\":\"work\",\"status\":\"pending\",\
+             \"origin_country\":\"Freedonia\",\"application_date\":\"2026-01-20\"}}}}"
+        )
+    };
+    let calm = (0..60).map(|n| line(n, n * 250));
+    let burst = (0..40).map(|n| line(1_000 + n, 15_000 + n));
+    let publish = |name: &str, lines: Vec<String>| {
+        let path = cluster.path(name);
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let path = path_text(&path);
+        cluster.cortado(&["events", "publish", "--publisher", name, "--from", &path]).run().ok();
+    };
+    publish("first", calm.chain(burst).chain([line(5_000, 16_000)]).collect());
+    let alerts = |least: usize| {
+        wait_for("an alert", 20, || {
+            let rows = rows(&cluster, "alerts.anomaly", &[]);
+            (rows.len() >= least).then_some(rows)
+        })
+    };
+    let [alert] = &alerts(1)[..] else { panic!("one alert is expected") };
+    let at = |ms: i64| json!(cortado_stream::time_text(1_790_000_000_000 + ms));
+    assert_eq!((&alert["state"], &alert["count"]), (&json!("raised"), &json!(40)));
+    assert_eq!((&alert["region"], &alert["source"]), (&json!("norte"), &json!("migration.case")));
+    assert_eq!((&alert["window_start"], &alert["window_end"]), (&at(15_000), &at(15_500)));
+    let history = &alert["history"];
+    assert_eq!((&history["windows"], &history["sum"]), (&json!(30), &json!(60)));
+    let compared = history["revisions"].as_array().unwrap();
+    assert_eq!((compared.len(), &compared[0][0]), (30, &at(0)));
+    assert!(alert["probability"].as_f64().unwrap() < 1e-9, "{alert}");
+
+    publish("late", (0..5).map(|n| line(2_000 + n, 15_100 + n)).collect());
+    let all = alerts(2);
+    let again = all.last().unwrap();
+    assert_eq!((&again["alert_id"], &again["count"]), (&alert["alert_id"], &json!(45)));
+    assert!(again["revision"].as_u64() > alert["revision"].as_u64());
+    cluster.cortado(&["events", "check"]).run().ok();
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cortado_protocol::JobId;
-use cortado_protocol::stream::{Cursor, StreamStatus};
+use cortado_protocol::stream::{Cursor, Row, StreamStatus};
 use serde_json::{Map, Value, json};
 
 use super::args::{DeadCommand, EventsCommand};
@@ -166,7 +166,7 @@ async fn metrics(
     })
 }
 
-/// Windows whose last revision is remembered.
+/// Windows, metrics and alerts whose last revision is remembered.
 const REMEMBERED: usize = 10_000;
 
 /// Prints rows, and leaves out what two coordinators published at the same time.
@@ -184,19 +184,30 @@ async fn tail(
     loop {
         let answer = stream::rows(cluster, job, name, cursor.clone()).await?;
         let more = answer.cursor != cursor;
-        for row in answer.rows {
+        let lines =
+            answer.rows.into_iter().filter_map(|row| match serde_json::from_str(&row.json) {
+                Ok(Value::Object(line)) => Some((row, line)),
+                _ => None,
+            });
+        let mut lines: Vec<(Row, Map<String, Value>)> = lines.collect();
+        // Of two coordinators one after the other, the second one's rows may come first in an answer. Those
+        // of one coordinator keep their order, so the cursors are right.
+        lines.sort_by_key(|(_, line)| line.get("revision").and_then(Value::as_u64));
+        for (row, mut line) in lines {
             at.advance(row.edge, row.batch, row.row + 1);
-            let Ok(Value::Object(mut line)) = serde_json::from_str(&row.json) else { continue };
-            let window = line.get("window_start").and_then(Value::as_str).map(str::to_owned);
+            // Of a window, a metric or an alert only a newer revision is news.
+            let fields = ["alert_id", "metric_id", "window_start"];
+            let text = |field: &str| line.get(field)?.as_str().map(str::to_owned);
+            let of = fields.into_iter().find_map(text);
             let revision = line.get("revision").and_then(Value::as_u64);
-            if let (Some(window), Some(revision)) = (window, revision) {
+            if let (Some(of), Some(revision)) = (of, revision) {
                 if revisions.len() >= REMEMBERED {
                     revisions.clear();
                 }
-                if revisions.get(&window).is_some_and(|last| *last >= revision) {
+                if revisions.get(&of).is_some_and(|last| *last >= revision) {
                     continue;
                 }
-                revisions.insert(window, revision);
+                revisions.insert(of, revision);
             }
             line.insert("cursor".into(), at.to_text().into());
             output.line(&Value::Object(line).to_string())?;

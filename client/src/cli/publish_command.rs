@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::PublishArguments;
 use super::output::{self, Output, grouped};
+use crate::generate::events::Bursts;
 use crate::job::new_job_id;
 use crate::publish::{Options, Source, Synthetic, publish};
 use crate::{Cluster, Error, Observer, Progress, stream};
@@ -87,6 +88,7 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let PublishArguments { rate, lasts, count, seed, duplicates, out_of_order, invalid, .. } =
         arguments;
+    let PublishArguments { burst_probability, burst_size, .. } = arguments;
     let named = arguments.publisher.is_some();
     let publisher = arguments.publisher.unwrap_or_else(|| new_name("publisher-"));
     let source = match arguments.from {
@@ -94,7 +96,8 @@ pub(super) async fn run(
         Some(path) => Source::File(path),
         None => {
             let count = count.or_else(|| lasts.map(|seconds| (seconds * rate) as u64));
-            Source::Synthetic(Synthetic { seed, rate, count, duplicates, invalid })
+            let bursts = Bursts { probability: burst_probability, size: burst_size };
+            Source::Synthetic(Synthetic { seed, rate, count, duplicates, invalid, bursts })
         }
     };
     let options = Options {

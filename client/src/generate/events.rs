@@ -26,6 +26,17 @@ pub struct EventOptions {
     pub invalid: f64,
     /// By how much an event may be older than the one before, in milliseconds.
     pub disorder_ms: i64,
+    /// Bursts.
+    pub bursts: Bursts,
+}
+
+/// Events that happen all at once, in one region and of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bursts {
+    /// Chance that the next `size` events are a burst.
+    pub probability: f64,
+    /// Events of a burst.
+    pub size: u64,
 }
 
 /// An event, as a line of JSON without its line break.
@@ -47,9 +58,10 @@ const REGIONS: [&str; 5] = ["norte", "sur", "centro", "este", "oeste"];
 const COPY_REACH: u64 = 500;
 
 impl EventOptions {
-    /// The time at which event `n` is published.
+    /// The time at which event `n` is published: those of a burst when its first one is.
     #[must_use]
     pub fn due_ms(&self, n: u64) -> i64 {
+        let n = self.burst(n).map_or(n, |(first, _)| first);
         self.start_ms.saturating_add((n as f64 * 1_000.0 / self.rate) as i64)
     }
 
@@ -59,6 +71,14 @@ impl EventOptions {
     pub fn low_watermark_ms(&self, n: u64) -> i64 {
         let oldest = if self.duplicates > 0.0 { n.saturating_sub(COPY_REACH) } else { n };
         self.due_ms(oldest).saturating_sub(self.disorder_ms)
+    }
+
+    /// The first event of the burst that event `n` belongs to, if it does, and what is random in it.
+    fn burst(&self, n: u64) -> Option<(u64, Random)> {
+        let Bursts { probability, size } = self.bursts;
+        let first = n - n.checked_rem(size)?;
+        let mut random = self.random(first, "burst");
+        chance(&mut random, probability).then_some((first, random))
     }
 
     /// Event `n`.
@@ -81,8 +101,12 @@ impl EventOptions {
         let disorder = random.below(self.disorder_ms.unsigned_abs() + 1) as i64;
         let at_ms = self.due_ms(n).saturating_sub(disorder);
         let id = super::uuids::uuid_of(random.next_u64(), random.next_u64());
-        let region = REGIONS[skewed(&mut random, REGIONS.len())];
-        let (source, payload) = payload(&mut random, n);
+        let (mut region, mut kind) = (skewed(&mut random, REGIONS.len()), random.below(10));
+        if let Some((_, mut random)) = self.burst(n) {
+            (region, kind) = (skewed(&mut random, REGIONS.len()), random.below(10));
+        }
+        let region = REGIONS[region];
+        let (source, payload) = payload(&mut random, kind, n);
         let mut line = String::with_capacity(400);
         let time = time_text(at_ms);
         write!(
@@ -113,8 +137,8 @@ fn spoil(random: &mut Random, line: &str, time: &str, region: &str) -> String {
     }
 }
 
-fn payload(random: &mut Random, n: u64) -> (&'static str, String) {
-    match random.below(10) {
+fn payload(random: &mut Random, kind: u64, n: u64) -> (&'static str, String) {
+    match kind {
         0..=5 => {
             let crime = pick(random, &["theft", "robbery", "assault", "fraud", "vandalism"]);
             let severity = ["low", "medium", "high"][skewed(random, 3)];
@@ -186,6 +210,7 @@ mod tests {
             duplicates: 0.05,
             invalid: 0.05,
             disorder_ms: 2_000,
+            bursts: Bursts::default(),
         }
     }
 
@@ -216,5 +241,30 @@ mod tests {
             assert!(low >= options.low_watermark_ms(n), "{n}");
         }
         assert!((2_700..2_950).contains(&valid) && (100..220).contains(&copies));
+    }
+
+    #[test]
+    fn a_burst_is_all_at_once_in_one_region_and_the_other_events_stay_as_they_are() {
+        let calm = EventOptions { duplicates: 0.0, invalid: 0.0, disorder_ms: 0, ..options() };
+        let bursts = Bursts { probability: 0.2, size: 50 };
+        let options = EventOptions { bursts, ..calm.clone() };
+        let region = |event: &Event| {
+            let event: serde_json::Value = serde_json::from_str(&event.line).unwrap();
+            (event["region"].to_string(), event["source"].to_string())
+        };
+        let mut found = 0;
+        for first in (0..5_000).step_by(50) {
+            let events: Vec<_> = (first..first + 50).map(|n| options.event(n)).collect();
+            let one = events.iter().all(|event| event.at_ms == events[0].at_ms);
+            if one {
+                found += 1;
+                assert!(events.iter().all(|event| region(event) == region(&events[0])));
+                assert_eq!(options.due_ms(first + 49), options.due_ms(first));
+                assert!(events[0].at_ms >= options.low_watermark_ms(first));
+            } else {
+                assert!((first..).zip(&events).all(|(n, event)| *event == calm.event(n)));
+            }
+        }
+        assert!((10..35).contains(&found), "{found} bursts");
     }
 }

@@ -250,7 +250,7 @@ impl Core {
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
                 let over = match work {
-                    Work::Events => self.say_forgotten(from, job),
+                    Work::Events | Work::Complete => self.say_forgotten(from, job),
                     Work::Fold | Work::Lookup { .. } | Work::Windows => self.say_ended(from, job),
                 };
                 if over {
@@ -286,7 +286,8 @@ impl Core {
                 let (facts, out) = (&self.facts, &mut self.out);
                 let next = self.coordination.on_incomplete(facts, out, job, attempt, &missing);
                 self.lead_coordination(next);
-                self.streams.on_incomplete(&self.facts, job, attempt, &missing);
+                let (facts, out) = (&self.facts, &mut self.out);
+                self.streams.on_incomplete(facts, out, (job, attempt), &missing);
             }
             PeerMessage::WorkFailed { job, attempt, message } => {
                 let (facts, out) = (&self.facts, &mut self.out);

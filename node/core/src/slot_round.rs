@@ -81,6 +81,11 @@ impl SlotRound {
         Self { wanted, ..Self::new(Work::Events, slots, BTreeMap::new()) }
     }
 
+    /// A check whether the owners of all slots have some batches of a stream, or can get them.
+    pub(crate) fn complete(slots: SlotSet, edge: Edge, batches: &Coverage) -> Self {
+        Self { work: Work::Complete, ..Self::events(slots, edge, batches) }
+    }
+
     fn new(work: Work, open: SlotSet, keys: BTreeMap<Slot, Vec<Vec<u8>>>) -> Self {
         let (asked, parts, done) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (passed_on, total) = (BTreeMap::new(), open.len() as u32);
@@ -172,6 +177,17 @@ impl SlotRound {
         Some(slots)
     }
 
+    /// Gives up an attempt and asks nobody else for its slots: they have no output.
+    pub(crate) fn leave_out(&mut self, attempt: u64) -> bool {
+        let Some(asked) = self.asked.get(&attempt) else { return false };
+        let slots = asked.slots;
+        self.open = self.open.minus(slots);
+        self.asked.values_mut().for_each(|asked| asked.slots = asked.slots.minus(slots));
+        self.asked.retain(|_, asked| !asked.slots.is_empty());
+        self.drop_parts(|(_, slot)| slots.contains(slot));
+        true
+    }
+
     /// Gives up an attempt; its slots are asked for again.
     pub(crate) fn give_up(&mut self, attempt: u64) -> bool {
         self.drop_parts(|(of, _)| of == attempt);
@@ -191,7 +207,7 @@ impl SlotRound {
     fn tail(&self, slots: SlotSet) -> Bytes {
         match &self.work {
             Work::Fold => Bytes::new(),
-            Work::Windows | Work::Events => self.wanted.clone(),
+            Work::Windows | Work::Complete | Work::Events => self.wanted.clone(),
             Work::Lookup { .. } => {
                 let keys: Vec<_> = slots.iter().map(|s| (s, &self.keys[&s])).collect();
                 frame::to_postcard(&keys)

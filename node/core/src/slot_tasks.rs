@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Windows(Arc<cortado_stream::Wanted>),
     /// Read the events of these batches of a stream.
     Events(Edge, Coverage),
+    /// Be complete for these batches of a stream.
+    Complete(Edge, Coverage),
     /// Only be complete.
     Gather,
 }
@@ -43,14 +45,16 @@ impl Kind {
     pub(crate) fn needs(&self, ends: &[u64]) -> Vec<(Edge, Coverage)> {
         match self {
             Self::Windows(wanted) => wanted.batches().into_iter().collect(),
-            Self::Events(edge, batches) => vec![(*edge, batches.clone())],
+            Self::Events(edge, batches) | Self::Complete(edge, batches) => {
+                vec![(*edge, batches.clone())]
+            }
             Self::Fold | Self::Lookup { .. } | Self::Gather => up_to(ends),
         }
     }
 
     /// Whether the specification must be known.
     fn needs_plan(&self) -> bool {
-        !matches!(self, Self::Events(..) | Self::Gather)
+        !matches!(self, Self::Events(..) | Self::Complete(..) | Self::Gather)
     }
 }
 
@@ -177,6 +181,11 @@ impl SlotTasks {
                 let (attempt, slot) = (key.1, META_SLOT);
                 let done = PeerMessage::Output { job, attempt, slot, part: 0, parts: 1 };
                 return out.send(key.0, done);
+            }
+            (Kind::Complete(..), _) => {
+                self.all.remove(&key);
+                slots.iter().for_each(|slot| send_output(out, key, job, slot, &Bytes::new()));
+                return;
             }
             (Kind::Events(..), _) => {
                 let entries = facts.located(job, needs.iter(), slots);
@@ -334,10 +343,11 @@ pub(crate) fn kind_of(from: NodeId, work: Work, tail: &Bytes) -> Option<Kind> {
                 None
             }
         },
-        Work::Events => match frame::from_postcard(tail) {
-            Ok((edge, batches)) => Some(Kind::Events(edge, batches)),
+        Work::Events | Work::Complete => match frame::from_postcard(tail) {
+            Ok((edge, batches)) if work == Work::Events => Some(Kind::Events(edge, batches)),
+            Ok((edge, batches)) => Some(Kind::Complete(edge, batches)),
             Err(error) => {
-                tracing::warn!(%from, %error, "refused a read of events that can't be read");
+                tracing::warn!(%from, %error, "refused work on batches that can't be read");
                 None
             }
         },

@@ -8,7 +8,7 @@ use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::stream::{Cursor, Row};
 use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet, frame};
 use cortado_stream::{
-    Cut, DeadLetter, Fresh, OutputBatch, PublishedWindow, Span, StreamPlan, Summary, Wanted,
+    Cut, DeadLetter, Fresh, Known, OutputBatch, PublishedWindow, StreamPlan, Summary, Wanted,
     WindowCount, WindowFold, publish, stored_events,
 };
 
@@ -40,8 +40,8 @@ pub enum StreamTask {
         parts: Vec<(Slot, Bytes)>,
         /// The batches with dead letters that are included for the first time.
         fresh: Vec<Located>,
-        /// The spans of roll-ups that the windows belong to.
-        spans: Vec<Span>,
+        /// What else the coordinator knows; these batches are still to be read.
+        known: Known,
     },
     /// Read the rows of an output for a reader.
     Rows {
@@ -188,9 +188,9 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
     match task {
         StreamTask::Summaries(wanted) => summaries(&wanted, records),
         StreamTask::Published(wanted) => published(&wanted, records),
-        StreamTask::Publish { plan, cut, wanted, parts, fresh, spans } => {
-            let fresh = read_fresh(&fresh, records)?;
-            publish(&plan, &cut, &wanted, &parts, (&fresh, &spans))
+        StreamTask::Publish { plan, cut, wanted, parts, fresh, known } => {
+            let known = Known { fresh: read_fresh(&fresh, records)?, ..known };
+            publish(&plan, &cut, &wanted, &parts, &known)
                 .map_err(|mismatch| Stop::Mismatch(mismatch.to_string()))
                 .and_then(fits)
         }

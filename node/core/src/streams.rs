@@ -203,11 +203,11 @@ impl Streams {
     pub(crate) fn on_incomplete(
         &mut self,
         facts: &Facts,
-        job: JobId,
-        attempt: u64,
+        out: &mut Outbox,
+        (job, attempt): (JobId, u64),
         missing: &[EdgeCoverage],
     ) {
-        self.reads.on_incomplete(attempt);
+        self.reads.on_incomplete(out, attempt, missing);
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
@@ -440,10 +440,10 @@ impl Stream {
             self.start_over(facts.now, job, "batches with dead letters are missing here");
             return Next::Nothing;
         }
-        let Round { cut, wanted, spans, .. } = round;
+        let Round { cut, wanted, known, .. } = round;
         let plan = Arc::clone(&self.plan);
         self.step = Step::Publish;
-        let task = StreamTask::Publish { plan, cut, wanted, parts, fresh, spans };
+        let task = StreamTask::Publish { plan, cut, wanted, parts, fresh, known };
         out.run(Task::Stream(task), Purpose::Stream(job));
         Next::Nothing
     }

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use cortado_protocol::stream::{Cursor, Place, SchemaFile, StreamHeader};
 use cortado_protocol::{Coverage, META_SLOT, Slot};
 use cortado_stream::{
-    Cut, EVENTS, EVENTS_SCHEMAS, OutputBatch, SchemaSet, StreamPlan, Summary, Wanted, WantedWindow,
-    WindowCount, WindowFold, map_events, publish,
+    Cut, EVENTS, EVENTS_SCHEMAS, Known, OutputBatch, SchemaSet, StreamPlan, Summary, Wanted,
+    WantedWindow, WindowCount, WindowFold, map_events, publish,
 };
 
 const SLOTS: usize = 2;
@@ -68,7 +68,7 @@ fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
     };
     let parts: Vec<_> = (0..SLOTS as u8).map(|slot| part(Slot(slot))).collect();
     let cut: Cut = [(edge, 1)].into_iter().collect();
-    let batch = publish(plan, &cut, &wanted, &parts, (&[], &[])).unwrap();
+    let batch = publish(plan, &cut, &wanted, &parts, &Known::default()).unwrap();
     assert_eq!(OutputBatch::decode(&batch.encode()).unwrap(), batch);
 }
 

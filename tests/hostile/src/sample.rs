@@ -176,7 +176,7 @@ fn stream_requests() -> Vec<ClientRequest> {
         StreamRequest::PutSchemas { set: 0, files: schemas() },
         StreamRequest::Open(publisher()),
         StreamRequest::Stop,
-        StreamRequest::Coverage { edge, from: 1 },
+        StreamRequest::Coverage { edge, from: 1, whole: true },
         StreamRequest::Rows { output, after },
         StreamRequest::Dead(Place { edge, batch: 1, position: 2 }),
         StreamRequest::Events { edge, from: 1, batches: 4 },
@@ -270,6 +270,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
         (work(Work::Windows), to_postcard(&windows)),
+        (work(Work::Complete), to_postcard(&(Edge::publisher("p", 1), Coverage::range(0, 3)))),
         (work(Work::Events), to_postcard(&(Edge::publisher("p", 1), Coverage::range(0, 3)))),
         (
             PeerMessage::Output { job, attempt: 4, slot: Slot(1), part: 0, parts: 2 },

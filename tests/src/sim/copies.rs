@@ -23,8 +23,8 @@ pub(super) struct Copies {
     pub(super) lost: BTreeMap<EntryKey, BTreeMap<usize, Lost>>,
     /// When a first copy of each batch was on a disk.
     pub(super) since: BTreeMap<EntryKey, Duration>,
-    /// Jobs that are done: their batches are needed no more.
-    pub(super) completed: BTreeSet<JobId>,
+    /// Jobs that are done, whose batches are needed no more: the disks from which they were dropped.
+    pub(super) completed: BTreeMap<JobId, BTreeSet<usize>>,
     /// When a first node let go of each job.
     pub(super) gone_at: BTreeMap<JobId, Duration>,
 }
@@ -59,6 +59,9 @@ impl Copies {
 
     /// Nothing of the node's disk counts any more.
     pub(super) fn remove_node(&mut self, node: usize, lost: bool) {
+        if lost {
+            self.completed.values_mut().for_each(|nodes| nodes.retain(|of| *of != node));
+        }
         for (key, nodes) in &mut self.held {
             let Some(records) = nodes.remove(&node).filter(|_| lost) else { continue };
             let slots = all_slots(records.values());
@@ -95,7 +98,7 @@ impl Copies {
         }
         self.promised.retain(|key| !is_batch(key));
         self.lost.retain(|key, _| !is_batch(key));
-        self.completed.insert(job);
+        self.completed.entry(job).or_default().insert(node);
     }
 
     /// A segment whose records stand elsewhere, too, is deleted.

@@ -137,11 +137,13 @@ impl World {
     }
 
     /// A node that drops a job's batches has written down that the job is done, and its result is on
-    /// some disk.
+    /// some disk. Later that record may rot, while the footer of its segment still has what it says.
     fn check_completion(&mut self, node: usize, job: JobId) {
         let gone = self.copies.gone_at.contains_key(&job);
         let end = EntryKey { job, edge: Edge::JOB, number: JobEntry::MANIFEST };
-        let known = self.copies.held.get(&end).is_some_and(|nodes| nodes.contains_key(&node));
+        let before = self.copies.completed.get(&job).is_some_and(|nodes| nodes.contains(&node));
+        let written = self.copies.held.get(&end).is_some_and(|nodes| nodes.contains_key(&node));
+        let known = before || written;
         let lost = |key: &&EntryKey| {
             key.job == job && key.edge == Edge::RESULT && self.copies.count(**key, |_, _| true) == 0
         };
@@ -177,7 +179,7 @@ impl World {
 
     /// A batch is acknowledged: from now on it must survive.
     pub(super) fn promise(&mut self, node: usize, key: EntryKey) {
-        if self.copies.completed.contains(&key.job) {
+        if self.copies.completed.contains_key(&key.job) {
             return;
         }
         if let Some(message) = self.false_acknowledgement(node, key) {

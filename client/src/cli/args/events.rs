@@ -231,6 +231,13 @@ pub(crate) struct PublishArguments {
     /// Chance that an event is not valid
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = chance)]
     pub(crate) invalid: f64,
+    /// Chance that the next events are a burst: all at once, in one region and of one source
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = chance)]
+    pub(crate) burst_probability: f64,
+    /// Events of a burst
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) burst_size: u64,
     /// Name of the publisher, under which it can go on; without it one is made up
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) publisher: Option<String>,

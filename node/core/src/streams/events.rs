@@ -1,13 +1,13 @@
-//! Clients that read the events of a stream: the owners of all slots are asked for what they keep of
-//! some batches, after they have closed their gaps.
+//! Clients that read the events of a stream, or ask which batches are whole: the owners of all slots are
+//! asked for what they keep of some batches, after they have closed their gaps.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cortado_protocol::client::{ClientResponse, ErrorKind};
+use cortado_protocol::client::{ClientResponse, ErrorKind, TableCoverage};
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
-use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::stream::StreamResponse;
 use cortado_protocol::{Coverage, Edge, JobId, NodeId, Slot, SlotSet, frame};
 
@@ -27,11 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A client's request.
 struct Read {
     job: JobId,
+    edge: Edge,
     slots: SlotRound,
-    from: u64,
-    next: u64,
-    prefix: u64,
+    wanted: Wanted,
     since: Duration,
+}
+
+/// What a client wants.
+enum Wanted {
+    /// The events of the batches from `from` up to `next`.
+    Events { from: u64, next: u64, prefix: u64 },
+    /// Those of these batches that are there in all slots.
+    Whole { there: TableCoverage, missing: Coverage },
 }
 
 /// See the module's description.
@@ -53,15 +60,44 @@ impl Reads {
             let response = StreamResponse::Events { next: from, prefix };
             return Some(ClientResponse::Stream(response));
         }
+        let slots = SlotRound::events(slots_of(facts, job), edge, &Coverage::range(from, next));
+        let wanted = Wanted::Events { from, next, prefix };
+        let since = facts.now;
+        self.ask(facts, out, origin, Read { job, edge, slots, wanted, since })
+    }
+
+    /// A client asks which batches are there in all slots, so that it sends the others; returns the answer
+    /// if there is one now.
+    pub(super) fn check(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (origin, job): (Origin, JobId),
+        (edge, from): (Edge, u64),
+    ) -> Option<ClientResponse> {
+        let there = facts.coverage((job, edge), from, None);
+        if there.batches.is_empty() {
+            return Some(ClientResponse::Coverage(there));
+        }
+        let slots = SlotRound::complete(slots_of(facts, job), edge, &there.coverage());
+        let wanted = Wanted::Whole { there, missing: Coverage::default() };
+        let since = facts.now;
+        self.ask(facts, out, origin, Read { job, edge, slots, wanted, since })
+    }
+
+    fn ask(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        origin: Origin,
+        mut read: Read,
+    ) -> Option<ClientResponse> {
         if self.0.len() >= CLIENTS {
             let message = "many clients read events: try again";
             return Some(ClientResponse::error(ErrorKind::Unavailable, message));
         }
-        let slots = facts.jobs.get(job).map_or(0, |log| log.slots(&facts.config));
-        let slots = SlotSet::first(usize::from(slots));
-        let mut slots = SlotRound::events(slots, edge, &Coverage::range(from, next));
-        slots.ask(facts, out, job, &[]);
-        self.0.insert(origin, Read { job, slots, from, next, prefix, since: facts.now });
+        read.slots.ask(facts, out, read.job, &[]);
+        self.0.insert(origin, read);
         None
     }
 
@@ -76,17 +112,32 @@ impl Reads {
         for read in self.0.values_mut().filter(|read| read.job == job) {
             read.slots.take(attempt, slot, part, bytes.clone());
         }
+        self.finish(out);
+    }
+
+    /// Answers what is complete.
+    fn finish(&mut self, out: &mut Outbox) {
         for (origin, read) in self.0.extract_if(.., |_, read| read.slots.open.is_empty()) {
             read.finish(out, origin);
         }
     }
 
-    /// A worker can't complete its slots: the next tick asks the next owners. Not this moment, because a
-    /// node that is alone is its own worker, and would be asked again without end.
-    pub(super) fn on_incomplete(&mut self, attempt: u64) {
+    /// A worker can't complete its slots, although it has asked all nodes: the next tick asks the next
+    /// owners. Not this moment, because a node that is alone is its own worker, and would be asked
+    /// again without end.
+    pub(super) fn on_incomplete(&mut self, out: &mut Outbox, attempt: u64, lacks: &[EdgeCoverage]) {
         for read in self.0.values_mut() {
-            read.slots.pass_on(attempt);
+            match &mut read.wanted {
+                Wanted::Events { .. } => drop(read.slots.pass_on(attempt)),
+                Wanted::Whole { missing, .. } => {
+                    if read.slots.leave_out(attempt) {
+                        let of_edge = lacks.iter().filter(|part| part.edge == read.edge);
+                        of_edge.for_each(|part| missing.union(&part.coverage));
+                    }
+                }
+            }
         }
+        self.finish(out);
     }
 
     /// Work on slots fails on every worker.
@@ -127,17 +178,31 @@ impl Reads {
 
 impl Read {
     fn finish(self, out: &mut Outbox, origin: Origin) {
-        let parts: Vec<Bytes> = self.slots.done.into_values().collect();
-        let tail = frame::to_postcard(&parts);
-        let Self { from, next, prefix, .. } = self;
-        let response = |next| ClientResponse::Stream(StreamResponse::Events { next, prefix });
-        if tail.len() < CLIENT_FRAME_BYTES - (64 << 10) {
-            answer(out, origin, response(next), tail);
-        } else {
-            // The client asks for fewer.
-            answer(out, origin, response(from), Bytes::new());
+        match self.wanted {
+            Wanted::Events { from, next, prefix } => {
+                let parts: Vec<Bytes> = self.slots.done.into_values().collect();
+                let tail = frame::to_postcard(&parts);
+                let response =
+                    |next| ClientResponse::Stream(StreamResponse::Events { next, prefix });
+                if tail.len() < CLIENT_FRAME_BYTES - (64 << 10) {
+                    answer(out, origin, response(next), tail);
+                } else {
+                    // The client asks for fewer.
+                    answer(out, origin, response(from), Bytes::new());
+                }
+            }
+            Wanted::Whole { mut there, missing } => {
+                there.batches.retain(|(number, _)| !missing.contains(*number));
+                answer(out, origin, ClientResponse::Coverage(there), Bytes::new());
+            }
         }
     }
+}
+
+/// All slots of a stream.
+fn slots_of(facts: &Facts, job: JobId) -> SlotSet {
+    let slots = facts.jobs.get(job).map_or(0, |log| log.slots(&facts.config));
+    SlotSet::first(usize::from(slots))
 }
 
 fn refuse(out: &mut Outbox, origin: Origin, kind: ErrorKind, message: &str) {

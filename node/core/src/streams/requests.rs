@@ -95,7 +95,11 @@ impl Streams {
                 out.run(Task::Stream(StreamTask::Cut(located)), Purpose::Rows(origin));
                 return Answer::Later;
             }
-            StreamRequest::Coverage { edge, from } => {
+            StreamRequest::Coverage { edge, from, whole: true } => {
+                let answer = self.reads.check(facts, out, (origin, job), (edge, from));
+                return answer.map_or(Answer::Later, now);
+            }
+            StreamRequest::Coverage { edge, from, whole: false } => {
                 let coverage = facts.coverage((job, edge), from, None);
                 return now(ClientResponse::Coverage(coverage));
             }

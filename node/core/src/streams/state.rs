@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cortado_protocol::stream::{EventCounts, Publisher};
 use cortado_protocol::{Coverage, Edge};
-use cortado_stream::{Cut, Span, StreamPlan, Texts, Wanted, WantedWindow, WindowKey};
+use cortado_stream::{
+    Cut, Known, Recent, Span, StreamPlan, Texts, Wanted, WantedWindow, WindowKey,
+};
 
 use crate::stream_log::StreamLog;
 use crate::stream_task::{Brief, PublishedBatch};
@@ -52,6 +54,10 @@ struct Published {
     conflicts: u64,
     /// What it adds to roll-ups: numbers of paths, and counts.
     paths: Box<[(u32, u64)]>,
+    /// Its counts, by numbers of texts, if there are alerts over it.
+    groups: Box<[(Box<[u32]>, u64)]>,
+    /// Of which groups there is an alert.
+    alerts: Box<[(u16, Box<[u32]>)]>,
 }
 
 impl Window {
@@ -80,7 +86,7 @@ pub(super) struct State {
     pub(super) outputs: BTreeMap<Edge, u64>,
     /// Window rows published.
     pub(super) rows: u64,
-    /// The paths of roll-ups.
+    /// The paths of roll-ups, and the texts by which windows group.
     paths: Texts,
     /// The sums of the windows as they were published last, by span of a roll-up.
     spans: BTreeMap<WindowKey, BTreeMap<u32, u64>>,
@@ -92,8 +98,8 @@ pub(super) struct Round {
     pub(super) wanted: Wanted,
     /// The batches with dead letters that are included for the first time.
     pub(super) fresh: Vec<(Edge, Coverage)>,
-    /// The spans of roll-ups that the windows belong to.
-    pub(super) spans: Vec<Span>,
+    /// What else is known; these batches are still to be read.
+    pub(super) known: Known,
 }
 
 impl State {
@@ -140,7 +146,17 @@ impl State {
             if before.is_none_or(|before| batch.cut.contains(&before.cut)) {
                 let paths = published.paths.iter();
                 let paths = paths.map(|(path, count)| (self.paths.number(path), *count)).collect();
+                let texts = &mut self.paths;
+                let mut numbers = |group: &[String]| {
+                    group.iter().map(|text| texts.number(text)).collect::<Box<[_]>>()
+                };
+                let groups = published.groups.iter();
+                let groups = groups.map(|(group, count)| (numbers(group), *count)).collect();
+                let alerts = published.alerts.iter();
+                let alerts = alerts.map(|(rule, group)| (*rule, numbers(group))).collect();
                 let now = Published {
+                    groups,
+                    alerts,
                     cut: batch.cut.clone(),
                     counted: published.counted,
                     duplicates: published.duplicates,
@@ -254,8 +270,43 @@ impl State {
             cut: self.cut(),
             wanted: Wanted { windows: windows.collect() },
             fresh: fresh.into_iter().collect(),
-            spans: self.spans(plan, &keys),
+            known: Known {
+                fresh: Vec::new(),
+                spans: self.spans(plan, &keys),
+                recent: self.recent(plan, &keys),
+                first: self.first(plan, &keys),
+            },
         })
+    }
+
+    /// What was published last of windows over which there are alerts, and of those that they are compared
+    /// with.
+    fn recent(&self, plan: &StreamPlan, keys: &[WindowKey]) -> Vec<Recent> {
+        let mut near: BTreeMap<WindowKey, &Published> = BTreeMap::new();
+        for key in keys {
+            let lookback = plan.lookback(key.0);
+            if lookback > 0 {
+                let from = plan.before(*key, lookback);
+                let published = self.windows.range(from..=*key);
+                near.extend(published.filter_map(|(of, w)| Some((*of, w.published.as_ref()?))));
+            }
+        }
+        let text = |number: &u32| self.paths.text(*number).to_owned();
+        let texts = |numbers: &[u32]| numbers.iter().map(text).collect::<Vec<_>>();
+        let recent = |(key, of): (WindowKey, &Published)| Recent {
+            key,
+            revision: of.cut.batches(),
+            counts: of.groups.iter().map(|(group, count)| (texts(group), *count)).collect(),
+            alerts: of.alerts.iter().map(|(rule, group)| (*rule, texts(group))).collect(),
+        };
+        near.into_iter().map(recent).collect()
+    }
+
+    /// The first window of each kind among those over which there are alerts.
+    fn first(&self, plan: &StreamPlan, keys: &[WindowKey]) -> Vec<WindowKey> {
+        let kinds: BTreeSet<_> = keys.iter().map(|(kind, _)| *kind).collect();
+        let kinds = kinds.into_iter().filter(|kind| plan.lookback(*kind) > 0);
+        kinds.filter_map(|kind| Some(*self.windows.range((kind, i64::MIN)..).next()?.0)).collect()
     }
 
     /// The spans of roll-ups that windows belong to, without what these windows add to them now.
@@ -378,6 +429,8 @@ mod tests {
             duplicates: 0,
             conflicts: 0,
             paths: Vec::new(),
+            groups: vec![(vec!["norte".to_owned()], window.valid)],
+            alerts: Vec::new(),
         });
         let (edge, cut) = (Edge::output("n".parse().unwrap(), 1), round.cut.clone());
         let windows = windows.collect();

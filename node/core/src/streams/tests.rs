@@ -71,7 +71,7 @@ fn a_stream_ends_only_after_all_members_were_asked_for_other_publishers() {
     let Next::Gather { job, attempt, needs } = bench.drive() else { panic!("members are asked") };
     assert_eq!(needs, [(Edge::JOB, Coverage::range(0, JobEntry::NUMBERS))]);
     assert!(matches!(bench.drive(), Next::Nothing));
-    bench.streams.on_incomplete(&bench.facts, job, attempt, &[]);
+    bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, attempt), &[]);
     bench.facts.now += RETRY_AFTER;
     assert!(matches!(bench.drive(), Next::Nothing));
     let Next::Replicate(last) = bench.drive() else { panic!("the last batch is written") };
@@ -143,7 +143,7 @@ fn events_are_read_from_the_owners_of_all_slots_and_from_the_next_ones_if_some_c
     let works = read_events(&mut bench, 5);
     assert_eq!(works.iter().map(|(.., slots)| slots.len()).sum::<usize>(), 2);
     let (first, attempt, slots) = works[0];
-    bench.streams.on_incomplete(&bench.facts, job, attempt, &[]);
+    bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, attempt), &[]);
     assert!(asked(&mut bench.out).is_empty(), "the same node could be asked without end");
     bench.streams.tick(&bench.facts, &mut bench.out);
     let others = asked(&mut bench.out);
@@ -161,6 +161,40 @@ fn events_are_read_from_the_owners_of_all_slots_and_from_the_next_ones_if_some_c
     }
     let (next, parts) = answered(&mut bench.out).unwrap();
     assert_eq!((next, parts.len()), (1, 2));
+}
+
+#[test]
+fn a_batch_that_is_there_in_part_is_not_there_for_its_publisher() {
+    let mut bench = Bench::new();
+    let (job, edge) = (bench.job, Edge::publisher("p", 0));
+    while bench.out.next().is_some() {}
+    let request = StreamRequest::Coverage { edge, from: 0, whole: true };
+    let of = (("b".parse().unwrap(), 7), job);
+    let answer = bench.streams.on_request(&bench.facts, &mut bench.out, of, request);
+    assert!(matches!(answer, requests::Answer::Later));
+    let mut works = Vec::new();
+    while let Some(out) = bench.out.next() {
+        let Out::Send(_, PeerMessage::Work { attempt, slots, work, .. }, _) = out else { continue };
+        assert_eq!(work, Work::Complete);
+        works.extend(slots.iter().map(|slot| (attempt, slot)));
+    }
+    assert_eq!(works.len(), 2);
+    let (lost, slot) = works[0];
+    let rest = works.into_iter().filter(|(of, _)| *of != lost);
+    let lacks = EdgeCoverage { edge, slots: SlotSet::one(slot), coverage: Coverage::range(0, 1) };
+    bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, lost), &[lacks]);
+    for (attempt, slot) in rest {
+        let (of, none) = ((job, attempt, slot), Bytes::new());
+        let next = bench.streams.on_output(&bench.facts, &mut bench.out, of, (0, 1), &none);
+        assert!(matches!(next, Next::Nothing));
+    }
+    let there = std::iter::from_fn(|| bench.out.next()).find_map(|out| match out {
+        Out::Send(_, PeerMessage::Answer { response: ClientResponse::Coverage(there), .. }, _) => {
+            Some(there)
+        }
+        _ => None,
+    });
+    assert_eq!(there.unwrap().batches, []);
 }
 
 #[test]

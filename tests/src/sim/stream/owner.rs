@@ -28,6 +28,12 @@ output = "rows"
 every = "1s"
 group_by = ["key"]
 ids = true
+[[alerts]]
+output = "alerts"
+window = "rows"
+history = 4
+least = 1
+probability = 0.1
 "#;
 
 enum Owning {

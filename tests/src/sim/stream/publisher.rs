@@ -109,7 +109,7 @@ impl SimPublisher {
         let request = match &self.step {
             Publishing::Open => StreamRequest::Open(self.feed.publisher.clone()),
             Publishing::Compare { from } => {
-                StreamRequest::Coverage { edge: self.edge(), from: *from }
+                StreamRequest::Coverage { edge: self.edge(), from: *from, whole: true }
             }
             _ => StreamRequest::Status,
         };
