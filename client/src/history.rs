@@ -37,7 +37,7 @@ pub async fn plan(cluster: &Cluster, job: JobId) -> Result<StreamPlan, Error> {
 
 /// Visits the valid events of a publisher from a batch on, up to what is durable without a gap, batches in
 /// order; `visit` gets events and the number of the batch that comes after them. Returns that number at the
-/// end.
+/// end, and how many events are on no disk any more.
 ///
 /// # Errors
 /// What `visit` returns; otherwise like [`Cluster::request`].
@@ -46,21 +46,22 @@ pub async fn each_event(
     job: JobId,
     (publisher, from): (&Publisher, u64),
     mut visit: impl FnMut(Vec<StoredEvent>, u64) -> Result<(), Error>,
-) -> Result<u64, Error> {
+) -> Result<(u64, u64), Error> {
     let (sender, mut pages) = mpsc::channel(AHEAD);
     // Aborts the task when it is dropped.
     let mut reading = JoinSet::new();
     reading.spawn(read_pages(Arc::clone(cluster), job, (publisher.edge(), from), sender));
-    let mut end = from;
+    let (mut end, mut all_lost) = (from, 0);
     while let Some(page) = pages.recv().await {
-        let (events, next) = page?;
+        let (events, next, lost) = page?;
         tokio::task::block_in_place(|| visit(events, next))?;
         end = next;
+        all_lost += lost;
     }
-    Ok(end)
+    Ok((end, all_lost))
 }
 
-type Page = Result<(Vec<StoredEvent>, u64), Error>;
+type Page = Result<(Vec<StoredEvent>, u64, u64), Error>;
 
 async fn read_pages(
     cluster: Arc<Cluster>,
@@ -76,7 +77,7 @@ async fn read_pages(
                 if answer.bytes < SMALL_ANSWER {
                     batches = MOST_BATCHES.min(2 * batches);
                 }
-                Ok((answer.events, from))
+                Ok((answer.events, from, answer.lost))
             }
             Ok(answer) if answer.prefix <= from => return,
             // They do not fit one answer.
@@ -169,8 +170,15 @@ fn is_before(row: &Row, moment: Option<&Cursor>) -> bool {
     moment.is_none_or(|moment| (row.batch, row.row) < moment.of(row.edge))
 }
 
-/// Visits all valid events of a stream, of each publisher at least the batches that a cut includes;
-/// returns how the stream stood before, and the batches that were read.
+/// How a stream stood when its events were read.
+pub struct Stood {
+    /// Its status, before.
+    pub status: StreamStatus,
+    /// Events that are on no disk any more; their batches were never acknowledged.
+    pub lost: u64,
+}
+
+/// Visits all valid events of a stream, of each publisher at least the batches that a cut includes.
 ///
 /// # Errors
 /// What `visit` returns; [`Error::Unreachable`] if batches of the cut can't be read in time; otherwise
@@ -180,9 +188,10 @@ pub async fn all_events(
     job: JobId,
     cut: &Cut,
     mut visit: impl FnMut(&Publisher, Vec<StoredEvent>) -> Result<(), Error>,
-) -> Result<(StreamStatus, Cut), Error> {
+) -> Result<Stood, Error> {
     let deadline = Instant::now() + cluster.patience();
     let mut read: BTreeMap<Edge, u64> = BTreeMap::new();
+    let mut lost = 0;
     loop {
         let status = stream::status(cluster, job).await?;
         for of in &status.publishers {
@@ -190,11 +199,13 @@ pub async fn all_events(
             let from = read.get(&publisher.edge()).copied().unwrap_or_default();
             let next =
                 each_event(cluster, job, (publisher, from), |events, _| visit(publisher, events));
-            read.insert(publisher.edge(), next.await?);
+            let (next, gone) = next.await?;
+            read.insert(publisher.edge(), next);
+            lost += gone;
         }
         let all: Cut = read.iter().map(|(edge, next)| (*edge, *next)).collect();
         if all.contains(cut) {
-            return Ok((status, all));
+            return Ok(Stood { status, lost });
         }
         // A coordinator that has just begun may lack them.
         if Instant::now() >= deadline {

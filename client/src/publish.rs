@@ -323,6 +323,8 @@ impl Maker {
             let due_ms = options.due_ms(next);
             if self.is_settled() {
                 self.number += 1;
+                let known = Read::Known { bytes: 0 };
+                self.sender.blocking_send(known).map_err(|_| Stop::Unwanted)?;
                 continue;
             }
             if let Ok(wait) = u64::try_from(due_ms - now_ms()) {

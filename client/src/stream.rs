@@ -312,6 +312,8 @@ pub struct Events {
     pub next: u64,
     /// Batches that are durable without a gap.
     pub prefix: u64,
+    /// Events of these batches that are on no disk any more; the batches were never acknowledged.
+    pub lost: u64,
     /// Size of the answer.
     pub bytes: usize,
 }
@@ -327,7 +329,7 @@ pub async fn events(
 ) -> Result<Events, Error> {
     let request = StreamRequest::Events { edge, from, batches };
     match cluster.request(&ClientRequest::Stream(job, request)).await? {
-        (ClientResponse::Stream(StreamResponse::Events { next, prefix }), tail) => {
+        (ClientResponse::Stream(StreamResponse::Events { next, prefix, lost }), tail) => {
             let unreadable =
                 |error| Error::Unreachable(format!("a node's events can't be read: {error}"));
             let parts: Vec<Bytes> = if next > from {
@@ -339,7 +341,7 @@ pub async fn events(
             for part in parts {
                 events.append(&mut frame::from_postcard(&part).map_err(unreadable)?);
             }
-            Ok(Events { events, next, prefix, bytes: tail.len() })
+            Ok(Events { events, next, prefix, lost, bytes: tail.len() })
         }
         (other, _) => Err(unexpected(&other)),
     }

@@ -178,6 +178,9 @@ pub enum StreamResponse {
         next: u64,
         /// Batches of the edge that are durable without a gap.
         prefix: u64,
+        /// Valid events of these batches that are on no disk any more, although no member is away: no more
+        /// than a part of a batch that was never acknowledged.
+        lost: u64,
     },
     /// To [`StreamRequest::Cut`]: how many batches of each publisher's edge.
     Cut(Vec<(Edge, u64)>),

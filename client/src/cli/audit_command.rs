@@ -164,7 +164,14 @@ async fn advance(
                 news = true;
                 file.add_events(publisher, &events, next).map_err(wrong)
             };
-            let next = history::each_event(cluster, job, (publisher, from), add).await?;
+            let (next, lost) = history::each_event(cluster, job, (publisher, from), add).await?;
+            if lost > 0 {
+                output::note(&format!(
+                    "{} events of {} are on no disk any more; they were never acknowledged",
+                    grouped(lost),
+                    publisher.name
+                ));
+            }
             read.include(publisher.edge(), next);
         }
         if read.contains(&cut) {

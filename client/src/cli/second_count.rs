@@ -33,13 +33,20 @@ pub(super) async fn check(
         let plan = history::plan(cluster, job).await?;
         let published = history::published(cluster, job, &plan).await?;
         let mut recount = Recount::new(&plan, ALL);
-        let (after, _) = history::all_events(cluster, job, &published.cut, |publisher, events| {
+        let stood = history::all_events(cluster, job, &published.cut, |publisher, events| {
             let edge = publisher.edge();
             events.iter().try_for_each(|event| recount.add(edge, event).map_err(not_valid))
         })
         .await?;
         let compared = recount.finish().compare(&published.rows);
         wrong.extend(compared.differences.iter().map(tell));
+        let after = &stood.status;
+        if stood.lost > 0 {
+            let lost = grouped(stood.lost);
+            wrong.push(format!(
+                "{lost} events are on no disk any more: of batches that were never acknowledged"
+            ));
+        }
         if after.ended && compared.open > 0 {
             let open = grouped(compared.open);
             wrong.push(format!("the stream has ended, and {open} events are in no window"));

@@ -81,9 +81,11 @@ impl SlotRound {
         Self { wanted, ..Self::new(Work::Events, slots, BTreeMap::new()) }
     }
 
-    /// A check whether the owners of all slots have some batches of a stream, or can get them.
-    pub(crate) fn complete(slots: SlotSet, edge: Edge, batches: &Coverage) -> Self {
-        Self { work: Work::Complete, ..Self::events(slots, edge, batches) }
+    /// A check whether an owner of each slot has some batches of a stream, or can get them, beginning with
+    /// the owner of this number.
+    pub(crate) fn complete(slots: SlotSet, turn: usize, edge: Edge, batches: &Coverage) -> Self {
+        let passed_on = slots.iter().map(|slot| (slot, turn)).collect();
+        Self { work: Work::Complete, passed_on, ..Self::events(slots, edge, batches) }
     }
 
     fn new(work: Work, open: SlotSet, keys: BTreeMap<Slot, Vec<Vec<u8>>>) -> Self {
@@ -177,15 +179,12 @@ impl SlotRound {
         Some(slots)
     }
 
-    /// Gives up an attempt and asks nobody else for its slots: they have no output.
-    pub(crate) fn leave_out(&mut self, attempt: u64) -> bool {
-        let Some(asked) = self.asked.get(&attempt) else { return false };
-        let slots = asked.slots;
+    /// Asks nobody for these slots any more: they have no output.
+    pub(crate) fn leave_out(&mut self, slots: SlotSet) {
         self.open = self.open.minus(slots);
         self.asked.values_mut().for_each(|asked| asked.slots = asked.slots.minus(slots));
         self.asked.retain(|_, asked| !asked.slots.is_empty());
         self.drop_parts(|(_, slot)| slots.contains(slot));
-        true
     }
 
     /// Gives up an attempt; its slots are asked for again.

@@ -155,20 +155,27 @@ pub(crate) fn windows(
     Ok(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect())
 }
 
-/// Reads the events of batches, in the order of their batches.
+/// Reads the events of batches, in the order of their batches; of the meta slot how many each batch has.
 pub(crate) fn events(
     slots: SlotSet,
     entries: &[Located],
     records: &dyn Records,
     memory: usize,
 ) -> Result<Vec<(Slot, Bytes)>, Stop> {
-    let mut all: Vec<_> = slots.iter().map(|slot| (slot, Vec::new())).collect();
+    let of_events = slots.minus(SlotSet::META);
+    let mut all: Vec<_> = of_events.iter().map(|slot| (slot, Vec::new())).collect();
+    let mut counts: Vec<(u64, u32)> = Vec::new();
     let mut taken = 0;
     for_each(entries, records, |entry, of| {
+        let number = entry.head.key.number;
         for (slot, events) in all.iter_mut().filter(|(slot, _)| of.contains(*slot)) {
             let delta = entry.delta(*slot).unwrap_or_default();
             taken += delta.len();
-            events.extend(stored_events(entry.head.key.number, &delta)?);
+            events.extend(stored_events(number, &delta)?);
+        }
+        if slots.contains(META_SLOT) && of.contains(META_SLOT) {
+            let summary = summary_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+            counts.push((number, summary.valid));
         }
         // Twice: once more as output.
         if 2 * taken > memory {
@@ -180,7 +187,9 @@ pub(crate) fn events(
         }
         Ok(())
     })?;
-    Ok(all.into_iter().map(|(slot, events)| (slot, frame::to_postcard(&events))).collect())
+    let events = all.into_iter().map(|(slot, events)| (slot, frame::to_postcard(&events)));
+    let counts = slots.contains(META_SLOT).then(|| (META_SLOT, frame::to_postcard(&counts)));
+    Ok(events.chain(counts).collect())
 }
 
 /// Does other work of a stream.

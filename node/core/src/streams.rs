@@ -188,7 +188,7 @@ impl Streams {
         part: (u32, u32),
         bytes: &Bytes,
     ) -> Next {
-        self.reads.on_output(out, (job, attempt, slot), part, bytes);
+        self.reads.on_output(facts, out, (job, attempt, slot), part, bytes);
         let Some(stream) = self.all.get_mut(&job) else { return Next::Nothing };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
@@ -207,7 +207,7 @@ impl Streams {
         (job, attempt): (JobId, u64),
         missing: &[EdgeCoverage],
     ) {
-        self.reads.on_incomplete(out, attempt, missing);
+        self.reads.on_incomplete(facts, out, attempt, missing);
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,

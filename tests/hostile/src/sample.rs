@@ -394,7 +394,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
             reason: "no".to_owned(),
             path: "/a".to_owned(),
         }),
-        ClientResponse::Stream(StreamResponse::Events { next: 3, prefix: 5 }),
+        ClientResponse::Stream(StreamResponse::Events { next: 3, prefix: 5, lost: 1 }),
         ClientResponse::Stream(StreamResponse::Cut(vec![(Edge::publisher("p", 1), 3)])),
         ClientResponse::Stream(StreamResponse::Rows { ended: true, cursor: Cursor::default() }),
     ]

@@ -1,15 +1,15 @@
 //! Clients that read the events of a stream, or ask which batches are whole: the owners of all slots are
 //! asked for what they keep of some batches, after they have closed their gaps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cortado_protocol::client::{ClientResponse, ErrorKind, TableCoverage};
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
-use cortado_protocol::stream::StreamResponse;
-use cortado_protocol::{Coverage, Edge, JobId, NodeId, Slot, SlotSet, frame};
+use cortado_protocol::stream::{StoredEvent, StreamResponse};
+use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, NodeId, Slot, SlotSet, frame};
 
 use super::reading;
 use crate::facts::Facts;
@@ -35,10 +35,12 @@ struct Read {
 
 /// What a client wants.
 enum Wanted {
-    /// The events of the batches from `from` up to `next`.
-    Events { from: u64, next: u64, prefix: u64 },
-    /// Those of these batches that are there in all slots.
-    Whole { there: TableCoverage, missing: Coverage },
+    /// The events of the batches from `from` up to `next`. Slots that no owner could complete are left out:
+    /// of a batch that was not acknowledged they may be on no disk, and then must have no events.
+    Events { from: u64, next: u64, prefix: u64, left_out: SlotSet },
+    /// Those of these batches that are there in all slots, on W nodes each: the nodes that said so, and how
+    /// many owners of each slot were asked.
+    Whole { there: TableCoverage, holders: BTreeMap<Slot, BTreeSet<NodeId>>, turns: usize },
 }
 
 /// See the module's description.
@@ -57,11 +59,12 @@ impl Reads {
         let (prefix, _) = reading::beyond_gap(facts, job, edge);
         let next = prefix.min(from.saturating_add(u64::from(batches.clamp(1, BATCHES))));
         if next <= from {
-            let response = StreamResponse::Events { next: from, prefix };
+            let response = StreamResponse::Events { next: from, prefix, lost: 0 };
             return Some(ClientResponse::Stream(response));
         }
-        let slots = SlotRound::events(slots_of(facts, job), edge, &Coverage::range(from, next));
-        let wanted = Wanted::Events { from, next, prefix };
+        let slots = slots_of(facts, job).or(SlotSet::META);
+        let slots = SlotRound::events(slots, edge, &Coverage::range(from, next));
+        let wanted = Wanted::Events { from, next, prefix, left_out: SlotSet::EMPTY };
         let since = facts.now;
         self.ask(facts, out, origin, Read { job, edge, slots, wanted, since })
     }
@@ -79,8 +82,8 @@ impl Reads {
         if there.batches.is_empty() {
             return Some(ClientResponse::Coverage(there));
         }
-        let slots = SlotRound::complete(slots_of(facts, job), edge, &there.coverage());
-        let wanted = Wanted::Whole { there, missing: Coverage::default() };
+        let slots = SlotRound::complete(slots_of(facts, job), 0, edge, &there.coverage());
+        let wanted = Wanted::Whole { there, holders: BTreeMap::new(), turns: 1 };
         let since = facts.now;
         self.ask(facts, out, origin, Read { job, edge, slots, wanted, since })
     }
@@ -104,40 +107,90 @@ impl Reads {
     /// A worker sends a part of a slot's events.
     pub(super) fn on_output(
         &mut self,
+        facts: &Facts,
         out: &mut Outbox,
         (job, attempt, slot): (JobId, u64, Slot),
         part: (u32, u32),
         bytes: &Bytes,
     ) {
         for read in self.0.values_mut().filter(|read| read.job == job) {
+            if let Wanted::Whole { holders, .. } = &mut read.wanted
+                && let Some(asked) = read.slots.asked.get(&attempt)
+            {
+                holders.entry(slot).or_default().insert(asked.node);
+            }
             read.slots.take(attempt, slot, part, bytes.clone());
         }
-        self.finish(out);
+        self.finish(facts, out);
     }
 
-    /// Answers what is complete.
-    fn finish(&mut self, out: &mut Outbox) {
+    /// Answers what is complete. Of a batch that is on fewer than W nodes the next owners are asked, who
+    /// fetch it.
+    fn finish(&mut self, facts: &Facts, out: &mut Outbox) {
+        for read in self.0.values_mut().filter(|read| read.slots.open.is_empty()) {
+            let Read { job, edge, slots, wanted, .. } = read;
+            let Wanted::Whole { there, holders, turns } = wanted else { continue };
+            let few = |nodes: &BTreeSet<NodeId>| nodes.len() < usize::from(facts.config.min_copies);
+            let few = holders.iter().filter(|(_, nodes)| few(nodes)).map(|(slot, _)| *slot);
+            let few: SlotSet = few.collect();
+            // All owners at most: without W of them the client asks again later.
+            if !few.is_empty() && *turns < usize::from(facts.config.replicas) {
+                *slots = SlotRound::complete(few, *turns, *edge, &there.coverage());
+                *turns += 1;
+                slots.ask(facts, out, *job, &[]);
+            }
+        }
         for (origin, read) in self.0.extract_if(.., |_, read| read.slots.open.is_empty()) {
-            read.finish(out, origin);
+            read.finish(facts, out, origin);
         }
     }
 
     /// A worker can't complete its slots, although it has asked all nodes: the next tick asks the next
     /// owners. Not this moment, because a node that is alone is its own worker, and would be asked
     /// again without end.
-    pub(super) fn on_incomplete(&mut self, out: &mut Outbox, attempt: u64, lacks: &[EdgeCoverage]) {
+    pub(super) fn on_incomplete(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        attempt: u64,
+        lacks: &[EdgeCoverage],
+    ) {
         for read in self.0.values_mut() {
+            let Some(of) = read.slots.pass_on(attempt) else { continue };
+            let lacks = || lacks.iter().filter(|part| part.edge == read.edge);
             match &mut read.wanted {
-                Wanted::Events { .. } => drop(read.slots.pass_on(attempt)),
-                Wanted::Whole { missing, .. } => {
-                    if read.slots.leave_out(attempt) {
-                        let of_edge = lacks.iter().filter(|part| part.edge == read.edge);
-                        of_edge.for_each(|part| missing.union(&part.coverage));
+                // Once all owners were asked for a slot, it is left out.
+                Wanted::Events { left_out, .. } => {
+                    let tried = |slot: &Slot| {
+                        let tried = read.slots.passed_on.get(slot);
+                        tried.is_some_and(|tried| *tried >= usize::from(facts.config.replicas))
+                    };
+                    let lacked = lacks().fold(SlotSet::EMPTY, |all, part| all.or(part.slots));
+                    let gone: SlotSet = of.and(lacked).iter().filter(tried).collect();
+                    *left_out = left_out.or(gone);
+                    read.slots.leave_out(gone);
+                }
+                // Batches that are not whole are no longer asked about, and all others anew.
+                Wanted::Whole { there, holders, turns } => {
+                    let missing = lacks().fold(Coverage::default(), |mut all, part| {
+                        all.union(&part.coverage);
+                        all
+                    });
+                    let before = there.batches.len();
+                    there.batches.retain(|(number, _)| !missing.contains(*number));
+                    if there.batches.len() < before {
+                        let all = match there.batches.is_empty() {
+                            true => SlotSet::EMPTY,
+                            false => slots_of(facts, read.job),
+                        };
+                        read.slots = SlotRound::complete(all, 0, read.edge, &there.coverage());
+                        (*holders, *turns) = (BTreeMap::new(), 1);
+                        read.slots.ask(facts, out, read.job, &[]);
                     }
                 }
             }
         }
-        self.finish(out);
+        self.finish(facts, out);
     }
 
     /// Work on slots fails on every worker.
@@ -177,29 +230,51 @@ impl Reads {
 }
 
 impl Read {
-    fn finish(self, out: &mut Outbox, origin: Origin) {
+    fn finish(self, facts: &Facts, out: &mut Outbox, origin: Origin) {
         match self.wanted {
-            Wanted::Events { from, next, prefix } => {
-                let parts: Vec<Bytes> = self.slots.done.into_values().collect();
-                let tail = frame::to_postcard(&parts);
-                let response =
-                    |next| ClientResponse::Stream(StreamResponse::Events { next, prefix });
-                if tail.len() < CLIENT_FRAME_BYTES - (64 << 10) {
-                    answer(out, origin, response(next), tail);
-                } else {
-                    // The client asks for fewer.
-                    answer(out, origin, response(from), Bytes::new());
+            Wanted::Events { from, next, prefix, left_out } => {
+                let mut parts = self.slots.done;
+                let counts = parts.remove(&META_SLOT).unwrap_or_default();
+                let parts: Vec<Bytes> = parts.into_values().collect();
+                let lost = if left_out.is_empty() { 0 } else { lacking(&counts, &parts) };
+                if lost > 0 && facts.away() > 0 {
+                    let message = "events are only on nodes that do not answer: try again";
+                    return refuse(out, origin, ErrorKind::Unavailable, message);
                 }
+                let tail = frame::to_postcard(&parts);
+                let fits = tail.len() < CLIENT_FRAME_BYTES - (64 << 10);
+                // Of what does not fit the client asks for less.
+                let (next, lost, tail) =
+                    if fits { (next, lost, tail) } else { (from, 0, Bytes::new()) };
+                let response = StreamResponse::Events { next, prefix, lost };
+                answer(out, origin, ClientResponse::Stream(response), tail);
             }
-            Wanted::Whole { mut there, missing } => {
-                there.batches.retain(|(number, _)| !missing.contains(*number));
+            Wanted::Whole { holders, .. }
+                if holders
+                    .values()
+                    .any(|nodes| nodes.len() < usize::from(facts.config.min_copies)) =>
+            {
+                let message = "too few nodes have the batches: try again";
+                refuse(out, origin, ErrorKind::Unavailable, message);
+            }
+            Wanted::Whole { there, .. } => {
                 answer(out, origin, ClientResponse::Coverage(there), Bytes::new());
             }
         }
     }
 }
 
-/// All slots of a stream.
+/// How many events the parts of the slots lack of those that the summaries of the batches count.
+fn lacking(counts: &Bytes, parts: &[Bytes]) -> u64 {
+    let counts: Vec<(u64, u32)> = frame::from_postcard(counts).unwrap_or_default();
+    let valid = counts.iter().map(|(_, valid)| u64::from(*valid)).sum::<u64>();
+    let events = |part: &Bytes| {
+        frame::from_postcard::<Vec<StoredEvent>>(part).map_or(0, |events| events.len() as u64)
+    };
+    valid.saturating_sub(parts.iter().map(events).sum())
+}
+
+/// All slots of a stream, without the meta slot.
 fn slots_of(facts: &Facts, job: JobId) -> SlotSet {
     let slots = facts.jobs.get(job).map_or(0, |log| log.slots(&facts.config));
     SlotSet::first(usize::from(slots))

@@ -1,9 +1,10 @@
 //! When a stream may end, and how clients read its events.
 
+use cortado_protocol::META_SLOT;
 use cortado_protocol::client::{ClientResponse, ErrorKind};
 use cortado_protocol::job::JobSpec;
 use cortado_protocol::peer::{PeerMessage, Work};
-use cortado_protocol::stream::{Publisher, StreamRequest, StreamResponse};
+use cortado_protocol::stream::{Publisher, StoredEvent, StreamRequest, StreamResponse};
 
 use super::*;
 use crate::facts::tests::facts_of;
@@ -18,6 +19,8 @@ struct Bench {
     out: Outbox,
     streams: Streams,
     job: JobId,
+    /// An answer to a client.
+    answer: Option<Out>,
 }
 
 impl Bench {
@@ -34,7 +37,8 @@ impl Bench {
         facts.ledger.restore(&Entry::meta(key, Bytes::from_static(b"summary")).head, record);
         let log = [JobEntry::Spec(spec), JobEntry::Publisher(publisher), JobEntry::Stop];
         log.into_iter().for_each(|entry| facts.jobs.apply(job, Duration::ZERO, 0, entry));
-        let mut bench = Self { facts, out: Outbox::new(1), streams: Streams::default(), job };
+        let (out, streams) = (Outbox::new(1), Streams::default());
+        let mut bench = Self { facts, out, streams, job, answer: None };
         assert!(matches!(bench.drive(), Next::Nothing));
         assert!(matches!(bench.out.next(), Some(Out::Run(_, _, Purpose::Stream(_)))));
         let brief = Brief {
@@ -124,7 +128,8 @@ fn answered(out: &mut Outbox) -> Option<(u64, Vec<Bytes>)> {
         Out::Send(to, PeerMessage::Answer { id: 7, response }, tail)
             if to == "b".parse().unwrap() =>
         {
-            let ClientResponse::Stream(StreamResponse::Events { next, prefix: 1 }) = response
+            let ClientResponse::Stream(StreamResponse::Events { next, prefix: 1, lost: 0 }) =
+                response
             else {
                 panic!("{response:?}")
             };
@@ -141,7 +146,7 @@ fn events_are_read_from_the_owners_of_all_slots_and_from_the_next_ones_if_some_c
     let mut bench = Bench::new();
     let job = bench.job;
     let works = read_events(&mut bench, 5);
-    assert_eq!(works.iter().map(|(.., slots)| slots.len()).sum::<usize>(), 2);
+    assert_eq!(works.iter().map(|(.., slots)| slots.len()).sum::<usize>(), 3, "the meta slot, too");
     let (first, attempt, slots) = works[0];
     bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, attempt), &[]);
     assert!(asked(&mut bench.out).is_empty(), "the same node could be asked without end");
@@ -163,6 +168,46 @@ fn events_are_read_from_the_owners_of_all_slots_and_from_the_next_ones_if_some_c
     assert_eq!((next, parts.len()), (1, 2));
 }
 
+/// Requests to be complete: attempt and slot.
+fn asked_whole(out: &mut Outbox) -> Vec<(u64, Slot)> {
+    let work = |out| match out {
+        Out::Send(_, PeerMessage::Work { attempt, slots, work: Work::Complete, .. }, _) => {
+            Some(slots.iter().map(|slot| (attempt, slot)).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    std::iter::from_fn(|| out.next()).filter_map(work).flatten().collect()
+}
+
+/// All workers that are asked answer that they are complete, until nobody is asked any more; returns how
+/// many did, and keeps what is sent last.
+fn answer_whole(bench: &mut Bench, mut works: Vec<(u64, Slot)>) -> usize {
+    let mut answered = 0;
+    while !works.is_empty() {
+        for (attempt, slot) in std::mem::take(&mut works) {
+            let (of, none) = ((bench.job, attempt, slot), Bytes::new());
+            let (facts, out) = (&bench.facts, &mut bench.out);
+            assert!(matches!(
+                bench.streams.on_output(facts, out, of, (0, 1), &none),
+                Next::Nothing
+            ));
+            answered += 1;
+        }
+        let mut sent: Vec<_> = std::iter::from_fn(|| bench.out.next()).collect();
+        let is_answer = |out: &Out| matches!(out, Out::Send(_, PeerMessage::Answer { .. }, _));
+        if let Some(at) = sent.iter().position(is_answer) {
+            bench.answer = Some(sent.swap_remove(at));
+            return answered;
+        }
+        for out in sent {
+            if let Out::Send(_, PeerMessage::Work { attempt, slots, .. }, _) = out {
+                works.extend(slots.iter().map(|slot| (attempt, slot)));
+            }
+        }
+    }
+    answered
+}
+
 #[test]
 fn a_batch_that_is_there_in_part_is_not_there_for_its_publisher() {
     let mut bench = Bench::new();
@@ -172,29 +217,32 @@ fn a_batch_that_is_there_in_part_is_not_there_for_its_publisher() {
     let of = (("b".parse().unwrap(), 7), job);
     let answer = bench.streams.on_request(&bench.facts, &mut bench.out, of, request);
     assert!(matches!(answer, requests::Answer::Later));
-    let mut works = Vec::new();
-    while let Some(out) = bench.out.next() {
-        let Out::Send(_, PeerMessage::Work { attempt, slots, work, .. }, _) = out else { continue };
-        assert_eq!(work, Work::Complete);
-        works.extend(slots.iter().map(|slot| (attempt, slot)));
-    }
+    let works = asked_whole(&mut bench.out);
     assert_eq!(works.len(), 2);
-    let (lost, slot) = works[0];
-    let rest = works.into_iter().filter(|(of, _)| *of != lost);
-    let lacks = EdgeCoverage { edge, slots: SlotSet::one(slot), coverage: Coverage::range(0, 1) };
+    let lacks = EdgeCoverage { edge, slots: SlotSet::META, coverage: Coverage::range(0, 1) };
+    let (lost, _) = works[0];
     bench.streams.on_incomplete(&bench.facts, &mut bench.out, (job, lost), &[lacks]);
-    for (attempt, slot) in rest {
-        let (of, none) = ((job, attempt, slot), Bytes::new());
-        let next = bench.streams.on_output(&bench.facts, &mut bench.out, of, (0, 1), &none);
-        assert!(matches!(next, Next::Nothing));
+    bench.answer = bench.out.next();
+    assert_eq!(whole(&mut bench), []);
+
+    // One that is everywhere is there once two owners of each slot have said so.
+    let request = StreamRequest::Coverage { edge, from: 0, whole: true };
+    let answer = bench.streams.on_request(&bench.facts, &mut bench.out, of, request);
+    assert!(matches!(answer, requests::Answer::Later));
+    let works = asked_whole(&mut bench.out);
+    assert_eq!(answer_whole(&mut bench, works), 4);
+    assert_eq!(whole(&mut bench).len(), 1);
+}
+
+/// The batches in the answer that was sent.
+fn whole(bench: &mut Bench) -> Vec<(u64, u64)> {
+    match bench.answer.take() {
+        Some(Out::Send(_, PeerMessage::Answer { response, .. }, _)) => match response {
+            ClientResponse::Coverage(there) => there.batches,
+            other => panic!("{other:?}"),
+        },
+        _ => panic!("no answer"),
     }
-    let there = std::iter::from_fn(|| bench.out.next()).find_map(|out| match out {
-        Out::Send(_, PeerMessage::Answer { response: ClientResponse::Coverage(there), .. }, _) => {
-            Some(there)
-        }
-        _ => None,
-    });
-    assert_eq!(there.unwrap().batches, []);
 }
 
 #[test]
@@ -210,6 +258,73 @@ fn events_that_do_not_fit_an_answer_are_asked_for_in_smaller_parts() {
         }
     }
     assert_eq!(answered(&mut bench.out), Some((0, Vec::new())));
+}
+
+/// A slot of a batch that no owner has is left out; its summary says whether events are missing. While a
+/// member is away, they may be there.
+#[test]
+fn what_no_owner_has_is_left_out_and_its_events_are_lost_only_if_nobody_is_away() {
+    for (valid, away, expected) in [(1_u32, true, Some(0)), (2, true, None), (2, false, Some(1))] {
+        let mut bench = Bench::new();
+        let job = bench.job;
+        bench.facts.roster.see(&bench.facts.members);
+        let mut works = read_events(&mut bench, 1);
+        if away {
+            bench.reach(&["a", "b"]);
+        }
+        let event = StoredEvent {
+            batch: 0,
+            position: 0,
+            at_ms: 0,
+            id: "e".into(),
+            content: 0,
+            raw: Bytes::from_static(b"{}"),
+        };
+        let bytes_of = |slot| match slot {
+            META_SLOT => frame::to_postcard(&vec![(0_u64, valid)]),
+            _ => frame::to_postcard(&vec![event.clone()]),
+        };
+        let edge = Edge::publisher("p", 0);
+        let lacks =
+            EdgeCoverage { edge, slots: SlotSet::one(Slot(0)), coverage: Coverage::range(0, 1) };
+        let mut refusals = 0;
+        // Whoever is asked for slot 0 can't; all else is answered.
+        while !works.is_empty() {
+            for (_, attempt, slots) in std::mem::take(&mut works) {
+                let (facts, out, of) = (&bench.facts, &mut bench.out, (job, attempt));
+                if slots.contains(Slot(0)) {
+                    refusals += 1;
+                    bench.streams.on_incomplete(facts, out, of, std::slice::from_ref(&lacks));
+                    continue;
+                }
+                for slot in slots.iter() {
+                    let (of, bytes) = ((job, attempt, slot), bytes_of(slot));
+                    let next = bench.streams.on_output(facts, out, of, (0, 1), &bytes);
+                    assert!(matches!(next, Next::Nothing));
+                }
+            }
+            let sent: Vec<_> = std::iter::from_fn(|| bench.out.next()).collect();
+            if let Some(answer) = sent.into_iter().last() {
+                bench.answer = Some(answer);
+                break;
+            }
+            bench.streams.tick(&bench.facts, &mut bench.out);
+            works = asked(&mut bench.out);
+        }
+        assert_eq!(refusals, 3);
+        match bench.answer.take() {
+            Some(Out::Send(_, PeerMessage::Answer { response, .. }, _)) => match response {
+                ClientResponse::Stream(StreamResponse::Events { next, lost, .. }) => {
+                    assert_eq!((next, Some(lost)), (1, expected));
+                }
+                ClientResponse::Error(error) => {
+                    assert_eq!((error.kind, expected), (ErrorKind::Unavailable, None));
+                }
+                other => panic!("{other:?}"),
+            },
+            _ => panic!("no answer"),
+        }
+    }
 }
 
 #[test]
