@@ -20,7 +20,7 @@ use crate::slot_round::SlotRound;
 /// Most batches in one answer.
 const BATCHES: u16 = 64;
 /// Most clients that are served at the same time.
-const CLIENTS: usize = 32;
+const CLIENTS: usize = 16;
 /// After this time the client asks again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -35,8 +35,8 @@ struct Read {
 
 /// What a client wants.
 enum Wanted {
-    /// The events of the batches from `from` up to `next`. Slots that no owner could complete are left out:
-    /// of a batch that was not acknowledged they may be on no disk, and then must have no events.
+    /// The events of the batches from `from` up to `next`. Slots that no owner could complete are left out: a
+    /// batch that was not acknowledged may be on no disk there.
     Events { from: u64, next: u64, prefix: u64, left_out: SlotSet },
     /// Those of these batches that are there in all slots, on W nodes each: the nodes that said so, and how
     /// many owners of each slot were asked.
@@ -116,6 +116,7 @@ impl Reads {
         for read in self.0.values_mut().filter(|read| read.job == job) {
             if let Wanted::Whole { holders, .. } = &mut read.wanted
                 && let Some(asked) = read.slots.asked.get(&attempt)
+                && asked.slots.contains(slot)
             {
                 holders.entry(slot).or_default().insert(asked.node);
             }
@@ -140,7 +141,10 @@ impl Reads {
                 slots.ask(facts, out, *job, &[]);
             }
         }
-        for (origin, read) in self.0.extract_if(.., |_, read| read.slots.open.is_empty()) {
+        // What does not fit an answer is not kept either.
+        let done =
+            |_: &Origin, read: &mut Read| read.slots.open.is_empty() || !fits(read.slots.bytes);
+        for (origin, read) in self.0.extract_if(.., done) {
             read.finish(facts, out, origin);
         }
     }
@@ -196,8 +200,14 @@ impl Reads {
     /// Work on slots fails on every worker.
     pub(super) fn on_work_failed(&mut self, out: &mut Outbox, attempt: u64, why: &str) {
         let failed = |_: &Origin, read: &mut Read| read.slots.give_up(attempt);
-        for (origin, _) in self.0.extract_if(.., failed) {
-            refuse(out, origin, ErrorKind::Ended, why);
+        for (origin, read) in self.0.extract_if(.., failed) {
+            match read.wanted {
+                // They may take too much memory.
+                Wanted::Events { from, next, prefix, .. } if next - from > 1 => {
+                    ask_for_fewer(out, origin, from, prefix);
+                }
+                _ => refuse(out, origin, ErrorKind::Ended, why),
+            }
         }
     }
 
@@ -232,7 +242,10 @@ impl Reads {
 impl Read {
     fn finish(self, facts: &Facts, out: &mut Outbox, origin: Origin) {
         match self.wanted {
-            Wanted::Events { from, next, prefix, left_out } => {
+            Wanted::Events { from, prefix, .. } if !fits(self.slots.bytes) => {
+                ask_for_fewer(out, origin, from, prefix);
+            }
+            Wanted::Events { next, prefix, left_out, .. } => {
                 let mut parts = self.slots.done;
                 let counts = parts.remove(&META_SLOT).unwrap_or_default();
                 let parts: Vec<Bytes> = parts.into_values().collect();
@@ -241,12 +254,8 @@ impl Read {
                     let message = "events are only on nodes that do not answer: try again";
                     return refuse(out, origin, ErrorKind::Unavailable, message);
                 }
-                let tail = frame::to_postcard(&parts);
-                let fits = tail.len() < CLIENT_FRAME_BYTES - (64 << 10);
-                // Of what does not fit the client asks for less.
-                let (next, lost, tail) =
-                    if fits { (next, lost, tail) } else { (from, 0, Bytes::new()) };
                 let response = StreamResponse::Events { next, prefix, lost };
+                let tail = frame::to_postcard(&parts);
                 answer(out, origin, ClientResponse::Stream(response), tail);
             }
             Wanted::Whole { holders, .. }
@@ -262,6 +271,17 @@ impl Read {
             }
         }
     }
+}
+
+/// Whether so many bytes of parts fit an answer to a client, with what is around them.
+fn fits(bytes: usize) -> bool {
+    bytes < CLIENT_FRAME_BYTES - (64 << 10)
+}
+
+/// An answer without batches, though there are some.
+fn ask_for_fewer(out: &mut Outbox, origin: Origin, from: u64, prefix: u64) {
+    let response = StreamResponse::Events { next: from, prefix, lost: 0 };
+    answer(out, origin, ClientResponse::Stream(response), Bytes::new());
 }
 
 /// How many events the parts of the slots lack of those that the summaries of the batches count.
