@@ -13,14 +13,14 @@ start 3 --reviver none
 
 heading 'A minute and a half of events, some in bursts'
 show cortado events publish --publisher bursts --rate "${RATE:-100}" --for "${SECONDS_OF_EVENTS:-90}s" \
-    --burst-probability 0.02 --burst-size 200
+    --burst-probability 0.1 --burst-size 200
 show cortado events stop
 await_end
 
 heading 'The alerts'
 "$bin/cortado" events tail alerts.anomaly >"$demo/alerts.anomaly.ndjson"
 echo "$(wc -l <"$demo/alerts.anomaly.ndjson") alerts; the first ones:"
-head -n 3 "$demo/alerts.anomaly.ndjson" | sed 's/,"revisions":\[.*\]\]//'
+head -n 3 "$demo/alerts.anomaly.ndjson" | sed 's/"revisions":\[.*\]\],//'
 
 heading 'Every event is accounted for'
 show cortado events check
