@@ -226,16 +226,8 @@ fn batch(
         last,
     };
     let lines = payload.iter().filter(|byte| **byte == b'\n').count() as u64;
-    let header = BatchHeader {
-        table: 0,
-        number,
-        file: 0,
-        offset: 0,
-        first_line: 0,
-        content: content_hash(&payload),
-        trace: trace_id(job, 0, number),
-        stream: Some(stream),
-    };
+    let header =
+        BatchHeader::of_events(stream, number, content_hash(&payload), trace_id(job, 0, number));
     Batch { header, payload, lines }
 }
 

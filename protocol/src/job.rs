@@ -107,6 +107,16 @@ pub struct BatchHeader {
     pub stream: Option<StreamHeader>,
 }
 
+impl BatchHeader {
+    /// The head of a batch of events.
+    #[must_use]
+    pub fn of_events(stream: StreamHeader, number: u64, content: u64, trace: u64) -> Self {
+        let (table, file, offset, first_line) = (0, 0, 0, 0);
+        let stream = Some(stream);
+        Self { table, number, file, offset, first_line, content, trace, stream }
+    }
+}
+
 /// A trace id that a restarted client computes again.
 #[must_use]
 pub fn trace_id(job: JobId, table: u16, number: u64) -> u64 {

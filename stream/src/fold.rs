@@ -149,7 +149,7 @@ impl<'a> WindowFold<'a> {
     #[must_use]
     pub fn finish(self) -> Bytes {
         let mut parts = vec![WindowPart::default(); self.wanted.windows.len()];
-        let text = |number: u32| self.texts.text(number).to_owned();
+        let text = |number: u32| self.texts.value(number).to_owned();
         // The path of a part, without a metric, is the shortest one of its roll-up.
         let is_part: Vec<_> = self.texts.all().map(|text| is_part(self.plan, text)).collect();
         for ((number, _), (at, seen)) in self.windows {

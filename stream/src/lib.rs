@@ -32,7 +32,7 @@ pub use plan::{PlanError, StreamPlan, WindowKey};
 pub use recount::{Comparison, Difference, NotValid, Recount, Recounted, RowAt, metric_ids};
 pub use schema::{SchemaError, SchemaSet};
 pub use summary::{DeadLetter, Kind, Summary, WindowCount};
-pub use texts::Texts;
+pub use texts::{Interned, Texts};
 pub use time::{parse_time, time_text};
 
 /// The plan of the events of public safety.

@@ -80,8 +80,6 @@ pub struct PublishedWindow {
 /// What the coordinator knows beside the slots' parts.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// The batches with dead letters that are included for the first time.
-    pub fresh: Vec<Fresh>,
     /// The spans of roll-ups that the windows belong to.
     pub spans: Vec<Span>,
     /// What was published last of these windows, and of those that their alerts compare them with.
@@ -140,9 +138,9 @@ pub fn publish(
     cut: &Cut,
     wanted: &Wanted,
     parts: &[(Slot, Bytes)],
-    known: &Known,
+    (fresh, known): (&[Fresh], &Known),
 ) -> Result<OutputBatch, Mismatch> {
-    let Known { fresh, spans, recent, first } = known;
+    let Known { spans, recent, first } = known;
     let mut totals = vec![WindowPart::default(); wanted.windows.len()];
     for (_, bytes) in parts {
         let parts: Vec<WindowPart> = frame::from_postcard(bytes).map_err(|_| Mismatch::Part)?;

@@ -3,7 +3,6 @@
 //! it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
 use std::ops::Range;
 
 use cortado_protocol::stream::{Place, StoredEvent};
@@ -15,7 +14,8 @@ use crate::event::SEPARATOR;
 use crate::map::counted_by;
 use crate::outputs::{metric_id, stats_of, tell};
 use crate::plan::{StreamPlan, WindowKey, start_of};
-use crate::time::parse_time;
+use crate::texts::Interned;
+use crate::time::{parse_time, time_text};
 
 /// An event in one window.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,30 +28,6 @@ struct Seen {
     /// Numbers of what it is counted by.
     group: u32,
     paths: u32,
-}
-
-/// Values that come again and again, each of which is kept once.
-struct Interned<T> {
-    all: Vec<T>,
-    numbers: HashMap<T, u32>,
-}
-
-impl<T> Default for Interned<T> {
-    fn default() -> Self {
-        Self { all: Vec::new(), numbers: HashMap::new() }
-    }
-}
-
-impl<T: Clone + Eq + Hash> Interned<T> {
-    fn number(&mut self, value: T) -> u32 {
-        if let Some(number) = self.numbers.get(&value) {
-            return *number;
-        }
-        let number = self.all.len() as u32;
-        self.all.push(value.clone());
-        self.numbers.insert(value, number);
-        number
-    }
 }
 
 /// An event can't be counted: the ledgers keep valid ones only.
@@ -72,8 +48,8 @@ pub struct Recount<'p> {
     /// Ids of the events that add to this metric are kept.
     traced: Option<String>,
     seen: Vec<Seen>,
-    groups: Interned<Vec<String>>,
-    paths: Interned<Vec<String>>,
+    groups: Interned<[String]>,
+    paths: Interned<[String]>,
     names: HashMap<u128, String>,
 }
 
@@ -110,11 +86,13 @@ impl<'p> Recount<'p> {
         {
             self.names.insert(id, event.id.clone());
         }
-        let (paths, none) = (self.paths.number(paths), self.paths.number(Vec::new()));
+        let (paths, none) = (self.paths.number(&paths), self.paths.number(&[]));
         let content = content_hash(json.to_string().as_bytes());
-        let mut keys = keys.into_iter();
+        let mut keys = keys.as_slice();
         for (number, window) in self.plan.windows().iter().enumerate() {
-            let group = self.groups.number(keys.by_ref().take(window.group_by.len()).collect());
+            let (group, rest) = keys.split_at(window.group_by.len());
+            let group = self.groups.number(group);
+            keys = rest;
             let start = start_of(at_ms, window.every_ms);
             // Roll-ups are sums of windows of the first kind.
             let paths = if number == 0 { paths } else { none };
@@ -203,12 +181,22 @@ struct Window {
     duplicates: u64,
     conflicts: u64,
     paths: BTreeMap<String, u64>,
-    ids: Vec<u128>,
 }
 
 impl Window {
     fn total(&self) -> u64 {
         self.counts.values().sum()
+    }
+
+    /// The fields of its row that are compared.
+    fn fields(&self, plan: &StreamPlan, (kind, _): WindowKey) -> Map<String, Value> {
+        let mut row = Map::new();
+        row.insert("total".into(), self.total().into());
+        row.insert("duplicates".into(), self.duplicates.into());
+        row.insert("conflicts".into(), self.conflicts.into());
+        let stats = &plan.windows()[usize::from(kind)].stats;
+        row.insert(stats.clone(), stats_of(&self.counts));
+        row
     }
 }
 
@@ -216,28 +204,30 @@ impl Window {
 pub struct Recounted<'p>(Recount<'p>);
 
 impl Recounted<'_> {
-    /// The events of a window that a cut includes.
-    fn window(&self, key: WindowKey, cut: &Cut) -> Window {
+    /// The events of a window that a cut includes: copies together, and the one that counts first, because
+    /// they are sorted by their places.
+    fn seen(&self, key: WindowKey, cut: &Cut) -> impl Iterator<Item = &Seen> {
         let all = &self.0.seen;
         let from = all.partition_point(|seen| seen.window < key);
+        let of_window = all[from..].iter().take_while(move |seen| seen.window == key);
+        of_window.filter(move |seen| cut.has(seen.place.edge, seen.place.batch))
+    }
+
+    /// A window as of a cut.
+    fn window(&self, key: WindowKey, cut: &Cut) -> Window {
         let mut window = Window::default();
         let mut counts: Option<&Seen> = None;
-        for seen in all[from..].iter().take_while(|seen| seen.window == key) {
-            if !cut.has(seen.place.edge, seen.place.batch) {
-                continue;
-            }
-            // Copies are sorted by their places, and the first one counts.
+        for seen in self.seen(key, cut) {
             match counts.filter(|first| first.id == seen.id) {
                 Some(first) if first.content == seen.content => window.duplicates += 1,
                 Some(_) => window.conflicts += 1,
                 None => {
                     counts = Some(seen);
-                    let group = &self.0.groups.all[seen.group as usize];
-                    *window.counts.entry(group.clone()).or_default() += 1;
-                    for path in &self.0.paths.all[seen.paths as usize] {
+                    let group = self.0.groups.value(seen.group).to_vec();
+                    *window.counts.entry(group).or_default() += 1;
+                    for path in self.0.paths.value(seen.paths) {
                         *window.paths.entry(path.clone()).or_default() += 1;
                     }
-                    window.ids.push(seen.id);
                 }
             }
         }
@@ -258,16 +248,11 @@ impl Recounted<'_> {
             if key.0 == 0 {
                 done.counted += window.total();
             }
-            let of = &plan.windows()[usize::from(key.0)];
-            let mut recounted = Map::new();
-            recounted.insert("total".into(), window.total().into());
-            recounted.insert("duplicates".into(), window.duplicates.into());
-            recounted.insert("conflicts".into(), window.conflicts.into());
-            recounted.insert(of.stats.clone(), stats_of(&window.counts));
+            let recounted = window.fields(plan, *key);
             let published: Map<_, _> =
                 recounted.keys().map(|field| (field.clone(), row.row[field].clone())).collect();
             if published != recounted {
-                let what = format!("{} {}", of.output, text(&row.row, "window_start"));
+                let what = format!("{} {}", row.output, text(&row.row, "window_start"));
                 let (published, recounted) = (published.into(), recounted.into());
                 done.differences.push(Difference { what, published, recounted });
             }
@@ -348,15 +333,12 @@ impl Recounted<'_> {
         let mut ids: Vec<&str> = Vec::new();
         for (key, row) in last_windows(plan, rows).iter().filter(|((kind, _), _)| *kind == 0) {
             // A contradiction may say that it belongs to another metric than the event that counts.
-            let all = &self.0.seen;
-            let from = all.partition_point(|seen| seen.window < *key);
             let mut before = None;
-            for seen in all[from..].iter().take_while(|seen| seen.window == *key) {
-                if !row.cut.has(seen.place.edge, seen.place.batch) || before == Some(seen.id) {
+            for seen in self.seen(*key, &row.cut) {
+                if before.replace(seen.id) == Some(seen.id) {
                     continue;
                 }
-                before = Some(seen.id);
-                let paths = &self.0.paths.all[seen.paths as usize];
+                let paths = self.0.paths.value(seen.paths);
                 if metrics_of(plan, paths, seen.window.1).any(|of| of == *metric) {
                     ids.extend(names.get(&seen.id).map(String::as_str));
                 }
@@ -374,14 +356,9 @@ impl Recounted<'_> {
         }
         let keys: BTreeSet<_> = self.0.seen.iter().map(|seen| seen.window).collect();
         keys.into_iter().map(move |key| {
-            let (of, window) = (&self.0.plan.windows()[usize::from(key.0)], self.window(key, &all));
-            let mut row = Map::new();
-            row.insert("window_start".into(), crate::time_text(key.1).into());
-            row.insert("total".into(), window.total().into());
-            row.insert("duplicates".into(), window.duplicates.into());
-            row.insert("conflicts".into(), window.conflicts.into());
-            row.insert(of.stats.clone(), stats_of(&window.counts));
-            (of.output.clone(), row)
+            let mut row = self.window(key, &all).fields(self.0.plan, key);
+            row.insert("window_start".into(), time_text(key.1).into());
+            (self.0.plan.windows()[usize::from(key.0)].output.clone(), row)
         })
     }
 }

@@ -1,35 +1,47 @@
-//! Texts that come again and again, each of which is kept once.
+//! Values that come again and again, each of which is kept once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Texts in the order in which they first came; a text's number is its place.
-#[derive(Debug, Default)]
-pub struct Texts {
-    all: Vec<Arc<str>>,
-    numbers: BTreeMap<Arc<str>, u32>,
+/// Texts, each of which is kept once.
+pub type Texts = Interned<str>;
+
+/// Values in the order in which they first came; a value's number is its place.
+#[derive(Debug)]
+pub struct Interned<T: ?Sized> {
+    all: Vec<Arc<T>>,
+    numbers: BTreeMap<Arc<T>, u32>,
 }
 
-impl Texts {
-    /// The number of a text.
-    pub fn number(&mut self, text: &str) -> u32 {
-        if let Some(number) = self.numbers.get(text) {
+impl<T: ?Sized> Default for Interned<T> {
+    fn default() -> Self {
+        Self { all: Vec::new(), numbers: BTreeMap::new() }
+    }
+}
+
+impl<T: Ord + ?Sized> Interned<T> {
+    /// The number of a value.
+    pub fn number<'v>(&mut self, value: &'v T) -> u32
+    where
+        Arc<T>: From<&'v T>,
+    {
+        if let Some(number) = self.numbers.get(value) {
             return *number;
         }
-        let (text, number): (Arc<str>, _) = (text.into(), self.all.len() as u32);
-        self.all.push(Arc::clone(&text));
-        self.numbers.insert(text, number);
+        let (value, number): (Arc<T>, _) = (value.into(), self.all.len() as u32);
+        self.all.push(Arc::clone(&value));
+        self.numbers.insert(value, number);
         number
     }
 
-    /// The text with a number that [`Texts::number`] gave.
+    /// The value with a number that [`Interned::number`] gave.
     #[must_use]
-    pub fn text(&self, number: u32) -> &str {
+    pub fn value(&self, number: u32) -> &T {
         &self.all[number as usize]
     }
 
-    /// All texts, in the order of their numbers.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
-        self.all.iter().map(|text| &**text)
+    /// All values, in the order of their numbers.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.all.iter().map(|value| &**value)
     }
 }

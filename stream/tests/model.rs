@@ -174,8 +174,8 @@ impl Bench {
         }
         let first = near.keys().chain(windows.keys()).min().copied().into_iter().collect();
         let recent = near.into_values().collect();
-        let known = Known { spans, recent, first, ..Known::default() };
-        let batch = publish(&self.plan, cut, &wanted, &parts, &known).unwrap();
+        let known = Known { spans, recent, first };
+        let batch = publish(&self.plan, cut, &wanted, &parts, (&[], &known)).unwrap();
         self.published.push(batch);
     }
 

@@ -1,9 +1,10 @@
 //! Completion: when a node asks coordinators whether jobs are done. The router's tick calls it.
 //!
-//! Every node drops the batches of a job that is done, unless it is a stream. A node drops them when the manifest is
-//! durable in its own log, so each node that has dropped batches can send the manifest to others.
-//! The coordinator sends the manifest to all members. A node may miss that message. So it asks the
-//! coordinators of all jobs of which it holds batches, after each change of view and every 30 s.
+//! Every node drops the batches of a job that is done, unless it is a stream. A node drops them when
+//! the manifest is durable in its own log, so each node that has dropped batches can send the
+//! manifest to others. The coordinator sends the manifest to all members. A node may miss that
+//! message. So it asks the coordinators of all jobs of which it holds batches, after each change of
+//! view and every 30 s.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{EntryKey, NodeId};
 
 use crate::effect::Effect;
-use crate::purpose::Purpose;
+use crate::purpose::{Origin, Purpose};
 use crate::task::Task;
 
 /// Shift of the boot in fresh numbers. Boots are at least a millisecond apart, and a node uses far
@@ -68,6 +68,11 @@ impl Outbox {
     /// Answers a client of this node; the tail belongs to the answer.
     pub(crate) fn reply(&mut self, ticket: u64, response: ClientResponse, tail: Bytes) {
         self.effect(Effect::Reply(ticket, Box::new(response), tail));
+    }
+
+    /// Answers a client's request through the node that sent it; the tail belongs to the answer.
+    pub(crate) fn answer(&mut self, (node, id): Origin, response: ClientResponse, tail: Bytes) {
+        self.send_with(node, PeerMessage::Answer { id, response }, tail);
     }
 
     /// Answers a batch.

@@ -255,8 +255,9 @@ impl Core {
                 };
                 if over {
                     // There is nothing to work on.
-                } else if let Some(kind) = slot_tasks::kind_of(from, work, &tail) {
-                    let needs = kind.needs(&ends);
+                } else if let Some((kind, needs)) =
+                    slot_tasks::wanted_of(from, work, (&ends, &tail))
+                {
                     self.start_work((from, attempt), Wanted { job, slots, needs, kind });
                 }
             }

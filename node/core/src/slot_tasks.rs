@@ -32,29 +32,16 @@ pub(crate) enum Kind {
     },
     /// Fold windows of a stream.
     Windows(Arc<cortado_stream::Wanted>),
-    /// Read the events of these batches of a stream.
-    Events(Edge, Coverage),
-    /// Be complete for these batches of a stream.
-    Complete(Edge, Coverage),
+    /// Read the events of a stream.
+    Events,
     /// Only be complete.
     Gather,
 }
 
 impl Kind {
-    /// The batches that the work needs. A coordinator of tables says how many each of them has.
-    pub(crate) fn needs(&self, ends: &[u64]) -> Vec<(Edge, Coverage)> {
-        match self {
-            Self::Windows(wanted) => wanted.batches().into_iter().collect(),
-            Self::Events(edge, batches) | Self::Complete(edge, batches) => {
-                vec![(*edge, batches.clone())]
-            }
-            Self::Fold | Self::Lookup { .. } | Self::Gather => up_to(ends),
-        }
-    }
-
     /// Whether the specification must be known.
     fn needs_plan(&self) -> bool {
-        !matches!(self, Self::Events(..) | Self::Complete(..) | Self::Gather)
+        !matches!(self, Self::Events | Self::Gather)
     }
 }
 
@@ -178,16 +165,10 @@ impl SlotTasks {
         let task = match (kind, plan) {
             (Kind::Gather, _) => {
                 self.all.remove(&key);
-                let (attempt, slot) = (key.1, META_SLOT);
-                let done = PeerMessage::Output { job, attempt, slot, part: 0, parts: 1 };
-                return out.send(key.0, done);
-            }
-            (Kind::Complete(..), _) => {
-                self.all.remove(&key);
                 slots.iter().for_each(|slot| send_output(out, key, job, slot, &Bytes::new()));
                 return;
             }
-            (Kind::Events(..), _) => {
+            (Kind::Events, _) => {
                 let entries = facts.located(job, needs.iter(), slots);
                 Task::ReadEvents { slots, entries, memory }
             }
@@ -332,33 +313,25 @@ impl SlotTasks {
     }
 }
 
-/// What a message asks for; nothing if that can't be read.
-pub(crate) fn kind_of(from: NodeId, work: Work, tail: &Bytes) -> Option<Kind> {
-    match work {
-        Work::Fold => Some(Kind::Fold),
-        Work::Windows => match frame::from_postcard(tail) {
-            Ok(wanted) => Some(Kind::Windows(Arc::new(wanted))),
-            Err(error) => {
-                tracing::warn!(%from, %error, "refused windows that can't be read");
-                None
-            }
-        },
-        Work::Events | Work::Complete => match frame::from_postcard(tail) {
-            Ok((edge, batches)) if work == Work::Events => Some(Kind::Events(edge, batches)),
-            Ok((edge, batches)) => Some(Kind::Complete(edge, batches)),
-            Err(error) => {
-                tracing::warn!(%from, %error, "refused work on batches that can't be read");
-                None
-            }
-        },
-        Work::Lookup { table } => match frame::from_postcard(tail) {
-            Ok(keys) => Some(Kind::Lookup { table: usize::from(table), keys }),
-            Err(error) => {
-                tracing::warn!(%from, %error, "refused a lookup that can't be read");
-                None
-            }
-        },
-    }
+/// What a message asks for, and the batches that the work needs; nothing if that can't be read. A
+/// coordinator of tables says how many batches each of them has.
+pub(crate) fn wanted_of(
+    from: NodeId,
+    work: Work,
+    (ends, tail): (&[u64], &Bytes),
+) -> Option<(Kind, Vec<(Edge, Coverage)>)> {
+    let read = match work {
+        Work::Fold => Ok((Kind::Fold, up_to(ends))),
+        Work::Lookup { table } => frame::from_postcard(tail)
+            .map(|keys| (Kind::Lookup { table: usize::from(table), keys }, up_to(ends))),
+        Work::Windows => frame::from_postcard::<cortado_stream::Wanted>(tail).map(|wanted| {
+            let needs = wanted.batches().into_iter().collect();
+            (Kind::Windows(Arc::new(wanted)), needs)
+        }),
+        Work::Events => frame::from_postcard(tail).map(|batches| (Kind::Events, vec![batches])),
+        Work::Complete => frame::from_postcard(tail).map(|batches| (Kind::Gather, vec![batches])),
+    };
+    read.inspect_err(|error| tracing::warn!(%from, %error, "refused work that can't be read")).ok()
 }
 
 /// Everyone who may have what is missing: the other owners first.

@@ -40,7 +40,7 @@ pub enum StreamTask {
         parts: Vec<(Slot, Bytes)>,
         /// The batches with dead letters that are included for the first time.
         fresh: Vec<Located>,
-        /// What else the coordinator knows; these batches are still to be read.
+        /// What else the coordinator knows.
         known: Known,
     },
     /// Read the rows of an output for a reader.
@@ -198,8 +198,8 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
         StreamTask::Summaries(wanted) => summaries(&wanted, records),
         StreamTask::Published(wanted) => published(&wanted, records),
         StreamTask::Publish { plan, cut, wanted, parts, fresh, known } => {
-            let known = Known { fresh: read_fresh(&fresh, records)?, ..known };
-            publish(&plan, &cut, &wanted, &parts, &known)
+            let fresh = read_fresh(&fresh, records)?;
+            publish(&plan, &cut, &wanted, &parts, (&fresh, &known))
                 .map_err(|mismatch| Stop::Mismatch(mismatch.to_string()))
                 .and_then(fits)
         }

@@ -159,7 +159,7 @@ impl Streams {
 
     /// The members changed: requests to lost ones are given up.
     pub(crate) fn after_change(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) -> Next {
-        self.reads.give_up_of(|node| !facts.members.is_reachable(node));
+        self.reads.give_up_of(Some(job), |node| !facts.members.is_reachable(node));
         if let Some(stream) = self.all.get_mut(&job) {
             stream.asked = false;
             if let Step::Fold { slots, .. } = &mut stream.step {
@@ -171,7 +171,7 @@ impl Streams {
 
     /// A peer was restarted: it has lost its requests, so they are given up.
     pub(crate) fn after_restart(&mut self, peer: NodeId) {
-        self.reads.give_up_of(|node| node == peer);
+        self.reads.give_up_of(None, |node| node == peer);
         for stream in self.all.values_mut() {
             if let Step::Fold { slots, .. } = &mut stream.step {
                 slots.give_up_of(|node| node == peer);

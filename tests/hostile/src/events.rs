@@ -75,7 +75,7 @@ fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
     let keys: BTreeSet<_> = keys.collect();
     let span = |key| Span { key, others: BTreeMap::new(), before: Vec::new() };
     let known = Known { spans: keys.into_iter().map(span).collect(), ..Known::default() };
-    let batch = publish(plan, &cut, &wanted, &parts, &known).unwrap();
+    let batch = publish(plan, &cut, &wanted, &parts, (&[], &known)).unwrap();
     assert_eq!(OutputBatch::decode(&batch.encode()).unwrap(), batch);
 
     // A second count, from the events as they are kept, finds the same.

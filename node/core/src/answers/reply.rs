@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use cortado_protocol::client::{ClientResponse, ErrorKind};
 use cortado_protocol::job::JobEntry;
-use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::stream::StreamResponse;
 use cortado_protocol::{META_SLOT, frame};
 use cortado_stream::DeadLetter;
@@ -14,13 +13,9 @@ use crate::purpose::Origin;
 use crate::stream_task::StreamOutput;
 use crate::task::TaskOutput;
 
-/// Answers a client's request through the node that sent it.
+/// Answers a client's request, without a tail.
 pub(crate) fn answer(out: &mut Outbox, origin: Origin, response: ClientResponse) {
-    answer_with(out, origin, response, Bytes::new());
-}
-
-fn answer_with(out: &mut Outbox, origin: Origin, response: ClientResponse, tail: Bytes) {
-    out.send_with(origin.0, PeerMessage::Answer { id: origin.1, response }, tail);
+    out.answer(origin, response, Bytes::new());
 }
 
 /// Sends a chunk of a result that was read.
@@ -28,7 +23,7 @@ pub(crate) fn on_chunk(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     match output {
         TaskOutput::Entries(entries) => {
             let bytes = entries.first().and_then(|entry| entry.delta(META_SLOT));
-            answer_with(out, origin, ClientResponse::Chunk, bytes.unwrap_or_default());
+            out.answer(origin, ClientResponse::Chunk, bytes.unwrap_or_default());
         }
         TaskOutput::Unreadable(_) => answer(out, origin, damaged()),
         other => tracing::error!(?other, "reading a chunk gave something else"),
@@ -77,7 +72,7 @@ pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     match output {
         TaskOutput::Stream(StreamOutput::Rows { rows, cursor, ended }) => {
             let response = ClientResponse::Stream(StreamResponse::Rows { ended, cursor });
-            answer_with(out, origin, response, frame::to_postcard(&rows));
+            out.answer(origin, response, frame::to_postcard(&rows));
         }
         TaskOutput::Stream(StreamOutput::Cut(cut)) => {
             let response = StreamResponse::Cut(cut.edges().collect());
@@ -86,7 +81,7 @@ pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
         TaskOutput::Stream(StreamOutput::Dead(Some(letter))) => {
             let DeadLetter { reason, path, raw, .. } = letter;
             let response = ClientResponse::Stream(StreamResponse::Dead { reason, path });
-            answer_with(out, origin, response, raw);
+            out.answer(origin, response, raw);
         }
         TaskOutput::Stream(StreamOutput::Dead(None)) => {
             let message = "there is no dead letter at this place; a conflict is a valid event";

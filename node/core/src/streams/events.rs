@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::client::{ClientResponse, ErrorKind, TableCoverage};
 use cortado_protocol::limits::CLIENT_FRAME_BYTES;
-use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
+use cortado_protocol::peer::EdgeCoverage;
 use cortado_protocol::stream::{StoredEvent, StreamResponse};
 use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, NodeId, Slot, SlotSet, frame};
 
@@ -131,9 +131,7 @@ impl Reads {
         for read in self.0.values_mut().filter(|read| read.slots.open.is_empty()) {
             let Read { job, edge, slots, wanted, .. } = read;
             let Wanted::Whole { there, holders, turns } = wanted else { continue };
-            let few = |nodes: &BTreeSet<NodeId>| nodes.len() < usize::from(facts.config.min_copies);
-            let few = holders.iter().filter(|(_, nodes)| few(nodes)).map(|(slot, _)| *slot);
-            let few: SlotSet = few.collect();
+            let few = held_by_few(facts, holders);
             // All owners at most: without W of them the client asks again later.
             if !few.is_empty() && *turns < usize::from(facts.config.replicas) {
                 *slots = SlotRound::complete(few, *turns, *edge, &there.coverage());
@@ -211,9 +209,11 @@ impl Reads {
         }
     }
 
-    /// Requests to such nodes are lost.
-    pub(super) fn give_up_of(&mut self, gone: impl Fn(NodeId) -> bool) {
-        self.0.values_mut().for_each(|read| read.slots.give_up_of(&gone));
+    /// Requests about a job to such nodes, or about all jobs, are lost.
+    pub(super) fn give_up_of(&mut self, job: Option<JobId>, gone: impl Fn(NodeId) -> bool) {
+        for read in self.0.values_mut().filter(|read| job.is_none_or(|job| job == read.job)) {
+            read.slots.give_up_of(&gone);
+        }
     }
 
     /// Asks again where that is due, and gives up what takes too long.
@@ -256,21 +256,23 @@ impl Read {
                 }
                 let response = StreamResponse::Events { next, prefix, lost };
                 let tail = frame::to_postcard(&parts);
-                answer(out, origin, ClientResponse::Stream(response), tail);
+                out.answer(origin, ClientResponse::Stream(response), tail);
             }
-            Wanted::Whole { holders, .. }
-                if holders
-                    .values()
-                    .any(|nodes| nodes.len() < usize::from(facts.config.min_copies)) =>
-            {
+            Wanted::Whole { holders, .. } if !held_by_few(facts, &holders).is_empty() => {
                 let message = "too few nodes have the batches: try again";
                 refuse(out, origin, ErrorKind::Unavailable, message);
             }
             Wanted::Whole { there, .. } => {
-                answer(out, origin, ClientResponse::Coverage(there), Bytes::new());
+                out.answer(origin, ClientResponse::Coverage(there), Bytes::new());
             }
         }
     }
+}
+
+/// The slots that fewer than W nodes have said to be complete for.
+fn held_by_few(facts: &Facts, holders: &BTreeMap<Slot, BTreeSet<NodeId>>) -> SlotSet {
+    let copies = usize::from(facts.config.min_copies);
+    holders.iter().filter(|(_, nodes)| nodes.len() < copies).map(|(slot, _)| *slot).collect()
 }
 
 /// Whether so many bytes of parts fit an answer to a client, with what is around them.
@@ -281,7 +283,7 @@ fn fits(bytes: usize) -> bool {
 /// An answer without batches, though there are some.
 fn ask_for_fewer(out: &mut Outbox, origin: Origin, from: u64, prefix: u64) {
     let response = StreamResponse::Events { next: from, prefix, lost: 0 };
-    answer(out, origin, ClientResponse::Stream(response), Bytes::new());
+    out.answer(origin, ClientResponse::Stream(response), Bytes::new());
 }
 
 /// How many events the parts of the slots lack of those that the summaries of the batches count.
@@ -301,9 +303,5 @@ fn slots_of(facts: &Facts, job: JobId) -> SlotSet {
 }
 
 fn refuse(out: &mut Outbox, origin: Origin, kind: ErrorKind, message: &str) {
-    answer(out, origin, ClientResponse::error(kind, message), Bytes::new());
-}
-
-fn answer(out: &mut Outbox, (node, id): Origin, response: ClientResponse, tail: Bytes) {
-    out.send_with(node, PeerMessage::Answer { id, response }, tail);
+    out.answer(origin, ClientResponse::error(kind, message), Bytes::new());
 }

@@ -98,7 +98,7 @@ pub(super) struct Round {
     pub(super) wanted: Wanted,
     /// The batches with dead letters that are included for the first time.
     pub(super) fresh: Vec<(Edge, Coverage)>,
-    /// What else is known; these batches are still to be read.
+    /// What else is known.
     pub(super) known: Known,
 }
 
@@ -271,7 +271,6 @@ impl State {
             wanted: Wanted { windows: windows.collect() },
             fresh: fresh.into_iter().collect(),
             known: Known {
-                fresh: Vec::new(),
                 spans: self.spans(plan, &keys),
                 recent: self.recent(plan, &keys),
                 first: self.first(plan, &keys),
@@ -291,7 +290,7 @@ impl State {
                 near.extend(published.filter_map(|(of, w)| Some((*of, w.published.as_ref()?))));
             }
         }
-        let text = |number: &u32| self.paths.text(*number).to_owned();
+        let text = |number: &u32| self.paths.value(*number).to_owned();
         let texts = |numbers: &[u32]| numbers.iter().map(text).collect::<Vec<_>>();
         let recent = |(key, of): (WindowKey, &Published)| Recent {
             key,
@@ -324,7 +323,7 @@ impl State {
                 }
             }
         }
-        let text = |path: u32| self.paths.text(path).to_owned();
+        let text = |path: u32| self.paths.value(path).to_owned();
         let span = |(key, (sums, before)): (WindowKey, (BTreeMap<u32, u64>, BTreeSet<u32>))| Span {
             key,
             others: sums.into_iter().map(|(path, count)| (text(path), count)).collect(),

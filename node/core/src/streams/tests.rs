@@ -289,7 +289,7 @@ fn what_no_owner_has_is_left_out_and_its_events_are_lost_only_if_nobody_is_away(
         let lacks =
             EdgeCoverage { edge, slots: SlotSet::one(Slot(0)), coverage: Coverage::range(0, 1) };
         let mut refusals = 0;
-        // Whoever is asked for slot 0 can't; all else is answered.
+        // The nodes that are asked for slot 0 can't; all others answer.
         while !works.is_empty() {
             for (_, attempt, slots) in std::mem::take(&mut works) {
                 let (facts, out, of) = (&bench.facts, &mut bench.out, (job, attempt));

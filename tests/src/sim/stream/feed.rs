@@ -93,16 +93,7 @@ impl Feed {
             sent_at_ms: START_MS + 3_600_000,
             last,
         };
-        let header = BatchHeader {
-            table: 0,
-            number,
-            file: 0,
-            offset: 0,
-            first_line: 0,
-            content: content_hash(&payload),
-            trace: number,
-            stream: Some(stream),
-        };
+        let header = BatchHeader::of_events(stream, number, content_hash(&payload), number);
         (header, payload)
     }
 }
