@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use cortado_protocol::Edge;
 use cortado_protocol::stream::{Place, Publisher, StoredEvent};
-use cortado_stream::{NotValid, StreamPlan, metric_ids, time_text};
+use cortado_stream::{Cut, NotValid, StreamPlan, metric_ids, time_text};
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, Statement, Transaction, params, params_from_iter};
 use serde_json::Value;
 
 use crate::error::AuditError;
-use crate::file::AuditFile;
+use crate::file::{AuditFile, columns};
 
 /// The event counts.
 pub(crate) const COUNTED: &str = "counted";
@@ -20,15 +20,18 @@ pub(crate) const DUPLICATE: &str = "duplicate";
 const CONFLICT: &str = "conflict";
 
 impl AuditFile {
-    /// The batch of a publisher up to which the file has events.
+    /// How many batches of each publisher's edge the file has the events of.
     ///
     /// # Errors
     /// If SQLite can't read the file.
-    pub fn next_batch(&self, publisher: &Publisher) -> Result<u64, AuditError> {
-        let get = "SELECT next_batch FROM publishers WHERE publisher = ?1 AND generation = ?2";
-        let of = params![publisher.name, publisher.generation];
-        let next = self.db.query_row(get, of, |row| row.get(0)).optional();
-        Ok(self.sql(next)?.unwrap_or_default())
+    pub fn read_so_far(&self) -> Result<Cut, AuditError> {
+        let all = "SELECT publisher, generation, next_batch FROM publishers";
+        let mut statement = self.sql(self.db.prepare(all))?;
+        let rows = statement.query_map([], |row| {
+            let edge = Edge::publisher(&row.get::<_, String>(0)?, row.get(1)?);
+            Ok((edge, row.get::<_, u64>(2)?))
+        });
+        self.sql(self.sql(rows)?.collect())
     }
 
     /// Adds the events of a publisher's batches, of which `next` is the first one that comes after them.
@@ -77,8 +80,7 @@ struct Adding<'t> {
 
 impl<'t> Adding<'t> {
     fn new(db: &'t Transaction<'_>, plan: &'t StreamPlan) -> rusqlite::Result<Self> {
-        let columns = plan.audit_columns().iter().map(|name| format!("\"{name}\", "));
-        let columns = columns.collect::<String>();
+        let columns = columns(plan.audit_columns());
         let values = ", ?".repeat(plan.audit_columns().len());
         Ok(Self {
             plan,

@@ -58,12 +58,8 @@ impl AuditFile {
     }
 
     fn schema(&self, stream: &str) -> String {
-        // Names of columns are checked when a plan is parsed; others are quoted.
-        let columns = |names: &mut dyn Iterator<Item = &str>| {
-            names.map(|name| format!("\"{}\",", name.replace('"', "\"\""))).collect::<String>()
-        };
-        let events = columns(&mut self.plan.audit_columns().iter().map(String::as_str));
-        let metrics = columns(&mut self.plan.rollup_fields().into_iter());
+        let (events, metrics) =
+            (columns(self.plan.audit_columns()), columns(&self.plan.rollup_fields()));
         format!(
             "BEGIN;
              CREATE TABLE audit (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -104,4 +100,10 @@ impl AuditFile {
     pub(crate) fn sql<T>(&self, result: rusqlite::Result<T>) -> Result<T, AuditError> {
         result.map_err(|source| AuditError::Sqlite { path: self.path.clone(), source })
     }
+}
+
+/// Names of columns, quoted, with a comma behind each.
+pub(crate) fn columns(names: &[impl AsRef<str>]) -> String {
+    let quoted = |name: &str| format!("\"{}\", ", name.replace('"', "\"\""));
+    names.iter().map(|name| quoted(name.as_ref())).collect()
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::AuditError;
 use crate::events::sql_of;
-use crate::file::AuditFile;
+use crate::file::{AuditFile, columns};
 
 impl AuditFile {
     /// Adds rows of a roll-up, behind which the reader stands at `cursor`.
@@ -22,8 +22,7 @@ impl AuditFile {
         let Self { db, path, plan, .. } = self;
         let failed = |source| AuditError::Sqlite { path: path.clone(), source };
         let fields = plan.rollup_fields();
-        let names = fields.iter().map(|name| format!("\"{}\", ", name.replace('"', "\"\"")));
-        let names = names.collect::<String>();
+        let names = columns(&fields);
         let put = format!(
             "INSERT OR IGNORE INTO metrics_out (metric_id, date, {names} revision, cut, metrics_json)
              VALUES (?, ?{}, ?, ?, ?)",

@@ -1,14 +1,12 @@
 //! Audit files, filled as a reader of a stream fills them.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use cortado_protocol::stream::{Cursor, Publisher, Row, StoredEvent};
 use cortado_protocol::{Edge, content_hash};
-use cortado_stream::EVENTS;
+use cortado_stream::{EVENTS, StreamPlan};
 use serde_json::{Value, json};
-
-use std::path::Path;
-
-use cortado_stream::StreamPlan;
 
 use super::*;
 
@@ -63,7 +61,8 @@ fn each_event_is_there_once_and_the_one_with_the_smallest_origin_counts() {
 
     // Another process goes on, and an event with a smaller origin takes the place.
     let mut file = AuditFile::open(&path, "job", &plan()).unwrap();
-    assert_eq!((file.next_batch(&second).unwrap(), file.next_batch(&first).unwrap()), (2, 0));
+    let read = file.read_so_far().unwrap();
+    assert_eq!((read.of(second.edge()), read.of(first.edge())), (2, 0));
     file.add_events(&first, &[event(7, 0, "y", "lost")], 8).unwrap();
     let expected = AuditCounts { counted: 2, duplicates: 2, conflicts: 1, metrics: 0 };
     assert_eq!(file.counts().unwrap(), expected);
@@ -91,7 +90,7 @@ fn what_fails_in_the_middle_adds_nothing() {
     let failed = file.add_events(&of, &[event(0, 0, "x", "pending"), bad], 1);
     assert!(matches!(failed, Err(AuditError::Event(_))), "{failed:?}");
     assert_eq!(file.counts().unwrap(), AuditCounts::default());
-    assert_eq!(file.next_batch(&of).unwrap(), 0);
+    assert_eq!(file.read_so_far().unwrap().of(of.edge()), 0);
     // The metric that the failed transaction named gets its number now.
     file.add_events(&of, &[event(0, 0, "x", "pending")], 1).unwrap();
     assert_eq!(all(&path, "SELECT count(*) FROM trace"), [vec![json!(1)]]);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use cortado_protocol::stream::{Cursor, Publisher, Row, StoredEvent, StreamStatus};
 use cortado_protocol::{Edge, JobId};
-use cortado_stream::{Cut, RowAt, StreamPlan};
+use cortado_stream::{Cut, Recount, Recounted, RowAt, StreamPlan};
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -178,7 +178,9 @@ pub struct Stood {
     pub lost: u64,
 }
 
-/// Visits all valid events of a stream, of each publisher at least the batches that a cut includes.
+/// Visits the valid events of a stream behind those that were read before, of each publisher at least the
+/// batches that a cut includes; `visit` gets a publisher, events, and the number of the batch that comes
+/// after them.
 ///
 /// # Errors
 /// What `visit` returns; [`Error::Unreachable`] if batches of the cut can't be read in time; otherwise
@@ -186,25 +188,24 @@ pub struct Stood {
 pub async fn all_events(
     cluster: &Arc<Cluster>,
     job: JobId,
-    cut: &Cut,
-    mut visit: impl FnMut(&Publisher, Vec<StoredEvent>) -> Result<(), Error>,
+    (mut read, cut): (Cut, &Cut),
+    mut visit: impl FnMut(&Publisher, Vec<StoredEvent>, u64) -> Result<(), Error>,
 ) -> Result<Stood, Error> {
     let deadline = Instant::now() + cluster.patience();
-    let mut read: BTreeMap<Edge, u64> = BTreeMap::new();
     let mut lost = 0;
     loop {
         let status = stream::status(cluster, job).await?;
         for of in &status.publishers {
             let publisher = &of.publisher;
-            let from = read.get(&publisher.edge()).copied().unwrap_or_default();
-            let next =
-                each_event(cluster, job, (publisher, from), |events, _| visit(publisher, events));
-            let (next, gone) = next.await?;
-            read.insert(publisher.edge(), next);
+            let from = read.of(publisher.edge());
+            let reading = each_event(cluster, job, (publisher, from), |events, next| {
+                visit(publisher, events, next)
+            });
+            let (next, gone) = reading.await?;
+            read.include(publisher.edge(), next);
             lost += gone;
         }
-        let all: Cut = read.iter().map(|(edge, next)| (*edge, *next)).collect();
-        if all.contains(cut) {
+        if read.contains(cut) {
             return Ok(Stood { status, lost });
         }
         // A coordinator that has just begun may lack them.
@@ -213,4 +214,23 @@ pub async fn all_events(
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
+}
+
+/// Counts all events of a stream a second time, at least those that a cut includes.
+///
+/// # Errors
+/// [`Error::Incomplete`] if an event is kept as a valid one and is not; otherwise like [`all_events`].
+pub async fn recount<'p>(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    cut: &Cut,
+    mut count: Recount<'p>,
+) -> Result<(Recounted<'p>, Stood), Error> {
+    let stood = all_events(cluster, job, (Cut::default(), cut), |publisher, events, _| {
+        let add = |event: &StoredEvent| count.add(publisher.edge(), event);
+        let added = events.iter().try_for_each(add);
+        added.map_err(|error| Error::Incomplete(error.to_string()))
+    });
+    let stood = stood.await?;
+    Ok((count.finish(), stood))
 }

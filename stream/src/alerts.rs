@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cut::Cut;
 use crate::plan::{AlertRule, StreamPlan, WindowKey};
+use crate::rows::window_head;
 use crate::time::time_text;
 
 /// What was published last of a window near those of the round.
@@ -76,17 +77,11 @@ pub(crate) fn alerts(
             if !raised && !was(group) {
                 continue;
             }
-            let mut row = Map::new();
-            let start = time_text(key.1);
-            let id = format!("{}/{start}/{}", rule.output, group.join("/"));
             let window = &plan.windows()[usize::from(key.0)];
+            let mut row = window_head(window, key.1, cut);
+            let id = format!("{}/{}/{}", rule.output, time_text(key.1), group.join("/"));
             row.insert("alert_id".into(), id.into());
             row.insert("state".into(), if raised { "raised" } else { "withdrawn" }.into());
-            row.insert("window_start".into(), start.into());
-            row.insert(
-                "window_end".into(),
-                time_text(key.1.saturating_add(window.every_ms)).into(),
-            );
             for (field, text) in window.group_by.iter().zip(group) {
                 let name = field.last().cloned().unwrap_or_default();
                 row.insert(name, text.as_str().into());
@@ -95,8 +90,6 @@ pub(crate) fn alerts(
             row.insert("history".into(), history.json(sum));
             row.insert("probability".into(), json!(probability));
             row.insert("threshold".into(), json!(rule.probability));
-            row.insert("revision".into(), own.revision.into());
-            row.insert("cut".into(), cut.hash_text().into());
             let (output, group) = (rule.output.clone(), group.clone());
             found.push(Alert { output, row, group, rule: number, raised });
         }

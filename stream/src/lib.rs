@@ -17,6 +17,7 @@ mod map;
 mod outputs;
 mod plan;
 mod recount;
+mod rows;
 mod schema;
 mod summary;
 mod texts;

@@ -13,7 +13,8 @@ use crate::alerts::{Alert, Counts, Recent, alerts};
 use crate::cut::Cut;
 use crate::event::SEPARATOR;
 use crate::fold::{Conflict, Wanted, WindowPart};
-use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, Rollup, StreamPlan, WindowKey};
+use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, StreamPlan, WindowKey};
+use crate::rows::{is_days, metric_id, span_text, stats_of, tell, window_head};
 use crate::summary::{Kind, Summary};
 use crate::time::time_text;
 
@@ -250,11 +251,7 @@ fn window_row(
     counted: u64,
 ) -> OutputRow {
     let window = &plan.windows()[usize::from(number)];
-    let mut row = Map::new();
-    row.insert("window_start".into(), time_text(start_ms).into());
-    row.insert("window_end".into(), time_text(start_ms.saturating_add(window.every_ms)).into());
-    row.insert("revision".into(), cut.batches().into());
-    row.insert("cut".into(), cut.hash_text().into());
+    let mut row = window_head(window, start_ms, cut);
     row.insert("total".into(), counted.into());
     row.insert("duplicates".into(), total.duplicates.into());
     row.insert("conflicts".into(), total.conflicts.len().into());
@@ -263,64 +260,6 @@ fn window_row(
         row.insert("event_ids".into(), json!(total.ids));
     }
     OutputRow { output: window.output.clone(), json: text(row) }
-}
-
-/// Counts by texts, as nested objects.
-pub(crate) fn stats_of(counts: &BTreeMap<Vec<String>, u64>) -> Value {
-    let mut stats = Map::new();
-    for (key, count) in counts {
-        let Some((last, outer)) = key.split_last() else { continue };
-        let mut level = &mut stats;
-        for text in outer {
-            let next = level.entry(text.clone()).or_insert_with(|| Value::Object(Map::new()));
-            let Value::Object(next) = next else { unreachable!("only the last level has counts") };
-            level = next;
-        }
-        level.insert(last.clone(), (*count).into());
-    }
-    Value::Object(stats)
-}
-
-/// Adds a count to the parts of a roll-up's row. `rest` is what a path has behind the texts of the row. A
-/// part's own path comes before those of its metrics.
-pub(crate) fn tell<'t>(
-    rollup: &Rollup,
-    parts: &mut Map<String, Value>,
-    mut rest: impl Iterator<Item = &'t str>,
-    count: u64,
-) {
-    let Some(by) = rest.next() else { return };
-    let part = parts.entry(by).or_insert_with(|| Value::Object(Map::new()));
-    let Value::Object(part) = part else { return };
-    let own = || rollup.metrics.get(by).into_iter().flatten();
-    match (rest.next(), rest.next()) {
-        (Some(name), Some(text)) => {
-            let all = part.get("count").and_then(Value::as_u64).unwrap_or(0);
-            if own().any(|metric| metric.is_rate && metric.name == name) {
-                part.insert(name.to_owned(), rate(count, all));
-            } else if let Value::Object(counts) =
-                part.entry(name).or_insert_with(|| Value::Object(Map::new()))
-            {
-                counts.insert(text.to_owned(), count.into());
-            }
-        }
-        _ => {
-            part.insert("count".into(), count.into());
-            for metric in own().filter(|metric| metric.is_rate) {
-                part.insert(metric.name.clone(), rate(0, count));
-            }
-        }
-    }
-}
-
-/// The id of a metric: the same for all its revisions.
-pub(crate) fn metric_id(rollup: &Rollup, start_ms: i64, texts: &[impl AsRef<str>]) -> String {
-    let mut id = format!("{}/{}", rollup.output, span_text(start_ms, rollup.every_ms));
-    for text in texts {
-        id.push('/');
-        id.push_str(text.as_ref());
-    }
-    id
 }
 
 /// The sum of a span, while it is made.
@@ -396,24 +335,6 @@ impl Sum {
         }
         rows
     }
-}
-
-/// A share, rounded to four digits.
-fn rate(count: u64, all: u64) -> Value {
-    let all = u128::from(all.max(1));
-    let share = (u128::from(count) * 10_000 + all / 2) / all;
-    json!(share as f64 / 10_000.0)
-}
-
-fn is_days(every_ms: i64) -> bool {
-    every_ms % (24 * 3_600_000) == 0
-}
-
-/// Where a span starts: a date, if spans are whole days.
-fn span_text(start_ms: i64, every_ms: i64) -> String {
-    let text = time_text(start_ms);
-    let date = text.split('T').next().unwrap_or_default();
-    if is_days(every_ms) { date.to_owned() } else { text }
 }
 
 fn dead_row(cut: &Cut, origin: Place, reason: &str) -> Map<String, Value> {

@@ -1,20 +1,24 @@
 //! The plan of a stream: which field of an event is what, how events are validated, which windows
 //! are counted. A plan is data (TOML); no code here or below knows any particular events.
 
+mod check;
+mod document;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use check::{
+    Outputs, WINDOWS, check_alert, check_columns, check_rollup, check_window, pieces, span_ms,
+};
+use document::{AuditTable, Document, SchemasTable};
+pub(crate) use parts::{
+    AlertRule, DEAD_PROCESSING, DEAD_VALIDATION, Payload, Piece, Rollup, Window, start_of,
+};
 
 /// Longest plan in bytes.
 const PLAN_BYTES: usize = 256 << 10;
-/// Most windows of a plan.
-const WINDOWS: usize = 16;
-/// Most fields by which a window groups.
-const GROUP_BY: usize = 8;
-/// The longest span that a plan can name.
-const LONGEST_MS: i64 = 366 * 24 * 3_600_000;
 
 /// A window of a stream: its number in the plan, and where it starts (milliseconds since the Unix
 /// epoch).
@@ -101,172 +105,6 @@ struct Checked {
     audit: AuditTable,
 }
 
-/// When a count of a window is an alert.
-#[derive(Debug)]
-pub(crate) struct AlertRule {
-    pub(crate) output: String,
-    /// The number of the window.
-    pub(crate) kind: u16,
-    pub(crate) history: u32,
-    pub(crate) least: u32,
-    pub(crate) probability: f64,
-}
-
-/// What an audit file has of each event.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuditTable {
-    #[serde(default)]
-    columns: Vec<String>,
-    payload: Option<String>,
-}
-
-/// A roll-up: a sum of the windows of the plan's first kind.
-#[derive(Debug)]
-pub(crate) struct Rollup {
-    pub(crate) output: String,
-    pub(crate) every_ms: i64,
-    pub(crate) per: Vec<Vec<String>>,
-    pub(crate) by: Vec<String>,
-    /// What is counted of events, by the text of `by`.
-    pub(crate) metrics: BTreeMap<String, Vec<Metric>>,
-}
-
-/// A metric of a part of a roll-up.
-#[derive(Debug)]
-pub(crate) struct Metric {
-    pub(crate) name: String,
-    pub(crate) path: Vec<String>,
-    /// The share of events in which the field is true, instead of how often each text.
-    pub(crate) is_rate: bool,
-}
-
-/// How the schema of a part of an event is chosen.
-#[derive(Debug)]
-pub(crate) struct Payload {
-    pub(crate) field: String,
-    /// The file's name: texts and, between them, fields of the event.
-    pub(crate) file: Vec<Piece>,
-}
-
-/// A piece of a file's name.
-#[derive(Debug)]
-pub(crate) enum Piece {
-    Text(String),
-    Field(String),
-}
-
-/// A window of the plan.
-#[derive(Debug)]
-pub(crate) struct Window {
-    pub(crate) output: String,
-    pub(crate) every_ms: i64,
-    pub(crate) group_by: Vec<Vec<String>>,
-    pub(crate) stats: String,
-    pub(crate) ids: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    name: String,
-    stream: toml::Spanned<StreamTable>,
-    schemas: Option<toml::Spanned<SchemasTable>>,
-    windows: Vec<toml::Spanned<WindowTable>>,
-    #[serde(default)]
-    rollups: Vec<toml::Spanned<RollupTable>>,
-    #[serde(default)]
-    alerts: Vec<toml::Spanned<AlertTable>>,
-    audit: Option<toml::Spanned<AuditTable>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AlertTable {
-    output: String,
-    window: String,
-    history: Option<u32>,
-    least: Option<u32>,
-    probability: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StreamTable {
-    id: String,
-    time: String,
-    #[serde(default)]
-    lateness: Option<String>,
-    idle: Option<String>,
-    skew: Option<String>,
-    future: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SchemasTable {
-    envelope: Option<String>,
-    payload: Option<PayloadTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PayloadTable {
-    field: String,
-    file: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RollupTable {
-    output: String,
-    every: String,
-    per: Vec<String>,
-    by: String,
-    #[serde(default)]
-    metrics: BTreeMap<String, BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WindowTable {
-    output: String,
-    every: String,
-    group_by: Vec<String>,
-    stats: Option<String>,
-    #[serde(default)]
-    ids: bool,
-}
-
-/// Fields that the rows of windows and roll-ups have, whatever the plan says.
-const ROW_FIELDS: [&str; 14] = [
-    "window_start",
-    "window_end",
-    "revision",
-    "cut",
-    "total",
-    "duplicates",
-    "conflicts",
-    "event_ids",
-    "metric_id",
-    "date",
-    "start",
-    "metrics",
-    "input_event_ids",
-    "input_event_count",
-];
-
-/// Fields that the rows of alerts have beside those of windows.
-const ALERT_FIELDS: [&str; 6] =
-    ["alert_id", "state", "count", "history", "probability", "threshold"];
-/// Most windows that an alert compares with.
-const HISTORY: u32 = 1_000;
-
-/// The outputs that every stream has.
-pub(crate) const DEAD_VALIDATION: &str = "deadletter.validation";
-/// Of events that are valid, but can't be counted.
-pub(crate) const DEAD_PROCESSING: &str = "deadletter.processing";
-
 impl StreamPlan {
     /// Whether a plan's text is that of a stream: whether it has a table `[stream]`.
     #[must_use]
@@ -317,71 +155,32 @@ impl StreamPlan {
         if windows.is_empty() || windows.len() > WINDOWS {
             return Err(at(0, format!("a plan of a stream has 1 to {WINDOWS} [[windows]]")));
         }
+        let mut outputs = Outputs::new();
         let mut checked: Vec<Window> = Vec::with_capacity(windows.len());
         for window in windows {
             let here = place(window.span());
             let window = window.into_inner();
-            let taken = |output: &str| {
-                output == DEAD_VALIDATION
-                    || output == DEAD_PROCESSING
-                    || checked.iter().any(|other| other.output == output)
-            };
-            if window.output.is_empty() || taken(&window.output) {
-                let message = format!("the output '{}' is empty or taken", window.output);
-                return Err(here(message));
-            }
-            if window.group_by.is_empty() || window.group_by.len() > GROUP_BY {
-                return Err(here(format!("'group_by' names 1 to {GROUP_BY} fields")));
-            }
-            let every_ms = span_ms(&window.every, 1).map_err(here)?;
-            let stats = window.stats.unwrap_or_else(|| "stats".to_owned());
-            if ROW_FIELDS.contains(&stats.as_str()) {
-                return Err(here(format!("'stats' is '{stats}', which rows have already")));
-            }
-            checked.push(Window {
-                output: window.output,
-                every_ms,
-                group_by: window.group_by.iter().map(|path| path_of(path)).collect(),
-                stats,
-                ids: window.ids,
-            });
+            outputs.claim(&window.output).map_err(here)?;
+            checked.push(check_window(window).map_err(here)?);
         }
-        let mut sums: Vec<Rollup> = Vec::new();
+        let mut sums: Vec<Rollup> = Vec::with_capacity(rollups.len());
         for rollup in rollups {
             let here = place(rollup.span());
             let rollup = rollup.into_inner();
-            let names = checked.iter().map(|window| &window.output);
-            let taken = |output: &String| output == DEAD_VALIDATION || output == DEAD_PROCESSING;
-            let mut names = names.chain(sums.iter().map(|rollup| &rollup.output));
-            if rollup.output.is_empty()
-                || taken(&rollup.output)
-                || names.any(|name| *name == rollup.output)
-            {
-                return Err(here(format!("the output '{}' is empty or taken", rollup.output)));
-            }
+            outputs.claim(&rollup.output).map_err(here)?;
             sums.push(check_rollup(rollup, checked[0].every_ms).map_err(here)?);
         }
-        if sums.len() > WINDOWS {
-            return Err(at(0, format!("a plan has at most {WINDOWS} [[rollups]]")));
-        }
-        let mut rules: Vec<AlertRule> = Vec::new();
+        let mut rules: Vec<AlertRule> = Vec::with_capacity(alerts.len());
         for alert in alerts {
             let here = place(alert.span());
             let rule = check_alert(alert.into_inner(), &checked).map_err(here)?;
-            let mut names = checked.iter().map(|window| &window.output);
-            let mut sums = sums.iter().map(|rollup| &rollup.output);
-            let mut others = rules.iter().map(|rule| &rule.output);
-            if [DEAD_VALIDATION, DEAD_PROCESSING, ""].contains(&rule.output.as_str())
-                || names.any(|name| *name == rule.output)
-                || sums.any(|name| *name == rule.output)
-                || others.any(|name| *name == rule.output)
-            {
-                return Err(here(format!("the output '{}' is empty or taken", rule.output)));
-            }
+            outputs.claim(&rule.output).map_err(here)?;
             rules.push(rule);
         }
-        if rules.len() > WINDOWS {
-            return Err(at(0, format!("a plan has at most {WINDOWS} [[alerts]]")));
+        for (what, count) in [("rollups", sums.len()), ("alerts", rules.len())] {
+            if count > WINDOWS {
+                return Err(at(0, format!("a plan has at most {WINDOWS} [[{what}]]")));
+            }
         }
         let audit = match audit {
             None => AuditTable::default(),
@@ -547,138 +346,6 @@ impl StreamPlan {
         let end = start_ms.saturating_add(every).saturating_add(self.0.lateness_ms);
         watermark_ms >= end
     }
-}
-
-/// The start of the window that a time lies in.
-pub(crate) fn start_of(at_ms: i64, every_ms: i64) -> i64 {
-    at_ms.saturating_sub(at_ms.rem_euclid(every_ms))
-}
-
-/// Columns that the table of events in an audit file has anyway.
-const AUDIT_COLUMNS: [&str; 10] = [
-    "event_id",
-    "timestamp",
-    "payload_json",
-    "publisher",
-    "generation",
-    "batch",
-    "position",
-    "contribution_type",
-    "window_ms",
-    "content",
-];
-/// Most columns of a plan.
-const COLUMNS: usize = 32;
-
-fn check_columns(columns: &[String]) -> Result<(), String> {
-    if columns.len() > COLUMNS {
-        return Err(format!("'columns' names up to {COLUMNS} fields"));
-    }
-    for (at, column) in columns.iter().enumerate() {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        let fine = column.len() <= 64
-            && column.starts_with(|c: char| c.is_ascii_lowercase())
-            && column.bytes().all(plain);
-        if !fine {
-            return Err(format!("'{column}' is no column: expected small letters, digits and _"));
-        }
-        if AUDIT_COLUMNS.contains(&column.as_str()) || columns[..at].contains(column) {
-            return Err(format!("the column '{column}' is there already"));
-        }
-    }
-    Ok(())
-}
-
-fn check_alert(table: AlertTable, windows: &[Window]) -> Result<AlertRule, String> {
-    let AlertTable { output, window, history, least, probability } = table;
-    let kind = windows.iter().position(|of| of.output == window).ok_or_else(|| {
-        format!("'window' is '{window}': expected the output of one of the [[windows]]")
-    })?;
-    let (history, least) = (history.unwrap_or(60), least.unwrap_or(12));
-    if !(1..=HISTORY).contains(&history) || !(1..=history).contains(&least) {
-        return Err(format!("'history' is 1 to {HISTORY} windows, and 'least' 1 to 'history'"));
-    }
-    let probability = probability.unwrap_or(0.0001);
-    if !(probability > 0.0 && probability <= 0.1) {
-        return Err("'probability' is above 0, and at most 0.1".to_owned());
-    }
-    let names: Vec<_> = windows[kind].group_by.iter().filter_map(|path| path.last()).collect();
-    let unusable = |at: usize| {
-        let name = names[at].as_str();
-        ROW_FIELDS.contains(&name)
-            || ALERT_FIELDS.contains(&name)
-            || names[..at].contains(&names[at])
-    };
-    if let Some(at) = (0..names.len()).find(|at| unusable(*at)) {
-        return Err(format!("the windows group by '{}', which rows have already", names[at]));
-    }
-    Ok(AlertRule { output, kind: kind as u16, history, least, probability })
-}
-
-fn check_rollup(table: RollupTable, window_ms: i64) -> Result<Rollup, String> {
-    let RollupTable { output, every, per, by, metrics } = table;
-    let every_ms = span_ms(&every, 1)?;
-    if every_ms % window_ms != 0 {
-        return Err(format!("'every' is '{every}': expected a multiple of the windows' length"));
-    }
-    if per.is_empty() || per.len() > GROUP_BY {
-        return Err(format!("'per' names 1 to {GROUP_BY} fields"));
-    }
-    let names: Vec<_> =
-        per.iter().map(|path| path.rsplit('.').next().unwrap_or_default()).collect();
-    let unusable = |at: usize| ROW_FIELDS.contains(&names[at]) || names[..at].contains(&names[at]);
-    if let Some(at) = (0..names.len()).find(|at| unusable(*at)) {
-        return Err(format!("'per' has '{}', which rows have already", per[at]));
-    }
-    if let Some(part) = metrics.iter().find(|(_, metrics)| metrics.contains_key("count")) {
-        return Err(format!("the metrics of '{}' have a count already", part.0));
-    }
-    let metric = |(name, text): (String, String)| {
-        let rate = text.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
-        Metric { name, path: path_of(rate.unwrap_or(&text)), is_rate: rate.is_some() }
-    };
-    let metrics = metrics
-        .into_iter()
-        .map(|(part, metrics)| (part, metrics.into_iter().map(metric).collect()))
-        .collect();
-    let per = per.iter().map(|path| path_of(path)).collect();
-    Ok(Rollup { output, every_ms, per, by: path_of(&by), metrics })
-}
-
-fn path_of(path: &str) -> Vec<String> {
-    path.split('.').map(str::to_owned).collect()
-}
-
-/// Reads a span such as `5s`.
-fn span_ms(text: &str, least: i64) -> Result<i64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 24 * 3_600_000,
-        _ => 0,
-    };
-    let span = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(unit));
-    span.filter(|ms| unit > 0 && (least..=LONGEST_MS).contains(ms)).ok_or_else(|| {
-        format!("'{text}' is not a span: expected a number and ms, s, m, h or d, such as 5s")
-    })
-}
-
-/// Reads a file's name with fields in braces.
-fn pieces(text: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while let Some(open) = rest.find('{') {
-        let close = rest[open..].find('}').map(|close| open + close);
-        let close = close.ok_or_else(|| format!("'{text}' has a brace that is not closed"))?;
-        pieces.push(Piece::Text(rest[..open].to_owned()));
-        pieces.push(Piece::Field(rest[open + 1..close].to_owned()));
-        rest = &rest[close + 1..];
-    }
-    pieces.push(Piece::Text(rest.to_owned()));
-    Ok(pieces)
 }
 
 #[cfg(test)]

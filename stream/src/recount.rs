@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use crate::cut::Cut;
 use crate::event::SEPARATOR;
 use crate::map::counted_by;
-use crate::outputs::{metric_id, stats_of, tell};
 use crate::plan::{StreamPlan, WindowKey, start_of};
+use crate::rows::{metric_id, stats_of, tell};
 use crate::texts::Interned;
 use crate::time::{parse_time, time_text};
 

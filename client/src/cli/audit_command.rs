@@ -152,44 +152,26 @@ async fn advance(
         Some(rows) => rows,
         None => now(cluster, job, plan, file).await?,
     };
-    let deadline = Instant::now() + cluster.patience();
-    let status = loop {
-        let status = stream::status(cluster, job).await?;
-        let mut read = Cut::default();
-        for of in &status.publishers {
-            let publisher = &of.publisher;
-            let from = file.next_batch(publisher).map_err(wrong)?;
-            let add = |events: Vec<StoredEvent>, next| {
-                *written += events.len() as u64;
-                news = true;
-                file.add_events(publisher, &events, next).map_err(wrong)
-            };
-            let (next, lost) = history::each_event(cluster, job, (publisher, from), add).await?;
-            if lost > 0 {
-                output::note(&format!(
-                    "{} events of {} are on no disk any more; they were never acknowledged",
-                    grouped(lost),
-                    publisher.name
-                ));
-            }
-            read.include(publisher.edge(), next);
-        }
-        if read.contains(&cut) {
-            break status;
-        }
-        // A coordinator that has just begun may lack them.
-        if Instant::now() >= deadline {
-            return Err(cluster.unreachable("batches that were published can't be read"));
-        }
-        tokio::time::sleep(POLL_EVERY).await;
+    let before = file.read_so_far().map_err(wrong)?;
+    let add = |publisher: &Publisher, events: Vec<StoredEvent>, next| {
+        *written += events.len() as u64;
+        news = true;
+        file.add_events(publisher, &events, next).map_err(wrong)
     };
+    let stood = history::all_events(cluster, job, (before, &cut), add).await?;
+    if stood.lost > 0 {
+        let lost = grouped(stood.lost);
+        output::note(&format!(
+            "{lost} events are on no disk any more; they were never acknowledged"
+        ));
+    }
     for (output, answer) in wanted {
         file.add_rows(output, &answer.rows, &answer.cursor).map_err(wrong)?;
     }
     let now = stream::status(cluster, job).await?;
     let dead = now.publishers.iter().map(|of| of.dead).sum::<u64>();
     let lag = now.events.received.saturating_sub(dead).saturating_sub(*written);
-    Ok(Step { news, rows, ended: status.ended, lag })
+    Ok(Step { news, rows, ended: stood.status.ended, lag })
 }
 
 /// Writes the valid events of a stream, one JSON object a line.
@@ -202,7 +184,7 @@ pub(super) async fn lines(
     let failed = |source| Error::io("write", path, source);
     let mut file = BufWriter::new(std::fs::File::create(path).map_err(failed)?);
     let mut written = 0_u64;
-    let write = |publisher: &Publisher, mut events: Vec<StoredEvent>| {
+    let write = |publisher: &Publisher, mut events: Vec<StoredEvent>, _| {
         events.sort_by_key(|event| (event.batch, event.position));
         for StoredEvent { batch, position, raw, .. } in events {
             let event: Value = serde_json::from_slice(&raw)
@@ -215,7 +197,7 @@ pub(super) async fn lines(
         }
         Ok(())
     };
-    history::all_events(cluster, job, &Cut::default(), write).await?;
+    history::all_events(cluster, job, (Cut::default(), &Cut::default()), write).await?;
     file.flush().map_err(failed)?;
     output.show(&json!({ "file": path, "events": written }), |_| {
         format!("{}: {} events", path.display(), grouped(written))

@@ -32,13 +32,9 @@ pub(super) async fn check(
     if !only_counts {
         let plan = history::plan(cluster, job).await?;
         let published = history::published(cluster, job, &plan).await?;
-        let mut recount = Recount::new(&plan, ALL);
-        let stood = history::all_events(cluster, job, &published.cut, |publisher, events| {
-            let edge = publisher.edge();
-            events.iter().try_for_each(|event| recount.add(edge, event).map_err(not_valid))
-        })
-        .await?;
-        let compared = recount.finish().compare(&published.rows);
+        let count = Recount::new(&plan, ALL);
+        let (recounted, stood) = history::recount(cluster, job, &published.cut, count).await?;
+        let compared = recounted.compare(&published.rows);
         wrong.extend(compared.differences.iter().map(tell));
         let after = &stood.status;
         if stood.lost > 0 {
@@ -122,10 +118,6 @@ fn verdict(wrong: &[String]) -> Result<(), Error> {
     Err(Error::Incomplete(message))
 }
 
-fn not_valid(error: cortado_stream::NotValid) -> Error {
-    Error::Incomplete(error.to_string())
-}
-
 /// Prints the events that a metric counts.
 pub(super) async fn trace(
     cluster: &Arc<Cluster>,
@@ -140,13 +132,8 @@ pub(super) async fn trace(
         let message = format!("there is no metric '{metric}': cortado events metrics lists them");
         return Err(Error::NotFound(message));
     };
-    let mut recount = Recount::new(&plan, ALL).trace(metric);
-    history::all_events(cluster, job, &published.cut, |publisher, events| {
-        let edge = publisher.edge();
-        events.iter().try_for_each(|event| recount.add(edge, event).map_err(not_valid))
-    })
-    .await?;
-    let recounted = recount.finish();
+    let count = Recount::new(&plan, ALL).trace(metric);
+    let (recounted, _) = history::recount(cluster, job, &published.cut, count).await?;
     let ids = recounted.traced(&published.rows);
     if output.json {
         let metrics = row.row.get("metrics");
@@ -202,13 +189,8 @@ pub(super) async fn replay(
         }
     };
     let published = history::published(cluster, job, &plan).await?;
-    let mut recount = Recount::new(&plan, range.clone());
-    history::all_events(cluster, job, &published.cut, |publisher, events| {
-        let edge = publisher.edge();
-        events.iter().try_for_each(|event| recount.add(edge, event).map_err(not_valid))
-    })
-    .await?;
-    let recounted = recount.finish();
+    let count = Recount::new(&plan, range.clone());
+    let (recounted, _) = history::recount(cluster, job, &published.cut, count).await?;
     let compared = recounted.compare(&published.rows);
     if let Some(path) = out {
         let write = |rows: &mut dyn Iterator<Item = (String, Map<String, Value>)>| {

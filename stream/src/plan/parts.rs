@@ -1,0 +1,69 @@
+//! The parts of a checked plan.
+
+use std::collections::BTreeMap;
+
+/// The outputs that every stream has.
+pub(crate) const DEAD_VALIDATION: &str = "deadletter.validation";
+/// Of events that are valid, but can't be counted.
+pub(crate) const DEAD_PROCESSING: &str = "deadletter.processing";
+
+/// A roll-up: a sum of the windows of the plan's first kind.
+#[derive(Debug)]
+pub(crate) struct Rollup {
+    pub(crate) output: String,
+    pub(crate) every_ms: i64,
+    pub(crate) per: Vec<Vec<String>>,
+    pub(crate) by: Vec<String>,
+    /// What is counted of events, by the text of `by`.
+    pub(crate) metrics: BTreeMap<String, Vec<Metric>>,
+}
+
+/// A metric of a part of a roll-up.
+#[derive(Debug)]
+pub(crate) struct Metric {
+    pub(crate) name: String,
+    pub(crate) path: Vec<String>,
+    /// The share of events in which the field is true, instead of how often each text.
+    pub(crate) is_rate: bool,
+}
+
+/// How the schema of a part of an event is chosen.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    pub(crate) field: String,
+    /// The file's name: texts and, between them, fields of the event.
+    pub(crate) file: Vec<Piece>,
+}
+
+/// A piece of a file's name.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Text(String),
+    Field(String),
+}
+
+/// A window of the plan.
+#[derive(Debug)]
+pub(crate) struct Window {
+    pub(crate) output: String,
+    pub(crate) every_ms: i64,
+    pub(crate) group_by: Vec<Vec<String>>,
+    pub(crate) stats: String,
+    pub(crate) ids: bool,
+}
+
+/// When a count of a window is an alert.
+#[derive(Debug)]
+pub(crate) struct AlertRule {
+    pub(crate) output: String,
+    /// The number of the window.
+    pub(crate) kind: u16,
+    pub(crate) history: u32,
+    pub(crate) least: u32,
+    pub(crate) probability: f64,
+}
+
+/// The start of the window that a time lies in.
+pub(crate) fn start_of(at_ms: i64, every_ms: i64) -> i64 {
+    at_ms.saturating_sub(at_ms.rem_euclid(every_ms))
+}
