@@ -37,7 +37,8 @@ pub async fn plan(cluster: &Cluster, job: JobId) -> Result<StreamPlan, Error> {
 
 /// Visits the valid events of a publisher from a batch on, up to what is durable without a gap, batches in
 /// order; `visit` gets events and the number of the batch that comes after them. Returns that number at the
-/// end, and how many events are on no disk any more.
+/// end, how many events are on no disk any more, and how many batches are gone because their time of
+/// retention is over.
 ///
 /// # Errors
 /// What `visit` returns; otherwise like [`Cluster::request`].
@@ -46,28 +47,35 @@ pub async fn each_event(
     job: JobId,
     (publisher, from): (&Publisher, u64),
     mut visit: impl FnMut(Vec<StoredEvent>, u64) -> Result<(), Error>,
-) -> Result<(u64, u64), Error> {
+) -> Result<(u64, u64, u64), Error> {
     let (sender, mut pages) = mpsc::channel(AHEAD);
     // Aborts the task when it is dropped.
     let mut reading = JoinSet::new();
     reading.spawn(read_pages(Arc::clone(cluster), job, (publisher.edge(), from), sender));
-    let (mut end, mut all_lost) = (from, 0);
+    let (mut end, mut all_lost, mut all_gone) = (from, 0, 0);
     while let Some(page) = pages.recv().await {
-        let (events, next, lost) = page?;
+        let Page { events, next, lost, gone } = page?;
         tokio::task::block_in_place(|| visit(events, next))?;
         end = next;
         all_lost += lost;
+        all_gone += gone;
     }
-    Ok((end, all_lost))
+    Ok((end, all_lost, all_gone))
 }
 
-type Page = Result<(Vec<StoredEvent>, u64, u64), Error>;
+/// Events of some batches.
+struct Page {
+    events: Vec<StoredEvent>,
+    next: u64,
+    lost: u64,
+    gone: u64,
+}
 
 async fn read_pages(
     cluster: Arc<Cluster>,
     job: JobId,
     (edge, mut from): (Edge, u64),
-    sender: mpsc::Sender<Page>,
+    sender: mpsc::Sender<Result<Page, Error>>,
 ) {
     let mut batches = BATCHES;
     loop {
@@ -77,7 +85,8 @@ async fn read_pages(
                 if answer.bytes < SMALL_ANSWER {
                     batches = MOST_BATCHES.min(2 * batches);
                 }
-                Ok((answer.events, from, answer.lost))
+                let stream::Events { events, lost, gone, .. } = answer;
+                Ok(Page { events, next: from, lost, gone })
             }
             Ok(answer) if answer.prefix <= from => return,
             // They do not fit one answer.
@@ -176,6 +185,8 @@ pub struct Stood {
     pub status: StreamStatus,
     /// Events that are on no disk any more; their batches were never acknowledged.
     pub lost: u64,
+    /// Batches that were not read and are gone, because their time of retention is over.
+    pub gone: u64,
 }
 
 /// Visits the valid events of a stream behind those that were read before, of each publisher at least the
@@ -192,7 +203,7 @@ pub async fn all_events(
     mut visit: impl FnMut(&Publisher, Vec<StoredEvent>, u64) -> Result<(), Error>,
 ) -> Result<Stood, Error> {
     let deadline = Instant::now() + cluster.patience();
-    let mut lost = 0;
+    let (mut lost, mut gone) = (0, 0);
     loop {
         let status = stream::status(cluster, job).await?;
         for of in &status.publishers {
@@ -201,12 +212,13 @@ pub async fn all_events(
             let reading = each_event(cluster, job, (publisher, from), |events, next| {
                 visit(publisher, events, next)
             });
-            let (next, gone) = reading.await?;
+            let (next, now_lost, now_gone) = reading.await?;
             read.include(publisher.edge(), next);
-            lost += gone;
+            lost += now_lost;
+            gone += now_gone;
         }
         if read.contains(cut) {
-            return Ok(Stood { status, lost });
+            return Ok(Stood { status, lost, gone });
         }
         // A coordinator that has just begun may lack them.
         if Instant::now() >= deadline {

@@ -167,7 +167,7 @@ pub async fn send_missing(
     for table in 0..spec.tables.len() {
         let (job, table) = (spec.job, table as u16);
         let page = |from| ClientRequest::Coverage { job, table, from };
-        there.push(known_batches(cluster, page).await?);
+        there.push(known_batches(cluster, page).await?.0);
     }
     let total_bytes = spec.tables.iter().flat_map(|t| &t.files).map(|file| file.bytes).sum();
     let known = there.iter().any(|known| !known.is_empty());
@@ -181,12 +181,13 @@ pub async fn send_missing(
     upload(cluster, root, spec, remaining(there), observer).await
 }
 
-/// The batches of a table or of a publisher that have arrived, with the hashes of their content. It
-/// asks as often as the answer continues.
+/// The batches of a table or of a publisher that have arrived, with the hashes of their content, and the
+/// number below which all of a publisher's have arrived and are gone. It asks as often as the answer
+/// continues.
 pub(crate) async fn known_batches(
     cluster: &Cluster,
     page: impl Fn(u64) -> ClientRequest,
-) -> Result<Known, Error> {
+) -> Result<(Known, u64), Error> {
     let (mut known, mut from) = (Known::new(), 0);
     loop {
         let there = match cluster.request(&page(from)).await? {
@@ -196,7 +197,7 @@ pub(crate) async fn known_batches(
         known.extend(there.batches);
         match there.next {
             Some(next) if next > from && next < NUMBERS => from = next,
-            _ => return Ok(known),
+            _ => return Ok((known, there.floor)),
         }
     }
 }

@@ -104,7 +104,7 @@ pub async fn publish(
         }
     };
     stream::open(cluster, job, publisher.clone()).await?;
-    let known = stream::known(cluster, job, (publisher.edge(), true)).await?;
+    let (known, floor) = stream::known(cluster, job, (publisher.edge(), true)).await?;
     let plan = job::spec(cluster, job).await?.plan_toml;
     let plan = StreamPlan::parse(&plan).map_err(|error| Error::BadInput(error.to_string()))?;
     cluster.view().await?;
@@ -112,8 +112,8 @@ pub async fn publish(
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_set(Arc::clone(cluster), job, Arc::clone(&set)));
     let (sender, reads) = mpsc::channel(AHEAD);
-    let newest = known.keys().max().copied();
-    let maker = Maker { job, publisher, known, newest, set, sender, number: 0 };
+    let newest = known.keys().max().copied().or(floor.checked_sub(1));
+    let maker = Maker { job, publisher, known, floor, newest, set, sender, number: 0 };
     let in_flight = match &options.source {
         Source::Stdin => InFlight::One,
         Source::Synthetic(_) | Source::File(_) | Source::Lines(_) => InFlight::Many,
@@ -186,8 +186,8 @@ async fn end(
 ) -> Result<(), Error> {
     let deadline = Instant::now() + cluster.patience();
     loop {
-        let known = stream::known(cluster, job, (publisher.edge(), false)).await?;
-        let number = known.keys().max().map_or(0, |last| last + 1);
+        let (known, floor) = stream::known(cluster, job, (publisher.edge(), false)).await?;
+        let number = known.keys().max().map_or(floor, |last| last + 1);
         let batch = batch((job, publisher, number), Bytes::new(), i64::MAX, now_ms(), (set, true));
         let (sender, reads) = mpsc::channel(1);
         // Room for one is there.
@@ -255,6 +255,8 @@ struct Maker {
     publisher: Publisher,
     /// Batches that have arrived.
     known: Known,
+    /// All batches below it have arrived and are gone.
+    floor: u64,
     /// The last one of them.
     newest: Option<u64>,
     set: Arc<AtomicU32>,
@@ -337,7 +339,7 @@ impl Maker {
     /// and the last one that have arrived are enough.
     fn is_settled(&self) -> bool {
         let is_end = self.number == 0 || self.newest == Some(self.number);
-        !is_end && self.known.contains_key(&self.number)
+        !is_end && (self.number < self.floor || self.known.contains_key(&self.number))
     }
 
     fn lines(
@@ -407,6 +409,7 @@ impl Maker {
                 );
                 return Err(Stop::Failed(Error::BadInput(message)));
             }
+            None if number < self.floor => Read::Known { bytes: payload.len() as u64 },
             None => {
                 let set = self.set.load(Ordering::Relaxed);
                 let of = (self.job, &self.publisher, number);
@@ -463,7 +466,8 @@ mod tests {
         // Batch 1 arrived, and batch 0 did not.
         let (known, newest) = (Known::from([(1, 7)]), Some(1));
         let set = Arc::new(AtomicU32::new(0));
-        let maker = Maker { job: JobId(1), publisher, known, newest, set, sender, number: 0 };
+        let maker =
+            Maker { job: JobId(1), publisher, known, floor: 0, newest, set, sender, number: 0 };
         let source = Source::Lines(Bytes::new());
         let options = Options { publisher: "p".into(), backfill: false, disorder_ms: 0, source };
         maker.run(&options, &StreamPlan::parse(cortado_stream::EVENTS).unwrap());

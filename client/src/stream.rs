@@ -214,8 +214,9 @@ pub async fn status(cluster: &Cluster, job: JobId) -> Result<StreamStatus, Error
     }
 }
 
-/// The batches of a publisher that have arrived, with the hashes of their content. With `whole`, those that
-/// have arrived in part and were not acknowledged are not among them.
+/// The batches of a publisher that have arrived, with the hashes of their content, and the number below which
+/// all have arrived and are gone. With `whole`, those that have arrived in part and were not acknowledged
+/// are not among them.
 ///
 /// # Errors
 /// Like [`Cluster::request`].
@@ -223,7 +224,7 @@ pub(crate) async fn known(
     cluster: &Cluster,
     job: JobId,
     (edge, whole): (Edge, bool),
-) -> Result<Known, Error> {
+) -> Result<(Known, u64), Error> {
     let page = |from| ClientRequest::Stream(job, StreamRequest::Coverage { edge, from, whole });
     job::known_batches(cluster, page).await
 }
@@ -236,6 +237,8 @@ pub struct Rows {
     pub cursor: Cursor,
     /// Whether no more will come.
     pub ended: bool,
+    /// Batches of outputs after the cursor that are gone, because their time of retention is over.
+    pub gone: u64,
 }
 
 /// The rows of an output after a cursor; there may be more than are returned.
@@ -250,8 +253,8 @@ pub async fn rows(
 ) -> Result<Rows, Error> {
     let request = StreamRequest::Rows { output: output.to_owned(), after };
     match cluster.request(&ClientRequest::Stream(job, request)).await? {
-        (ClientResponse::Stream(StreamResponse::Rows { ended, cursor }), tail) => {
-            Ok(Rows { rows: rows_of(&tail)?, cursor, ended })
+        (ClientResponse::Stream(StreamResponse::Rows { ended, cursor, gone }), tail) => {
+            Ok(Rows { rows: rows_of(&tail)?, cursor, ended, gone })
         }
         (other, _) => Err(unexpected(&other)),
     }
@@ -314,6 +317,9 @@ pub struct Events {
     pub prefix: u64,
     /// Events of these batches that are on no disk any more; the batches were never acknowledged.
     pub lost: u64,
+    /// Batches from the first one that was asked for on that are gone, because their time of retention is
+    /// over.
+    pub gone: u64,
     /// Size of the answer.
     pub bytes: usize,
 }
@@ -329,10 +335,10 @@ pub async fn events(
 ) -> Result<Events, Error> {
     let request = StreamRequest::Events { edge, from, batches };
     match cluster.request(&ClientRequest::Stream(job, request)).await? {
-        (ClientResponse::Stream(StreamResponse::Events { next, prefix, lost }), tail) => {
+        (ClientResponse::Stream(StreamResponse::Events { next, prefix, lost, gone }), tail) => {
             let unreadable =
                 |error| Error::Unreachable(format!("a node's events can't be read: {error}"));
-            let parts: Vec<Bytes> = if next > from {
+            let parts: Vec<Bytes> = if next > from + gone {
                 frame::from_postcard(&tail).map_err(unreadable)?
             } else {
                 Vec::new()
@@ -341,7 +347,7 @@ pub async fn events(
             for part in parts {
                 events.append(&mut frame::from_postcard(&part).map_err(unreadable)?);
             }
-            Ok(Events { events, next, prefix, lost, bytes: tail.len() })
+            Ok(Events { events, next, prefix, lost, gone, bytes: tail.len() })
         }
         (other, _) => Err(unexpected(&other)),
     }

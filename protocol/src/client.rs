@@ -248,6 +248,9 @@ pub struct TableCoverage {
     pub declared: Option<u64>,
     /// The number to ask for next; `None` if these are the last.
     pub next: Option<u64>,
+    /// All batches of a publisher below this number have arrived, and are gone, because their time of
+    /// retention is over.
+    pub floor: u64,
 }
 
 impl TableCoverage {

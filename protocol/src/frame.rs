@@ -125,6 +125,15 @@ pub fn from_postcard<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError>
     }
 }
 
+/// Decodes a postcard value at the beginning of the bytes.
+///
+/// # Errors
+/// [`FrameError::Malformed`] if the bytes do not begin with a `T`.
+pub fn first_of_postcard<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
+    let first = postcard::take_from_bytes(bytes);
+    first.map(|(value, _)| value).map_err(|_| FrameError::Malformed("not what was expected first"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::{ClientError, ClientRequest, ClientResponse};
 use crate::expiry::{ExpireAnswer, Forgotten, Reason};
 use crate::limits::PAGE_INTERVALS;
+use crate::stream::Floors;
 use crate::{Coverage, Edge, EntryKey, JobId, LogId, NodeId, Slot, SlotSet};
 
 /// First frame in both directions of a link.
@@ -200,6 +201,32 @@ pub enum PeerMessage {
         /// The jobs.
         jobs: Vec<JobId>,
     },
+    /// From a stream's coordinator to every known member: windows that end by then are to get no revision
+    /// any more. The receiver writes that down, takes no such revision from then on, and answers with
+    /// [`PeerMessage::Retiring`].
+    Retire {
+        /// The stream.
+        job: JobId,
+        /// The time, in milliseconds since the Unix epoch.
+        before_ms: i64,
+    },
+    /// Answer to [`PeerMessage::Retire`].
+    Retiring {
+        /// The stream.
+        job: JobId,
+        /// The time that the receiver keeps to: the one proposed, or a later one.
+        before_ms: i64,
+        /// What it holds of outputs: of each edge the number behind the last batch.
+        outputs: Vec<(Edge, u64)>,
+    },
+    /// Windows of a stream are retired: the receiver writes that down and drops the batches below the
+    /// floors.
+    Retired {
+        /// The stream.
+        job: JobId,
+        /// What is gone.
+        floors: Floors,
+    },
     /// These members have handed everything over and left, or were forgotten. They do not count
     /// until they are seen with a higher generation.
     Departed {
@@ -324,6 +351,8 @@ pub enum NotStored {
     Expiring,
     /// The job is done, and its batches were dropped.
     Ended,
+    /// A revision of a window that is to get none any more.
+    Retired,
 }
 
 /// The work of an owner on its complete slots.

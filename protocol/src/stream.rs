@@ -162,6 +162,9 @@ pub enum StreamResponse {
         ended: bool,
         /// Where the client stands after these rows, which may be further than the last of them.
         cursor: Cursor,
+        /// Batches of outputs before these rows that the client has not read and that are gone, because
+        /// their time of retention is over.
+        gone: u64,
     },
     /// To [`StreamRequest::Dead`].
     Dead {
@@ -181,6 +184,9 @@ pub enum StreamResponse {
         /// Valid events of these batches that are on no disk any more, although no member is away: no more
         /// than a part of a batch that was never acknowledged.
         lost: u64,
+        /// Batches from the first one that was asked for on that are gone, because their time of retention
+        /// is over.
+        gone: u64,
     },
     /// To [`StreamRequest::Cut`]: how many batches of each publisher's edge.
     Cut(Vec<(Edge, u64)>),
@@ -201,6 +207,17 @@ pub struct StoredEvent {
     pub content: u64,
     /// The line as it was sent.
     pub raw: bytes::Bytes,
+}
+
+/// What of a stream is gone: the batches below these numbers, of publishers and of outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floors {
+    /// Windows that end by then are retired, in milliseconds since the Unix epoch.
+    pub before_ms: i64,
+    /// The output batch that says what they held: edge and number.
+    pub checkpoint: (Edge, u64),
+    /// The first number that is kept, by edge.
+    pub floors: Vec<(Edge, u64)>,
 }
 
 /// A published row.
@@ -307,6 +324,8 @@ pub struct StreamStatus {
     pub closed_windows: u64,
     /// Window rows published, revisions included.
     pub published: u64,
+    /// What is retired, if anything is.
+    pub retired: Option<Retirement>,
     /// What the stream waits for now, as a sentence.
     pub waits_for: Option<String>,
 }
@@ -324,6 +343,17 @@ pub struct EventCounts {
     pub dead: u64,
     /// Valid events in windows that are not published yet, or published without them.
     pub open: u64,
+    /// Valid events that came when their window was retired: they are not counted.
+    pub retired: u64,
+}
+
+/// What of a stream is retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retirement {
+    /// Windows that end by then get no revision any more, in milliseconds since the Unix epoch.
+    pub before_ms: i64,
+    /// Events that count in them.
+    pub counted: u64,
 }
 
 /// A publisher, as the stream's coordinator sees it.

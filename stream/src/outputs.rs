@@ -14,6 +14,7 @@ use crate::cut::Cut;
 use crate::event::SEPARATOR;
 use crate::fold::{Conflict, Wanted, WindowPart};
 use crate::plan::{DEAD_PROCESSING, DEAD_VALIDATION, StreamPlan, WindowKey};
+use crate::retirement::Checkpoint;
 use crate::rows::{is_days, metric_id, span_text, stats_of, tell, window_head};
 use crate::summary::{Kind, Summary};
 use crate::time::time_text;
@@ -48,6 +49,11 @@ pub struct Fresh {
 /// What is published together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputBatch {
+    /// When the first window of which there is a row ends, in milliseconds since the Unix epoch;
+    /// `i64::MAX` without rows of windows. It stands first, see [`OutputBatch::peek_oldest`].
+    pub oldest_ms: i64,
+    /// No event of the batches that it includes, and no row, is of a later time than this.
+    pub until_ms: i64,
     /// The batches that it includes.
     pub cut: Cut,
     /// The windows of which there is a row.
@@ -57,6 +63,8 @@ pub struct OutputBatch {
     /// Of the last batch of a stream: how many batches a reader has had of each edge of a coordinator
     /// when it has had all rows, this batch included.
     pub end: Option<Vec<(Edge, u64)>>,
+    /// What is left of windows that are retired with this batch.
+    pub retired: Option<Checkpoint>,
 }
 
 /// What was published of a window.
@@ -85,8 +93,10 @@ pub struct Known {
     pub spans: Vec<Span>,
     /// What was published last of these windows, and of those that their alerts compare them with.
     pub recent: Vec<Recent>,
-    /// The first window of each kind that the stream ever had.
+    /// The first window of each kind that the stream has.
     pub first: Vec<WindowKey>,
+    /// No event of the batches that the round includes is of a later time.
+    pub until_ms: i64,
 }
 
 /// A row of an output.
@@ -99,6 +109,20 @@ pub struct OutputRow {
 }
 
 impl OutputBatch {
+    /// A batch without rows.
+    #[must_use]
+    pub fn new(cut: Cut, until_ms: i64) -> Self {
+        let (windows, rows) = (Vec::new(), Vec::new());
+        Self { oldest_ms: i64::MAX, until_ms, cut, windows, rows, end: None, retired: None }
+    }
+
+    /// Reads when the first window of an encoded batch ends, and nothing else; `None` if the bytes are no
+    /// output batch.
+    #[must_use]
+    pub fn peek_oldest(bytes: &[u8]) -> Option<i64> {
+        frame::first_of_postcard(bytes).ok()
+    }
+
     /// The bytes of the entry.
     #[must_use]
     pub fn encode(&self) -> Bytes {
@@ -141,7 +165,7 @@ pub fn publish(
     parts: &[(Slot, Bytes)],
     (fresh, known): (&[Fresh], &Known),
 ) -> Result<OutputBatch, Mismatch> {
-    let Known { spans, recent, first } = known;
+    let Known { spans, recent, first, .. } = known;
     let mut totals = vec![WindowPart::default(); wanted.windows.len()];
     for (_, bytes) in parts {
         let parts: Vec<WindowPart> = frame::from_postcard(bytes).map_err(|_| Mismatch::Part)?;
@@ -161,8 +185,9 @@ pub fn publish(
             }
         }
     }
-    let (windows, rows) = (Vec::new(), Vec::new());
-    let mut batch = OutputBatch { cut: cut.clone(), windows, rows, end: None };
+    let mut batch = OutputBatch::new(cut.clone(), known.until_ms);
+    let ends = wanted.windows.iter().map(|window| plan.end_of(window.key));
+    batch.oldest_ms = ends.min().unwrap_or(i64::MAX);
     let mut sums: Vec<_> = spans.iter().map(|span| Sum::new(plan, span)).collect();
     let recent_counts = recent.iter().map(|of| {
         let by_group = of.counts.iter().cloned().collect();

@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use check::{
-    Outputs, WINDOWS, check_alert, check_columns, check_rollup, check_window, pieces, span_ms,
+    Outputs, WINDOWS, check_alert, check_columns, check_retention, check_rollup, check_window,
+    pieces, span_ms,
 };
 use document::{AuditTable, Document, SchemasTable};
 pub(crate) use parts::{
@@ -19,6 +20,9 @@ pub(crate) use parts::{
 
 /// Longest plan in bytes.
 const PLAN_BYTES: usize = 256 << 10;
+
+/// Steps in which a time of retention passes.
+const RETENTION_STEPS: i64 = 8;
 
 /// A window of a stream: its number in the plan, and where it starts (milliseconds since the Unix
 /// epoch).
@@ -39,6 +43,7 @@ pub type WindowKey = (u16, i64);
 /// idle = "10s"               # windows do not wait for a publisher that was silent so long
 /// skew = "1m"                # a publisher's clock may be ahead of a node's by so much
 /// future = "1m"              # an event may be later than its batch was sent by so much
+/// retention = "7d"           # how long events and rows are kept, in event time; default: for ever
 ///
 /// [schemas]                  # may be left out: then every JSON object with id and time is valid
 /// envelope = "click.json"    # JSON Schema (draft 2020-12) of an event
@@ -97,6 +102,7 @@ struct Checked {
     idle_ms: i64,
     skew_ms: i64,
     future_ms: i64,
+    retention_ms: Option<i64>,
     envelope: Option<String>,
     payload: Option<Payload>,
     windows: Vec<Window>,
@@ -191,11 +197,21 @@ impl StreamPlan {
                 audit
             }
         };
+        let lateness_ms = span(&stream.lateness, 0)?;
+        let retention_ms = match &stream.retention {
+            None => None,
+            Some(_) => {
+                let retention_ms = span(&stream.retention, 0)?;
+                check_retention(retention_ms, lateness_ms, (&checked, &rules)).map_err(&here)?;
+                Some(retention_ms)
+            }
+        };
         Ok(Self(Arc::new(Checked {
             name,
             id: stream.id,
             time: stream.time,
-            lateness_ms: span(&stream.lateness, 0)?,
+            lateness_ms,
+            retention_ms,
             idle_ms: span(&stream.idle, 10_000)?,
             skew_ms: span(&stream.skew, 60_000)?,
             future_ms: span(&stream.future, 60_000)?,
@@ -236,8 +252,39 @@ impl StreamPlan {
         self.0.skew_ms
     }
 
-    pub(crate) fn future_ms(&self) -> i64 {
+    /// By how much an event may be later than its batch was sent, in milliseconds.
+    #[must_use]
+    pub fn future_ms(&self) -> i64 {
         self.0.future_ms
+    }
+
+    /// Windows that end by then are to be retired when the watermark stands here (milliseconds since the
+    /// Unix epoch), if the plan names a time of retention. The time moves in steps of an eighth of it.
+    #[must_use]
+    pub fn retires_before(&self, watermark_ms: i64) -> Option<i64> {
+        let step = self.retention_step_ms()?;
+        Some(start_of(watermark_ms.saturating_sub(self.0.retention_ms?), step))
+    }
+
+    /// The step, in milliseconds: a multiple of the length of windows of the plan's first kind.
+    #[must_use]
+    pub fn retention_step_ms(&self) -> Option<i64> {
+        let every = self.0.windows[0].every_ms;
+        Some((self.0.retention_ms? / RETENTION_STEPS / every).max(1).saturating_mul(every))
+    }
+
+    /// When a window ends, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn end_of(&self, (window, start_ms): WindowKey) -> i64 {
+        let every = self.0.windows.get(usize::from(window)).map_or(0, |window| window.every_ms);
+        start_ms.saturating_add(every)
+    }
+
+    /// When the span of a roll-up ends, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn span_end(&self, (rollup, start_ms): WindowKey) -> i64 {
+        let every = self.0.rollups.get(usize::from(rollup)).map_or(0, |rollup| rollup.every_ms);
+        start_ms.saturating_add(every)
     }
 
     pub(crate) fn envelope(&self) -> Option<&str> {
@@ -341,10 +388,8 @@ impl StreamPlan {
 
     /// Whether the watermark closes a window.
     #[must_use]
-    pub fn closes(&self, (window, start_ms): WindowKey, watermark_ms: i64) -> bool {
-        let every = self.0.windows.get(usize::from(window)).map_or(0, |window| window.every_ms);
-        let end = start_ms.saturating_add(every).saturating_add(self.0.lateness_ms);
-        watermark_ms >= end
+    pub fn closes(&self, window: WindowKey, watermark_ms: i64) -> bool {
+        watermark_ms >= self.end_of(window).saturating_add(self.0.lateness_ms)
     }
 }
 

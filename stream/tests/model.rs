@@ -174,7 +174,7 @@ impl Bench {
         }
         let first = near.keys().chain(windows.keys()).min().copied().into_iter().collect();
         let recent = near.into_values().collect();
-        let known = Known { spans, recent, first };
+        let known = Known { spans, recent, first, until_ms: 0 };
         let batch = publish(&self.plan, cut, &wanted, &parts, (&[], &known)).unwrap();
         self.published.push(batch);
     }

@@ -165,6 +165,12 @@ async fn advance(
             "{lost} events are on no disk any more; they were never acknowledged"
         ));
     }
+    if stood.gone > 0 {
+        let gone = grouped(stood.gone);
+        output::note(&format!(
+            "{gone} batches of events are missing: their time of retention is over"
+        ));
+    }
     for (output, answer) in wanted {
         file.add_rows(output, &answer.rows, &answer.cursor).map_err(wrong)?;
     }

@@ -47,6 +47,7 @@ pub(super) fn status_json(name: &str, job: JobId, status: &StreamStatus) -> Valu
         "open_windows": status.open_windows,
         "closed_windows": status.closed_windows,
         "published": status.published,
+        "retired_before": time_json(status.retired.map(|retired| retired.before_ms)),
         "waits_for": status.waits_for,
         "publishers": status.publishers.iter().map(publisher).collect::<Vec<_>>(),
     })
@@ -67,7 +68,8 @@ pub(super) fn status(status: &StreamStatus) -> String {
     let events = status.events;
     let mut text = format!(
         "the stream {state}\nwatermark: {watermark}\nwindows: {} open, {} closed, {} rows published\n\
-         events: {} received, {} counted, {} duplicates, {} dead letters, {} in open windows\n",
+         events: {} received, {} counted, {} duplicates, {} dead letters, {} too late for retired \
+         windows, {} in open windows\n",
         status.open_windows,
         status.closed_windows,
         status.published,
@@ -75,8 +77,13 @@ pub(super) fn status(status: &StreamStatus) -> String {
         grouped(events.counted),
         grouped(events.duplicates),
         grouped(events.dead),
+        grouped(events.retired),
         grouped(events.open),
     );
+    if let Some(retired) = &status.retired {
+        let before = time_text(retired.before_ms);
+        text.push_str(&format!("retired: windows that end by {before}; they get no revision\n"));
+    }
     if let Some(waits) = &status.waits_for {
         text.push_str(&format!("it waits: {waits}\n"));
     }

@@ -7,16 +7,67 @@ use std::sync::Arc;
 
 use cortado_protocol::JobId;
 use cortado_protocol::stream::StreamStatus;
-use cortado_stream::{Comparison, Difference, Recount, time_text};
+use cortado_stream::{Comparison, Difference, Recount, Recounted, StreamPlan, time_text};
 use serde_json::{Map, Value, json};
 
-use super::output::{Output, grouped};
+use super::output::{self, Output, grouped};
+use crate::history::{Published, Stood};
 use crate::{Cluster, Error, history, stream};
 
 /// All windows.
 const ALL: Range<i64> = i64::MIN..i64::MAX;
 /// Differences that are printed.
 const SHOWN: usize = 10;
+
+/// How often a second count begins again because windows were retired meanwhile.
+const TRIES: usize = 5;
+
+/// A second count, and what it is compared with.
+struct SecondCount<'p> {
+    count: Recounted<'p>,
+    published: Published,
+    stood: Stood,
+    /// How the stream stands after it.
+    status: StreamStatus,
+}
+
+/// Counts the windows of a stream that start in a range a second time, without those that are retired.
+async fn count_again<'p>(
+    cluster: &Arc<Cluster>,
+    job: JobId,
+    plan: &'p StreamPlan,
+    (range, traced): (Range<i64>, Option<&str>),
+) -> Result<SecondCount<'p>, Error> {
+    let mut before = stream::status(cluster, job).await?;
+    for _ in 0..TRIES {
+        let retired = before.retired.map(|retired| retired.before_ms);
+        let from = retired.map_or(range.start, |retired| retired.max(range.start));
+        let published = history::published(cluster, job, plan).await?;
+        let count = Recount::new(plan, from..range.end.max(from));
+        let count = match traced {
+            Some(metric) => count.trace(metric),
+            None => count,
+        };
+        let (count, stood) = history::recount(cluster, job, &published.cut, count).await?;
+        let status = stream::status(cluster, job).await?;
+        if status.retired.map(|retired| retired.before_ms) == retired {
+            return Ok(SecondCount { count, published, stood, status });
+        }
+        before = status;
+    }
+    let message = "windows are retired faster than they can be counted: is 'retention' too short?";
+    Err(Error::Incomplete(message.to_owned()))
+}
+
+/// Says if events are gone that were once there.
+fn tell_gone(stood: &Stood) {
+    if stood.gone > 0 {
+        let gone = grouped(stood.gone);
+        output::note(&format!(
+            "events of {gone} batches are not among them: their time of retention is over"
+        ));
+    }
+}
 
 /// Checks the counts of a stream, and unless only these are wanted, what it has published.
 pub(super) async fn check(
@@ -31,12 +82,10 @@ pub(super) async fn check(
     let mut text = counts_text(&status);
     if !only_counts {
         let plan = history::plan(cluster, job).await?;
-        let published = history::published(cluster, job, &plan).await?;
-        let count = Recount::new(&plan, ALL);
-        let (recounted, stood) = history::recount(cluster, job, &published.cut, count).await?;
-        let compared = recounted.compare(&published.rows);
+        let counted = count_again(cluster, job, &plan, (ALL, None)).await?;
+        let SecondCount { count, published, stood, status: after } = counted;
+        let compared = count.compare(&published.rows);
         wrong.extend(compared.differences.iter().map(tell));
-        let after = &stood.status;
         if stood.lost > 0 {
             let lost = grouped(stood.lost);
             wrong.push(format!(
@@ -47,8 +96,10 @@ pub(super) async fn check(
             let open = grouped(compared.open);
             wrong.push(format!("the stream has ended, and {open} events are in no window"));
         }
-        if after.ended && compared.counted != after.events.counted {
-            let (found, said) = (grouped(compared.counted), grouped(after.events.counted));
+        let retired = after.retired.map_or(0, |retired| retired.counted);
+        if after.ended && compared.counted + retired != after.events.counted {
+            let said = after.events.counted.saturating_sub(retired);
+            let (found, said) = (grouped(compared.counted), grouped(said));
             wrong.push(format!("{found} events count, and the stream says {said}"));
         }
         let cut = published.cut.hash_text();
@@ -58,6 +109,11 @@ pub(super) async fn check(
         value["cut"] = cut.as_str().into();
         value["differences"] = differences_json(&compared);
         text.push_str(&format!("\n{}, as of cut {cut}", compared_text(&compared)));
+        if retired > 0 {
+            let retired = grouped(retired);
+            text.push_str(&format!("\n{retired} more events count in windows that are retired"));
+        }
+        value["retired_counted"] = retired.into();
     }
     value["ok"] = wrong.is_empty().into();
     output.show(&value, |_| text)?;
@@ -66,7 +122,7 @@ pub(super) async fn check(
 
 fn wrong_counts(status: &StreamStatus) -> Vec<String> {
     let events = status.events;
-    let sum = events.counted + events.duplicates + events.dead + events.open;
+    let sum = events.counted + events.duplicates + events.dead + events.retired + events.open;
     let wrong = (events.received != sum)
         .then(|| format!("{} events were received, {} are found", events.received, sum));
     wrong.into_iter().collect()
@@ -75,11 +131,12 @@ fn wrong_counts(status: &StreamStatus) -> Vec<String> {
 fn counts_text(status: &StreamStatus) -> String {
     let events = status.events;
     format!(
-        "received {} = counted {} + duplicates {} + dead letters {} + in open windows {}",
+        "received {} = counted {} + duplicates {} + dead letters {} + too late {} + in open windows {}",
         grouped(events.received),
         grouped(events.counted),
         grouped(events.duplicates),
         grouped(events.dead),
+        grouped(events.retired),
         grouped(events.open),
     )
 }
@@ -126,15 +183,15 @@ pub(super) async fn trace(
     output: Output,
 ) -> Result<(), Error> {
     let plan = history::plan(cluster, job).await?;
-    let published = history::published(cluster, job, &plan).await?;
+    let counted = count_again(cluster, job, &plan, (ALL, Some(metric))).await?;
+    let SecondCount { count, published, stood, .. } = counted;
     let of = |row: &&cortado_stream::RowAt| row.row.get("metric_id") == Some(&metric.into());
     let Some(row) = published.rows.iter().find(of) else {
         let message = format!("there is no metric '{metric}': cortado events metrics lists them");
         return Err(Error::NotFound(message));
     };
-    let count = Recount::new(&plan, ALL).trace(metric);
-    let (recounted, _) = history::recount(cluster, job, &published.cut, count).await?;
-    let ids = recounted.traced(&published.rows);
+    tell_gone(&stood);
+    let ids = count.traced(&published.rows);
     if output.json {
         let metrics = row.row.get("metrics");
         return output
@@ -188,10 +245,10 @@ pub(super) async fn replay(
             plan.span_of(times.0, times.1)
         }
     };
-    let published = history::published(cluster, job, &plan).await?;
-    let count = Recount::new(&plan, range.clone());
-    let (recounted, _) = history::recount(cluster, job, &published.cut, count).await?;
-    let compared = recounted.compare(&published.rows);
+    let counted = count_again(cluster, job, &plan, (range.clone(), None)).await?;
+    let SecondCount { count, published, stood, .. } = counted;
+    tell_gone(&stood);
+    let compared = count.compare(&published.rows);
     if let Some(path) = out {
         let write = |rows: &mut dyn Iterator<Item = (String, Map<String, Value>)>| {
             let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
@@ -201,7 +258,7 @@ pub(super) async fn replay(
             }
             file.flush()
         };
-        write(&mut recounted.rows()).map_err(|source| Error::io("write", path, source))?;
+        write(&mut count.rows()).map_err(|source| Error::io("write", path, source))?;
     }
     let end =
         |ms| if ms == i64::MIN || ms == i64::MAX { Value::Null } else { time_text(ms).into() };

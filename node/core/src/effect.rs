@@ -79,11 +79,13 @@ pub enum StateFile {
     Expiry,
     /// The roster.
     Members,
+    /// What was promised of the windows of streams, and what of them is gone.
+    Retention,
 }
 
 impl StateFile {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tombstones, Self::Expiry, Self::Members];
+    pub const ALL: [Self; 4] = [Self::Tombstones, Self::Expiry, Self::Members, Self::Retention];
 
     /// Its name in the data folder.
     #[must_use]
@@ -92,6 +94,7 @@ impl StateFile {
             Self::Tombstones => "tombstones",
             Self::Expiry => "expiry",
             Self::Members => "members",
+            Self::Retention => "retention",
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::peers::Peers;
 use crate::placement::{Members, Placement, Placements};
 use crate::reach::Reach;
 use crate::record::Located;
+use crate::retention::Retention;
 use crate::roster::Roster;
 
 /// All live nodes come to the same view within so long: a node that runs for less than that may see
@@ -44,6 +45,7 @@ pub(crate) struct Facts {
     pub(crate) peers: Peers,
     pub(crate) ledger: Ledger,
     pub(crate) jobs: Jobs,
+    pub(crate) retention: Retention,
 }
 
 impl Facts {
@@ -61,6 +63,7 @@ impl Facts {
             peers: Peers::default(),
             ledger: Ledger::default(),
             jobs: Jobs::default(),
+            retention: Retention::default(),
             config,
         }
     }
@@ -194,7 +197,8 @@ impl Facts {
         let mut sources = sources.map(|(number, source)| (number, source.content));
         let batches = sources.by_ref().take(BATCHES_PER_ANSWER).collect();
         let next = sources.next().map(|(number, _)| number);
-        TableCoverage { batches, declared, next }
+        let floor = self.ledger.floor(job, edge);
+        TableCoverage { batches, declared, next, floor }
     }
 
     /// Whether the job's specification is known.

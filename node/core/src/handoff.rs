@@ -253,6 +253,10 @@ impl Handoff {
             let pages = peer::pages(held);
             let open = OpenOffer { round, pages: pages.len(), since, held: Vec::new() };
             self.open.insert((job, peer), open);
+            // Or it would ask for what is gone.
+            if let Some(floors) = facts.retention.floors(job).cloned() {
+                out.send(peer, PeerMessage::Retired { job, floors });
+            }
             for held in pages {
                 out.send(peer, PeerMessage::Offer { job, round, held });
             }

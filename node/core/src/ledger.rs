@@ -1,6 +1,6 @@
 //! What this node's log has, and what is on its way into it: an entry is answered after its fsync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_protocol::entry::{Entry, EntryHead};
@@ -33,6 +33,8 @@ pub(crate) struct Ledger {
     pending: BTreeMap<u64, Pending>,
     /// Appends under way of what is new in the cluster, by job.
     fresh: BTreeMap<JobId, usize>,
+    /// Groups of the batches of streams that are forgotten, until the log may drop them.
+    leaving: BTreeMap<JobId, BTreeSet<Group>>,
     /// Who waits for an entry to be durable here, and for which slots.
     waiting: BTreeMap<EntryKey, Vec<(NodeId, SlotSet)>>,
 }
@@ -94,13 +96,51 @@ impl Ledger {
 
     /// Forgets a job for good; returns whether that is news.
     pub(crate) fn forget(&mut self, job: JobId, proof: Forgotten) -> bool {
-        self.jobs.remove(&job);
+        if let Some(held) = self.jobs.remove(&job) {
+            self.leaving.entry(job).or_default().extend(held.groups(job));
+        }
         self.waiting.retain(|key, _| key.job != job);
         let news = self.tombstones.insert(job, proof).is_none();
         while self.tombstones.len() > TOMBSTONES {
             self.tombstones.pop_first();
         }
         news
+    }
+
+    /// The groups in which records of a forgotten job stand.
+    pub(crate) fn take_groups(&mut self, job: JobId) -> impl Iterator<Item = Group> + use<> {
+        let of_stream = self.leaving.remove(&job).unwrap_or_default();
+        Group::all(job).into_iter().chain(of_stream)
+    }
+
+    /// A record of a forgotten job was found in the log; returns whether its group is not dropped yet.
+    pub(crate) fn found_forgotten(&mut self, key: &EntryKey) -> bool {
+        self.leaving.entry(key.job).or_default().insert(Group::of(key))
+    }
+
+    /// Batches of a stream below these numbers are retired: the log may drop them.
+    pub(crate) fn retire(&mut self, out: &mut Outbox, job: JobId, floors: &[(Edge, u64)]) {
+        let held = self.jobs.entry(job).or_default();
+        let of_stream = |(edge, _): &&(Edge, u64)| edge.is_publisher() || edge.is_output();
+        for (edge, floor) in floors.iter().filter(of_stream) {
+            held.retire(*edge, *floor);
+            for first in held.edge_mut(*edge).take_retired() {
+                out.effect(Effect::Forget(Group::of_stream(job, *edge, first)));
+            }
+        }
+    }
+
+    /// The same, of what an earlier process has written down.
+    pub(crate) fn restore_floors(&mut self, job: JobId, floors: &[(Edge, u64)]) {
+        let held = self.jobs.entry(job).or_default();
+        let of_stream = |(edge, _): &&(Edge, u64)| edge.is_publisher() || edge.is_output();
+        let floors = floors.iter().filter(of_stream);
+        floors.for_each(|(edge, floor)| held.retire(*edge, *floor));
+    }
+
+    /// The first number of an edge that is not retired.
+    pub(crate) fn floor(&self, job: JobId, edge: Edge) -> u64 {
+        self.edge(job, edge).map_or(0, EdgeIndex::floor)
     }
 
     /// Whether the job is forgotten for good.
@@ -119,11 +159,19 @@ impl Ledger {
     }
 
     /// Takes in a record that was in the log when the process started.
-    pub(crate) fn restore(&mut self, head: &EntryHead, record: RecordRef) {
+    /// Returns the group of a retired one, if nothing of the group is needed any more.
+    pub(crate) fn restore(&mut self, head: &EntryHead, record: RecordRef) -> Option<Group> {
         let edge = self.edge_of(head.key);
+        let (number, floor) = (head.key.number, edge.floor());
+        if number < floor {
+            let whole = number / Group::BATCHES < floor / Group::BATCHES;
+            return whole.then(|| Group::of(&head.key));
+        }
         if let Comparison::New(fresh) = edge.compare(head) {
             edge.insert(&head.restrict(fresh), Place::Durable(record));
         }
+        edge.log(number);
+        None
     }
 
     /// Drops the batches of a job that is done, and refuses to store more of them. Nodes that wait
@@ -180,6 +228,7 @@ impl Ledger {
             Comparison::Conflict(slot) => {
                 tracing::error!(?key, ?slot, %from, "two different entries under one number; both kept");
                 // Logged but not indexed: kept for inspection, counted never.
+                self.edge_of(key).log(key.number);
                 log(out, &key, false, bytes);
                 out.send(from, PeerMessage::NotStored { key, reason: NotStored::Conflict });
                 return false;
@@ -218,6 +267,10 @@ impl Ledger {
         to: NodeId,
         (key, slots): (EntryKey, SlotSet),
     ) {
+        if key.number < self.floor(key.job, key.edge) {
+            let (log, entries) = (config.log, vec![(key, slots)]);
+            return out.send(to, PeerMessage::Stored { log, entries });
+        }
         let synced = config.planted != Some(PlantedBug::AcknowledgeBeforeFsync);
         let held = self.edge(key.job, key.edge).map(|edge| edge.slots(key.number, synced));
         if held.is_some_and(|durable| durable.contains_all(slots)) {
@@ -258,7 +311,12 @@ impl Ledger {
             }
             let edge = self.edge_of(key);
             edge.durable(key.number, *ticket, *record);
-            let durable = edge.slots(key.number, true);
+            let mut durable = edge.slots(key.number, true);
+            if key.number < edge.floor() {
+                // It was retired on its way: it counts as held, and is not.
+                edge.remove(key.number, Place::Durable(*record));
+                durable = SlotSet::ALL;
+            }
             let waiting = self.waiting.remove(&key).unwrap_or_default().into_iter();
             let (done, open): (Vec<_>, Vec<_>) =
                 waiting.partition(|(_, slots)| durable.contains_all(*slots));

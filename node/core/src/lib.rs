@@ -63,6 +63,7 @@ mod reach;
 mod reading;
 mod record;
 mod replicate;
+mod retention;
 mod roster;
 mod router;
 mod saving;

@@ -321,6 +321,12 @@ fn map_events(
     if let Some(message) = wrong {
         return refuse(out, ticket, &header, message);
     }
+    if header.number < facts.ledger.floor(plan.spec.job, of.edge()) {
+        // It was durable, and is retired.
+        let (copies, replicas) = (facts.config.min_copies, facts.config.replicas);
+        let outcome = BatchOutcome::Durable { copies, replicas, rejected: 0 };
+        return out.answer_batch(ticket, &header, outcome);
+    }
     let mapping = mapping(plan, of.edge(), ticket, (&header, &payload));
     let (slots, schemas) = (usize::from(plan.spec.slots), Arc::clone(schemas));
     let plan = Arc::clone(stream);

@@ -1,7 +1,7 @@
 //! Places of records in the log, and the groups in which records are dropped.
 
 use bytes::Bytes;
-use cortado_protocol::{EntryKey, JobId, SlotSet};
+use cortado_protocol::{Edge, EntryKey, JobId, SlotSet, content_hash};
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,26 +34,45 @@ pub struct MovedRecord {
 pub struct Group(u128);
 
 impl Group {
-    /// The job's log, its result and what a stream has published: kept until the job is dropped.
+    /// The job's log and its result: kept until the job is dropped.
     #[must_use]
     pub fn kept(job: JobId) -> Self {
         Self(job.0)
     }
 
-    /// The job's batches, which are dropped when the job is done.
+    /// The job's batches of tables, which are dropped when the job is done.
     #[must_use]
     pub fn batches(job: JobId) -> Self {
         // Job ids are UUIDv7. No complement of one is: its version would be 8.
         Self(!job.0)
     }
 
+    /// A stream's batches under [`Self::BATCHES`] numbers of an edge, which are dropped when all of them
+    /// are retired.
+    #[must_use]
+    pub fn of_stream(job: JobId, edge: Edge, number: u64) -> Self {
+        let part = number / Self::BATCHES;
+        let bytes = [&job.0.to_le_bytes()[..], &edge.0.to_le_bytes(), &part.to_le_bytes()].concat();
+        let halves = [content_hash(&bytes), content_hash(&[&bytes[..], b"second half"].concat())];
+        Self(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+    }
+
+    /// Numbers of an edge of a stream in one group.
+    pub const BATCHES: u64 = 64;
+
     /// The group of an entry.
     #[must_use]
     pub fn of(key: &EntryKey) -> Self {
-        if key.edge.is_upload() { Self::batches(key.job) } else { Self::kept(key.job) }
+        match key.edge {
+            edge if edge.is_publisher() || edge.is_output() => {
+                Self::of_stream(key.job, edge, key.number)
+            }
+            edge if edge.is_upload() => Self::batches(key.job),
+            _ => Self::kept(key.job),
+        }
     }
 
-    /// All groups of a job.
+    /// All groups of a job but those of a stream's batches.
     #[must_use]
     pub fn all(job: JobId) -> [Self; 2] {
         [Self::kept(job), Self::batches(job)]

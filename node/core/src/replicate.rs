@@ -197,6 +197,10 @@ impl Replicator {
             NotStored::Ended => {
                 return self.fail(out, key, ClientError::new(ErrorKind::Ended, DONE));
             }
+            NotStored::Retired => {
+                let message = "a window in it gets no revision any more";
+                return self.fail(out, key, ClientError::new(ErrorKind::Ended, message));
+            }
             NotStored::Conflict => return self.fail(out, key, conflict(key)),
         }
         None

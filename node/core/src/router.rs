@@ -41,6 +41,7 @@ mod jobs;
 mod members;
 mod restore;
 mod restoring;
+mod retiring;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -245,8 +246,14 @@ impl Core {
             PeerMessage::HaveEnded { jobs } => {
                 for job in jobs {
                     self.say_ended(from, job);
+                    self.say_retired(from, job);
                 }
             }
+            PeerMessage::Retire { job, before_ms } => self.on_retire(from, job, before_ms),
+            PeerMessage::Retiring { job, before_ms, outputs } => {
+                self.on_retiring(from, (job, before_ms), &outputs);
+            }
+            PeerMessage::Retired { job, floors } => self.on_retired(from, job, floors),
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {
                 let over = match work {

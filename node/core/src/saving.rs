@@ -21,6 +21,10 @@ pub(crate) enum Then {
     Forget(JobId),
     /// The log may drop the job's records.
     DropRecords(JobId),
+    /// Tell a stream's coordinator what this node has promised.
+    SayRetiring { job: JobId, to: NodeId },
+    /// Drop the retired batches of a stream.
+    DropRetired(JobId),
     /// Send all members the names of those that left, and answer the client that asked for it.
     TellDeparted { ticket: u64 },
 }

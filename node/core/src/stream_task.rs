@@ -8,8 +8,8 @@ use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::stream::{Cursor, Row};
 use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet, frame};
 use cortado_stream::{
-    Cut, DeadLetter, Fresh, Known, OutputBatch, PublishedWindow, StreamPlan, Summary, Wanted,
-    WindowCount, WindowFold, publish, stored_events,
+    Checkpoint, Cut, DeadLetter, Fresh, Known, OutputBatch, PublishedWindow, StreamPlan, Summary,
+    Wanted, WindowCount, WindowFold, publish, stored_events,
 };
 
 use crate::job::BoundPlan;
@@ -47,8 +47,10 @@ pub enum StreamTask {
     Rows {
         /// The output's name.
         output: String,
-        /// Where the reader stands.
+        /// Where the reader stands, or the floors where those are higher.
         after: Cursor,
+        /// Batches that it has not read and that are gone.
+        gone: u64,
         /// Batches of outputs, of each edge in order.
         entries: Vec<Located>,
         /// Of a stream that has ended: the last batch of each edge, if no other batches are left.
@@ -82,6 +84,8 @@ pub enum StreamOutput {
         cursor: Cursor,
         /// Whether no more rows will come.
         ended: bool,
+        /// Batches that the reader has not read and that are gone.
+        gone: u64,
     },
     /// Of [`StreamTask::Cut`].
     Cut(Cut),
@@ -98,6 +102,8 @@ pub struct Brief {
     pub number: u64,
     /// Its low watermark, in milliseconds since the Unix epoch.
     pub low_watermark_ms: i64,
+    /// The publisher's clock when it was sent, in milliseconds since the Unix epoch.
+    pub sent_at_ms: i64,
     /// Whether it is the last batch of its edge.
     pub last: bool,
     /// Events in it.
@@ -119,6 +125,18 @@ pub struct PublishedBatch {
     pub cut: Cut,
     /// The windows in it.
     pub windows: Vec<PublishedWindow>,
+    /// No event of the included batches is later, in milliseconds since the Unix epoch.
+    pub until_ms: i64,
+    /// What is left of windows that are retired with it.
+    pub retired: Option<Box<Checkpoint>>,
+}
+
+impl PublishedBatch {
+    /// What is kept of a batch with this place.
+    pub(crate) fn new((edge, number): (Edge, u64), batch: OutputBatch) -> Self {
+        let OutputBatch { cut, windows, until_ms, retired, .. } = batch;
+        Self { edge, number, cut, windows, until_ms, retired: retired.map(Box::new) }
+    }
 }
 
 /// Folds windows of a stream.
@@ -205,8 +223,8 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
         }
         StreamTask::Cut(located) => cut(located, records),
         StreamTask::Dead { located, position } => dead(located, position, records),
-        StreamTask::Rows { output, after, entries, ends } => {
-            rows(&output, after, (&entries, &ends), records)
+        StreamTask::Rows { output, after, gone, entries, ends } => {
+            rows(&output, (after, gone), (&entries, &ends), records)
         }
     }
 }
@@ -251,6 +269,7 @@ fn summaries(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, 
                 edge: key.edge,
                 number: key.number,
                 low_watermark_ms: summary.header.low_watermark_ms,
+                sent_at_ms: summary.header.sent_at_ms,
                 last: summary.header.last,
                 received: u64::from(summary.received),
                 dead: summary.dead.len() as u64,
@@ -268,10 +287,9 @@ fn summaries(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, 
 fn published(wanted: &[Located], records: &dyn Records) -> Result<StreamOutput, Stop> {
     let mut all = Vec::with_capacity(wanted.len());
     for_each(wanted, records, |entry, _| {
-        let OutputBatch { cut, windows, .. } =
-            output_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+        let batch = output_of(&entry.delta(META_SLOT).unwrap_or_default())?;
         let key = entry.head.key;
-        all.push(PublishedBatch { edge: key.edge, number: key.number, cut, windows });
+        all.push(PublishedBatch::new((key.edge, key.number), batch));
         Ok(())
     })?;
     Ok(StreamOutput::Published(all))
@@ -303,7 +321,7 @@ fn dead(located: Located, position: u32, records: &dyn Records) -> Result<Stream
 
 fn rows(
     output: &str,
-    after: Cursor,
+    (after, gone): (Cursor, u64),
     (entries, ends): (&[Located], &[Located]),
     records: &dyn Records,
 ) -> Result<StreamOutput, Stop> {
@@ -339,5 +357,5 @@ fn rows(
             Ok(())
         })?;
     }
-    Ok(StreamOutput::Rows { rows, cursor, ended })
+    Ok(StreamOutput::Rows { rows, cursor, ended, gone })
 }

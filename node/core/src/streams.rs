@@ -22,7 +22,7 @@ use bytes::Bytes;
 use cortado_protocol::client::ClientError;
 use cortado_protocol::entry::Entry;
 use cortado_protocol::job::{JobEntry, Manifest, ResultFile};
-use cortado_protocol::peer::EdgeCoverage;
+use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, NodeId, Slot, SlotSet, content_hash, frame,
 };
@@ -38,9 +38,11 @@ use crate::stream_log::StreamLog;
 use crate::stream_task::{PublishedBatch, StreamOutput, StreamTask};
 use crate::task::{Task, TaskOutput};
 
+mod age;
 mod events;
 mod reading;
 pub(crate) mod requests;
+mod retiring;
 mod state;
 mod status;
 mod stream;
@@ -129,9 +131,15 @@ impl Streams {
                 slots.ask(facts, out, job, &[]);
                 stream.folded(facts, out, job)
             }
-            Step::Write { entry, sent: sent @ false, .. } => {
-                *sent = true;
-                Next::Replicate(Box::new(entry.clone()))
+            Step::Write { sent: false, .. } => {
+                stream.give_up_frozen(facts, out, job);
+                match &mut stream.step {
+                    Step::Write { entry, sent, .. } => {
+                        *sent = true;
+                        Next::Replicate(Box::new(entry.clone()))
+                    }
+                    _ => stream.go_on(facts, out, job, log),
+                }
             }
             Step::Close { summary, written, sent: sent @ false } => {
                 *sent = true;
@@ -210,7 +218,10 @@ impl Streams {
         self.reads.on_incomplete(facts, out, attempt, missing);
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
-            Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
+            Step::Gather(of) if *of == attempt => {
+                stream.step = Step::Idle;
+                stream.ask_again();
+            }
             // Nobody has all numbers: this is the answer when everybody was asked.
             Step::Ask(of) if *of == attempt => {
                 (stream.step, stream.asked) = (Step::Idle, true);
@@ -259,10 +270,12 @@ impl Streams {
         match output {
             TaskOutput::Stream(StreamOutput::Summaries(briefs)) => {
                 let drop_late = facts.config.planted == Some(PlantedBug::DropLate);
-                stream.state.read(facts.now, briefs, drop_late);
+                stream.state.read(facts.now, &stream.plan, briefs, drop_late);
             }
             TaskOutput::Stream(StreamOutput::Published(batches)) => {
-                batches.iter().for_each(|batch| stream.state.published(&stream.plan, batch));
+                for batch in &batches {
+                    stream.state.published(facts.now, &stream.plan, batch);
+                }
             }
             TaskOutput::Stream(StreamOutput::Output(batch)) => {
                 stream.step = stream.write(job, batch);
@@ -294,17 +307,28 @@ impl Streams {
         let Step::Write { batch, .. } = std::mem::replace(&mut stream.step, Step::Idle) else {
             return Next::Nothing;
         };
-        let OutputBatch { cut, windows, end, .. } = batch;
-        stream.marked = end.is_some();
-        let (edge, number) = (key.edge, key.number);
-        stream.state.published(&stream.plan, &PublishedBatch { edge, number, cut, windows });
+        stream.marked = batch.end.is_some();
+        let batch = PublishedBatch::new((key.edge, key.number), batch);
+        stream.state.published(facts.now, &stream.plan, &batch);
+        if let Some(left) = &batch.retired {
+            let floors = left.floors((key.edge, key.number));
+            tracing::info!(job = %key.job, before_ms = left.before_ms, "windows are retired");
+            let retired = PeerMessage::Retired { job: key.job, floors };
+            out.send_to_all(facts.roster.known(), &retired);
+        }
         stream.trouble = None;
         stream.resume_at = facts.now + ROUND_EVERY;
         self.drive(facts, out, key.job)
     }
 
     /// An entry that a coordinator wrote could not be stored: the same one is sent again.
-    pub(crate) fn entry_failed(&mut self, facts: &Facts, key: EntryKey, error: &ClientError) {
+    pub(crate) fn entry_failed(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        key: EntryKey,
+        error: &ClientError,
+    ) {
         let Some(stream) = self.all.get_mut(&key.job) else { return };
         let again = match &mut stream.step {
             Step::Write { entry, sent, .. } if entry.head.key == key => sent,
@@ -314,6 +338,7 @@ impl Streams {
         *again = false;
         stream.trouble = Some(error.message.clone());
         stream.resume_at = facts.now + RETRY_AFTER;
+        stream.give_up_frozen(facts, out, key.job);
     }
 }
 
@@ -343,6 +368,7 @@ fn manifest(job: JobId, summary: &Entry) -> Entry {
 impl Stream {
     /// Takes the next step: reads what is new, closes gaps, or begins a round.
     fn go_on(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, log: &JobLog) -> Next {
+        let frozen = facts.retention.promised(job);
         if let Some(task) = reading::next(facts, job, &self.state) {
             self.step = Step::Read;
             out.run(Task::Stream(task), Purpose::Stream(job));
@@ -350,7 +376,8 @@ impl Stream {
         }
         let now = facts.now;
         if now >= self.progress_at + QUIET_BEFORE_GATHER {
-            let needs = reading::gaps(facts, job, &self.state);
+            let mut needs = reading::gaps(facts, job, &self.state);
+            needs.extend(self.missing_outputs(facts, job));
             if !needs.is_empty() {
                 let attempt = out.fresh_id();
                 self.progress_at = now;
@@ -359,11 +386,13 @@ impl Stream {
             }
         }
         // What is published includes all that was published before: so revisions of a window grow.
-        if now < self.since + SETTLE || !self.state.has_caught_up() {
+        let gone = facts.retention.floors(job).map(|floors| floors.before_ms);
+        let lacks_checkpoint = gone > self.state.gone_before();
+        if now < self.since + SETTLE || !self.state.has_caught_up() || lacks_checkpoint {
             return Next::Nothing;
         }
         let watermark = self.state.watermark(&log.stream, &self.plan, now);
-        if let Some(round) = self.state.next_round(&self.plan, watermark) {
+        if let Some(round) = self.state.next_round(&self.plan, watermark, frozen) {
             if round.wanted.windows.is_empty() {
                 return self.publish(facts, out, job, round, Vec::new());
             }
@@ -371,6 +400,9 @@ impl Stream {
             let mut slots = Box::new(SlotRound::windows(self.slots, wanted));
             slots.ask(facts, out, job, &[]);
             self.step = Step::Fold { slots, round };
+            return Next::Nothing;
+        }
+        if self.retire(facts, out, (job, log)) {
             return Next::Nothing;
         }
         if !self.may_close(&log.stream) || facts.misses_too_many() {
@@ -396,9 +428,9 @@ impl Stream {
     fn mark(&self, job: JobId) -> Step {
         let mut edges = self.state.outputs.clone();
         *edges.entry(self.edge).or_default() += 1;
-        let (cut, windows, rows) = (self.state.cut(), Vec::new(), Vec::new());
-        let end = Some(edges.into_iter().collect());
-        self.write(job, OutputBatch { cut, windows, rows, end })
+        let mut batch = OutputBatch::new(self.state.cut(), self.state.until_ms());
+        batch.end = Some(edges.into_iter().collect());
+        self.write(job, batch)
     }
 
     /// Writes a batch as the next one of this node's edge.
@@ -408,6 +440,7 @@ impl Stream {
         Step::Write { entry, batch, sent: false }
     }
 
+    /// Whether nothing follows. A window that came too late to be published waits for its checkpoint.
     fn may_close(&self, log: &StreamLog) -> bool {
         log.stopping && self.state.have_ended(log) && self.state.is_settled()
     }

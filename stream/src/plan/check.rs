@@ -54,6 +54,31 @@ impl Outputs {
     }
 }
 
+/// Windows must be kept as long as late events may change them, and as long as alerts compare others with
+/// them.
+pub(super) fn check_retention(
+    retention_ms: i64,
+    lateness_ms: i64,
+    (windows, alerts): (&[Window], &[AlertRule]),
+) -> Result<(), String> {
+    let compared = |number: u16| {
+        let alerts = alerts.iter().filter(move |rule| rule.kind == number);
+        i64::from(alerts.map(|rule| rule.history).max().unwrap_or(0))
+    };
+    let windows = (0..).zip(windows);
+    let needed =
+        windows.map(|(number, window)| window.every_ms.saturating_mul(2 + compared(number)));
+    let least = needed.max().unwrap_or(0).saturating_add(lateness_ms);
+    if retention_ms < least {
+        return Err(format!(
+            "'retention' is shorter than the windows, their lateness and what alerts compare with: it is \
+             at least {} s",
+            (least + 999) / 1_000
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn check_window(table: WindowTable) -> Result<Window, String> {
     let WindowTable { output, every, group_by, stats, ids } = table;
     if group_by.is_empty() || group_by.len() > GROUP_BY {

@@ -20,7 +20,7 @@ use cortado_protocol::peer::{
     Admission, EdgeCoverage, Hello, NotStored, PeerMessage, PlaceWish, Work,
 };
 use cortado_protocol::stream::{
-    Cursor, Place, Publisher, PublisherStatus, SchemaFile, StreamRequest, StreamResponse,
+    Cursor, Floors, Place, Publisher, PublisherStatus, SchemaFile, StreamRequest, StreamResponse,
     StreamStatus,
 };
 use cortado_protocol::{
@@ -247,6 +247,7 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::NotStored { key, reason: NotStored::Full }),
         empty(PeerMessage::NotStored { key, reason: NotStored::Conflict }),
         empty(PeerMessage::NotStored { key, reason: NotStored::Ended }),
+        empty(PeerMessage::NotStored { key, reason: NotStored::Retired }),
         empty(PeerMessage::Offer { job, round: 5, held: held() }),
         empty(PeerMessage::Have { job, round: 5, done: true, log, held: held() }),
         empty(PeerMessage::Fetch { job, round: 3, wanted: held() }),
@@ -266,6 +267,20 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::Forgotten { job: JobId(8), proof }),
         (PeerMessage::Ended { job }, meta(JobEntry::Manifest(done())).encode()),
         empty(PeerMessage::HaveEnded { jobs: vec![job, JobId(8)] }),
+        empty(PeerMessage::Retire { job, before_ms: 7 }),
+        empty(PeerMessage::Retiring {
+            job,
+            before_ms: 7,
+            outputs: vec![(Edge::output(node("a"), 1), 3)],
+        }),
+        empty(PeerMessage::Retired {
+            job,
+            floors: Floors {
+                before_ms: 7,
+                checkpoint: (Edge::output(node("a"), 1), 2),
+                floors: vec![(Edge::publisher("p", 1), 2), (Edge::output(node("a"), 1), 1)],
+            },
+        }),
         empty(PeerMessage::Departed { members: vec![(node("c"), 3)], barred: vec![5] }),
         empty(work(fold)),
         (work(lookup), to_postcard(&keys)),
@@ -370,6 +385,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
             batches: vec![(0, 1)],
             declared: Some(1),
             next: Some(2),
+            floor: 0,
         }),
         ClientResponse::Jobs(vec![status]),
         ClientResponse::Chunk,
@@ -394,9 +410,13 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
             reason: "no".to_owned(),
             path: "/a".to_owned(),
         }),
-        ClientResponse::Stream(StreamResponse::Events { next: 3, prefix: 5, lost: 1 }),
+        ClientResponse::Stream(StreamResponse::Events { next: 3, prefix: 5, lost: 1, gone: 2 }),
         ClientResponse::Stream(StreamResponse::Cut(vec![(Edge::publisher("p", 1), 3)])),
-        ClientResponse::Stream(StreamResponse::Rows { ended: true, cursor: Cursor::default() }),
+        ClientResponse::Stream(StreamResponse::Rows {
+            ended: true,
+            cursor: Cursor::default(),
+            gone: 1,
+        }),
     ]
 }
 

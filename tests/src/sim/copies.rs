@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cortado_core::RecordRef;
+use cortado_core::{Group, RecordRef};
 use cortado_protocol::entry::EntryHead;
-use cortado_protocol::{EntryKey, JobId, Slot, SlotSet};
+use cortado_protocol::{Edge, EntryKey, JobId, Slot, SlotSet};
 
 /// A record on a disk: what it is and which slots it speaks for.
 pub(super) type Copy = (RecordRef, EntryKey, SlotSet);
@@ -25,6 +25,8 @@ pub(super) struct Copies {
     pub(super) since: BTreeMap<EntryKey, Duration>,
     /// Jobs that are done, whose batches are needed no more: the disks from which they were dropped.
     pub(super) completed: BTreeMap<JobId, BTreeSet<usize>>,
+    /// Batches of streams below these numbers are retired.
+    pub(super) floors: BTreeMap<(JobId, Edge), u64>,
     /// When a first node let go of each job.
     pub(super) gone_at: BTreeMap<JobId, Duration>,
 }
@@ -101,6 +103,29 @@ impl Copies {
         self.completed.entry(job).or_default().insert(node);
     }
 
+    /// Batches of streams are retired, as this node knows: they are needed no more. Returns one of the
+    /// group that is not.
+    pub(super) fn retire(
+        &mut self,
+        node: usize,
+        group: Group,
+        floor: impl Fn(&EntryKey) -> u64,
+    ) -> Option<EntryKey> {
+        let keys = self.held.keys().filter(|key| Group::of(key) == group).copied();
+        let keys: Vec<_> = keys.collect();
+        for key in &keys {
+            let known = self.floors.entry((key.job, key.edge)).or_default();
+            *known = (*known).max(floor(key));
+            self.held.get_mut(key).map(|nodes| nodes.remove(&node));
+        }
+        let retired = |key: &EntryKey| self.is_retired(key);
+        keys.iter().find(|key| !retired(key)).copied()
+    }
+
+    fn is_retired(&self, key: &EntryKey) -> bool {
+        self.floors.get(&(key.job, key.edge)).is_some_and(|floor| key.number < *floor)
+    }
+
     /// A segment whose records stand elsewhere, too, is deleted.
     pub(super) fn release(&mut self, node: usize, segment: u32) {
         for nodes in self.held.values_mut() {
@@ -152,7 +177,7 @@ impl Copies {
 
     /// Whether the entry must survive.
     pub(super) fn is_acknowledged(&self, key: &EntryKey) -> bool {
-        !key.edge.is_upload() || self.promised.contains(key)
+        !self.is_retired(key) && (!key.edge.is_upload() || self.promised.contains(key))
     }
 
     /// A node's records of what is acknowledged, in order. The others may be damaged on every disk

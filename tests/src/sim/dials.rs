@@ -85,6 +85,8 @@ pub struct Dials {
     pub clients: usize,
     /// Publishers of one stream, if there is one.
     pub publishers: usize,
+    /// Whether the stream keeps its events for a few seconds only.
+    pub retention: bool,
     /// Share of datagrams lost.
     pub datagram_loss: f64,
     /// Share of datagrams, frames and batches that arrive a second time, later.
@@ -124,6 +126,7 @@ impl Dials {
             nodes,
             clients,
             publishers: 0,
+            retention: false,
             datagram_loss: 0.0,
             repeats: 0.0,
             travel_us: 3_000,
@@ -194,6 +197,7 @@ impl Dials {
             outputs,
             rows,
             publishers: if job_ttl.is_none() { publishers(seed) } else { 0 },
+            retention: retention(seed),
             stop: stop(seed),
             task_ms: (seed % 4 == 2).then_some([5, 50, 300][(seed / 4 % 3) as usize]),
             upload,
@@ -247,6 +251,11 @@ fn publishers(seed: u64) -> usize {
     let rng = &mut StdRng::seed_from_u64(seed ^ 0xe_7e25);
     let publishers = rng.random_range(1..=4);
     if rng.random_range(0..3) == 0 { publishers } else { 0 }
+}
+
+/// A stream of its own, too: every second stream forgets.
+fn retention(seed: u64) -> bool {
+    StdRng::seed_from_u64(seed ^ 0x4e_7e27).random_bool(0.5)
 }
 
 /// A stream of its own, too: now and then many small jobs at once.

@@ -122,6 +122,13 @@ impl World {
             self.copies.complete(node, job);
         } else if let Some(job) = jobs().find(|job| Group::kept(*job) == group) {
             self.forget_job(node, job);
+        } else if let Some(process) = &self.nodes[node].process {
+            let (core, id) = (&process.core, self.nodes[node].id);
+            let floor = |key: &EntryKey| core.floor(key.job, key.edge);
+            if let Some(key) = self.copies.retire(node, group, floor) {
+                let message = format!("{id} dropped {key:?}, which is not retired");
+                self.violation.get_or_insert(message);
+            }
         }
         let delay = self.delay(100, self.dials.sync_ms * 1_000);
         let boot = self.nodes[node].boot;
@@ -179,7 +186,9 @@ impl World {
 
     /// A batch is acknowledged: from now on it must survive.
     pub(super) fn promise(&mut self, node: usize, key: EntryKey) {
-        if self.copies.completed.contains_key(&key.job) {
+        let core = self.nodes[node].process.as_ref().map(|process| &process.core);
+        let retired = core.is_some_and(|core| key.number < core.floor(key.job, key.edge));
+        if retired || self.copies.completed.contains_key(&key.job) {
             return;
         }
         if let Some(message) = self.false_acknowledgement(node, key) {

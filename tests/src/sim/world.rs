@@ -93,7 +93,7 @@ impl World {
                     .iter()
                     .map(|feed| Actor::Publisher(Box::new(SimPublisher::new(job, feed.clone())))),
             );
-            clients.push(Actor::Owner(Box::new(StreamOwner::new(job, feeds, 8))));
+            clients.push(Actor::Owner(Box::new(StreamOwner::new(job, feeds, 8, dials.retention))));
         }
         Self {
             now: Duration::ZERO,

@@ -70,8 +70,8 @@ pub(crate) fn on_stream_summary(out: &mut Outbox, origin: Origin, output: TaskOu
 /// Sends rows that a stream has published.
 pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
     match output {
-        TaskOutput::Stream(StreamOutput::Rows { rows, cursor, ended }) => {
-            let response = ClientResponse::Stream(StreamResponse::Rows { ended, cursor });
+        TaskOutput::Stream(StreamOutput::Rows { rows, cursor, ended, gone }) => {
+            let response = ClientResponse::Stream(StreamResponse::Rows { ended, cursor, gone });
             out.answer(origin, response, frame::to_postcard(&rows));
         }
         TaskOutput::Stream(StreamOutput::Cut(cut)) => {

@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use cortado_protocol::entry::{EntryHead, Source};
 use cortado_protocol::peer::EdgeCoverage;
-use cortado_protocol::{Coverage, Edge, META_SLOT, Slot, SlotSet};
+use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, Slot, SlotSet};
 
-use crate::record::RecordRef;
+use crate::record::{Group, RecordRef};
 
 mod chunk;
 
@@ -35,8 +35,12 @@ pub(crate) struct EdgeIndex {
     chunks: Vec<(u64, Chunk)>,
     /// Records on their way into the log.
     pending: usize,
-    /// Numbers whose meta slot is durable here.
+    /// Numbers whose meta slot is durable here, and all below the floor.
     meta: Coverage,
+    /// Batches below it are retired: they count as held, and are not.
+    floor: u64,
+    /// Groups of which the log has records, by number / 64.
+    logged: Coverage,
 }
 
 impl EdgeIndex {
@@ -52,6 +56,9 @@ impl EdgeIndex {
     /// be compared one by one, and the source alone decides: equal batches are mapped to equal
     /// deltas.
     pub(crate) fn compare(&self, head: &EntryHead) -> Comparison {
+        if head.key.number < self.floor {
+            return Comparison::Known;
+        }
         let mut fresh = head.slots;
         for (held, slots) in self.of_number(head.key.number) {
             let both = slots.and(head.slots);
@@ -64,6 +71,54 @@ impl EdgeIndex {
         if fresh.is_empty() { Comparison::Known } else { Comparison::New(fresh) }
     }
 
+    /// The first number that is not retired.
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The number behind the last one of which anything is here, or on its way.
+    pub(crate) fn end(&self) -> u64 {
+        let last = self.chunks.last().and_then(|(at, chunk)| Some((at, chunk.last()?)));
+        last.map_or(0, |(at, low)| at * chunk::NUMBERS + u64::from(low) + 1).max(self.floor)
+    }
+
+    /// Batches below this number are retired: drops those that are durable. Those on their way are dropped
+    /// when they have arrived.
+    fn retire(&mut self, floor: u64) {
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        for (at, chunk) in &mut self.chunks {
+            let first = *at * chunk::NUMBERS;
+            if first < floor {
+                chunk.drop_below(floor - first);
+            }
+        }
+        self.chunks.retain(|(_, chunk)| !chunk.is_empty());
+        self.meta.insert_range(0, floor);
+    }
+
+    /// A record of this number is in the log, or on its way there.
+    pub(crate) fn log(&mut self, number: u64) {
+        self.logged.insert(number / chunk::NUMBERS);
+    }
+
+    /// The first number of each group of which the log has records.
+    fn groups(&self) -> impl Iterator<Item = u64> + '_ {
+        let groups = self.logged.intervals().iter().flat_map(|(start, end)| *start..*end);
+        groups.map(|group| group * chunk::NUMBERS)
+    }
+
+    /// The same, of those that are needed no more: all their numbers are retired. They are told once.
+    pub(crate) fn take_retired(&mut self) -> Vec<u64> {
+        let retired = Coverage::range(0, self.floor / chunk::NUMBERS);
+        let groups =
+            self.groups().take_while(|first| first + chunk::NUMBERS <= self.floor).collect();
+        self.logged = self.logged.minus(&retired);
+        groups
+    }
+
     fn of_number(&self, number: u64) -> impl Iterator<Item = (&Held, SlotSet)> {
         let chunk = self.place(number).ok().map(|at| &self.chunks[at].1);
         chunk.into_iter().flat_map(move |chunk| chunk.of(number))
@@ -73,6 +128,7 @@ impl EdgeIndex {
     pub(crate) fn insert(&mut self, head: &EntryHead, place: Place) {
         debug_assert!(self.slots(head.key.number, false).and(head.slots).is_empty());
         let number = head.key.number;
+        self.log(number);
         let at = self.place(number).unwrap_or_else(|at| {
             self.chunks.insert(at, (number / chunk::NUMBERS, Chunk::default()));
             at
@@ -86,7 +142,7 @@ impl EdgeIndex {
 
     /// The meta slot of a number may be durable now, or no more.
     fn note_meta(&mut self, number: u64) {
-        if self.slots(number, true).contains(META_SLOT) {
+        if number < self.floor || self.slots(number, true).contains(META_SLOT) {
             self.meta.insert(number);
         } else {
             self.meta.remove(number);
@@ -194,6 +250,17 @@ impl EdgeIndex {
         let mut held = self.coverage_within(offer.edge, offer.slots, start..end, durable_only);
         held.iter_mut().for_each(|part| part.coverage = part.coverage.and(&offer.coverage));
         held.retain(|part| !part.coverage.is_empty());
+        let retired = Coverage::range(0, self.floor).and(&offer.coverage);
+        if !retired.is_empty() {
+            let mut rest = offer.slots;
+            for part in &mut held {
+                part.coverage.union(&retired);
+                rest = rest.minus(part.slots);
+            }
+            if !rest.is_empty() {
+                held.push(EdgeCoverage { edge: offer.edge, slots: rest, coverage: retired });
+            }
+        }
         held
     }
 
@@ -290,7 +357,7 @@ impl EdgeIndex {
         self.chunks.iter_mut().for_each(|(_, chunk)| chunk.drop_slots(slots));
         self.chunks.retain(|(_, chunk)| !chunk.is_empty());
         if slots.contains(META_SLOT) {
-            self.meta = Coverage::default();
+            self.meta = Coverage::range(0, self.floor);
         }
     }
 }
@@ -366,6 +433,20 @@ impl JobIndex {
         let nothing = EdgeIndex::default();
         let held = |offer: &EdgeCoverage| self.edge(offer.edge).unwrap_or(&nothing);
         offered.iter().flat_map(|offer| held(offer).missing(std::slice::from_ref(offer))).collect()
+    }
+
+    /// Batches of an edge below this number are retired.
+    pub(crate) fn retire(&mut self, edge: Edge, floor: u64) {
+        self.edge_mut(edge).retire(floor);
+    }
+
+    /// The groups of a stream's batches that are held.
+    pub(crate) fn groups(&self, job: JobId) -> impl Iterator<Item = Group> + '_ {
+        let of_stream = |edge: &Edge| edge.is_publisher() || edge.is_output();
+        let edges = self.edges.iter().filter(move |(edge, _)| of_stream(edge));
+        edges.flat_map(move |(edge, held)| {
+            held.groups().map(move |first| Group::of_stream(job, *edge, first))
+        })
     }
 
     /// All slots of which anything is held.

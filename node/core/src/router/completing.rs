@@ -83,6 +83,9 @@ impl Core {
             self.say_ended(from, job);
             held.retain(|part| !is_batches(part));
         }
+        if held.iter().any(|part| self.reaches_below(job, part)) {
+            self.say_retired(from, job);
+        }
         self.handoff.on_offer(&self.facts, &mut self.out, from, job, round, held);
     }
 }

@@ -65,6 +65,11 @@ impl Core {
         if done && key.edge.is_upload() && !moved {
             return self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Ended });
         }
+        if !moved && self.is_too_late(&entry) {
+            self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Retired });
+            let before_ms = self.facts.retention.promised(key.job).unwrap_or(i64::MIN);
+            return self.out.send(from, PeerMessage::Retire { job: key.job, before_ms });
+        }
         // What is new now would be lost if the job is over; what is only moved here is lost with it, and
         // kept without a word: whoever sent it may count the answer for a batch that is new.
         let closed = self.facts.jobs.closed_by(key.job).is_some();
@@ -202,7 +207,7 @@ impl Core {
     pub(super) fn entry_failed(&mut self, failed: Option<Failed>) {
         let Some((key, error)) = failed else { return };
         self.answers.entry_failed(&mut self.out, key, &error);
-        self.streams.entry_failed(&self.facts, key, &error);
+        self.streams.entry_failed(&self.facts, &mut self.out, key, &error);
         let next = self.coordination.entry_failed(&self.facts, key, &error);
         self.lead_coordination(next);
     }
@@ -214,6 +219,9 @@ impl Core {
         }
         if wanted.iter().any(|part| part.edge.is_upload()) {
             self.say_ended(fetch.from, fetch.job);
+        }
+        if wanted.iter().any(|part| self.reaches_below(fetch.job, part)) {
+            self.say_retired(fetch.from, fetch.job);
         }
         let idle_ms = self.idle_ms(fetch.job);
         fetch.read(&self.facts, &mut self.out, wanted, idle_ms);

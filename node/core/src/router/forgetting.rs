@@ -10,7 +10,6 @@ use super::Core;
 use crate::effect::{Effect, StateFile};
 use crate::expiry::{self, Heard};
 use crate::jobs::Agreement;
-use crate::record::Group;
 use crate::saving::Then;
 
 impl Core {
@@ -110,6 +109,8 @@ impl Core {
                     self.drop_records(job);
                 }
                 Then::DropRecords(job) => self.drop_records(job),
+                Then::SayRetiring { job, to } => self.say_retiring(to, job),
+                Then::DropRetired(job) => self.drop_retired(job),
                 Then::TellDeparted { ticket } => self.member_forgotten(ticket),
             }
         }
@@ -117,7 +118,8 @@ impl Core {
 
     /// The log may drop all records of a job.
     pub(super) fn drop_records(&mut self, job: JobId) {
-        Group::all(job).into_iter().for_each(|group| self.out.effect(Effect::Forget(group)));
+        let groups = self.facts.ledger.take_groups(job);
+        groups.for_each(|group| self.out.effect(Effect::Forget(group)));
     }
 
     /// Tells of a job that is forgotten; returns whether it is.
@@ -144,6 +146,9 @@ impl Core {
         self.expiry.forget(job);
         if agreed {
             self.saving.save(StateFile::Expiry, None);
+        }
+        if self.facts.retention.forget(job) {
+            self.saving.save(StateFile::Retention, None);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cortado_protocol::client::{ClusterView, RingView};
 use cortado_protocol::peer::{EdgeCoverage, Hello};
-use cortado_protocol::{JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet};
+use cortado_protocol::{Edge, JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet};
 
 use super::Core;
 use crate::answers::status_of;
@@ -70,6 +70,13 @@ impl Core {
     pub fn held(&self, job: JobId) -> Vec<EdgeCoverage> {
         let held = self.facts.ledger.job(job);
         held.map(|held| held.coverage(SlotSet::ALL, true)).unwrap_or_default()
+    }
+
+    /// The first batch of an edge of a stream that is not retired, as this node knows, for checks from
+    /// outside.
+    #[must_use]
+    pub fn floor(&self, job: JobId, edge: Edge) -> u64 {
+        self.facts.ledger.floor(job, edge)
     }
 
     /// Whether the job is forgotten for good, for checks from outside.

@@ -10,9 +10,10 @@ use cortado_protocol::{Edge, JobId, frame};
 
 use super::Core;
 use super::restoring::{ExpiryFile, IdleJob, Restoring};
-use crate::effect::StateFile;
+use crate::effect::{Effect, StateFile};
 use crate::job::{JobLog, job_entry};
-use crate::record::RecordRef;
+use crate::record::{Group, RecordRef};
+use crate::retention::Retention;
 
 impl Core {
     /// Takes in a file as it was saved last, before [`Core::restore`].
@@ -39,6 +40,13 @@ impl Core {
                 self.restoring.idle = idle.into_iter().map(|idle| (idle.job, idle)).collect();
             }
             StateFile::Members => self.facts.roster = frame::from_postcard(bytes)?,
+            StateFile::Retention => {
+                self.facts.retention = Retention::decode(bytes)?;
+                for (job, floors) in self.facts.retention.all_floors() {
+                    // Of the groups that go with them those are found that are still in the log.
+                    self.facts.ledger.restore_floors(job, &floors.floors);
+                }
+            }
         }
         Ok(())
     }
@@ -61,12 +69,15 @@ impl Core {
             _ => None,
         };
         if self.facts.ledger.is_forgotten(job) {
-            if self.restoring.forgotten.insert(job) {
-                self.drop_records(job);
+            if self.facts.ledger.found_forgotten(&head.key) {
+                self.out.effect(Effect::Forget(Group::of(&head.key)));
             }
             return Ok(());
         }
-        self.facts.ledger.restore(&head, record);
+        let retired = self.facts.ledger.restore(&head, record);
+        if let Some(group) = retired.filter(|group| self.restoring.retired.insert(*group)) {
+            self.out.effect(Effect::Forget(group));
+        }
         // A record counts as a sign of life if it is newer than what was written down of the job.
         let at = (record.segment, record.offset);
         let known = self.restoring.idle.get(&job).filter(|idle| at <= idle.newest);
@@ -107,6 +118,7 @@ impl Core {
                 frame::to_postcard(&ExpiryFile { agreed, idle: idle.collect() })
             }
             StateFile::Members => frame::to_postcard(&facts.roster),
+            StateFile::Retention => facts.retention.encode(),
         };
         self.saving.flush(&mut self.out, bytes);
     }

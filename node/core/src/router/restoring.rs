@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::record::Group;
 use cortado_protocol::{JobId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,6 @@ pub(super) struct IdleJob {
 pub(super) struct Restoring {
     /// What an earlier process wrote down of jobs.
     pub(super) idle: BTreeMap<JobId, IdleJob>,
-    /// Jobs of which records were found although they are forgotten.
-    pub(super) forgotten: BTreeSet<JobId>,
+    /// Groups of retired batches of which records were found.
+    pub(super) retired: BTreeSet<Group>,
 }

@@ -37,7 +37,7 @@ struct Read {
 enum Wanted {
     /// The events of the batches from `from` up to `next`. Slots that no owner could complete are left out: a
     /// batch that was not acknowledged may be on no disk there.
-    Events { from: u64, next: u64, prefix: u64, left_out: SlotSet },
+    Events { from: u64, next: u64, prefix: u64, gone: u64, left_out: SlotSet },
     /// Those of these batches that are there in all slots, on W nodes each: the nodes that said so, and how
     /// many owners of each slot were asked.
     Whole { there: TableCoverage, holders: BTreeMap<Slot, BTreeSet<NodeId>>, turns: usize },
@@ -57,14 +57,16 @@ impl Reads {
         (edge, from, batches): (Edge, u64, u16),
     ) -> Option<ClientResponse> {
         let (prefix, _) = reading::beyond_gap(facts, job, edge);
+        let gone = facts.ledger.floor(job, edge).saturating_sub(from);
+        let from = from + gone;
         let next = prefix.min(from.saturating_add(u64::from(batches.clamp(1, BATCHES))));
         if next <= from {
-            let response = StreamResponse::Events { next: from, prefix, lost: 0 };
+            let response = StreamResponse::Events { next: from, prefix, lost: 0, gone };
             return Some(ClientResponse::Stream(response));
         }
         let slots = slots_of(facts, job).or(SlotSet::META);
         let slots = SlotRound::events(slots, edge, &Coverage::range(from, next));
-        let wanted = Wanted::Events { from, next, prefix, left_out: SlotSet::EMPTY };
+        let wanted = Wanted::Events { from, next, prefix, gone, left_out: SlotSet::EMPTY };
         let since = facts.now;
         self.ask(facts, out, origin, Read { job, edge, slots, wanted, since })
     }
@@ -201,8 +203,8 @@ impl Reads {
         for (origin, read) in self.0.extract_if(.., failed) {
             match read.wanted {
                 // They may take too much memory.
-                Wanted::Events { from, next, prefix, .. } if next - from > 1 => {
-                    ask_for_fewer(out, origin, from, prefix);
+                Wanted::Events { from, next, prefix, gone, .. } if next - from > 1 => {
+                    ask_for_fewer(out, origin, from, (prefix, gone));
                 }
                 _ => refuse(out, origin, ErrorKind::Ended, why),
             }
@@ -242,10 +244,10 @@ impl Reads {
 impl Read {
     fn finish(self, facts: &Facts, out: &mut Outbox, origin: Origin) {
         match self.wanted {
-            Wanted::Events { from, prefix, .. } if !fits(self.slots.bytes) => {
-                ask_for_fewer(out, origin, from, prefix);
+            Wanted::Events { from, prefix, gone, .. } if !fits(self.slots.bytes) => {
+                ask_for_fewer(out, origin, from, (prefix, gone));
             }
-            Wanted::Events { next, prefix, left_out, .. } => {
+            Wanted::Events { next, prefix, gone, left_out, .. } => {
                 let mut parts = self.slots.done;
                 let counts = parts.remove(&META_SLOT).unwrap_or_default();
                 let parts: Vec<Bytes> = parts.into_values().collect();
@@ -254,7 +256,7 @@ impl Read {
                     let message = "events are only on nodes that do not answer: try again";
                     return refuse(out, origin, ErrorKind::Unavailable, message);
                 }
-                let response = StreamResponse::Events { next, prefix, lost };
+                let response = StreamResponse::Events { next, prefix, lost, gone };
                 let tail = frame::to_postcard(&parts);
                 out.answer(origin, ClientResponse::Stream(response), tail);
             }
@@ -281,8 +283,8 @@ fn fits(bytes: usize) -> bool {
 }
 
 /// An answer without batches, though there are some.
-fn ask_for_fewer(out: &mut Outbox, origin: Origin, from: u64, prefix: u64) {
-    let response = StreamResponse::Events { next: from, prefix, lost: 0 };
+fn ask_for_fewer(out: &mut Outbox, origin: Origin, from: u64, (prefix, gone): (u64, u64)) {
+    let response = StreamResponse::Events { next: from, prefix, lost: 0, gone };
     out.answer(origin, ClientResponse::Stream(response), Bytes::new());
 }
 

@@ -15,6 +15,14 @@ const AT_ONCE: usize = 256;
 
 /// What to read next: outputs first, so that nothing is published twice.
 pub(super) fn next(facts: &Facts, job: JobId, state: &State) -> Option<StreamTask> {
+    // The newest checkpoint before all: without it nothing behind the floors can be read.
+    let floors = facts.retention.floors(job);
+    let news = floors.filter(|floors| state.gone_before() < Some(floors.before_ms));
+    if let Some(floors) = news {
+        let (edge, number) = floors.checkpoint;
+        let located = facts.located_at(job, edge, number)?;
+        return Some(StreamTask::Published(vec![located]));
+    }
     let unread = |which| following(facts, job, which, |edge| state.read_of(edge)).0;
     let outputs = unread(Edge::is_output);
     if !outputs.is_empty() {

@@ -145,7 +145,16 @@ impl Streams {
 }
 
 /// Reads the rows that follow a reader's cursor.
-fn rows(facts: &Facts, job: JobId, output: String, after: Cursor) -> StreamTask {
+fn rows(facts: &Facts, job: JobId, output: String, mut after: Cursor) -> StreamTask {
+    let mut gone = 0;
+    let held = facts.ledger.job(job).into_iter().flat_map(|held| held.edges());
+    for (edge, index) in held.filter(|(edge, _)| edge.is_output()) {
+        let (read, floor) = (after.of(edge).0, index.floor());
+        gone += floor.saturating_sub(read);
+        if read < floor {
+            after.advance(edge, floor, 0);
+        }
+    }
     let (entries, all) = reading::following(facts, job, Edge::is_output, |edge| after.of(edge).0);
     let mut ends = Vec::new();
     if all && facts.jobs.get(job).is_some_and(|log| log.ended().is_some()) {
@@ -155,7 +164,7 @@ fn rows(facts: &Facts, job: JobId, output: String, after: Cursor) -> StreamTask 
             ends.extend(facts.located_at(job, edge, end.saturating_sub(1)));
         }
     }
-    StreamTask::Rows { output, after, entries, ends }
+    StreamTask::Rows { output, after, gone, entries, ends }
 }
 
 /// Checks whether a publisher can be opened. An earlier generation must have ended, so that no batch of

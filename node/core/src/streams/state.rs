@@ -7,11 +7,14 @@ use std::time::Duration;
 use cortado_protocol::stream::{EventCounts, Publisher};
 use cortado_protocol::{Coverage, Edge};
 use cortado_stream::{
-    Cut, Known, Recent, Span, StreamPlan, Texts, Wanted, WantedWindow, WindowKey,
+    Checkpoint, Cut, Known, Recent, Span, StreamPlan, Texts, Wanted, WantedWindow, WindowKey,
 };
 
+use super::age::Age;
 use crate::stream_log::StreamLog;
 use crate::stream_task::{Brief, PublishedBatch};
+
+mod retirement;
 
 /// Most windows of a round.
 const WINDOWS_PER_ROUND: usize = 64;
@@ -27,10 +30,16 @@ pub(super) struct Source {
     pub(super) watermark_ms: Option<i64>,
     /// Whether the last of them is the edge's last one.
     pub(super) ended: bool,
+    /// The same without what says that it has ended, and no later than an event may be.
+    reached_ms: Option<i64>,
     pub(super) received: u64,
     pub(super) dead: u64,
     /// When the last of them was read.
     pub(super) heard_at: Duration,
+    /// No event of these batches is later, in milliseconds since the Unix epoch.
+    until_ms: i64,
+    /// How old its batches are.
+    age: Age,
 }
 
 /// What is known of one window.
@@ -84,6 +93,14 @@ pub(super) struct State {
     included: Cut,
     /// Output batches that were read, by edge: a gap-free prefix.
     pub(super) outputs: BTreeMap<Edge, u64>,
+    /// How old they are.
+    ages: BTreeMap<Edge, Age>,
+    /// What is left of the windows that are retired.
+    gone: Option<Box<Checkpoint>>,
+    /// Events in retired windows that came too late to count, and that the checkpoint does not include.
+    late: u64,
+    /// No event of the batches that were read is later.
+    until_ms: i64,
     /// Window rows published.
     pub(super) rows: u64,
     /// The paths of roll-ups, and the texts by which windows group.
@@ -105,20 +122,26 @@ pub(super) struct Round {
 impl State {
     /// Takes the summaries of batches in, which follow those read before. With `drop_late`, windows that
     /// were published stay as they are: a fault for the simulator to find.
-    pub(super) fn read(&mut self, now: Duration, briefs: Vec<Brief>, drop_late: bool) {
+    pub(super) fn read(
+        &mut self,
+        now: Duration,
+        plan: &StreamPlan,
+        briefs: Vec<Brief>,
+        drop_late: bool,
+    ) {
         for brief in briefs {
-            let Brief { edge, number, low_watermark_ms, last, received, dead, windows } = brief;
+            let (edge, number) = (brief.edge, brief.number);
             let source = self.sources.entry(edge).or_insert_with(|| Source::new(now));
             if source.read != number {
                 continue;
             }
-            source.read += 1;
-            source.watermark_ms = source.watermark_ms.max(Some(low_watermark_ms));
-            source.ended = last;
-            source.received += received;
-            source.dead += dead;
-            source.heard_at = now;
-            for count in windows {
+            source.take(now, plan, &brief);
+            self.until_ms = self.until_ms.max(source.until_ms);
+            for count in brief.windows {
+                if self.is_gone(plan, count.key) {
+                    self.came_late(count, (edge, number));
+                    continue;
+                }
                 let window = self.windows.entry(count.key).or_default();
                 window.batches.entry(edge).or_default().insert(number);
                 window.valid += u64::from(count.events);
@@ -126,24 +149,36 @@ impl State {
                     self.dirty.insert(count.key);
                 }
             }
-            if dead > 0 && !self.included.has(edge, number) {
-                self.dead.insert((edge, number), dead);
+            if brief.dead > 0 && !self.included.has(edge, number) {
+                self.dead.insert((edge, number), brief.dead);
             }
         }
     }
 
     /// Takes what was published in.
-    pub(super) fn published(&mut self, plan: &StreamPlan, batch: &PublishedBatch) {
+    pub(super) fn published(&mut self, now: Duration, plan: &StreamPlan, batch: &PublishedBatch) {
+        if let Some(gone) = &batch.retired {
+            self.take_checkpoint(now, plan, gone);
+        }
         let read = self.outputs.entry(batch.edge).or_default();
         if *read != batch.number {
             return;
         }
         *read += 1;
-        self.rows += batch.windows.len() as u64;
+        let rows = batch.windows.len() as u64;
+        self.rows += rows;
+        if let Some(step_ms) = plan.retention_step_ms() {
+            let age = self.ages.entry(batch.edge).or_default();
+            age.add(step_ms, batch.until_ms, [rows, 0]);
+        }
         for published in &batch.windows {
+            // Its checkpoint says more.
+            if self.is_gone(plan, published.key) {
+                continue;
+            }
             let window = self.windows.entry(published.key).or_default();
             let before = window.published.as_ref();
-            if before.is_none_or(|before| batch.cut.contains(&before.cut)) {
+            if before.is_none_or(|before| is_newer(&batch.cut, &before.cut)) {
                 let paths = published.paths.iter();
                 let paths = paths.map(|(path, count)| (self.paths.number(path), *count)).collect();
                 let texts = &mut self.paths;
@@ -185,6 +220,11 @@ impl State {
     pub(super) fn read_of(&self, edge: Edge) -> u64 {
         let of_output = self.outputs.get(&edge).copied();
         of_output.or_else(|| Some(self.sources.get(&edge)?.read)).unwrap_or_default()
+    }
+
+    /// No event of the batches that were read is later, in milliseconds since the Unix epoch.
+    pub(super) fn until_ms(&self) -> i64 {
+        self.until_ms
     }
 
     /// What all outputs together include.
@@ -237,13 +277,17 @@ impl State {
         self.sources.iter().map(|(edge, source)| (*edge, source.read)).collect()
     }
 
-    /// What can be published now, if anything.
-    pub(super) fn next_round(&self, plan: &StreamPlan, watermark_ms: Option<i64>) -> Option<Round> {
+    /// What can be published now, if anything. Windows that end by `frozen_ms` get no revision any more.
+    pub(super) fn next_round(
+        &self,
+        plan: &StreamPlan,
+        watermark_ms: Option<i64>,
+        frozen_ms: Option<i64>,
+    ) -> Option<Round> {
         let mut events = 0;
-        let closed = self
-            .dirty
-            .iter()
-            .filter(|key| watermark_ms.is_some_and(|watermark| plan.closes(**key, watermark)));
+        let is_closed = |key: &WindowKey| watermark_ms.is_some_and(|at| plan.closes(*key, at));
+        let is_frozen = |key: &WindowKey| frozen_ms.is_some_and(|at| plan.end_of(*key) <= at);
+        let closed = self.dirty.iter().filter(|key| is_closed(key) && !is_frozen(key));
         let keys: Vec<_> = closed
             .take(WINDOWS_PER_ROUND)
             .take_while(|key| {
@@ -274,6 +318,7 @@ impl State {
                 spans: self.spans(plan, &keys),
                 recent: self.recent(plan, &keys),
                 first: self.first(plan, &keys),
+                until_ms: self.until_ms,
             },
         })
     }
@@ -350,7 +395,13 @@ impl State {
     /// Events by what became of them. An event lies in one window of each kind; those of the plan's
     /// first kind are counted.
     pub(super) fn counts(&self) -> EventCounts {
-        let mut counts = EventCounts::default();
+        let mut counts = EventCounts { retired: self.late, ..EventCounts::default() };
+        if let Some(gone) = &self.gone {
+            counts.counted += gone.counted;
+            counts.duplicates += gone.duplicates;
+            counts.dead += gone.conflicts;
+            counts.retired += gone.late;
+        }
         for source in self.sources.values() {
             counts.received += source.received;
             counts.dead += source.dead;
@@ -371,13 +422,48 @@ impl State {
     /// Windows that have not been published, and those that have.
     pub(super) fn window_counts(&self) -> (u64, u64) {
         let published = self.windows.values().filter(|w| w.published.is_some()).count() as u64;
-        (self.windows.len() as u64 - published, published)
+        let gone = self.gone.as_ref().map_or(0, |gone| gone.windows);
+        (self.windows.len() as u64 - published, published + gone)
     }
 }
 
 impl Source {
     fn new(now: Duration) -> Self {
-        Self { read: 0, watermark_ms: None, ended: false, received: 0, dead: 0, heard_at: now }
+        Self {
+            read: 0,
+            watermark_ms: None,
+            ended: false,
+            reached_ms: None,
+            received: 0,
+            dead: 0,
+            heard_at: now,
+            until_ms: i64::MIN,
+            age: Age::default(),
+        }
+    }
+
+    /// Takes the summary of the next batch in.
+    fn take(&mut self, now: Duration, plan: &StreamPlan, brief: &Brief) {
+        let Brief { low_watermark_ms, sent_at_ms, last, received, dead, .. } = *brief;
+        self.read += 1;
+        self.ended = last;
+        self.received += received;
+        self.dead += dead;
+        self.heard_at = now;
+        if last {
+            self.watermark_ms = self.watermark_ms.max(Some(low_watermark_ms));
+        } else {
+            // An event later than that is a dead letter, so there is none before a later watermark.
+            let latest_ms = sent_at_ms.saturating_add(plan.future_ms());
+            self.reached_ms = self.reached_ms.max(Some(low_watermark_ms.min(latest_ms)));
+            self.watermark_ms = self.watermark_ms.max(self.reached_ms);
+        }
+        let ends = brief.windows.iter().map(|count| plan.end_of(count.key));
+        let until_ms = ends.max().max(self.reached_ms).unwrap_or(i64::MIN);
+        self.until_ms = self.until_ms.max(until_ms);
+        if let Some(step_ms) = plan.retention_step_ms() {
+            self.age.add(step_ms, until_ms, [received, dead]);
+        }
     }
 
     /// Whether nothing came for so long that windows do not wait.
@@ -391,129 +477,13 @@ impl Source {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use cortado_stream::{PublishedWindow, WindowCount};
-
-    use super::*;
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn plan() -> StreamPlan {
-        StreamPlan::parse(cortado_stream::EVENTS).unwrap()
-    }
-
-    fn publisher(name: &str, backfill: bool) -> Publisher {
-        Publisher { name: name.into(), generation: 0, opened_ms: 0, backfill }
-    }
-
-    fn log(publishers: &[Publisher]) -> StreamLog {
-        let publishers = publishers.iter().map(|p| (p.edge(), p.clone())).collect();
-        StreamLog { publishers, ..StreamLog::default() }
-    }
-
-    /// A batch with 10 events in the window that starts at `start_ms`.
-    fn brief(of: &Publisher, number: u64, start_ms: i64, low_watermark_ms: i64) -> Brief {
-        let windows = vec![WindowCount { key: (0, start_ms), events: 10 }];
-        let (edge, last) = (of.edge(), false);
-        Brief { edge, number, low_watermark_ms, last, received: 10, dead: 0, windows }
-    }
-
-    fn publish(state: &mut State, batch: u64, round: &Round) {
-        let windows = round.wanted.windows.iter().map(|window| PublishedWindow {
-            key: window.key,
-            counted: window.valid,
-            duplicates: 0,
-            conflicts: 0,
-            paths: Vec::new(),
-            groups: vec![(vec!["norte".to_owned()], window.valid)],
-            alerts: Vec::new(),
-        });
-        let (edge, cut) = (Edge::output("n".parse().unwrap(), 1), round.cut.clone());
-        let windows = windows.collect();
-        state.published(&plan(), &PublishedBatch { edge, number: batch, cut, windows });
-    }
-
-    #[test]
-    fn a_window_waits_for_the_slowest_publisher_that_is_not_silent() {
-        let (a, b) = (publisher("a", false), publisher("b", false));
-        let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
-        let mut state = State::default();
-        state.expect(seconds(0), log.publishers.keys().copied());
-        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000)], false);
-        assert_eq!(state.watermark(&log, &plan, seconds(1)), None, "b has sent nothing");
-        state.read(seconds(2), vec![brief(&b, 0, 0, 6_000)], false);
-        assert_eq!(state.watermark(&log, &plan, seconds(2)), Some(6_000));
-        state.read(seconds(3), vec![brief(&b, 1, 0, 3_000)], false);
-        assert_eq!(state.watermark(&log, &plan, seconds(3)), Some(6_000), "it never goes back");
-        state.read(seconds(9), vec![brief(&a, 1, 60_000, 60_000)], false);
-        assert_eq!(state.watermark(&log, &plan, seconds(13)), Some(60_000), "b is silent");
-        assert_eq!(state.watermark(&log, &plan, seconds(19)), Some(i64::MAX), "all are silent");
-    }
-
-    #[test]
-    fn who_imports_old_data_or_has_ended_holds_nobody_back() {
-        let (a, b) = (publisher("a", false), publisher("b", true));
-        let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
-        let mut state = State::default();
-        state.expect(seconds(0), log.publishers.keys().copied());
-        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000), brief(&b, 0, 0, -60_000)], false);
-        assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(60_000));
-        assert!(!state.have_ended(&log));
-        state.read(seconds(1), vec![Brief { last: true, ..brief(&a, 1, 0, 60_000) }], false);
-        assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(i64::MAX));
-        state.read(seconds(1), vec![Brief { last: true, ..brief(&b, 1, 0, 60_000) }], false);
-        assert!(state.have_ended(&log));
-    }
-
-    #[test]
-    fn a_late_batch_makes_its_window_dirty_again_and_no_other() {
-        let (a, plan) = (publisher("a", false), plan());
-        let mut state = State::default();
-        state.read(seconds(1), vec![brief(&a, 0, 0, 60_000), brief(&a, 1, 5_000, 60_000)], false);
-        let round = state.next_round(&plan, Some(7_000)).unwrap();
-        assert_eq!(round.wanted.windows.len(), 1, "the second one ends at 10 s");
-        publish(&mut state, 0, &round);
-        assert!(state.next_round(&plan, Some(7_000)).is_none());
-        let round = state.next_round(&plan, Some(i64::MAX)).unwrap();
-        assert_eq!(round.wanted.windows[0].key, (0, 5_000));
-        publish(&mut state, 1, &round);
-        assert!(state.is_settled());
-        state.read(seconds(2), vec![brief(&a, 2, 0, 60_000)], false);
-        let late = state.next_round(&plan, Some(60_000)).unwrap();
-        assert_eq!((late.wanted.windows[0].key, late.wanted.windows[0].valid), ((0, 0), 20));
-        assert_eq!(late.wanted.windows[0].before, Some([(a.edge(), 2)].into_iter().collect()));
-        assert!(late.cut.batches() > round.cut.batches());
-        let counts = state.counts();
-        assert_eq!((counts.received, counts.counted, counts.open), (30, 20, 10));
-    }
-
-    #[test]
-    fn what_another_coordinator_published_is_not_published_again() {
-        let (a, plan) = (publisher("a", false), plan());
-        let mut first = State::default();
-        first.read(seconds(1), vec![brief(&a, 0, 0, 60_000)], false);
-        let round = first.next_round(&plan, Some(60_000)).unwrap();
-        let mut second = State::default();
-        publish(&mut second, 0, &round);
-        assert!(!second.has_caught_up());
-        second.read(seconds(1), vec![brief(&a, 0, 0, 60_000)], false);
-        assert!(
-            second.has_caught_up()
-                && second.is_settled()
-                && second.next_round(&plan, Some(60_000)).is_none()
-        );
-        second.read(
-            seconds(1),
-            vec![Brief { dead: 3, windows: vec![], ..brief(&a, 1, 0, 0) }],
-            false,
-        );
-        let round = second.next_round(&plan, None).unwrap();
-        assert!(round.wanted.windows.is_empty());
-        assert_eq!(round.fresh, [(a.edge(), Coverage::range(1, 2))]);
-        publish(&mut second, 1, &round);
-        assert!(second.is_settled());
-    }
+/// Whether a cut supersedes another one: whether it contains it. Of two of which neither contains the
+/// other, one supersedes for everybody, until their join is published.
+fn is_newer(cut: &Cut, before: &Cut) -> bool {
+    cut.contains(before)
+        || !before.contains(cut)
+            && (cut.batches(), cut.hash_text()) > (before.batches(), before.hash_text())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use cortado_protocol::entry::Entry;
 use cortado_protocol::stream::{Publisher, PublisherStatus, StreamStatus};
-use cortado_protocol::{Edge, EntryKey, JobId};
+use cortado_protocol::{Edge, EntryKey, JobId, NodeId};
 
 use super::reading;
 use super::stream::{Step, Stream};
@@ -30,6 +30,7 @@ pub(super) fn status_of(
         open_windows,
         closed_windows,
         published: stream.state.rows,
+        retired: stream.state.retirement(),
         waits_for: None,
     }
 }
@@ -99,6 +100,16 @@ pub(super) fn waits_for(
     }
     if log.stream.stopping && facts.misses_too_many() {
         return Some("is to end, and waits: too many members are away".to_owned());
+    }
+    if let Some(retiring) = &stream.retiring {
+        let nodes = retiring.away(facts);
+        if !nodes.is_empty() {
+            let nodes = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+            return Some(format!(
+                "keeps what is older than its time of retention until {nodes} agree: start them, or \
+                 cortado forget"
+            ));
+        }
     }
     match &stream.step {
         Step::Fold { slots, .. } => Some(format!("waits for {} slots", slots.open.len())),

@@ -7,6 +7,7 @@ use cortado_protocol::entry::Entry;
 use cortado_protocol::{Edge, SlotSet};
 use cortado_stream::{OutputBatch, StreamPlan};
 
+use super::retiring::Retiring;
 use super::state::{Round, State};
 use crate::slot_round::SlotRound;
 
@@ -31,6 +32,8 @@ pub(super) struct Stream {
     pub(super) asked: bool,
     /// Whether the batch that ends the stream is durable.
     pub(super) marked: bool,
+    /// Windows that are to be retired.
+    pub(super) retiring: Option<Retiring>,
 }
 
 /// What is under way.
@@ -78,6 +81,7 @@ impl Stream {
             trouble: None,
             asked: false,
             marked: false,
+            retiring: None,
         }
     }
 }

@@ -45,6 +45,7 @@ impl Bench {
             edge: key.edge,
             number: 0,
             low_watermark_ms: i64::MAX,
+            sent_at_ms: 0,
             last: true,
             received: 0,
             dead: 0,
@@ -128,7 +129,7 @@ fn answered(out: &mut Outbox) -> Option<(u64, Vec<Bytes>)> {
         Out::Send(to, PeerMessage::Answer { id: 7, response }, tail)
             if to == "b".parse().unwrap() =>
         {
-            let ClientResponse::Stream(StreamResponse::Events { next, prefix: 1, lost: 0 }) =
+            let ClientResponse::Stream(StreamResponse::Events { next, prefix: 1, lost: 0, gone: 0 }) =
                 response
             else {
                 panic!("{response:?}")

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::JobSpec;
-use cortado_protocol::stream::{Cursor, Place, Row, StoredEvent, StreamRequest, StreamResponse};
+use cortado_protocol::stream::{
+    Cursor, Place, Row, StoredEvent, StreamRequest, StreamResponse, StreamStatus,
+};
 use cortado_protocol::{Edge, JobId, NodeId, frame};
 use serde_json::Value;
 
@@ -28,6 +30,11 @@ output = "rows"
 every = "1s"
 group_by = ["key"]
 ids = true
+"#;
+
+const RETENTION: &str = "retention = \"2500ms\"\n[[windows]]";
+
+const ALERTS: &str = r#"
 [[alerts]]
 output = "alerts"
 window = "rows"
@@ -35,6 +42,9 @@ history = 4
 least = 1
 probability = 0.1
 "#;
+
+/// How long the owner of a stream that forgets waits for that before it ends the stream.
+const LINGER: Duration = Duration::from_secs(5);
 
 enum Owning {
     Submit,
@@ -47,6 +57,8 @@ enum Owning {
     Stop,
     /// Reads to the end.
     Drain,
+    /// Asks how the stream stood at its end.
+    Last,
     Over,
 }
 
@@ -69,6 +81,15 @@ pub(crate) struct StreamOwner {
     read: Vec<u64>,
     /// Events that are on no disk any more: of batches that were not acknowledged.
     lost: u64,
+    /// Whether the stream keeps its events for a few seconds only, and then alerts have nothing to compare
+    /// with.
+    retention: bool,
+    /// Batches of rows and of events that were gone before they were read.
+    gone: [u64; 2],
+    /// When all publishers were seen to have ended.
+    ended_at: Option<Duration>,
+    /// How the stream stood at its end, if that is asked.
+    end: Option<StreamStatus>,
     /// The publisher whose events are read.
     reads: usize,
     pub(crate) failed: Option<String>,
@@ -77,8 +98,12 @@ pub(crate) struct StreamOwner {
 const OUTPUTS: [&str; 2] = ["rows", "deadletter.validation"];
 
 impl StreamOwner {
-    pub(crate) fn new(job: JobId, feeds: Vec<Feed>, slots: u8) -> Self {
+    pub(crate) fn new(job: JobId, feeds: Vec<Feed>, slots: u8, retention: bool) -> Self {
         Self {
+            retention,
+            gone: [0; 2],
+            ended_at: None,
+            end: None,
             job,
             read: vec![0; feeds.len()],
             events: BTreeMap::new(),
@@ -114,6 +139,7 @@ impl StreamOwner {
             Owning::Events => "reading events",
             Owning::Stop => "stopping",
             Owning::Drain => "draining",
+            Owning::Last => "asking for the end",
             Owning::Over => "over",
         };
         format!("owner of the stream {step}, {} rows", self.rows[0].len())
@@ -126,12 +152,16 @@ impl StreamOwner {
         let request = match &self.step {
             Owning::Submit => {
                 let (job, slots, tables) = (self.job, self.slots, Vec::new());
-                let (plan_name, plan_toml) = ("sim".to_owned(), PLAN.to_owned());
+                let plan_toml = match self.retention {
+                    true => PLAN.replace("[[windows]]", RETENTION),
+                    false => format!("{PLAN}{ALERTS}"),
+                };
+                let plan_name = "sim".to_owned();
                 let spec = JobSpec { job, plan_name, plan_toml, slots, tables };
                 return self.asking.ask(now, ClientRequest::Submit(spec));
             }
             Owning::PutSchemas => StreamRequest::PutSchemas { set: 0, files: Vec::new() },
-            Owning::Look => StreamRequest::Status,
+            Owning::Look | Owning::Last => StreamRequest::Status,
             Owning::Events => {
                 let (edge, from) = (self.feeds[self.reads].publisher.edge(), self.read[self.reads]);
                 StreamRequest::Events { edge, from, batches: 3 }
@@ -161,37 +191,51 @@ impl StreamOwner {
             (Owning::Look, ClientResponse::Stream(StreamResponse::Status(status))) => {
                 let ended = status.publishers.iter().filter(|publisher| publisher.ended).count();
                 let counts = status.events;
-                let found = counts.counted + counts.duplicates + counts.dead + counts.open;
+                let found =
+                    counts.counted + counts.duplicates + counts.dead + counts.open + counts.retired;
                 if counts.received != found {
                     self.failed = Some(format!("events are lost: {counts:?}"));
                 }
-                self.step = match ended == self.feeds.len() {
+                // A stream that forgets is given a while to do so.
+                let all_ended = ended == self.feeds.len();
+                let lingers = self.retention && status.retired.is_none();
+                let since = *self.ended_at.get_or_insert(now);
+                if !all_ended {
+                    self.ended_at = None;
+                }
+                self.step = match all_ended && !(lingers && now < since + LINGER) {
                     true => Owning::Stop,
                     false => Owning::Events,
                 };
             }
             (
                 Owning::Events,
-                ClientResponse::Stream(StreamResponse::Events { next, prefix: _, lost }),
+                ClientResponse::Stream(StreamResponse::Events { next, prefix: _, lost, gone }),
             ) => {
                 self.lost += lost;
+                self.gone[1] += gone;
                 if let Err(message) = self.take_events(next, tail) {
                     self.failed = Some(message);
                 }
                 self.step = match (self.stopping, self.ended) {
                     (false, _) => Owning::Read,
+                    (true, [true, true]) if self.has_all_events() && self.retention => Owning::Last,
                     (true, [true, true]) if self.has_all_events() => Owning::Over,
                     (true, [true, true]) => Owning::Events,
                     (true, _) => Owning::Drain,
                 };
+            }
+            (Owning::Last, ClientResponse::Stream(StreamResponse::Status(status))) => {
+                (self.end, self.step) = (Some(status), Owning::Over);
             }
             (Owning::Stop, ClientResponse::Status(_)) => {
                 (self.stopping, self.step) = (true, Owning::Drain);
             }
             (
                 Owning::Read | Owning::Drain,
-                ClientResponse::Stream(StreamResponse::Rows { ended, cursor }),
+                ClientResponse::Stream(StreamResponse::Rows { ended, cursor, gone }),
             ) => {
+                self.gone[0] += gone;
                 let Ok(rows) = frame::from_postcard::<Vec<Row>>(tail) else {
                     self.failed = Some("rows that can't be read".to_owned());
                     return;
@@ -246,12 +290,48 @@ impl StreamOwner {
         (0..self.feeds.len()).all(|of| self.has_events(of))
     }
 
+    /// Compares what was published of a stream that keeps its events for a few seconds only: what came too
+    /// late is not counted, and what was not read in time is not known.
+    fn compare_kept(
+        &self,
+        end: &StreamStatus,
+        model: &Model,
+        rows: &BTreeMap<String, Counted>,
+    ) -> Result<(), String> {
+        let counts = end.events;
+        let valid = model.valid.len() as u64;
+        let settled = counts.counted + counts.duplicates + counts.dead + counts.retired;
+        let received = valid + model.bad.len() as u64;
+        if counts.received != received || counts.open != 0 || settled != received {
+            return Err(format!("of {received} events there are {counts:?} in the end"));
+        }
+        let sum = |window: &Counted| {
+            window.stats.values().sum::<u64>() + window.copies.0 + window.copies.1
+        };
+        let mut missing = valid;
+        for (start, window) in rows {
+            let Some(expected) = model.windows.get(start) else {
+                return Err(format!("there is no window {start}: {window:?}"));
+            };
+            missing -= sum(window);
+            let late = sum(expected) > sum(window);
+            if !late && window != expected {
+                return Err(format!("window {start}: expected {expected:?}, got {window:?}"));
+            }
+        }
+        if self.gone[0] == 0 && missing != counts.retired {
+            return Err(format!("{missing} events are in no window, and {counts:?} are told"));
+        }
+        Ok(())
+    }
+
     /// Compares what was published with the model.
     pub(crate) fn compare(&self) -> Result<(), String> {
         let model = Model::of(&self.feeds);
         // Whether acknowledged batches are on a disk is checked at every moment elsewhere.
         let known = self.events.iter().all(|(place, event)| model.valid.get(place) == Some(event));
-        if !known || self.events.len() as u64 + self.lost != model.valid.len() as u64 {
+        let all = self.events.len() as u64 + self.lost == model.valid.len() as u64;
+        if !known || !(all || self.gone[1] > 0) {
             let (got, expected) = (self.events.len(), model.valid.len());
             return Err(format!("{got} events were read, or others than the {expected} expected"));
         }
@@ -283,6 +363,9 @@ impl StreamOwner {
                 (start.to_owned(), Counted { stats: stats.collect(), copies })
             })
             .collect();
+        if let Some(end) = &self.end {
+            return self.compare_kept(end, &model, &rows);
+        }
         if rows != model.windows {
             return Err(format!("windows: expected {:?}, got {rows:?}", model.windows));
         }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use cortado_protocol::SlotSet;
 use cortado_protocol::entry::{EntryHead, Source};
 
-use crate::record::RecordRef;
+use crate::record::{Group, RecordRef};
 
 /// Numbers of a chunk.
-pub(super) const NUMBERS: u64 = 64;
+pub(super) const NUMBERS: u64 = Group::BATCHES;
 /// A segment that no log has: the record is on its way there.
 const PENDING: u32 = u32::MAX;
 
@@ -173,6 +173,16 @@ impl Chunk {
 
     pub(super) fn all_slots(&self) -> SlotSet {
         self.held.iter().fold(SlotSet::EMPTY, |all, held| all.or(self.slots(held)))
+    }
+
+    /// The last number of which there is a record, counted from the chunk's first.
+    pub(super) fn last(&self) -> Option<u8> {
+        self.held.last().map(|held| held.low)
+    }
+
+    /// Drops the durable records below a number, counted from the chunk's first.
+    pub(super) fn drop_below(&mut self, number: u64) {
+        self.held.retain(|held| u64::from(held.low) >= number || !held.is_durable());
     }
 
     /// Durable records speak for these slots no more.

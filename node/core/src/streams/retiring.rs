@@ -1,0 +1,162 @@
+//! The coordinator's part of retention; see [`crate::retention`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::{Coverage, Edge, JobId, NodeId};
+use cortado_stream::OutputBatch;
+
+use super::Streams;
+use super::state::State;
+use super::stream::{Step, Stream};
+use crate::facts::Facts;
+use crate::job::JobLog;
+use crate::outbox::Outbox;
+
+/// Pause between two requests to members that have not promised yet.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// Windows that are to be retired.
+pub(super) struct Retiring {
+    /// Those that end by then.
+    before_ms: i64,
+    /// The members that have promised it.
+    promised: BTreeSet<NodeId>,
+    /// What members hold of outputs: of each edge the number behind the last batch.
+    outputs: BTreeMap<Edge, u64>,
+    asked_at: Option<Duration>,
+}
+
+impl Retiring {
+    fn new(before_ms: i64) -> Self {
+        let (promised, outputs) = (BTreeSet::new(), BTreeMap::new());
+        Self { before_ms, promised, outputs, asked_at: None }
+    }
+
+    /// Batches of outputs that members hold and that were not read.
+    fn unread<'r>(&'r self, state: &'r State) -> impl Iterator<Item = (Edge, Coverage)> + 'r {
+        let outputs = self.outputs.iter().map(|(edge, end)| (*edge, state.read_of(*edge), *end));
+        let unread = outputs.filter(|(_, read, end)| read < end);
+        unread.map(|(edge, read, end)| (edge, Coverage::range(read, end)))
+    }
+
+    /// Known members that have not promised.
+    fn waits_for(&self, facts: &Facts) -> Vec<NodeId> {
+        facts.roster.known().filter(|node| !self.promised.contains(node)).collect()
+    }
+
+    /// Those that can't be reached.
+    pub(super) fn away(&self, facts: &Facts) -> Vec<NodeId> {
+        let mut away = self.waits_for(facts);
+        away.retain(|node| !facts.members.is_reachable(*node));
+        away
+    }
+}
+
+impl Streams {
+    /// A member has promised that it stores no revision of windows that end by a time.
+    pub(crate) fn on_retiring(
+        &mut self,
+        from: NodeId,
+        (job, before_ms): (JobId, i64),
+        outputs: &[(Edge, u64)],
+    ) {
+        let Some(stream) = self.all.get_mut(&job) else { return };
+        let Some(retiring) = stream.retiring.as_mut() else { return };
+        if before_ms >= retiring.before_ms {
+            retiring.promised.insert(from);
+            for (edge, end) in outputs {
+                let known = retiring.outputs.entry(*edge).or_default();
+                *known = (*known).max(*end);
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// Goes on with the retirement of windows, if any are due; returns whether a step was taken.
+    pub(super) fn retire(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (job, log): (JobId, &JobLog),
+    ) -> bool {
+        let due = self.due(facts, (job, log));
+        let Some(before_ms) = due else {
+            self.retiring = None;
+            return false;
+        };
+        // What was promised for an earlier time is promised again for a later one.
+        let retiring = match &mut self.retiring {
+            Some(retiring) if retiring.before_ms == before_ms => retiring,
+            retiring => retiring.insert(Retiring::new(before_ms)),
+        };
+        let waits_for = retiring.waits_for(facts);
+        let enough = retiring.promised.len() >= facts.expected_members();
+        if waits_for.is_empty() && enough {
+            if retiring.unread(&self.state).next().is_some() {
+                return false;
+            }
+            let left = self.state.checkpoint(&self.plan, before_ms);
+            let mut batch = OutputBatch::new(self.state.cut(), self.state.until_ms());
+            batch.retired = Some(left);
+            self.step = self.write(job, batch);
+            return true;
+        }
+        if retiring.asked_at.is_none_or(|at| facts.now >= at + ASK_EVERY) {
+            retiring.asked_at = Some(facts.now);
+            out.send_to_all(waits_for.into_iter(), &PeerMessage::Retire { job, before_ms });
+        }
+        false
+    }
+
+    /// Which windows are to be retired: those that end by this time. What was promised already is brought
+    /// to an end first, whoever wanted it.
+    fn due(&self, facts: &Facts, (job, log): (JobId, &JobLog)) -> Option<i64> {
+        let gone = self.state.gone_before();
+        let promised =
+            facts.retention.promised(job).filter(|at| gone.is_none_or(|gone| *at > gone));
+        if promised.is_some() {
+            return promised;
+        }
+        if log.stream.stopping {
+            return None;
+        }
+        let due = self.state.retires_before(&log.stream, &self.plan, facts.now)?;
+        (self.state.has_older(&self.plan, due) && gone.is_none_or(|gone| due > gone)).then_some(due)
+    }
+
+    /// Members hold outputs that can't be read here: they are asked again whether they still do.
+    pub(super) fn ask_again(&mut self) {
+        if let Some(retiring) = &mut self.retiring {
+            *retiring = Retiring::new(retiring.before_ms);
+        }
+    }
+
+    /// Batches of outputs that members hold and that are missing here.
+    pub(super) fn missing_outputs(&self, facts: &Facts, job: JobId) -> Vec<(Edge, Coverage)> {
+        let unread = self.retiring.iter().flat_map(|retiring| retiring.unread(&self.state));
+        let checkpoint = facts.retention.floors(job).map(|floors| floors.checkpoint);
+        let checkpoint =
+            checkpoint.map(|(edge, number)| (edge, Coverage::range(number, number + 1)));
+        let lacks = |(edge, wanted): (Edge, Coverage)| {
+            let here = facts.ledger.edge(job, edge).map(|index| index.meta());
+            let missing = here.map_or_else(|| wanted.clone(), |here| wanted.minus(here));
+            (!missing.is_empty()).then_some((edge, missing))
+        };
+        unread.chain(checkpoint).filter_map(lacks).collect()
+    }
+
+    /// Windows of a batch that is being written get no revision any more, as was promised meanwhile: the
+    /// batch is given up, and what follows goes to another edge, because some members may have it.
+    pub(super) fn give_up_frozen(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let promised = facts.retention.promised(job);
+        if let Step::Write { batch, .. } = &self.step
+            && promised.is_some_and(|promised| batch.oldest_ms <= promised)
+        {
+            self.step = Step::Idle;
+            self.edge = Edge::output(facts.config.node, out.fresh_id());
+        }
+    }
+}

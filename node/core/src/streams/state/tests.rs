@@ -1,0 +1,223 @@
+use cortado_stream::{PublishedWindow, WindowCount};
+
+use super::*;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn plan() -> StreamPlan {
+    StreamPlan::parse(cortado_stream::EVENTS).unwrap()
+}
+
+fn publisher(name: &str, backfill: bool) -> Publisher {
+    Publisher { name: name.into(), generation: 0, opened_ms: 0, backfill }
+}
+
+fn log(publishers: &[Publisher]) -> StreamLog {
+    let publishers = publishers.iter().map(|p| (p.edge(), p.clone())).collect();
+    StreamLog { publishers, ..StreamLog::default() }
+}
+
+/// A batch with 10 events in the window that starts at `start_ms`.
+fn brief(of: &Publisher, number: u64, start_ms: i64, low_watermark_ms: i64) -> Brief {
+    let windows = vec![WindowCount { key: (0, start_ms), events: 10 }];
+    let (edge, last) = (of.edge(), false);
+    Brief {
+        edge,
+        number,
+        low_watermark_ms,
+        sent_at_ms: 60_000,
+        last,
+        received: 10,
+        dead: 0,
+        windows,
+    }
+}
+
+fn publish(state: &mut State, batch: u64, round: &Round) {
+    let windows = round.wanted.windows.iter().map(|window| PublishedWindow {
+        key: window.key,
+        counted: window.valid,
+        duplicates: 0,
+        conflicts: 0,
+        paths: Vec::new(),
+        groups: vec![(vec!["norte".to_owned()], window.valid)],
+        alerts: Vec::new(),
+    });
+    let (edge, cut) = (Edge::output("n".parse().unwrap(), 1), round.cut.clone());
+    let windows = windows.collect();
+    let (until_ms, retired) = (round.known.until_ms, None);
+    let batch = PublishedBatch { edge, number: batch, cut, windows, until_ms, retired };
+    state.published(seconds(0), &plan(), &batch);
+}
+
+#[test]
+fn a_window_waits_for_the_slowest_publisher_that_is_not_silent() {
+    let (a, b) = (publisher("a", false), publisher("b", false));
+    let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
+    let mut state = State::default();
+    state.expect(seconds(0), log.publishers.keys().copied());
+    state.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000)], false);
+    assert_eq!(state.watermark(&log, &plan, seconds(1)), None, "b has sent nothing");
+    state.read(seconds(2), &plan, vec![brief(&b, 0, 0, 6_000)], false);
+    assert_eq!(state.watermark(&log, &plan, seconds(2)), Some(6_000));
+    state.read(seconds(3), &plan, vec![brief(&b, 1, 0, 3_000)], false);
+    assert_eq!(state.watermark(&log, &plan, seconds(3)), Some(6_000), "it never goes back");
+    state.read(seconds(9), &plan, vec![brief(&a, 1, 60_000, 60_000)], false);
+    assert_eq!(state.watermark(&log, &plan, seconds(13)), Some(60_000), "b is silent");
+    assert_eq!(state.watermark(&log, &plan, seconds(19)), Some(i64::MAX), "all are silent");
+}
+
+#[test]
+fn who_imports_old_data_or_has_ended_holds_nobody_back() {
+    let (a, b) = (publisher("a", false), publisher("b", true));
+    let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
+    let mut state = State::default();
+    state.expect(seconds(0), log.publishers.keys().copied());
+    state.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000), brief(&b, 0, 0, -60_000)], false);
+    assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(60_000));
+    assert!(!state.have_ended(&log));
+    state.read(seconds(1), &plan, vec![Brief { last: true, ..brief(&a, 1, 0, 60_000) }], false);
+    assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(i64::MAX));
+    state.read(seconds(1), &plan, vec![Brief { last: true, ..brief(&b, 1, 0, 60_000) }], false);
+    assert!(state.have_ended(&log));
+}
+
+#[test]
+fn a_late_batch_makes_its_window_dirty_again_and_no_other() {
+    let (a, plan) = (publisher("a", false), plan());
+    let mut state = State::default();
+    state.read(
+        seconds(1),
+        &plan,
+        vec![brief(&a, 0, 0, 60_000), brief(&a, 1, 5_000, 60_000)],
+        false,
+    );
+    let round = state.next_round(&plan, Some(7_000), None).unwrap();
+    assert_eq!(round.wanted.windows.len(), 1, "the second one ends at 10 s");
+    publish(&mut state, 0, &round);
+    assert!(state.next_round(&plan, Some(7_000), None).is_none());
+    let round = state.next_round(&plan, Some(i64::MAX), None).unwrap();
+    assert_eq!(round.wanted.windows[0].key, (0, 5_000));
+    publish(&mut state, 1, &round);
+    assert!(state.is_settled());
+    state.read(seconds(2), &plan, vec![brief(&a, 2, 0, 60_000)], false);
+    let late = state.next_round(&plan, Some(60_000), None).unwrap();
+    assert_eq!((late.wanted.windows[0].key, late.wanted.windows[0].valid), ((0, 0), 20));
+    assert_eq!(late.wanted.windows[0].before, Some([(a.edge(), 2)].into_iter().collect()));
+    assert!(late.cut.batches() > round.cut.batches());
+    let counts = state.counts();
+    assert_eq!((counts.received, counts.counted, counts.open), (30, 20, 10));
+}
+
+#[test]
+fn what_another_coordinator_published_is_not_published_again() {
+    let (a, plan) = (publisher("a", false), plan());
+    let mut first = State::default();
+    first.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000)], false);
+    let round = first.next_round(&plan, Some(60_000), None).unwrap();
+    let mut second = State::default();
+    publish(&mut second, 0, &round);
+    assert!(!second.has_caught_up());
+    second.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000)], false);
+    assert!(
+        second.has_caught_up()
+            && second.is_settled()
+            && second.next_round(&plan, Some(60_000), None).is_none()
+    );
+    second.read(
+        seconds(1),
+        &plan,
+        vec![Brief { dead: 3, windows: vec![], ..brief(&a, 1, 0, 0) }],
+        false,
+    );
+    let round = second.next_round(&plan, None, None).unwrap();
+    assert!(round.wanted.windows.is_empty());
+    assert_eq!(round.fresh, [(a.edge(), Coverage::range(1, 2))]);
+    publish(&mut second, 1, &round);
+    assert!(second.is_settled());
+}
+
+/// A plan that keeps events for 8 s.
+fn short_plan() -> StreamPlan {
+    let text = "name = 'x'\n[stream]\nid = 'id'\ntime = 'at'\nretention = '8s'\n\
+                [[windows]]\noutput = 'rows'\nevery = '1s'\ngroup_by = ['key']\n\
+                [[rollups]]\noutput = 'long'\nevery = '1h'\nper = ['key']\nby = 'key'\n";
+    StreamPlan::parse(text).unwrap()
+}
+
+#[test]
+fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
+    let (a, plan) = (publisher("a", false), short_plan());
+    let log = log(std::slice::from_ref(&a));
+    let edge = Edge::output("n".parse().unwrap(), 1);
+    let mut state = State::default();
+    let (mut briefs, mut outputs) = (Vec::new(), Vec::new());
+    let round = |state: &mut State, outputs: &mut Vec<PublishedBatch>, plan: &StreamPlan| {
+        let round = state.next_round(plan, state.watermark(&log, plan, seconds(1)), None);
+        let round = round.unwrap();
+        let windows = round.wanted.windows.iter().map(|window| PublishedWindow {
+            key: window.key,
+            counted: window.valid,
+            duplicates: 0,
+            conflicts: 0,
+            paths: vec![("0|norte".to_owned(), window.valid)],
+            groups: Vec::new(),
+            alerts: Vec::new(),
+        });
+        let (cut, windows) = (round.cut.clone(), windows.collect());
+        let (number, until_ms) = (outputs.len() as u64, round.known.until_ms);
+        let batch = PublishedBatch { edge, number, cut, windows, until_ms, retired: None };
+        state.published(seconds(1), plan, &batch);
+        outputs.push(batch);
+    };
+    for number in 0..20 {
+        let start_ms = number as i64 * 1_000;
+        briefs.push(brief(&a, number, start_ms, start_ms));
+        state.read(seconds(1), &plan, briefs[number as usize..].to_vec(), false);
+        if number > 0 {
+            round(&mut state, &mut outputs, &plan);
+        }
+    }
+    // A late one, of a window that will be retired before it is published.
+    briefs.push(Brief { dead: 1, ..brief(&a, 20, 3_000, 19_000) });
+    state.read(seconds(1), &plan, briefs[20..].to_vec(), false);
+    let before_ms = state.retires_before(&log, &plan, seconds(1)).unwrap();
+    assert_eq!(before_ms, 11_000);
+    assert!(state.has_older(&plan, before_ms) && !state.has_older(&plan, 500));
+    let frozen = state.next_round(&plan, Some(19_000), Some(before_ms)).unwrap();
+    assert!(frozen.wanted.windows.is_empty(), "only a dead letter can be published");
+    let left = state.checkpoint(&plan, before_ms);
+    assert_eq!((left.windows, left.counted, left.late), (11, 110, 10));
+    assert_eq!(left.spans, [((0, 0), vec![("0|norte".to_owned(), 110)])]);
+    let gone = &left.sources[0];
+    assert_eq!((gone.floor, gone.received, gone.dead, gone.ended), (11, 110, 0, false));
+    let number = outputs.len() as u64;
+    let (cut, windows, until_ms) = (left.cut.clone(), Vec::new(), state.until_ms());
+    let batch = PublishedBatch { edge, number, cut, windows, until_ms, retired: None };
+    let batch = PublishedBatch { retired: Some(Box::new(left.clone())), ..batch };
+    state.published(seconds(1), &plan, &batch);
+    outputs.push(batch);
+
+    // Another coordinator begins with the checkpoint, and reads what is kept.
+    let mut other = State::default();
+    other.published(seconds(1), &plan, &outputs[number as usize]);
+    let floor = left.outputs[0].floor as usize;
+    assert!(floor > 0 && floor < outputs.len());
+    outputs[floor..].iter().for_each(|batch| other.published(seconds(1), &plan, batch));
+    assert!(!other.has_caught_up());
+    other.read(seconds(1), &plan, briefs[11..].to_vec(), false);
+    assert!(other.has_caught_up());
+    for state in [&mut state, &mut other] {
+        let counts = state.counts();
+        assert_eq!((counts.received, counts.counted, counts.open), (210, 190, 10));
+        assert_eq!((counts.dead, counts.retired), (1, 10));
+        assert_eq!((state.window_counts(), state.rows), ((1, 19), 19));
+        assert_eq!(state.spans[&(0, 0)].values().copied().collect::<Vec<_>>(), [190]);
+        // What comes now for a retired window is late, and counted as such.
+        state.read(seconds(1), &plan, vec![brief(&a, 21, 4_000, 19_000)], false);
+        assert_eq!(state.counts().retired, 20);
+        assert!(state.next_round(&plan, Some(19_000), Some(before_ms)).is_none());
+    }
+}
