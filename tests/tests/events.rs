@@ -23,13 +23,17 @@ fn short_windows(cluster: &Cluster) -> String {
 }
 
 fn start(cluster: &Cluster) -> String {
-    let (plan, schemas) = (short_windows(cluster), cluster.path("schemas"));
+    start_with(cluster, &short_windows(cluster))
+}
+
+fn start_with(cluster: &Cluster, plan: &str) -> String {
+    let schemas = cluster.path("schemas");
     std::fs::create_dir(&schemas).unwrap();
     for (name, text) in cortado_stream::EVENTS_SCHEMAS {
         std::fs::write(schemas.join(name), text).unwrap();
     }
     let schemas = path_text(&schemas);
-    let started = cluster.json(&["events", "start", &plan, "--schemas", &schemas]);
+    let started = cluster.json(&["events", "start", plan, "--schemas", &schemas]);
     started["job"].as_str().unwrap().to_owned()
 }
 
@@ -562,4 +566,93 @@ fn a_burst_raises_an_alert_that_names_its_numbers() {
     assert_eq!((&again["alert_id"], &again["count"]), (&alert["alert_id"], &json!(45)));
     assert!(again["revision"].as_u64() > alert["revision"].as_u64());
     cluster.cortado(&["events", "check"]).run().ok();
+}
+
+/// The plan of the built-in stream, with short windows, and with events that are kept for 4 s.
+fn forgetful(cluster: &Cluster) -> String {
+    let plan = short_windows(cluster);
+    let text = std::fs::read_to_string(&plan).unwrap();
+    let alerts = text.find("[[alerts]]").unwrap()..text.find("[audit]").unwrap();
+    let mut text = text;
+    text.replace_range(alerts, "");
+    let text = text.replace("retention = \"7d\"", "retention = \"4s\"");
+    assert!(text.contains("retention = \"4s\""));
+    std::fs::write(&plan, text).unwrap();
+    plan
+}
+
+#[test]
+fn a_stream_forgets_what_is_older_than_its_retention_and_still_accounts_for_every_event() {
+    let cluster = Cluster::up(3);
+    start_with(&cluster, &forgetful(&cluster));
+    let options = valid_events(5);
+    let publish = |name: &str, numbers: std::ops::Range<u64>| {
+        let path = cluster.path(&format!("{name}.ndjson"));
+        let lines: Vec<_> = numbers.map(|n| options.event(n).line).collect();
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let from = path_text(&path);
+        let publish = ["events", "publish", "--publisher", name, "--from", &from, "--json"];
+        cluster.cortado(&publish).run().ok().json()
+    };
+    let retired = |before: i64| {
+        wait_for("windows to be retired", 30, || {
+            let status = status(&cluster);
+            let at = cortado_stream::parse_time(status["retired_before"].as_str()?).unwrap();
+            (at >= options.start_ms + before).then_some(status)
+        })
+    };
+    assert_eq!(publish("a", 0..1_000)["events"], 1_000);
+    let status_of_a = retired(5_000);
+    assert_eq!(status_of_a["events"]["counted"], 1_000);
+    cluster.cortado(&["events", "check"]).run().ok();
+    // A day's metrics still count what is gone.
+    let days = |expected: u64| {
+        let rows = cluster.json(&["events", "metrics"]);
+        let counts = rows.as_array().unwrap().iter().flat_map(|row| {
+            let parts = row["metrics"].as_object().unwrap().values();
+            parts.map(|part| part["count"].as_u64().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(counts.sum::<u64>(), expected, "{rows}");
+    };
+    days(1_000);
+    let first = rows(&cluster, "analytics.window", &[]);
+    let oldest = first.iter().map(|row| row["window_start"].as_str().unwrap()).min().unwrap();
+    assert!(cortado_stream::parse_time(oldest).unwrap() > options.start_ms, "rows are gone, too");
+
+    // With one node away, nothing is forgotten, and the stream says for whom it waits.
+    let victim = &cluster.nodes()[2].name().to_string();
+    cluster.kill(victim);
+    assert_eq!(publish("b", 1_000..3_000)["events"], 2_000);
+    wait_for("the stream to wait for a node", 30, || {
+        let waits = status(&cluster)["waits_for"].as_str()?.to_owned();
+        waits.contains(victim.as_str()).then_some(())
+    });
+    cluster.start(victim);
+    let status_of_b = retired(24_000);
+    assert_eq!(status_of_b["events"]["counted"], 3_000);
+
+    // What comes for a retired window is not counted, and told.
+    assert_eq!(publish("late", 3_000..3_001)["events"], 1);
+    assert_eq!(publish("later", 0..10)["events"], 10);
+    wait_for("late events to be told", 20, || {
+        let events = status(&cluster)["events"].clone();
+        (events["retired"] == 10 && events["received"] == 3_011).then_some(())
+    });
+    let check = cluster.cortado(&["events", "check", "--json"]).run().ok().json();
+    assert_eq!((&check["ok"], &check["retired"]), (&json!(true), &json!(10)));
+    days(3_001);
+
+    // All nodes begin again with what their disks say.
+    cluster.kill_all();
+    cluster.local("up").run().ok();
+    wait_for("the stream to stand as before", 30, || {
+        let told = cluster.cortado(&["events", "status", "--json"]).run();
+        let events = (told.code == Some(0)).then(|| told.json())?["events"].clone();
+        (events["counted"] == 3_001 && events["retired"] == 10).then_some(())
+    });
+    cluster.cortado(&["events", "check"]).run().ok();
+    days(3_001);
+    // An audit file says what it lacks.
+    let file = path_text(&cluster.path("audit.db"));
+    let _ = cluster.cortado(&["events", "audit", "--out", &file]).run().exits(0, &["retention"]);
 }

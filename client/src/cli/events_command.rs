@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{DeadCommand, EventsCommand};
 use super::events_text::{self, text_of};
-use super::output::{Output, grouped, table};
+use super::output::{self, Output, grouped, table};
 use super::second_count::{self, Wanted};
 use super::{audit_command, dead_letters, publish_command};
 use crate::stream::{self, POLL_EVERY, StreamSource};
@@ -184,6 +184,12 @@ async fn tail(
     loop {
         let answer = stream::rows(cluster, job, name, cursor.clone()).await?;
         let more = answer.cursor != cursor;
+        if answer.gone > 0 && cursor != Cursor::default() {
+            let gone = grouped(answer.gone);
+            output::note(&format!(
+                "rows of {gone} batches are gone: their time of retention was over before they were read"
+            ));
+        }
         let lines =
             answer.rows.into_iter().filter_map(|row| match serde_json::from_str(&row.json) {
                 Ok(Value::Object(line)) => Some((row, line)),

@@ -242,6 +242,8 @@ impl World {
 
     fn pause(&mut self, node: usize) {
         let until = self.now + self.delay(100_000, 8_000_000);
+        // A node that stands still already goes on no earlier: what waits for it would come out of order.
+        let until = self.paused.get(&node).map_or(until, |before| until.max(*before));
         self.paused.insert(node, until);
         self.plan_at(until, Event::GoOn(node));
     }
