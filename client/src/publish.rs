@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use cortado_protocol::job::{BatchHeader, trace_id};
 use cortado_protocol::limits::{EVENT_BYTES, EVENTS_BATCH_BYTES};
-use cortado_protocol::stream::{Publisher, StreamHeader, StreamStatus};
+use cortado_protocol::stream::{Publisher, PublisherStatus, Seal, StreamHeader, StreamStatus};
 use cortado_protocol::{JobId, content_hash};
 use cortado_stream::{StreamPlan, parse_time};
 use tokio::sync::mpsc;
@@ -96,13 +96,14 @@ pub async fn publish(
     let set = status.schema_set.ok_or_else(|| {
         Error::BadInput("the stream has no schema set yet: cortado events reload".to_owned())
     })?;
-    let publisher = match publisher(&status, options)? {
-        Generation::This(publisher) => publisher,
+    let (publisher, before) = match publisher(&status, options)? {
+        Generation::This(publisher, before) => (publisher, before),
         Generation::After(before) => {
             end(cluster, job, &before, set, observer).await?;
-            next(Some(&before), options)
+            (next(Some(&before), options), Vec::new())
         }
     };
+    let before = before.into_iter().map(|seal| (seal, 0)).collect();
     stream::open(cluster, job, publisher.clone()).await?;
     let (known, floor) = stream::known(cluster, job, (publisher.edge(), true)).await?;
     let plan = job::spec(cluster, job).await?.plan_toml;
@@ -113,7 +114,7 @@ pub async fn publish(
     tasks.spawn(watch_set(Arc::clone(cluster), job, Arc::clone(&set)));
     let (sender, reads) = mpsc::channel(AHEAD);
     let newest = known.keys().max().copied().or(floor.checked_sub(1));
-    let maker = Maker { job, publisher, known, floor, newest, set, sender, number: 0 };
+    let maker = Maker { job, publisher, before, known, floor, newest, set, sender, number: 0 };
     let in_flight = match &options.source {
         Source::Stdin => InFlight::One,
         Source::Synthetic(_) | Source::File(_) | Source::Lines(_) => InFlight::Many,
@@ -125,7 +126,8 @@ pub async fn publish(
 
 /// Which generation a publisher goes on with.
 enum Generation {
-    This(Publisher),
+    /// This one, and which batches count of those before it that were sealed.
+    This(Publisher, Vec<Seal>),
     /// The one after this, which has to be ended first.
     After(Publisher),
 }
@@ -135,10 +137,18 @@ enum Generation {
 fn publisher(status: &StreamStatus, options: &Options) -> Result<Generation, Error> {
     let Options { publisher: name, backfill, source, .. } = options;
     let of_name = status.publishers.iter().filter(|of| of.publisher.name == *name);
-    let newest = of_name.max_by_key(|of| of.publisher.generation);
+    let mut of_name: Vec<_> = of_name.collect();
+    of_name.sort_by_key(|of| of.publisher.generation);
+    let newest = of_name.last().copied();
     match newest {
+        Some(PublisherStatus { sealed: Some(_), .. }) if !matches!(source, Source::Stdin) => {
+            let (seals, first) = sealed(&of_name);
+            let opened_ms = first.map_or_else(now_ms, |first| first.opened_ms);
+            let next = next(newest.map(|of| &of.publisher), options);
+            return Ok(Generation::This(Publisher { opened_ms, ..next }, seals));
+        }
         Some(newest) if newest.ended => {
-            return Ok(Generation::This(next(Some(&newest.publisher), options)));
+            return Ok(Generation::This(next(Some(&newest.publisher), options), Vec::new()));
         }
         Some(newest) if matches!(source, Source::Stdin) => {
             if newest.beyond_gap > 0 {
@@ -160,11 +170,25 @@ fn publisher(status: &StreamStatus, options: &Options) -> Result<Generation, Err
                 );
                 return Err(Error::BadInput(message));
             }
-            return Ok(Generation::This(publisher));
+            let (seals, _) = sealed(&of_name[..of_name.len() - 1]);
+            return Ok(Generation::This(publisher, seals));
         }
         None => {}
     }
-    Ok(Generation::This(next(None, options)))
+    Ok(Generation::This(next(None, options), Vec::new()))
+}
+
+/// The last generations of a publisher, as long as they were sealed: which batches count of each, and the
+/// first of them. Each of them sent what did not count of those before it.
+fn sealed<'p>(of_name: &[&'p PublisherStatus]) -> (Vec<Seal>, Option<&'p Publisher>) {
+    let mut seals = Vec::new();
+    let mut first = None;
+    for of in of_name.iter().rev() {
+        let Some(seal) = &of.sealed else { break };
+        seals.insert(0, seal.clone());
+        first = Some(&of.publisher);
+    }
+    (seals, first)
 }
 
 /// The generation after another one.
@@ -253,6 +277,9 @@ fn now_ms() -> i64 {
 struct Maker {
     job: JobId,
     publisher: Publisher,
+    /// Which batches count of the generations before that were sealed, and the number of the next batch that
+    /// each of them would have sent.
+    before: Vec<(Seal, u64)>,
     /// Batches that have arrived.
     known: Known,
     /// All batches below it have arrived and are gone.
@@ -315,6 +342,11 @@ impl Maker {
             let from = next;
             next = end.min(next.saturating_add(per_batch));
             let due_ms = options.due_ms(next);
+            if self.counts_already() {
+                let known = Read::Known { bytes: 0 };
+                self.sender.blocking_send(known).map_err(|_| Stop::Unwanted)?;
+                continue;
+            }
             if self.is_settled() {
                 self.number += 1;
                 let known = Read::Known { bytes: 0 };
@@ -333,6 +365,14 @@ impl Maker {
             self.send(payload.into(), low, due_ms, false)?;
         }
         self.last(options.due_ms(end))
+    }
+
+    /// Whether the next batch counts already, sent by a generation before that was sealed.
+    fn counts_already(&mut self) -> bool {
+        self.before.iter_mut().any(|(seal, number)| {
+            *number += 1;
+            seal.counts(*number - 1)
+        })
     }
 
     /// Whether the next batch has arrived and need not be compared with what is made now: the first
@@ -369,7 +409,12 @@ impl Maker {
                 let sent_at = if live { now_ms() } else { self.publisher.opened_ms };
                 let payload = std::mem::take(&mut payload);
                 lines = 0;
-                self.send(payload.into(), low, sent_at, false)?;
+                if self.counts_already() {
+                    let known = Read::Known { bytes: payload.len() as u64 };
+                    self.sender.blocking_send(known).map_err(|_| Stop::Unwanted)?;
+                } else {
+                    self.send(payload.into(), low, sent_at, false)?;
+                }
             }
             if !read {
                 return self.last(self.publisher.opened_ms);
@@ -466,8 +511,17 @@ mod tests {
         // Batch 1 arrived, and batch 0 did not.
         let (known, newest) = (Known::from([(1, 7)]), Some(1));
         let set = Arc::new(AtomicU32::new(0));
-        let maker =
-            Maker { job: JobId(1), publisher, known, floor: 0, newest, set, sender, number: 0 };
+        let maker = Maker {
+            job: JobId(1),
+            publisher,
+            before: Vec::new(),
+            known,
+            floor: 0,
+            newest,
+            set,
+            sender,
+            number: 0,
+        };
         let source = Source::Lines(Bytes::new());
         let options = Options { publisher: "p".into(), backfill: false, disorder_ms: 0, source };
         maker.run(&options, &StreamPlan::parse(cortado_stream::EVENTS).unwrap());

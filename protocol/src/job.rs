@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stream::{Publisher, SchemaFile, StreamHeader};
-use crate::{Coverage, JobId, NodeId};
+use crate::stream::{Publisher, SchemaFile, Seal, StreamHeader};
+use crate::{Coverage, Edge, JobId, NodeId};
 
 /// What a client submits. To submit the same specification again is harmless; a different one under
 /// the same id is refused.
@@ -155,6 +155,13 @@ pub enum JobEntry {
     },
     /// A publisher of the stream has opened its edge.
     Publisher(Publisher),
+    /// A publisher that is gone is sealed.
+    Seal {
+        /// Its edge.
+        edge: Edge,
+        /// Which of its batches count.
+        seal: Seal,
+    },
 }
 
 impl JobEntry {
@@ -166,8 +173,15 @@ impl JobEntry {
     const SCHEMAS: u64 = 1 << 16;
     /// First number of the publishers, which are numbered by a hash of 40 bits.
     const PUBLISHERS: u64 = 1 << 41;
+    /// First number of the seals, which are numbered like the publishers.
+    const SEALS: u64 = 1 << 42;
     /// All numbers are below this one.
-    pub const NUMBERS: u64 = 1 << 42;
+    pub const NUMBERS: u64 = 1 << 43;
+
+    /// The part of a publisher's edge by which its entries are numbered.
+    fn hash_of(edge: Edge) -> u64 {
+        edge.0 & ((1 << 40) - 1)
+    }
 
     /// The entry's number on the job log's edge.
     #[must_use]
@@ -179,7 +193,8 @@ impl JobEntry {
             Self::TableEnd { table, .. } => Self::TABLE_END + u64::from(*table),
             Self::Stop => 3,
             Self::Schemas { set, .. } => Self::SCHEMAS + u64::from(*set),
-            Self::Publisher(publisher) => Self::PUBLISHERS + (publisher.edge().0 & ((1 << 40) - 1)),
+            Self::Publisher(publisher) => Self::PUBLISHERS + Self::hash_of(publisher.edge()),
+            Self::Seal { edge, .. } => Self::SEALS + Self::hash_of(*edge),
         }
     }
 }

@@ -219,6 +219,24 @@ pub enum PeerMessage {
         /// What it holds of outputs: of each edge the number behind the last batch.
         outputs: Vec<(Edge, u64)>,
     },
+    /// From a stream's coordinator to every known member: a publisher is gone, and is to be sealed. The
+    /// receiver writes that down, takes no new batch of it from then on, and answers with
+    /// [`PeerMessage::Frozen`].
+    Freeze {
+        /// The stream.
+        job: JobId,
+        /// The publisher's edge.
+        edge: Edge,
+    },
+    /// Answer to [`PeerMessage::Freeze`].
+    Frozen {
+        /// The stream.
+        job: JobId,
+        /// The publisher's edge.
+        edge: Edge,
+        /// The number behind the last batch of which the receiver holds anything.
+        end: u64,
+    },
     /// Windows of a stream are retired: the receiver writes that down and drops the batches below the
     /// floors.
     Retired {
@@ -353,6 +371,8 @@ pub enum NotStored {
     Ended,
     /// A revision of a window that is to get none any more.
     Retired,
+    /// A batch of a publisher that is sealed, or is to be.
+    Frozen,
 }
 
 /// The work of an owner on its complete slots.

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Edge, NodeId};
+use crate::{Coverage, Edge, NodeId};
 
 /// What the head of a batch of events says beyond that of a batch of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,6 +209,32 @@ pub struct StoredEvent {
     pub raw: bytes::Bytes,
 }
 
+/// Which batches of a publisher count that is gone: those below the end, without some. Nobody has the
+/// others, or not all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Seal {
+    /// The number behind the last batch that counts.
+    pub end: u64,
+    /// Numbers below it that do not count.
+    pub void: Coverage,
+}
+
+impl Seal {
+    /// Whether a batch counts.
+    #[must_use]
+    pub fn counts(&self, number: u64) -> bool {
+        number < self.end && !self.void.contains(number)
+    }
+
+    /// The first number from one on that is not void.
+    #[must_use]
+    pub fn next(&self, number: u64) -> u64 {
+        let void =
+            self.void.intervals().iter().find(|(start, end)| (*start..*end).contains(&number));
+        void.map_or(number, |(_, end)| *end)
+    }
+}
+
 /// What of a stream is gone: the batches below these numbers, of publishers and of outputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Floors {
@@ -375,6 +401,8 @@ pub struct PublisherStatus {
     pub ended: bool,
     /// Whether nothing came for so long that windows do not wait for it.
     pub idle: bool,
+    /// Which of its batches count, if it was sealed.
+    pub sealed: Option<Seal>,
 }
 
 #[cfg(test)]

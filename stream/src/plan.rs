@@ -43,6 +43,7 @@ pub type WindowKey = (u16, i64);
 /// idle = "10s"               # windows do not wait for a publisher that was silent so long
 /// skew = "1m"                # a publisher's clock may be ahead of a node's by so much
 /// future = "1m"              # an event may be later than its batch was sent by so much
+/// seal = "10m"               # a publisher that is silent so long, with a batch missing, is ended
 /// retention = "7d"           # how long events and rows are kept, in event time; default: for ever
 ///
 /// [schemas]                  # may be left out: then every JSON object with id and time is valid
@@ -102,6 +103,7 @@ struct Checked {
     idle_ms: i64,
     skew_ms: i64,
     future_ms: i64,
+    seal_ms: i64,
     retention_ms: Option<i64>,
     envelope: Option<String>,
     payload: Option<Payload>,
@@ -212,6 +214,7 @@ impl StreamPlan {
             time: stream.time,
             lateness_ms,
             retention_ms,
+            seal_ms: span(&stream.seal, 600_000)?,
             idle_ms: span(&stream.idle, 10_000)?,
             skew_ms: span(&stream.skew, 60_000)?,
             future_ms: span(&stream.future, 60_000)?,
@@ -250,6 +253,12 @@ impl StreamPlan {
     #[must_use]
     pub fn skew_ms(&self) -> i64 {
         self.0.skew_ms
+    }
+
+    /// After how long a silent publisher of which a batch is missing is sealed, in milliseconds.
+    #[must_use]
+    pub fn seal_ms(&self) -> i64 {
+        self.0.seal_ms
     }
 
     /// By how much an event may be later than its batch was sent, in milliseconds.

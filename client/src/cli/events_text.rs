@@ -33,6 +33,8 @@ pub(super) fn status_json(name: &str, job: JobId, status: &StreamStatus) -> Valu
             "dead": of.dead,
             "ended": of.ended,
             "idle": of.idle,
+            "sealed": of.sealed.is_some(),
+            "void": of.sealed.as_ref().map_or(0, |seal| seal.void.count()),
         })
     };
     json!({
@@ -92,6 +94,7 @@ pub(super) fn status(status: &StreamStatus) -> String {
     }
     let row = |of: &PublisherStatus| {
         let state = match of {
+            _ if of.sealed.is_some() => "sealed",
             _ if of.ended => "ended",
             _ if of.beyond_gap > 0 => "has a gap",
             _ if of.idle => "idle",

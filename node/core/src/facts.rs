@@ -10,6 +10,7 @@ use cortado_protocol::client::TableCoverage;
 use cortado_protocol::expiry::needed;
 use cortado_protocol::limits::BATCHES_PER_ANSWER;
 use cortado_protocol::peer::EdgeCoverage;
+use cortado_protocol::stream::Seal;
 use cortado_protocol::{Coverage, Edge, EntryKey, JobId, META_SLOT, NodeId, SlotSet};
 
 use crate::config::Config;
@@ -199,6 +200,11 @@ impl Facts {
         let next = sources.next().map(|(number, _)| number);
         let floor = self.ledger.floor(job, edge);
         TableCoverage { batches, declared, next, floor }
+    }
+
+    /// Which batches of a publisher count, if it was sealed.
+    pub(crate) fn seal(&self, job: JobId, edge: Edge) -> Option<&Seal> {
+        self.jobs.get(job)?.stream.seals.get(&edge)
     }
 
     /// Whether the job's specification is known.

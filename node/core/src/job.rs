@@ -233,6 +233,9 @@ impl JobLog {
             JobEntry::Publisher(publisher) => {
                 self.stream.publishers.entry(publisher.edge()).or_insert(publisher);
             }
+            JobEntry::Seal { edge, seal } => {
+                self.stream.seals.entry(edge).or_insert(seal);
+            }
             JobEntry::Manifest(manifest) => {
                 self.manifest = Some(manifest);
                 if self.is_done() {

@@ -21,6 +21,7 @@ use crate::job::BoundPlan;
 use crate::ledger::index::JobIndex;
 use crate::outbox::Outbox;
 use crate::purpose::{Mapping, Purpose};
+use crate::replicate::SEALED;
 use crate::task::Task;
 
 /// How long a batch waits for the coordinator's answer before the client has to send it again.
@@ -320,6 +321,10 @@ fn map_events(
     };
     if let Some(message) = wrong {
         return refuse(out, ticket, &header, message);
+    }
+    if facts.retention.is_frozen(plan.spec.job, of.edge()) {
+        let error = ClientError::new(ErrorKind::Ended, SEALED);
+        return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
     }
     if header.number < facts.ledger.floor(plan.spec.job, of.edge()) {
         // It was durable, and is retired.

@@ -201,6 +201,9 @@ impl Replicator {
                 let message = "a window in it gets no revision any more";
                 return self.fail(out, key, ClientError::new(ErrorKind::Ended, message));
             }
+            NotStored::Frozen => {
+                return self.fail(out, key, ClientError::new(ErrorKind::Ended, SEALED));
+            }
             NotStored::Conflict => return self.fail(out, key, conflict(key)),
         }
         None
@@ -310,6 +313,10 @@ fn failed(out: &mut Outbox, key: EntryKey, asker: Asker, error: ClientError) -> 
         Asker::Coordinator => Some((key, error)),
     }
 }
+
+/// Why no batch of a publisher is taken that was silent for long.
+pub(crate) const SEALED: &str =
+    "the publisher was silent for so long that it was ended: start it again under its name";
 
 /// An entry that no record and no message can hold is refused, with what it was made of.
 fn check_size(entry: &Entry) -> Result<(), ClientError> {

@@ -17,16 +17,20 @@
 //!  │ Retired {floors} ─────────────────▶ │ write the floors down, drop what is below them
 //! ```
 //!
+//! A publisher that is gone is *sealed* in the same way: members promise to take no new batch of it, and
+//! then nothing changes any more in what is on their disks. A batch of which all slots are there is brought
+//! to W members and counts; any other one never does ([`crate::streams`]).
+//!
 //! Promises only grow: a member keeps the latest time that it was asked for (lattice agreement on a
 //! chain; Faleiro et al., PODC 2012). So nothing has to be withdrawn or ordered, two coordinators do
 //! not disturb each other, and a new one goes on where another stopped. A member that is away delays
 //! retirement and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_protocol::stream::Floors;
-use cortado_protocol::{JobId, frame};
+use cortado_protocol::{Edge, JobId, frame};
 use serde::{Deserialize, Serialize};
 
 /// What this node keeps to of one stream.
@@ -36,6 +40,8 @@ struct Kept {
     promised_ms: Option<i64>,
     /// What is gone.
     floors: Option<Floors>,
+    /// Publishers of which no new batch is taken.
+    frozen: BTreeSet<Edge>,
 }
 
 /// See the module's description.
@@ -52,6 +58,16 @@ impl Retention {
     pub(crate) fn promise(&mut self, job: JobId, before_ms: i64) {
         let kept = self.0.entry(job).or_default();
         kept.promised_ms = kept.promised_ms.max(Some(before_ms));
+    }
+
+    /// No new batch of a publisher is taken from now on.
+    pub(crate) fn freeze(&mut self, job: JobId, edge: Edge) {
+        self.0.entry(job).or_default().frozen.insert(edge);
+    }
+
+    /// Whether no new batch of a publisher is taken.
+    pub(crate) fn is_frozen(&self, job: JobId, edge: Edge) -> bool {
+        self.0.get(&job).is_some_and(|kept| kept.frozen.contains(&edge))
     }
 
     /// What of a stream is gone.

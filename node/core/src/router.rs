@@ -253,6 +253,8 @@ impl Core {
             PeerMessage::Retiring { job, before_ms, outputs } => {
                 self.on_retiring(from, (job, before_ms), &outputs);
             }
+            PeerMessage::Freeze { job, edge } => self.on_freeze(from, job, edge),
+            PeerMessage::Frozen { job, edge, end } => self.on_frozen(from, (job, edge), end),
             PeerMessage::Retired { job, floors } => self.on_retired(from, job, floors),
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {

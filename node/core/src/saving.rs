@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use cortado_protocol::{JobId, NodeId};
+use cortado_protocol::{Edge, JobId, NodeId};
 
 use crate::effect::{Effect, StateFile};
 use crate::outbox::Outbox;
@@ -23,6 +23,8 @@ pub(crate) enum Then {
     DropRecords(JobId),
     /// Tell a stream's coordinator what this node has promised.
     SayRetiring { job: JobId, to: NodeId },
+    /// Tell a stream's coordinator that this node takes no new batch of a publisher.
+    SayFrozen { job: JobId, edge: Edge, to: NodeId },
     /// Drop the retired batches of a stream.
     DropRetired(JobId),
     /// Send all members the names of those that left, and answer the client that asked for it.

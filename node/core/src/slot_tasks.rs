@@ -129,6 +129,11 @@ impl SlotTasks {
             return;
         }
         let job = work.job;
+        let retired = retired_of(facts, work);
+        if !retired.is_empty() {
+            self.all.remove(&key);
+            return say_incomplete(out, key, job, retired);
+        }
         let gaps = gaps_of(facts, work);
         if gaps.is_empty() {
             let pending = facts.ledger.job(job).is_some_and(|held| {
@@ -352,6 +357,17 @@ fn sources(facts: &Facts, job: JobId, slots: SlotSet) -> VecDeque<NodeId> {
 fn say_incomplete(out: &mut Outbox, key: WorkKey, job: JobId, gaps: Vec<EdgeCoverage>) {
     let missing = peer::first_page(gaps);
     out.send(key.0, PeerMessage::Incomplete { job, attempt: key.1, missing });
+}
+
+/// Batches whose events are wanted, although they are retired here: a fold of other windows does not need
+/// them, and whoever reads them has to know that they are gone.
+fn retired_of(facts: &Facts, work: &SlotWork) -> Vec<EdgeCoverage> {
+    let wanted = work.needs.iter().filter(|_| matches!(work.kind, Kind::Events));
+    let retired = wanted.map(|(edge, coverage)| {
+        let retired = Coverage::range(0, facts.ledger.floor(work.job, *edge));
+        EdgeCoverage { edge: *edge, slots: work.slots, coverage: coverage.and(&retired) }
+    });
+    retired.filter(|part| !part.coverage.is_empty()).collect()
 }
 
 /// What is missing for some work, the specification included.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cortado_protocol::Edge;
-use cortado_protocol::stream::{Publisher, SchemaFile};
+use cortado_protocol::stream::{Publisher, SchemaFile, Seal};
 
 /// See the module's description.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub(crate) struct StreamLog {
     pub(crate) stopping: bool,
     /// The publishers, by their edges.
     pub(crate) publishers: BTreeMap<Edge, Publisher>,
+    /// Which batches count of publishers that were sealed.
+    pub(crate) seals: BTreeMap<Edge, Seal>,
     /// The schema sets.
     pub(crate) schemas: BTreeMap<u32, Vec<SchemaFile>>,
 }

@@ -43,6 +43,7 @@ mod events;
 mod reading;
 pub(crate) mod requests;
 mod retiring;
+mod sealing;
 mod state;
 mod status;
 mod stream;
@@ -108,6 +109,7 @@ impl Streams {
     /// Goes on with what clients read.
     pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
         self.reads.tick(facts, out);
+        self.take_checked(facts);
     }
 
     /// Performs the steps of a stream that are possible now.
@@ -121,12 +123,16 @@ impl Streams {
             let edge = Edge::output(facts.config.node, out.fresh_id());
             Stream::new(now, edge, Arc::clone(plan), slots)
         });
-        stream.state.expect(now, log.stream.publishers.keys().copied());
+        stream.state.expect(now, &log.stream);
         if now < stream.resume_at {
             return Next::Nothing;
         }
         match &mut stream.step {
-            Step::Idle => stream.go_on(facts, out, job, log),
+            Step::Idle => stream.go_on(facts, out, (job, log), &mut self.reads),
+            Step::Seal { entry, sent: sent @ false } => {
+                *sent = true;
+                Next::Replicate(Box::new(entry.clone()))
+            }
             Step::Fold { slots, .. } => {
                 slots.ask(facts, out, job, &[]);
                 stream.folded(facts, out, job)
@@ -138,7 +144,7 @@ impl Streams {
                         *sent = true;
                         Next::Replicate(Box::new(entry.clone()))
                     }
-                    _ => stream.go_on(facts, out, job, log),
+                    _ => stream.go_on(facts, out, (job, log), &mut self.reads),
                 }
             }
             Step::Close { summary, written, sent: sent @ false } => {
@@ -151,7 +157,17 @@ impl Streams {
             | Step::Ask(_)
             | Step::Publish
             | Step::Write { .. }
+            | Step::Seal { .. }
             | Step::Close { .. } => Next::Nothing,
+        }
+    }
+
+    /// Tells streams which batches of publishers that are to be sealed are whole.
+    fn take_checked(&mut self, facts: &Facts) {
+        for (job, edge, whole) in self.reads.take_checked() {
+            if let Some(stream) = self.all.get_mut(&job) {
+                stream.checked(facts, job, (edge, whole));
+            }
         }
     }
 
@@ -197,6 +213,7 @@ impl Streams {
         bytes: &Bytes,
     ) -> Next {
         self.reads.on_output(facts, out, (job, attempt, slot), part, bytes);
+        self.take_checked(facts);
         let Some(stream) = self.all.get_mut(&job) else { return Next::Nothing };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
@@ -216,6 +233,7 @@ impl Streams {
         missing: &[EdgeCoverage],
     ) {
         self.reads.on_incomplete(facts, out, attempt, missing);
+        self.take_checked(facts);
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => {
@@ -246,6 +264,7 @@ impl Streams {
         why: &str,
     ) {
         self.reads.on_work_failed(out, attempt, why);
+        self.take_checked(facts);
         let Some(stream) = self.all.get_mut(&job) else { return };
         if let Step::Fold { slots, .. } = &mut stream.step
             && slots.give_up(attempt)
@@ -270,7 +289,9 @@ impl Streams {
         match output {
             TaskOutput::Stream(StreamOutput::Summaries(briefs)) => {
                 let drop_late = facts.config.planted == Some(PlantedBug::DropLate);
-                stream.state.read(facts.now, &stream.plan, briefs, drop_late);
+                let log = facts.jobs.get(job).map(|log| &log.stream);
+                let seals = log.map(|log| &log.seals);
+                stream.state.read((facts.now, drop_late), &stream.plan, briefs, seals);
             }
             TaskOutput::Stream(StreamOutput::Published(batches)) => {
                 for batch in &batches {
@@ -298,6 +319,10 @@ impl Streams {
         let of = |entry: &Entry| entry.head.key == key;
         match &mut stream.step {
             Step::Write { entry, .. } if of(entry) => {}
+            Step::Seal { entry, .. } if of(entry) => {
+                (stream.step, stream.sealing, stream.trouble) = (Step::Idle, None, None);
+                return self.drive(facts, out, key.job);
+            }
             Step::Close { summary, written, sent } if of(summary) => {
                 (*written, *sent) = (true, false);
                 return self.drive(facts, out, key.job);
@@ -331,7 +356,11 @@ impl Streams {
     ) {
         let Some(stream) = self.all.get_mut(&key.job) else { return };
         let again = match &mut stream.step {
-            Step::Write { entry, sent, .. } if entry.head.key == key => sent,
+            Step::Write { entry, sent, .. } | Step::Seal { entry, sent }
+                if entry.head.key == key =>
+            {
+                sent
+            }
             Step::Close { sent, .. } if key.edge == Edge::RESULT || is_manifest(key) => sent,
             _ => return,
         };
@@ -367,7 +396,13 @@ fn manifest(job: JobId, summary: &Entry) -> Entry {
 
 impl Stream {
     /// Takes the next step: reads what is new, closes gaps, or begins a round.
-    fn go_on(&mut self, facts: &Facts, out: &mut Outbox, job: JobId, log: &JobLog) -> Next {
+    fn go_on(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (job, log): (JobId, &JobLog),
+        reads: &mut Reads,
+    ) -> Next {
         let frozen = facts.retention.promised(job);
         if let Some(task) = reading::next(facts, job, &self.state) {
             self.step = Step::Read;
@@ -401,6 +436,9 @@ impl Stream {
             slots.ask(facts, out, job, &[]);
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
+        }
+        if let Some(next) = self.seal(facts, out, (job, log), reads) {
+            return next;
         }
         if self.retire(facts, out, (job, log)) {
             return Next::Nothing;

@@ -39,6 +39,7 @@ pub(super) struct StreamTable {
     pub(super) skew: Option<String>,
     pub(super) future: Option<String>,
     pub(super) retention: Option<String>,
+    pub(super) seal: Option<String>,
 }
 
 #[derive(Deserialize)]

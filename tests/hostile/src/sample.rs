@@ -20,8 +20,8 @@ use cortado_protocol::peer::{
     Admission, EdgeCoverage, Hello, NotStored, PeerMessage, PlaceWish, Work,
 };
 use cortado_protocol::stream::{
-    Cursor, Floors, Place, Publisher, PublisherStatus, SchemaFile, StreamRequest, StreamResponse,
-    StreamStatus,
+    Cursor, Floors, Place, Publisher, PublisherStatus, SchemaFile, Seal, StreamRequest,
+    StreamResponse, StreamStatus,
 };
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, LogId, META_SLOT, NodeId, PROTOCOL_VERSION, Slot, SlotSet,
@@ -153,6 +153,10 @@ fn log_entries() -> Vec<Entry> {
         JobEntry::Stop,
         JobEntry::Schemas { set: 0, files: schemas() },
         JobEntry::Publisher(publisher()),
+        JobEntry::Seal {
+            edge: Edge::publisher("p", 1),
+            seal: Seal { end: 9, void: Coverage::range(7, 8) },
+        },
     ];
     let last = [JobEntry::Cancel, JobEntry::Manifest(failed)];
     of_stream.into_iter().chain(last).map(meta).collect()
@@ -267,6 +271,9 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         empty(PeerMessage::Forgotten { job: JobId(8), proof }),
         (PeerMessage::Ended { job }, meta(JobEntry::Manifest(done())).encode()),
         empty(PeerMessage::HaveEnded { jobs: vec![job, JobId(8)] }),
+        empty(PeerMessage::NotStored { key, reason: NotStored::Frozen }),
+        empty(PeerMessage::Freeze { job, edge: Edge::publisher("p", 1) }),
+        empty(PeerMessage::Frozen { job, edge: Edge::publisher("p", 1), end: 9 }),
         empty(PeerMessage::Retire { job, before_ms: 7 }),
         empty(PeerMessage::Retiring {
             job,
@@ -403,6 +410,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
                 dead: 1,
                 ended: false,
                 idle: true,
+                sealed: Some(Seal { end: 9, void: Coverage::range(7, 8) }),
             }],
             ..StreamStatus::default()
         })),

@@ -70,6 +70,9 @@ impl Core {
             let before_ms = self.facts.retention.promised(key.job).unwrap_or(i64::MIN);
             return self.out.send(from, PeerMessage::Retire { job: key.job, before_ms });
         }
+        if !moved && self.facts.retention.is_frozen(key.job, key.edge) {
+            return self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Frozen });
+        }
         // What is new now would be lost if the job is over; what is only moved here is lost with it, and
         // kept without a word: whoever sent it may count the answer for a batch that is new.
         let closed = self.facts.jobs.closed_by(key.job).is_some();

@@ -110,6 +110,7 @@ impl Core {
                 }
                 Then::DropRecords(job) => self.drop_records(job),
                 Then::SayRetiring { job, to } => self.say_retiring(to, job),
+                Then::SayFrozen { job, edge, to } => self.say_frozen(to, job, edge),
                 Then::DropRetired(job) => self.drop_retired(job),
                 Then::TellDeparted { ticket } => self.member_forgotten(ticket),
             }

@@ -8,6 +8,7 @@ use cortado_stream::OutputBatch;
 
 use super::Core;
 use crate::effect::StateFile;
+use crate::ledger::index::EdgeIndex;
 use crate::saving::Then;
 
 impl Core {
@@ -28,6 +29,29 @@ impl Core {
         let outputs = held.filter(|(edge, _)| edge.is_output());
         let outputs = outputs.map(|(edge, index)| (edge, index.end())).collect();
         self.out.send(to, PeerMessage::Retiring { job, before_ms, outputs });
+    }
+
+    /// A coordinator wants to seal a publisher. This node takes no new batch of it from here on, and says so
+    /// once that is on disk.
+    pub(super) fn on_freeze(&mut self, from: NodeId, job: JobId, edge: Edge) {
+        if self.say_forgotten(from, job) || !edge.is_publisher() {
+            return;
+        }
+        self.facts.retention.freeze(job, edge);
+        self.saving.save(StateFile::Retention, Some(Then::SayFrozen { job, edge, to: from }));
+    }
+
+    /// A promise is on disk: tells the coordinator how far the publisher's batches go here.
+    pub(super) fn say_frozen(&mut self, to: NodeId, job: JobId, edge: Edge) {
+        let end = self.facts.ledger.edge(job, edge).map_or(0, EdgeIndex::end);
+        self.out.send(to, PeerMessage::Frozen { job, edge, end });
+    }
+
+    /// A member takes no new batch of a publisher any more.
+    pub(super) fn on_frozen(&mut self, from: NodeId, (job, edge): (JobId, Edge), end: u64) {
+        self.streams.on_frozen(from, (job, edge), end);
+        let next = self.streams.drive(&self.facts, &mut self.out, job);
+        self.lead_streams(next);
     }
 
     /// A member has promised what this node asked for.

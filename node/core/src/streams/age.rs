@@ -26,16 +26,17 @@ impl Age {
         Self { floor, runs: VecDeque::new() }
     }
 
-    /// Takes the next batch: nothing in it is later than a time. A batch is kept as long as one before it.
-    pub(super) fn add(&mut self, step_ms: i64, until_ms: i64, counts: [u64; 2]) {
+    /// Takes the next batches: nothing in them is later than a time. A batch is kept as long as one before
+    /// it.
+    pub(super) fn add(&mut self, step_ms: i64, until_ms: i64, batches: u64, counts: [u64; 2]) {
         let step = until_ms.saturating_neg().div_euclid(step_ms).saturating_mul(step_ms);
         let until_ms = step.saturating_neg();
         match self.runs.back_mut().filter(|last| last.until_ms >= until_ms) {
             Some(last) => {
-                last.batches += 1;
+                last.batches += batches;
                 (0..2).for_each(|at| last.counts[at] += counts[at]);
             }
-            None => self.runs.push_back(Run { until_ms, batches: 1, counts }),
+            None => self.runs.push_back(Run { until_ms, batches, counts }),
         }
     }
 
@@ -63,7 +64,7 @@ mod tests {
     fn a_batch_is_kept_as_long_as_any_before_it_and_in_steps() {
         let mut age = Age::default();
         for until_ms in [10, 100, 99, 130, 30, 200] {
-            age.add(100, until_ms, [1, 10]);
+            age.add(100, until_ms, 1, [1, 10]);
         }
         assert_eq!(age.runs.len(), 2, "100 and 200");
         assert_eq!(age.after(99), (0, [0, 0]));
@@ -71,8 +72,8 @@ mod tests {
         age.retire(100);
         assert_eq!((age.floor, age.after(150), age.after(200)), (3, (3, [0, 0]), (6, [3, 30])));
         age.retire(i64::MAX);
-        age.add(100, i64::MAX, [1, 1]);
-        age.add(100, i64::MIN, [1, 1]);
+        age.add(100, i64::MAX, 1, [1, 1]);
+        age.add(100, i64::MIN, 1, [1, 1]);
         assert_eq!(age.after(i64::MAX), (8, [2, 2]));
     }
 }

@@ -31,6 +31,8 @@ struct Read {
     slots: SlotRound,
     wanted: Wanted,
     since: Duration,
+    /// No client waits for it, but the stream, to seal a publisher.
+    for_seal: bool,
 }
 
 /// What a client wants.
@@ -45,7 +47,11 @@ enum Wanted {
 
 /// See the module's description.
 #[derive(Default)]
-pub(super) struct Reads(BTreeMap<Origin, Read>);
+pub(super) struct Reads {
+    all: BTreeMap<Origin, Read>,
+    /// Of publishers that are to be sealed: which batches are whole, if that could be found out.
+    checked: Vec<(JobId, Edge, Option<Coverage>)>,
+}
 
 impl Reads {
     /// A client asks for the events of some batches; returns the answer if there is one now.
@@ -65,10 +71,13 @@ impl Reads {
             return Some(ClientResponse::Stream(response));
         }
         let slots = slots_of(facts, job).or(SlotSet::META);
-        let slots = SlotRound::events(slots, edge, &Coverage::range(from, next));
+        let batches = Coverage::range(from, next);
+        let batches =
+            facts.seal(job, edge).map_or(batches.clone(), |seal| batches.minus(&seal.void));
+        let slots = SlotRound::events(slots, edge, &batches);
         let wanted = Wanted::Events { from, next, prefix, gone, left_out: SlotSet::EMPTY };
         let since = facts.now;
-        self.ask(facts, out, origin, Read { job, edge, slots, wanted, since })
+        self.ask(facts, out, origin, Read { job, edge, slots, wanted, since, for_seal: false })
     }
 
     /// A client asks which batches are there in all slots, so that it sends the others; returns the answer
@@ -87,7 +96,32 @@ impl Reads {
         let slots = SlotRound::complete(slots_of(facts, job), 0, edge, &there.coverage());
         let wanted = Wanted::Whole { there, holders: BTreeMap::new(), turns: 1 };
         let since = facts.now;
-        self.ask(facts, out, origin, Read { job, edge, slots, wanted, since })
+        self.ask(facts, out, origin, Read { job, edge, slots, wanted, since, for_seal: false })
+    }
+
+    /// Checks which batches of a publisher that is to be sealed are there in all slots, from one on.
+    pub(super) fn check_for_seal(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        (edge, from): (Edge, u64),
+    ) {
+        let there = facts.coverage((job, edge), from, None);
+        if there.batches.is_empty() {
+            return self.checked.push((job, edge, Some(Coverage::default())));
+        }
+        let mut slots = SlotRound::complete(slots_of(facts, job), 0, edge, &there.coverage());
+        slots.ask(facts, out, job, &[]);
+        let wanted = Wanted::Whole { there, holders: BTreeMap::new(), turns: 1 };
+        let origin = (facts.config.node, out.fresh_id());
+        let read = Read { job, edge, slots, wanted, since: facts.now, for_seal: true };
+        self.all.insert(origin, read);
+    }
+
+    /// Which batches are whole of publishers that are to be sealed.
+    pub(super) fn take_checked(&mut self) -> Vec<(JobId, Edge, Option<Coverage>)> {
+        std::mem::take(&mut self.checked)
     }
 
     fn ask(
@@ -97,12 +131,12 @@ impl Reads {
         origin: Origin,
         mut read: Read,
     ) -> Option<ClientResponse> {
-        if self.0.len() >= CLIENTS {
+        if self.all.len() >= CLIENTS {
             let message = "many clients read events: try again";
             return Some(ClientResponse::error(ErrorKind::Unavailable, message));
         }
         read.slots.ask(facts, out, read.job, &[]);
-        self.0.insert(origin, read);
+        self.all.insert(origin, read);
         None
     }
 
@@ -115,7 +149,7 @@ impl Reads {
         part: (u32, u32),
         bytes: &Bytes,
     ) {
-        for read in self.0.values_mut().filter(|read| read.job == job) {
+        for read in self.all.values_mut().filter(|read| read.job == job) {
             if let Wanted::Whole { holders, .. } = &mut read.wanted
                 && let Some(asked) = read.slots.asked.get(&attempt)
                 && asked.slots.contains(slot)
@@ -130,7 +164,7 @@ impl Reads {
     /// Answers what is complete. Of a batch that is on fewer than W nodes the next owners are asked, who
     /// fetch it.
     fn finish(&mut self, facts: &Facts, out: &mut Outbox) {
-        for read in self.0.values_mut().filter(|read| read.slots.open.is_empty()) {
+        for read in self.all.values_mut().filter(|read| read.slots.open.is_empty()) {
             let Read { job, edge, slots, wanted, .. } = read;
             let Wanted::Whole { there, holders, turns } = wanted else { continue };
             let few = held_by_few(facts, holders);
@@ -144,8 +178,12 @@ impl Reads {
         // What does not fit an answer is not kept either.
         let done =
             |_: &Origin, read: &mut Read| read.slots.open.is_empty() || !fits(read.slots.bytes);
-        for (origin, read) in self.0.extract_if(.., done) {
-            read.finish(facts, out, origin);
+        for (origin, read) in self.all.extract_if(.., done) {
+            if read.for_seal {
+                self.checked.push((read.job, read.edge, read.whole(facts)));
+            } else {
+                read.finish(facts, out, origin);
+            }
         }
     }
 
@@ -159,7 +197,7 @@ impl Reads {
         attempt: u64,
         lacks: &[EdgeCoverage],
     ) {
-        for read in self.0.values_mut() {
+        for read in self.all.values_mut() {
             let Some(of) = read.slots.pass_on(attempt) else { continue };
             let lacks = || lacks.iter().filter(|part| part.edge == read.edge);
             match &mut read.wanted {
@@ -200,8 +238,9 @@ impl Reads {
     /// Work on slots fails on every worker.
     pub(super) fn on_work_failed(&mut self, out: &mut Outbox, attempt: u64, why: &str) {
         let failed = |_: &Origin, read: &mut Read| read.slots.give_up(attempt);
-        for (origin, read) in self.0.extract_if(.., failed) {
+        for (origin, read) in self.all.extract_if(.., failed) {
             match read.wanted {
+                _ if read.for_seal => self.checked.push((read.job, read.edge, None)),
                 // They may take too much memory.
                 Wanted::Events { from, next, prefix, gone, .. } if next - from > 1 => {
                     ask_for_fewer(out, origin, from, (prefix, gone));
@@ -213,7 +252,7 @@ impl Reads {
 
     /// Requests about a job to such nodes, or about all jobs, are lost.
     pub(super) fn give_up_of(&mut self, job: Option<JobId>, gone: impl Fn(NodeId) -> bool) {
-        for read in self.0.values_mut().filter(|read| job.is_none_or(|job| job == read.job)) {
+        for read in self.all.values_mut().filter(|read| job.is_none_or(|job| job == read.job)) {
             read.slots.give_up_of(&gone);
         }
     }
@@ -223,18 +262,22 @@ impl Reads {
         let late = |_: &Origin, read: &mut Read| {
             facts.now >= read.since + PATIENCE || !facts.is_coordinator(read.job)
         };
-        for (origin, _) in self.0.extract_if(.., late) {
+        for (origin, read) in self.all.extract_if(.., late) {
+            if read.for_seal {
+                self.checked.push((read.job, read.edge, None));
+                continue;
+            }
             let message = "the events could not be read in time: try again";
             refuse(out, origin, ErrorKind::Unavailable, message);
         }
-        for read in self.0.values_mut() {
+        for read in self.all.values_mut() {
             read.slots.ask(facts, out, read.job, &[]);
         }
     }
 
     /// The job was dropped.
     pub(super) fn forget(&mut self, out: &mut Outbox, job: JobId) {
-        for (origin, _) in self.0.extract_if(.., |_, read| read.job == job) {
+        for (origin, _) in self.all.extract_if(.., |_, read| read.job == job && !read.for_seal) {
             let message = "the stream was dropped";
             refuse(out, origin, ErrorKind::NotFound, message);
         }
@@ -242,16 +285,30 @@ impl Reads {
 }
 
 impl Read {
+    /// Which batches are there in all slots, on W nodes each.
+    fn whole(&self, facts: &Facts) -> Option<Coverage> {
+        match &self.wanted {
+            Wanted::Whole { there, holders, .. } if held_by_few(facts, holders).is_empty() => {
+                Some(there.coverage())
+            }
+            _ => None,
+        }
+    }
+
     fn finish(self, facts: &Facts, out: &mut Outbox, origin: Origin) {
         match self.wanted {
             Wanted::Events { from, prefix, gone, .. } if !fits(self.slots.bytes) => {
                 ask_for_fewer(out, origin, from, (prefix, gone));
             }
-            Wanted::Events { next, prefix, gone, left_out, .. } => {
+            Wanted::Events { from, next, prefix, gone, left_out } => {
                 let mut parts = self.slots.done;
                 let counts = parts.remove(&META_SLOT).unwrap_or_default();
                 let parts: Vec<Bytes> = parts.into_values().collect();
                 let lost = if left_out.is_empty() { 0 } else { lacking(&counts, &parts) };
+                if !left_out.is_empty() && facts.ledger.floor(self.job, self.edge) > from {
+                    let message = "batches were retired meanwhile: try again";
+                    return refuse(out, origin, ErrorKind::Unavailable, message);
+                }
                 if lost > 0 && facts.away() > 0 {
                     let message = "events are only on nodes that do not answer: try again";
                     return refuse(out, origin, ErrorKind::Unavailable, message);

@@ -48,11 +48,20 @@ pub(super) fn following(
     let held = facts.ledger.job(job).into_iter().flat_map(|held| held.edges());
     for (edge, index) in held.filter(|(edge, _)| which(*edge)) {
         let from = read(edge);
-        for (number, (found, record)) in (from..).zip(index.meta_from(from)) {
-            if number != found || entries.len() == AT_ONCE {
-                all = false;
+        let seal = facts.seal(job, edge);
+        let mut next = from;
+        for (number, record) in index.meta_from(from) {
+            next = seal.map_or(next, |seal| seal.next(next));
+            let beyond = seal.is_some_and(|seal| number >= seal.end);
+            let void = seal.is_some_and(|seal| !beyond && !seal.counts(number));
+            if void {
+                continue;
+            }
+            if number != next || beyond || entries.len() == AT_ONCE {
+                all &= beyond;
                 break;
             }
+            next += 1;
             entries.push((EntryKey { job, edge, number }, record, SlotSet::META));
         }
     }
@@ -70,20 +79,32 @@ pub(super) fn gaps(facts: &Facts, job: JobId, state: &State) -> Vec<(Edge, Cover
         let read = state.read_of(edge);
         let here = held.and_then(|held| held.edge(edge)).map(EdgeIndex::meta);
         let last = here.and_then(|here| here.intervals().last()).map_or(0, |(_, end)| *end);
+        let seal = facts.seal(job, edge);
+        let last = seal.map_or(last, |seal| seal.end);
         let end = last.max(state.included().of(edge));
         let wanted = Coverage::range(read.min(end), end);
+        let wanted = seal.map_or(wanted.clone(), |seal| wanted.minus(&seal.void));
         let missing = here.map_or_else(|| wanted.clone(), |here| wanted.minus(here));
         (!missing.is_empty()).then_some((edge, missing))
     };
     edges.into_iter().filter_map(gap).collect()
 }
 
-/// How many batches of an edge are durable here without a gap, and how many behind one.
+/// How many batches of an edge are durable here without a gap, and how many behind one. Batches that do
+/// not count are no gap.
 pub(super) fn beyond_gap(facts: &Facts, job: JobId, edge: Edge) -> (u64, u64) {
     let Some(index) = facts.ledger.edge(job, edge) else { return (0, 0) };
-    let prefix = match index.meta().intervals().first() {
+    let here = match facts.seal(job, edge) {
+        None => index.meta().clone(),
+        Some(seal) => {
+            let mut here = index.meta().and(&Coverage::range(0, seal.end));
+            here.union(&seal.void);
+            here
+        }
+    };
+    let prefix = match here.intervals().first() {
         Some((0, end)) => *end,
         _ => 0,
     };
-    (prefix, index.meta().count() - prefix)
+    (prefix, here.count() - prefix)
 }

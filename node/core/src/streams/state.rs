@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cortado_protocol::stream::{EventCounts, Publisher};
+use cortado_protocol::stream::{EventCounts, Publisher, Seal};
 use cortado_protocol::{Coverage, Edge};
 use cortado_stream::{
     Checkpoint, Cut, Known, Recent, Span, StreamPlan, Texts, Wanted, WantedWindow, WindowKey,
@@ -124,15 +124,16 @@ impl State {
     /// were published stay as they are: a fault for the simulator to find.
     pub(super) fn read(
         &mut self,
-        now: Duration,
+        (now, drop_late): (Duration, bool),
         plan: &StreamPlan,
         briefs: Vec<Brief>,
-        drop_late: bool,
+        seals: Option<&BTreeMap<Edge, Seal>>,
     ) {
         for brief in briefs {
             let (edge, number) = (brief.edge, brief.number);
             let source = self.sources.entry(edge).or_insert_with(|| Source::new(now));
-            if source.read != number {
+            let seal = seals.and_then(|seals| seals.get(&edge));
+            if seal.map_or(source.read, |seal| seal.next(source.read)) != number {
                 continue;
             }
             source.take(now, plan, &brief);
@@ -169,7 +170,7 @@ impl State {
         self.rows += rows;
         if let Some(step_ms) = plan.retention_step_ms() {
             let age = self.ages.entry(batch.edge).or_default();
-            age.add(step_ms, batch.until_ms, [rows, 0]);
+            age.add(step_ms, batch.until_ms, 1, [rows, 0]);
         }
         for published in &batch.windows {
             // Its checkpoint says more.
@@ -265,10 +266,15 @@ impl State {
         lowest.filter(|_| any)
     }
 
-    /// Begins to wait for publishers of which nothing was read yet.
-    pub(super) fn expect(&mut self, now: Duration, publishers: impl Iterator<Item = Edge>) {
-        for edge in publishers {
-            self.sources.entry(edge).or_insert_with(|| Source::new(now));
+    /// Begins to wait for publishers of which nothing was read yet. Those of which everything was read that
+    /// counts have ended.
+    pub(super) fn expect(&mut self, now: Duration, log: &StreamLog) {
+        for edge in log.publishers.keys() {
+            self.sources.entry(*edge).or_insert_with(|| Source::new(now));
+        }
+        for (edge, seal) in &log.seals {
+            let source = self.sources.entry(*edge).or_insert_with(|| Source::new(now));
+            source.ended |= source.read >= seal.end;
         }
     }
 
@@ -445,7 +451,8 @@ impl Source {
     /// Takes the summary of the next batch in.
     fn take(&mut self, now: Duration, plan: &StreamPlan, brief: &Brief) {
         let Brief { low_watermark_ms, sent_at_ms, last, received, dead, .. } = *brief;
-        self.read += 1;
+        let batches = brief.number + 1 - self.read;
+        self.read += batches;
         self.ended = last;
         self.received += received;
         self.dead += dead;
@@ -462,7 +469,7 @@ impl Source {
         let until_ms = ends.max().max(self.reached_ms).unwrap_or(i64::MIN);
         self.until_ms = self.until_ms.max(until_ms);
         if let Some(step_ms) = plan.retention_step_ms() {
-            self.age.add(step_ms, until_ms, [received, dead]);
+            self.age.add(step_ms, until_ms, batches, [received, dead]);
         }
     }
 

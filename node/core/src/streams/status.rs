@@ -8,6 +8,7 @@ use super::reading;
 use super::stream::{Step, Stream};
 use crate::facts::Facts;
 use crate::job::JobLog;
+use crate::stream_log::StreamLog;
 
 /// How a stream stands; not who says so, and not what it waits for.
 pub(super) fn status_of(
@@ -17,7 +18,8 @@ pub(super) fn status_of(
 ) -> StreamStatus {
     let mut publishers: Vec<_> = log.stream.publishers.values().collect();
     publishers.sort_by_key(|publisher| (&publisher.name, publisher.generation));
-    let of = |publisher: &&Publisher| publisher_status(facts, job, stream, publisher);
+    let of =
+        |publisher: &&Publisher| publisher_status(facts, job, (&log.stream, stream), publisher);
     let (open_windows, closed_windows) = stream.state.window_counts();
     StreamStatus {
         coordinator: None,
@@ -49,7 +51,7 @@ pub(super) fn summary(facts: &Facts, job: JobId, of: (&JobLog, &Stream)) -> Entr
 fn publisher_status(
     facts: &Facts,
     job: JobId,
-    stream: &Stream,
+    (log, stream): (&StreamLog, &Stream),
     publisher: &Publisher,
 ) -> PublisherStatus {
     let edge = publisher.edge();
@@ -64,6 +66,7 @@ fn publisher_status(
         dead: source.map_or(0, |source| source.dead),
         ended: stream.state.has_ended(publisher),
         idle: source.is_some_and(|source| source.is_idle(&stream.plan, facts.now)),
+        sealed: log.seals.get(&edge).cloned(),
     }
 }
 
@@ -81,6 +84,16 @@ pub(super) fn waits_for(
     }
     if let Some(trouble) = &stream.trouble {
         return Some(format!("a round could not be published: {trouble}"));
+    }
+    if let Some(sealing) = &stream.sealing {
+        let nodes = sealing.away(facts);
+        if !nodes.is_empty() {
+            let nodes = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+            return Some(format!(
+                "a publisher is gone, and what counts of it is known once {nodes} are there: start them, or \
+                 cortado forget"
+            ));
+        }
     }
     let named = |publisher: &PublisherStatus| publisher.publisher.name.clone();
     let gaps = status.publishers.iter().filter(|publisher| publisher.beyond_gap > 0);
@@ -113,7 +126,9 @@ pub(super) fn waits_for(
     }
     match &stream.step {
         Step::Fold { slots, .. } => Some(format!("waits for {} slots", slots.open.len())),
-        Step::Write { .. } => Some("writes what it publishes to the replicas".to_owned()),
+        Step::Write { .. } | Step::Seal { .. } => {
+            Some("writes what it publishes to the replicas".to_owned())
+        }
         Step::Idle
         | Step::Read
         | Step::Gather(_)

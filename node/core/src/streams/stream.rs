@@ -8,6 +8,7 @@ use cortado_protocol::{Edge, SlotSet};
 use cortado_stream::{OutputBatch, StreamPlan};
 
 use super::retiring::Retiring;
+use super::sealing::Sealing;
 use super::state::{Round, State};
 use crate::slot_round::SlotRound;
 
@@ -32,6 +33,8 @@ pub(super) struct Stream {
     pub(super) asked: bool,
     /// Whether the batch that ends the stream is durable.
     pub(super) marked: bool,
+    /// The publisher that is to be sealed.
+    pub(super) sealing: Option<Sealing>,
     /// Windows that are to be retired.
     pub(super) retiring: Option<Retiring>,
 }
@@ -59,6 +62,11 @@ pub(super) enum Step {
         batch: OutputBatch,
         sent: bool,
     },
+    /// The seal of a publisher is replicated.
+    Seal {
+        entry: Entry,
+        sent: bool,
+    },
     /// The summary is replicated, and then the manifest.
     Close {
         summary: Entry,
@@ -81,6 +89,7 @@ impl Stream {
             trouble: None,
             asked: false,
             marked: false,
+            sealing: None,
             retiring: None,
         }
     }

@@ -129,8 +129,12 @@ fn answered(out: &mut Outbox) -> Option<(u64, Vec<Bytes>)> {
         Out::Send(to, PeerMessage::Answer { id: 7, response }, tail)
             if to == "b".parse().unwrap() =>
         {
-            let ClientResponse::Stream(StreamResponse::Events { next, prefix: 1, lost: 0, gone: 0 }) =
-                response
+            let ClientResponse::Stream(StreamResponse::Events {
+                next,
+                prefix: 1,
+                lost: 0,
+                gone: 0,
+            }) = response
             else {
                 panic!("{response:?}")
             };

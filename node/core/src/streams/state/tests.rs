@@ -57,14 +57,14 @@ fn a_window_waits_for_the_slowest_publisher_that_is_not_silent() {
     let (a, b) = (publisher("a", false), publisher("b", false));
     let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
     let mut state = State::default();
-    state.expect(seconds(0), log.publishers.keys().copied());
-    state.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000)], false);
+    state.expect(seconds(0), &log);
+    state.read((seconds(1), false), &plan, vec![brief(&a, 0, 0, 60_000)], None);
     assert_eq!(state.watermark(&log, &plan, seconds(1)), None, "b has sent nothing");
-    state.read(seconds(2), &plan, vec![brief(&b, 0, 0, 6_000)], false);
+    state.read((seconds(2), false), &plan, vec![brief(&b, 0, 0, 6_000)], None);
     assert_eq!(state.watermark(&log, &plan, seconds(2)), Some(6_000));
-    state.read(seconds(3), &plan, vec![brief(&b, 1, 0, 3_000)], false);
+    state.read((seconds(3), false), &plan, vec![brief(&b, 1, 0, 3_000)], None);
     assert_eq!(state.watermark(&log, &plan, seconds(3)), Some(6_000), "it never goes back");
-    state.read(seconds(9), &plan, vec![brief(&a, 1, 60_000, 60_000)], false);
+    state.read((seconds(9), false), &plan, vec![brief(&a, 1, 60_000, 60_000)], None);
     assert_eq!(state.watermark(&log, &plan, seconds(13)), Some(60_000), "b is silent");
     assert_eq!(state.watermark(&log, &plan, seconds(19)), Some(i64::MAX), "all are silent");
 }
@@ -74,13 +74,28 @@ fn who_imports_old_data_or_has_ended_holds_nobody_back() {
     let (a, b) = (publisher("a", false), publisher("b", true));
     let (log, plan) = (log(&[a.clone(), b.clone()]), plan());
     let mut state = State::default();
-    state.expect(seconds(0), log.publishers.keys().copied());
-    state.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000), brief(&b, 0, 0, -60_000)], false);
+    state.expect(seconds(0), &log);
+    state.read(
+        (seconds(1), false),
+        &plan,
+        vec![brief(&a, 0, 0, 60_000), brief(&b, 0, 0, -60_000)],
+        None,
+    );
     assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(60_000));
     assert!(!state.have_ended(&log));
-    state.read(seconds(1), &plan, vec![Brief { last: true, ..brief(&a, 1, 0, 60_000) }], false);
+    state.read(
+        (seconds(1), false),
+        &plan,
+        vec![Brief { last: true, ..brief(&a, 1, 0, 60_000) }],
+        None,
+    );
     assert_eq!(state.watermark(&log, &plan, seconds(1)), Some(i64::MAX));
-    state.read(seconds(1), &plan, vec![Brief { last: true, ..brief(&b, 1, 0, 60_000) }], false);
+    state.read(
+        (seconds(1), false),
+        &plan,
+        vec![Brief { last: true, ..brief(&b, 1, 0, 60_000) }],
+        None,
+    );
     assert!(state.have_ended(&log));
 }
 
@@ -89,10 +104,10 @@ fn a_late_batch_makes_its_window_dirty_again_and_no_other() {
     let (a, plan) = (publisher("a", false), plan());
     let mut state = State::default();
     state.read(
-        seconds(1),
+        (seconds(1), false),
         &plan,
         vec![brief(&a, 0, 0, 60_000), brief(&a, 1, 5_000, 60_000)],
-        false,
+        None,
     );
     let round = state.next_round(&plan, Some(7_000), None).unwrap();
     assert_eq!(round.wanted.windows.len(), 1, "the second one ends at 10 s");
@@ -102,7 +117,7 @@ fn a_late_batch_makes_its_window_dirty_again_and_no_other() {
     assert_eq!(round.wanted.windows[0].key, (0, 5_000));
     publish(&mut state, 1, &round);
     assert!(state.is_settled());
-    state.read(seconds(2), &plan, vec![brief(&a, 2, 0, 60_000)], false);
+    state.read((seconds(2), false), &plan, vec![brief(&a, 2, 0, 60_000)], None);
     let late = state.next_round(&plan, Some(60_000), None).unwrap();
     assert_eq!((late.wanted.windows[0].key, late.wanted.windows[0].valid), ((0, 0), 20));
     assert_eq!(late.wanted.windows[0].before, Some([(a.edge(), 2)].into_iter().collect()));
@@ -115,22 +130,22 @@ fn a_late_batch_makes_its_window_dirty_again_and_no_other() {
 fn what_another_coordinator_published_is_not_published_again() {
     let (a, plan) = (publisher("a", false), plan());
     let mut first = State::default();
-    first.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000)], false);
+    first.read((seconds(1), false), &plan, vec![brief(&a, 0, 0, 60_000)], None);
     let round = first.next_round(&plan, Some(60_000), None).unwrap();
     let mut second = State::default();
     publish(&mut second, 0, &round);
     assert!(!second.has_caught_up());
-    second.read(seconds(1), &plan, vec![brief(&a, 0, 0, 60_000)], false);
+    second.read((seconds(1), false), &plan, vec![brief(&a, 0, 0, 60_000)], None);
     assert!(
         second.has_caught_up()
             && second.is_settled()
             && second.next_round(&plan, Some(60_000), None).is_none()
     );
     second.read(
-        seconds(1),
+        (seconds(1), false),
         &plan,
         vec![Brief { dead: 3, windows: vec![], ..brief(&a, 1, 0, 0) }],
-        false,
+        None,
     );
     let round = second.next_round(&plan, None, None).unwrap();
     assert!(round.wanted.windows.is_empty());
@@ -175,14 +190,14 @@ fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
     for number in 0..20 {
         let start_ms = number as i64 * 1_000;
         briefs.push(brief(&a, number, start_ms, start_ms));
-        state.read(seconds(1), &plan, briefs[number as usize..].to_vec(), false);
+        state.read((seconds(1), false), &plan, briefs[number as usize..].to_vec(), None);
         if number > 0 {
             round(&mut state, &mut outputs, &plan);
         }
     }
     // A late one, of a window that will be retired before it is published.
     briefs.push(Brief { dead: 1, ..brief(&a, 20, 3_000, 19_000) });
-    state.read(seconds(1), &plan, briefs[20..].to_vec(), false);
+    state.read((seconds(1), false), &plan, briefs[20..].to_vec(), None);
     let before_ms = state.retires_before(&log, &plan, seconds(1)).unwrap();
     assert_eq!(before_ms, 11_000);
     assert!(state.has_older(&plan, before_ms) && !state.has_older(&plan, 500));
@@ -207,7 +222,7 @@ fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
     assert!(floor > 0 && floor < outputs.len());
     outputs[floor..].iter().for_each(|batch| other.published(seconds(1), &plan, batch));
     assert!(!other.has_caught_up());
-    other.read(seconds(1), &plan, briefs[11..].to_vec(), false);
+    other.read((seconds(1), false), &plan, briefs[11..].to_vec(), None);
     assert!(other.has_caught_up());
     for state in [&mut state, &mut other] {
         let counts = state.counts();
@@ -216,8 +231,28 @@ fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
         assert_eq!((state.window_counts(), state.rows), ((1, 19), 19));
         assert_eq!(state.spans[&(0, 0)].values().copied().collect::<Vec<_>>(), [190]);
         // What comes now for a retired window is late, and counted as such.
-        state.read(seconds(1), &plan, vec![brief(&a, 21, 4_000, 19_000)], false);
+        state.read((seconds(1), false), &plan, vec![brief(&a, 21, 4_000, 19_000)], None);
         assert_eq!(state.counts().retired, 20);
         assert!(state.next_round(&plan, Some(19_000), Some(before_ms)).is_none());
     }
+}
+
+#[test]
+fn a_sealed_publisher_has_ended_once_what_counts_of_it_was_read() {
+    let (a, plan) = (publisher("a", false), short_plan());
+    let mut log = log(std::slice::from_ref(&a));
+    let mut state = State::default();
+    state.expect(seconds(0), &log);
+    let briefs = [0, 3, 5].map(|number| brief(&a, number, 0, number as i64 * 1_000)).to_vec();
+    state.read((seconds(1), false), &plan, briefs.clone(), Some(&log.seals));
+    assert_eq!((state.read_of(a.edge()), state.have_ended(&log)), (1, false), "1 is missing");
+    let void = Coverage::range(1, 3);
+    log.seals.insert(a.edge(), Seal { end: 4, void });
+    state.expect(seconds(2), &log);
+    assert!(!state.have_ended(&log), "3 counts, and was not read");
+    state.read((seconds(2), false), &plan, briefs[1..2].to_vec(), Some(&log.seals));
+    state.expect(seconds(2), &log);
+    assert!(state.have_ended(&log));
+    assert_eq!((state.read_of(a.edge()), state.counts().received), (4, 20));
+    assert_eq!(state.cut().of(a.edge()), 4);
 }
