@@ -166,7 +166,7 @@ impl Streams {
     fn take_checked(&mut self, facts: &Facts) {
         for (job, edge, whole) in self.reads.take_checked() {
             if let Some(stream) = self.all.get_mut(&job) {
-                stream.checked(facts, job, (edge, whole));
+                stream.checked(facts, (edge, whole));
             }
         }
     }
@@ -249,6 +249,11 @@ impl Streams {
                     return;
                 }
                 tracing::debug!(%job, ?missing, "a worker can't complete its slots");
+                // Nobody can: perhaps a publisher that is gone has to be sealed first.
+                let turns = usize::from(facts.config.replicas);
+                if slots.passed_on.values().any(|turn| *turn >= turns) {
+                    (stream.step, stream.stuck) = (Step::Idle, true);
+                }
             }
             _ => return,
         }
@@ -333,6 +338,7 @@ impl Streams {
             return Next::Nothing;
         };
         stream.marked = batch.end.is_some();
+        stream.stuck &= batch.windows.is_empty();
         let batch = PublishedBatch::new((key.edge, key.number), batch);
         stream.state.published(facts.now, &stream.plan, &batch);
         if let Some(left) = &batch.retired {
@@ -426,6 +432,9 @@ impl Stream {
         if now < self.since + SETTLE || !self.state.has_caught_up() || lacks_checkpoint {
             return Next::Nothing;
         }
+        if let Some(next) = self.seal(facts, out, (job, log), reads) {
+            return next;
+        }
         let watermark = self.state.watermark(&log.stream, &self.plan, now);
         if let Some(round) = self.state.next_round(&self.plan, watermark, frozen) {
             if round.wanted.windows.is_empty() {
@@ -436,9 +445,6 @@ impl Stream {
             slots.ask(facts, out, job, &[]);
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
-        }
-        if let Some(next) = self.seal(facts, out, (job, log), reads) {
-            return next;
         }
         if self.retire(facts, out, (job, log)) {
             return Next::Nothing;

@@ -149,6 +149,14 @@ impl Actor {
         }
     }
 
+    /// Of a publisher: checks that every acknowledged batch counts, by its seal.
+    pub(crate) fn compare_sealed(&self, owner: &StreamOwner) -> Result<(), String> {
+        match self {
+            Self::Publisher(publisher) => publisher.compare(owner.seal_of(publisher.edge())),
+            _ => Ok(()),
+        }
+    }
+
     /// Compares what it got with the model.
     pub(crate) fn compare(&self, durability: Durability) -> Result<(), String> {
         let client = match self {

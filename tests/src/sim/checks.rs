@@ -150,6 +150,9 @@ impl World {
         for (number, client) in self.clients.iter().enumerate() {
             let compared = client.compare(Durability { replicas, min_copies });
             compared.map_err(|differs| format!("client {number}: {differs}"))?;
+            if let Actor::Owner(owner) = client {
+                self.clients.iter().try_for_each(|of| of.compare_sealed(owner))?;
+            }
         }
         Ok(Outcome {
             trace: self.trace.finish(),

@@ -87,6 +87,8 @@ pub struct Dials {
     pub publishers: usize,
     /// Whether the stream keeps its events for a few seconds only.
     pub retention: bool,
+    /// How many of them go for good in the middle, after so many acknowledgements.
+    pub leaving: (usize, usize),
     /// Share of datagrams lost.
     pub datagram_loss: f64,
     /// Share of datagrams, frames and batches that arrive a second time, later.
@@ -127,6 +129,7 @@ impl Dials {
             clients,
             publishers: 0,
             retention: false,
+            leaving: (0, 0),
             datagram_loss: 0.0,
             repeats: 0.0,
             travel_us: 3_000,
@@ -198,6 +201,7 @@ impl Dials {
             rows,
             publishers: if job_ttl.is_none() { publishers(seed) } else { 0 },
             retention: retention(seed),
+            leaving: leaving(seed),
             stop: stop(seed),
             task_ms: (seed % 4 == 2).then_some([5, 50, 300][(seed / 4 % 3) as usize]),
             upload,
@@ -256,6 +260,13 @@ fn publishers(seed: u64) -> usize {
 /// A stream of its own, too: every second stream forgets.
 fn retention(seed: u64) -> bool {
     StdRng::seed_from_u64(seed ^ 0x4e_7e27).random_bool(0.5)
+}
+
+/// A stream of its own, too: of every third stream some publishers never come back.
+fn leaving(seed: u64) -> (usize, usize) {
+    let rng = &mut StdRng::seed_from_u64(seed ^ 0x1e_a7e5);
+    let leaving = (rng.random_range(1..=2), rng.random_range(0..8));
+    if rng.random_range(0..3) == 0 { leaving } else { (0, 0) }
 }
 
 /// A stream of its own, too: now and then many small jobs at once.

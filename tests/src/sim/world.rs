@@ -88,12 +88,13 @@ impl World {
             let feeds: Vec<_> =
                 (0..dials.publishers).map(|number| Feed::drawn(seed, number)).collect();
             let job = job(clients.len());
-            clients.extend(
-                feeds
-                    .iter()
-                    .map(|feed| Actor::Publisher(Box::new(SimPublisher::new(job, feed.clone())))),
-            );
-            clients.push(Actor::Owner(Box::new(StreamOwner::new(job, feeds, 8, dials.retention))));
+            let (leaving, after) = dials.leaving;
+            clients.extend((0..).zip(&feeds).map(|(number, feed)| {
+                let leaves = (number < leaving).then_some(after);
+                Actor::Publisher(Box::new(SimPublisher::new(job, feed.clone(), leaves)))
+            }));
+            let owner = StreamOwner::new(job, feeds, 8, dials.retention, leaving);
+            clients.push(Actor::Owner(Box::new(owner)));
         }
         Self {
             now: Duration::ZERO,

@@ -99,15 +99,17 @@ impl Reads {
         self.ask(facts, out, origin, Read { job, edge, slots, wanted, since, for_seal: false })
     }
 
-    /// Checks which batches of a publisher that is to be sealed are there in all slots, from one on.
+    /// Checks which of some batches of a publisher that is to be sealed are there in all slots.
     pub(super) fn check_for_seal(
         &mut self,
         facts: &Facts,
         out: &mut Outbox,
         job: JobId,
-        (edge, from): (Edge, u64),
+        (edge, doubtful): (Edge, &Coverage),
     ) {
-        let there = facts.coverage((job, edge), from, None);
+        let from = doubtful.intervals().first().map_or(0, |(start, _)| *start);
+        let mut there = facts.coverage((job, edge), from, None);
+        there.batches.retain(|(number, _)| doubtful.contains(*number));
         if there.batches.is_empty() {
             return self.checked.push((job, edge, Some(Coverage::default())));
         }

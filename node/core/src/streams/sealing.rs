@@ -5,7 +5,8 @@
 //! ended. The coordinator asks all known members to take no new batch of such a publisher. Once all have
 //! promised, what is on their disks does not change any more: a batch of which some slot is on no disk
 //! never counts, and any other one is brought to W owners of each slot and counts. Two coordinators
-//! find the same, so the entry of the job log that says it is the same. The publisher has ended with
+//! find the same, so the entry of the job log that says it is the same. That settles batches, too, that
+//! were never acknowledged and are there in part, in windows that can't be folded for that reason. The publisher has ended with
 //! that; when it comes back it opens the next generation and sends what does not count.
 
 use std::collections::BTreeSet;
@@ -38,12 +39,22 @@ pub(super) struct Sealing {
     gathered: bool,
     /// Whether it is checked which batches are whole.
     checking: bool,
+    /// Those that are, with all members there.
+    whole: Option<Coverage>,
 }
 
 impl Sealing {
     fn new(edge: Edge) -> Self {
         let promised = BTreeSet::new();
-        Self { edge, promised, end: 0, asked_at: None, gathered: false, checking: false }
+        Self {
+            edge,
+            promised,
+            end: 0,
+            asked_at: None,
+            gathered: false,
+            checking: false,
+            whole: None,
+        }
     }
 
     /// Known members that have not promised.
@@ -104,6 +115,17 @@ impl Stream {
             return None;
         }
         let read = self.state.read_of(edge);
+        let unpublished = self.state.unpublished(edge);
+        if let Some(whole) = sealing.whole.take() {
+            let end = whole.intervals().last().map_or(read, |(_, end)| read.max(*end));
+            let mut void = Coverage::range(read, end);
+            void.union(&unpublished);
+            let void = void.minus(&whole);
+            tracing::info!(%job, ?edge, end, void = void.count(), "a publisher that is gone is sealed");
+            let entry = job_log_entry(job, &JobEntry::Seal { edge, seal: Seal { end, void } });
+            self.step = Step::Seal { entry: entry.clone(), sent: true };
+            return Some(Next::Replicate(Box::new(entry)));
+        }
         if !sealing.gathered {
             sealing.gathered = true;
             let needs = vec![(edge, Coverage::range(read, sealing.end.max(read)))];
@@ -112,51 +134,44 @@ impl Stream {
             return Some(Next::Gather { job, attempt, needs });
         }
         sealing.checking = true;
-        reads.check_for_seal(facts, out, job, (edge, read));
+        let mut doubtful = unpublished;
+        doubtful.insert_range(read, sealing.end.max(read));
+        reads.check_for_seal(facts, out, job, (edge, &doubtful));
         None
     }
 
     /// It is known which batches behind those that were read are whole, or that this could not be found
     /// out now.
-    pub(super) fn checked(
-        &mut self,
-        facts: &Facts,
-        job: JobId,
-        (edge, whole): (Edge, Option<Coverage>),
-    ) {
+    pub(super) fn checked(&mut self, facts: &Facts, (edge, whole): (Edge, Option<Coverage>)) {
         let Some(sealing) = self.sealing.as_mut().filter(|sealing| sealing.edge == edge) else {
             return;
         };
         (sealing.checking, sealing.gathered) = (false, false);
+        sealing.whole = whole.filter(|_| facts.away() == 0);
         self.resume_at = self.resume_at.max(facts.now + super::RETRY_AFTER);
-        let Some(whole) = whole.filter(|_| facts.away() == 0) else { return };
-        if !matches!(self.step, Step::Idle) {
-            return;
-        }
-        let read = self.state.read_of(edge);
-        let end = whole.intervals().last().map_or(read, |(_, end)| read.max(*end));
-        let void = Coverage::range(read, end).minus(&whole);
-        tracing::info!(%job, ?edge, end, void = void.count(), "a publisher that is gone is sealed");
-        let entry = job_log_entry(job, &JobEntry::Seal { edge, seal: Seal { end, void } });
-        self.step = Step::Seal { entry, sent: false };
     }
 
-    /// Whether a publisher is to be sealed: it is silent, and either later batches than those that count
-    /// are there, and that for long, or the stream is to end. What was promised is brought to an end.
+    /// Whether a publisher is to be sealed: it is silent, and either something of it is missing, and that
+    /// for long, or the stream is to end. One that has ended is sealed only if windows can't be folded
+    /// because of a batch that it did not get through. What was promised is brought to an end.
     fn is_to_be_sealed(&self, facts: &Facts, (job, log): (JobId, &JobLog), edge: Edge) -> bool {
-        let publisher = log.stream.publishers.get(&edge);
-        let open = publisher.is_some_and(|publisher| !self.state.has_ended(publisher));
-        let Some(source) = self.state.sources.get(&edge).filter(|_| open) else { return false };
-        if log.stream.seals.contains_key(&edge) {
+        let Some(source) = self.state.sources.get(&edge) else { return false };
+        if log.stream.seals.contains_key(&edge) || !log.stream.publishers.contains_key(&edge) {
             return false;
         }
         if facts.retention.is_frozen(job, edge) {
             return true;
         }
         let silent_ms = (facts.now.saturating_sub(source.heard_at)).as_millis() as u64;
-        let is_idle = source.is_idle(&self.plan, facts.now);
-        let (_, beyond_gap) = reading::beyond_gap(facts, job, edge);
-        let has_gap = beyond_gap > 0 && silent_ms >= self.plan.seal_ms().unsigned_abs();
-        is_idle && (has_gap || log.stream.stopping)
+        if silent_ms < self.plan.idle_ms().unsigned_abs() {
+            return false;
+        }
+        let for_long = silent_ms >= self.plan.seal_ms().unsigned_abs();
+        let is_stuck = || self.stuck && self.state.has_unpublished(edge);
+        let has_gap = || reading::beyond_gap(facts, job, edge).1 > 0;
+        match (source.ended, log.stream.stopping) {
+            (false, stopping) => stopping || for_long && (has_gap() || is_stuck()),
+            (true, stopping) => (stopping || for_long) && is_stuck(),
+        }
     }
 }

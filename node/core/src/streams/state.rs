@@ -95,6 +95,8 @@ pub(super) struct State {
     pub(super) outputs: BTreeMap<Edge, u64>,
     /// How old they are.
     ages: BTreeMap<Edge, Age>,
+    /// Sealed publishers whose seals were taken in.
+    sealed: BTreeSet<Edge>,
     /// What is left of the windows that are retired.
     gone: Option<Box<Checkpoint>>,
     /// Events in retired windows that came too late to count, and that the checkpoint does not include.
@@ -269,13 +271,50 @@ impl State {
     /// Begins to wait for publishers of which nothing was read yet. Those of which everything was read that
     /// counts have ended.
     pub(super) fn expect(&mut self, now: Duration, log: &StreamLog) {
+        let fresh = log.seals.iter().filter(|(edge, _)| !self.sealed.contains(edge));
+        let unread = |(edge, seal): (&Edge, &Seal)| {
+            let read = Coverage::range(0, self.read_of(*edge));
+            !read.and(&seal.void).is_empty()
+        };
+        // A batch was read that does not count: all is read again, without it.
+        if fresh.into_iter().any(unread) {
+            *self = self.gone.take().map_or_else(Self::default, |left| Self::resumed(now, &left));
+        }
         for edge in log.publishers.keys() {
             self.sources.entry(*edge).or_insert_with(|| Source::new(now));
         }
         for (edge, seal) in &log.seals {
+            self.sealed.insert(*edge);
             let source = self.sources.entry(*edge).or_insert_with(|| Source::new(now));
-            source.ended |= source.read >= seal.end;
+            if seal.next(source.read) >= seal.end {
+                source.read = source.read.max(seal.end);
+                source.ended = true;
+            }
         }
+    }
+
+    /// Whether a window with batches of a publisher is not published with all of them.
+    pub(super) fn has_unpublished(&self, edge: Edge) -> bool {
+        let open = self.dirty.iter().filter_map(|key| self.windows.get(key));
+        open.into_iter().any(|window| {
+            let cut = window.published.as_ref().map_or(0, |published| published.cut.of(edge));
+            let batches = window.batches.get(&edge).and_then(|batches| batches.intervals().last());
+            batches.is_some_and(|(_, end)| *end > cut)
+        })
+    }
+
+    /// Batches of a publisher that were read and that no published window includes, although they have
+    /// events in windows.
+    pub(super) fn unpublished(&self, edge: Edge) -> Coverage {
+        let (mut published, mut open) = (Coverage::default(), Coverage::default());
+        for window in self.windows.values() {
+            let Some(batches) = window.batches.get(&edge) else { continue };
+            let cut = window.published.as_ref().map_or(0, |published| published.cut.of(edge));
+            let included = batches.and(&Coverage::range(0, cut));
+            open.union(&batches.minus(&included));
+            published.union(&included);
+        }
+        open.minus(&published)
     }
 
     /// The batches that were read.

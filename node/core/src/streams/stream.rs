@@ -33,6 +33,8 @@ pub(super) struct Stream {
     pub(super) asked: bool,
     /// Whether the batch that ends the stream is durable.
     pub(super) marked: bool,
+    /// Whether no owner could complete some slot of the last round.
+    pub(super) stuck: bool,
     /// The publisher that is to be sealed.
     pub(super) sealing: Option<Sealing>,
     /// Windows that are to be retired.
@@ -89,6 +91,7 @@ impl Stream {
             trouble: None,
             asked: false,
             marked: false,
+            stuck: false,
             sealing: None,
             retiring: None,
         }

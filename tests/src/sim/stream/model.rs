@@ -29,12 +29,14 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn of(feeds: &[Feed]) -> Self {
+    /// `counts` says which batches of each feed count.
+    pub(super) fn of(feeds: &[Feed], counts: impl Fn(usize, u64) -> bool) -> Self {
         let mut model = Self::default();
         let mut events: BTreeMap<u64, BTreeMap<Place, u64>> = BTreeMap::new();
-        for feed in feeds {
+        for (of, feed) in feeds.iter().enumerate() {
             let edge = feed.publisher.edge();
-            for (batch, (lines, _)) in (0..).zip(&feed.batches) {
+            let batches = (0..).zip(&feed.batches).filter(|(batch, _)| counts(of, *batch));
+            for (batch, (lines, _)) in batches {
                 for (position, line) in (0..).zip(lines) {
                     let origin = Place { edge, batch, position };
                     match line {

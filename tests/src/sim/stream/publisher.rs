@@ -9,7 +9,7 @@ use cortado_protocol::client::{
     BatchOutcome, BatchReply, ClientRequest, ClientResponse, ErrorKind,
 };
 use cortado_protocol::job::BatchHeader;
-use cortado_protocol::stream::{StreamRequest, StreamResponse};
+use cortado_protocol::stream::{Seal, StreamRequest, StreamResponse};
 use cortado_protocol::{Edge, JobId, NodeId};
 
 use super::asking::{Asking, PATIENCE};
@@ -39,16 +39,19 @@ pub(crate) struct SimPublisher {
     todo: BTreeSet<u64>,
     in_flight: BTreeMap<u64, Duration>,
     tries: BTreeMap<u64, usize>,
+    /// It goes for good after so many acknowledgements.
+    leaves: Option<usize>,
     pub(crate) failed: Option<String>,
     pub(crate) life: u64,
     pub(crate) acknowledged: BTreeSet<u64>,
 }
 
 impl SimPublisher {
-    pub(crate) fn new(job: JobId, feed: Feed) -> Self {
+    pub(crate) fn new(job: JobId, feed: Feed, leaves: Option<usize>) -> Self {
         Self {
             job,
             feed,
+            leaves,
             step: Publishing::Look,
             asking: Asking::default(),
             todo: BTreeSet::new(),
@@ -82,7 +85,7 @@ impl SimPublisher {
             return false;
         }
         let acknowledged = std::mem::take(&mut self.acknowledged);
-        let fresh = Self::new(self.job, self.feed.clone());
+        let fresh = Self::new(self.job, self.feed.clone(), self.leaves);
         *self = Self { life: self.life + 1, acknowledged, ..fresh };
         true
     }
@@ -102,6 +105,10 @@ impl SimPublisher {
     pub(crate) fn poll(&mut self, now: Duration, live: &[NodeId]) -> Vec<(Option<NodeId>, Sent)> {
         if matches!(self.step, Publishing::Send) {
             return self.send(now, live);
+        }
+        // Who leaves at once opens its edge, and that is all.
+        if matches!(self.step, Publishing::Compare { .. }) && self.leaves == Some(0) {
+            self.step = Publishing::Over;
         }
         if self.is_over() || !self.asking.may_ask(now) {
             return Vec::new();
@@ -139,6 +146,9 @@ impl SimPublisher {
         match reply.outcome {
             BatchOutcome::Durable { .. } => {
                 self.acknowledged.insert(reply.number);
+                if self.leaves.is_some_and(|after| self.acknowledged.len() > after) {
+                    self.step = Publishing::Over;
+                }
             }
             BatchOutcome::Retry { .. } => {
                 self.todo.insert(reply.number);
@@ -151,6 +161,15 @@ impl SimPublisher {
         if self.todo.is_empty() && self.in_flight.is_empty() {
             self.step = Publishing::Over;
         }
+    }
+
+    /// Checks that every acknowledged batch counts; `seal` says which ones do, if it was sealed.
+    pub(crate) fn compare(&self, seal: Option<&Seal>) -> Result<(), String> {
+        let Some(seal) = seal else { return Ok(()) };
+        let lost = self.acknowledged.iter().find(|number| !seal.counts(**number));
+        lost.map_or(Ok(()), |lost| {
+            Err(format!("batch {lost} was acknowledged and does not count: {seal:?}"))
+        })
     }
 
     pub(crate) fn on_response(&mut self, now: Duration, response: ClientResponse) {

@@ -142,7 +142,7 @@ impl State {
     }
 
     /// What a coordinator knows that begins with a checkpoint. It reads on from the floors.
-    fn resumed(now: Duration, left: &Checkpoint) -> Self {
+    pub(super) fn resumed(now: Duration, left: &Checkpoint) -> Self {
         let (included, until_ms) = (left.cut.clone(), left.before_ms);
         let mut state = Self { included, until_ms, ..Self::default() };
         for of in &left.sources {
