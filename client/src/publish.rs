@@ -531,6 +531,55 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_after_sealed_ones_sends_only_what_does_not_count() {
+        // Of 7 batches the first generation got 0, 2 and 3 through, and the second one sent 1, 4, 5 and 6 as
+        // its own 0 to 3, and got the first two of them through.
+        let seal = |end: u64, void: &[u64]| Seal { end, void: void.iter().copied().collect() };
+        let status = |generation, sealed| PublisherStatus {
+            publisher: Publisher { name: "p".into(), generation, opened_ms: 70, backfill: false },
+            prefix: 0,
+            beyond_gap: 0,
+            watermark_ms: None,
+            events: 0,
+            dead: 0,
+            ended: true,
+            idle: true,
+            sealed,
+        };
+        let publishers =
+            vec![status(0, None), status(1, Some(seal(4, &[1]))), status(2, Some(seal(2, &[])))];
+        let stream = StreamStatus { publishers, ..StreamStatus::default() };
+        let lines = "{}\n".repeat(6_500);
+        let source = Source::Lines(Bytes::from(lines));
+        let options = Options { publisher: "p".into(), backfill: false, disorder_ms: 0, source };
+        let Ok(Generation::This(publisher, seals)) = publisher(&stream, &options) else {
+            panic!("the next generation is opened")
+        };
+        assert_eq!((publisher.generation, publisher.opened_ms, seals.len()), (3, 70, 2));
+        let (sender, mut reads) = mpsc::channel(64);
+        let maker = Maker {
+            job: JobId(1),
+            publisher,
+            before: seals.into_iter().map(|seal| (seal, 0)).collect(),
+            known: Known::new(),
+            floor: 0,
+            newest: None,
+            set: Arc::new(AtomicU32::new(0)),
+            sender,
+            number: 0,
+        };
+        maker.run(&options, &StreamPlan::parse(cortado_stream::EVENTS).unwrap());
+        let sent = std::iter::from_fn(|| reads.blocking_recv()).map(|read| match read {
+            Read::Known { .. } => None,
+            Read::Batch(batch) => Some((batch.header.number, batch.lines)),
+            _ => panic!("it does not fail"),
+        });
+        let sent: Vec<_> = sent.collect();
+        let last = [Some((0, 1_000)), Some((1, 500)), Some((2, 0))];
+        assert_eq!((&sent[..5], &sent[5..]), (&[None; 5][..], &last[..]));
+    }
+
+    #[test]
     fn long_lines_are_cut_and_the_last_one_needs_no_line_break() {
         let long = "x".repeat(3 * EVENT_BYTES);
         let text = format!("a\n{long}\nb");

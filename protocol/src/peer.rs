@@ -227,6 +227,10 @@ pub enum PeerMessage {
         job: JobId,
         /// The publisher's edge.
         edge: Edge,
+        /// The first batch of interest.
+        from: u64,
+        /// The answer repeats it.
+        round: u64,
     },
     /// Answer to [`PeerMessage::Freeze`].
     Frozen {
@@ -234,8 +238,10 @@ pub enum PeerMessage {
         job: JobId,
         /// The publisher's edge.
         edge: Edge,
-        /// The number behind the last batch of which the receiver holds anything.
-        end: u64,
+        /// From the question.
+        round: u64,
+        /// What the receiver holds of it.
+        held: Vec<EdgeCoverage>,
     },
     /// Windows of a stream are retired: the receiver writes that down and drops the batches below the
     /// floors.

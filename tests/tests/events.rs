@@ -656,3 +656,29 @@ fn a_stream_forgets_what_is_older_than_its_retention_and_still_accounts_for_ever
     let file = path_text(&cluster.path("audit.db"));
     let _ = cluster.cortado(&["events", "audit", "--out", &file]).run().exits(0, &["retention"]);
 }
+
+/// A publisher that never comes back does not keep its stream from ending, and what was acknowledged counts.
+#[test]
+fn a_stream_ends_without_a_publisher_that_is_gone() {
+    let cluster = Cluster::up(3);
+    start(&cluster);
+    let gone = ["events", "publish", "--publisher", "gone", "--rate", "500"];
+    let gone = cluster.cortado(&gone).spawn();
+    let of_gone = |status: &Value| {
+        let publishers = status["publishers"].as_array().unwrap();
+        publishers.iter().find(|of| of["name"] == "gone").cloned()
+    };
+    wait_for("some batches", 20, || {
+        of_gone(&status(&cluster))?["prefix"].as_u64().filter(|prefix| *prefix > 2)
+    });
+    let _ = gone.kill();
+    cluster.cortado(&["events", "stop"]).run().ok();
+    let end = wait_for("the stream to end", 40, || {
+        let status = status(&cluster);
+        (status["ended"] == true).then_some(status)
+    });
+    let gone = of_gone(&end).unwrap();
+    assert_eq!((&gone["sealed"], &gone["void"]), (&json!(true), &json!(0)));
+    assert_eq!(gone["events"], end["events"]["counted"]);
+    cluster.cortado(&["events", "check"]).run().ok();
+}

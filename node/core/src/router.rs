@@ -28,7 +28,7 @@ use crate::mapper::Mapper;
 use crate::outbox::Outbox;
 use crate::purpose::{Fetch, Purpose};
 use crate::replicate::Replicator;
-use crate::saving::Saving;
+use crate::saving::{Question, Saving};
 use crate::slot_tasks::{self, SlotTasks, Wanted};
 use crate::streams::Streams;
 
@@ -253,8 +253,12 @@ impl Core {
             PeerMessage::Retiring { job, before_ms, outputs } => {
                 self.on_retiring(from, (job, before_ms), &outputs);
             }
-            PeerMessage::Freeze { job, edge } => self.on_freeze(from, job, edge),
-            PeerMessage::Frozen { job, edge, end } => self.on_frozen(from, (job, edge), end),
+            PeerMessage::Freeze { job, edge, from: first, round } => {
+                self.on_freeze(from, job, Question { edge, from: first, round });
+            }
+            PeerMessage::Frozen { job, edge: _, round, held } => {
+                self.on_frozen(from, job, (round, held));
+            }
             PeerMessage::Retired { job, floors } => self.on_retired(from, job, floors),
             PeerMessage::Departed { members, barred } => self.on_departed(members, &barred),
             PeerMessage::Work { job, attempt, slots, ends, work } => {

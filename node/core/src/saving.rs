@@ -24,11 +24,22 @@ pub(crate) enum Then {
     /// Tell a stream's coordinator what this node has promised.
     SayRetiring { job: JobId, to: NodeId },
     /// Tell a stream's coordinator that this node takes no new batch of a publisher.
-    SayFrozen { job: JobId, edge: Edge, to: NodeId },
+    SayFrozen { job: JobId, to: NodeId, question: Question },
     /// Drop the retired batches of a stream.
     DropRetired(JobId),
     /// Send all members the names of those that left, and answer the client that asked for it.
     TellDeparted { ticket: u64 },
+}
+
+/// What a coordinator asks of a publisher that it wants to seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    /// The publisher's edge.
+    pub(crate) edge: Edge,
+    /// The first batch of interest.
+    pub(crate) from: u64,
+    /// The answer repeats it.
+    pub(crate) round: u64,
 }
 
 /// The changed files, and the actions that wait for them.

@@ -186,6 +186,8 @@ impl Streams {
         self.reads.give_up_of(Some(job), |node| !facts.members.is_reachable(node));
         if let Some(stream) = self.all.get_mut(&job) {
             stream.asked = false;
+            // Copies move now: what was said of them counts no more.
+            stream.sealing = None;
             if let Step::Fold { slots, .. } = &mut stream.step {
                 slots.give_up_of(|node| !facts.members.is_reachable(node));
             }

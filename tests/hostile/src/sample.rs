@@ -272,8 +272,8 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
         (PeerMessage::Ended { job }, meta(JobEntry::Manifest(done())).encode()),
         empty(PeerMessage::HaveEnded { jobs: vec![job, JobId(8)] }),
         empty(PeerMessage::NotStored { key, reason: NotStored::Frozen }),
-        empty(PeerMessage::Freeze { job, edge: Edge::publisher("p", 1) }),
-        empty(PeerMessage::Frozen { job, edge: Edge::publisher("p", 1), end: 9 }),
+        empty(PeerMessage::Freeze { job, edge: Edge::publisher("p", 1), from: 2, round: 4 }),
+        empty(PeerMessage::Frozen { job, edge: Edge::publisher("p", 1), round: 4, held: held() }),
         empty(PeerMessage::Retire { job, before_ms: 7 }),
         empty(PeerMessage::Retiring {
             job,

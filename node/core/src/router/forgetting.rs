@@ -110,7 +110,7 @@ impl Core {
                 }
                 Then::DropRecords(job) => self.drop_records(job),
                 Then::SayRetiring { job, to } => self.say_retiring(to, job),
-                Then::SayFrozen { job, edge, to } => self.say_frozen(to, job, edge),
+                Then::SayFrozen { job, to, question } => self.say_frozen(to, job, question),
                 Then::DropRetired(job) => self.drop_retired(job),
                 Then::TellDeparted { ticket } => self.member_forgotten(ticket),
             }

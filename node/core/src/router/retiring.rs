@@ -3,13 +3,12 @@
 use cortado_protocol::entry::Entry;
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::stream::Floors;
-use cortado_protocol::{Edge, JobId, META_SLOT, NodeId};
+use cortado_protocol::{Coverage, Edge, JobId, META_SLOT, NodeId, SlotSet, limits};
 use cortado_stream::OutputBatch;
 
 use super::Core;
 use crate::effect::StateFile;
-use crate::ledger::index::EdgeIndex;
-use crate::saving::Then;
+use crate::saving::{Question, Then};
 
 impl Core {
     /// A coordinator wants windows to get no revision any more. This node takes none from here on, and
@@ -33,23 +32,33 @@ impl Core {
 
     /// A coordinator wants to seal a publisher. This node takes no new batch of it from here on, and says so
     /// once that is on disk.
-    pub(super) fn on_freeze(&mut self, from: NodeId, job: JobId, edge: Edge) {
-        if self.say_forgotten(from, job) || !edge.is_publisher() {
+    pub(super) fn on_freeze(&mut self, from: NodeId, job: JobId, question: Question) {
+        if self.say_forgotten(from, job) || !question.edge.is_publisher() {
             return;
         }
-        self.facts.retention.freeze(job, edge);
-        self.saving.save(StateFile::Retention, Some(Then::SayFrozen { job, edge, to: from }));
+        self.facts.retention.freeze(job, question.edge);
+        let then = Then::SayFrozen { job, to: from, question };
+        self.saving.save(StateFile::Retention, Some(then));
     }
 
-    /// A promise is on disk: tells the coordinator how far the publisher's batches go here.
-    pub(super) fn say_frozen(&mut self, to: NodeId, job: JobId, edge: Edge) {
-        let end = self.facts.ledger.edge(job, edge).map_or(0, EdgeIndex::end);
-        self.out.send(to, PeerMessage::Frozen { job, edge, end });
+    /// A promise is on disk: tells the coordinator what is here of the publisher's batches.
+    pub(super) fn say_frozen(&mut self, to: NodeId, job: JobId, question: Question) {
+        let Question { edge, from, round } = question;
+        let coverage = Coverage::range(from, limits::NUMBERS);
+        let all = EdgeCoverage { edge, slots: SlotSet::ALL, coverage };
+        let index = self.facts.ledger.edge(job, edge);
+        let held = index.map(|index| index.held_of(&all, false)).unwrap_or_default();
+        self.out.send(to, PeerMessage::Frozen { job, edge, round, held });
     }
 
     /// A member takes no new batch of a publisher any more.
-    pub(super) fn on_frozen(&mut self, from: NodeId, (job, edge): (JobId, Edge), end: u64) {
-        self.streams.on_frozen(from, (job, edge), end);
+    pub(super) fn on_frozen(
+        &mut self,
+        from: NodeId,
+        job: JobId,
+        (round, held): (u64, Vec<EdgeCoverage>),
+    ) {
+        self.streams.on_frozen(from, job, (round, held));
         let next = self.streams.drive(&self.facts, &mut self.out, job);
         self.lead_streams(next);
     }

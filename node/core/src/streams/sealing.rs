@@ -9,13 +9,14 @@
 //! were never acknowledged and are there in part, in windows that can't be folded for that reason. The publisher has ended with
 //! that; when it comes back it opens the next generation and sends what does not count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cortado_protocol::job::JobEntry;
-use cortado_protocol::peer::PeerMessage;
+use cortado_protocol::limits::NUMBERS;
+use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::stream::Seal;
-use cortado_protocol::{Coverage, Edge, JobId, NodeId};
+use cortado_protocol::{Coverage, Edge, JobId, NodeId, Slot, SlotSet};
 
 use super::events::Reads;
 use super::stream::{Step, Stream};
@@ -30,53 +31,77 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// A publisher that is to be sealed.
 pub(super) struct Sealing {
     edge: Edge,
-    /// The members that have promised to take no new batch of it.
-    promised: BTreeSet<NodeId>,
-    /// The number behind the last batch of which any member holds anything.
-    end: u64,
+    /// Number of the question to all members; another one for each round.
+    round: u64,
+    /// The members that have answered in this round.
+    answered: BTreeSet<NodeId>,
+    /// What they hold, by slot.
+    held: BTreeMap<Slot, Coverage>,
     asked_at: Option<Duration>,
-    /// Whether the summaries of its batches were fetched.
-    gathered: bool,
-    /// Whether it is checked which batches are whole.
-    checking: bool,
-    /// Those that are, with all members there.
+    /// Batches of which all slots were there in the round before.
+    before: Option<Coverage>,
+    /// Batches of which all slots are there, once that is known.
     whole: Option<Coverage>,
+    /// Whether the summaries of these were fetched, and it is checked that W nodes have them.
+    checking: Checking,
+}
+
+/// How far the check is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checking {
+    Not,
+    Gathered,
+    Asked,
+    Done,
 }
 
 impl Sealing {
-    fn new(edge: Edge) -> Self {
-        let promised = BTreeSet::new();
+    fn new(edge: Edge, round: u64) -> Self {
         Self {
             edge,
-            promised,
-            end: 0,
+            round,
+            answered: BTreeSet::new(),
+            held: BTreeMap::new(),
             asked_at: None,
-            gathered: false,
-            checking: false,
+            before: None,
             whole: None,
+            checking: Checking::Not,
         }
     }
 
-    /// Known members that have not promised.
+    /// Known members that have not answered.
     fn waits_for(&self, facts: &Facts) -> Vec<NodeId> {
-        facts.roster.known().filter(|node| !self.promised.contains(node)).collect()
+        facts.roster.known().filter(|node| !self.answered.contains(node)).collect()
     }
 
-    /// Those that can't be reached.
+    /// Members that can't be reached.
     pub(super) fn away(&self, facts: &Facts) -> Vec<NodeId> {
-        let mut away: Vec<_> = facts.roster.known().collect();
-        away.retain(|node| !facts.members.is_reachable(*node));
-        away
+        facts.roster.known().filter(|node| !facts.members.is_reachable(*node)).collect()
+    }
+
+    /// The batches of which all slots are there.
+    fn whole(&self, slots: SlotSet, wanted: &Coverage) -> Coverage {
+        let nothing = Coverage::default();
+        let held = |slot| self.held.get(&slot).unwrap_or(&nothing);
+        slots.or(SlotSet::META).iter().fold(wanted.clone(), |whole, slot| whole.and(held(slot)))
     }
 }
 
 impl Streams {
-    /// A member has promised to take no new batch of a publisher.
-    pub(crate) fn on_frozen(&mut self, from: NodeId, (job, edge): (JobId, Edge), end: u64) {
+    /// A member has promised to take no new batch of a publisher, and says what it has.
+    pub(crate) fn on_frozen(
+        &mut self,
+        from: NodeId,
+        job: JobId,
+        (round, held): (u64, Vec<EdgeCoverage>),
+    ) {
         let sealing = self.all.get_mut(&job).and_then(|stream| stream.sealing.as_mut());
-        if let Some(sealing) = sealing.filter(|sealing| sealing.edge == edge) {
-            sealing.promised.insert(from);
-            sealing.end = sealing.end.max(end);
+        let Some(sealing) = sealing.filter(|sealing| sealing.round == round) else { return };
+        sealing.answered.insert(from);
+        for part in held.into_iter().filter(|part| part.edge == sealing.edge) {
+            for slot in part.slots.iter() {
+                sealing.held.entry(slot).or_default().union(&part.coverage);
+            }
         }
     }
 }
@@ -98,56 +123,79 @@ impl Stream {
             self.sealing = None;
             return None;
         };
+        let read = self.state.read_of(edge);
+        // What is in doubt: everything that was not read, and what was read and can't be published.
+        let mut doubtful = self.state.unpublished(edge);
+        doubtful.insert_range(read, NUMBERS);
+        let slots = self.slots;
         let sealing = match &mut self.sealing {
             Some(sealing) if sealing.edge == edge => sealing,
-            sealing => sealing.insert(Sealing::new(edge)),
+            sealing => sealing.insert(Sealing::new(edge, out.fresh_id())),
         };
-        let waits_for = sealing.waits_for(facts);
-        if !waits_for.is_empty() || sealing.promised.len() < facts.expected_members() {
-            if sealing.asked_at.is_none_or(|at| facts.now >= at + ASK_EVERY) {
-                sealing.asked_at = Some(facts.now);
-                out.send_to_all(waits_for.into_iter(), &PeerMessage::Freeze { job, edge });
+        let Some(whole) = &sealing.whole else {
+            let waits_for = sealing.waits_for(facts);
+            if !waits_for.is_empty() || sealing.answered.len() < facts.expected_members() {
+                if sealing.asked_at.is_none_or(|at| facts.now >= at + ASK_EVERY) {
+                    sealing.asked_at = Some(facts.now);
+                    let from = doubtful.intervals().first().map_or(read, |(start, _)| *start);
+                    let ask = PeerMessage::Freeze { job, edge, from, round: sealing.round };
+                    out.send_to_all(waits_for.into_iter(), &ask);
+                }
+                return None;
             }
+            // Only with all disks there it is known what is on none.
+            if facts.away() > 0 {
+                return None;
+            }
+            let mut whole = sealing.whole(slots, &doubtful);
+            let next = Sealing::new(edge, out.fresh_id());
+            *sealing = match sealing.before.take() {
+                // A copy that moved meanwhile may be in no answer. Then it has arrived, and is in the next
+                // one: owners let go of nothing.
+                None => Sealing { before: Some(whole), ..next },
+                Some(before) => {
+                    whole.union(&before);
+                    Sealing { whole: Some(whole), ..next }
+                }
+            };
             return None;
+        };
+        match sealing.checking {
+            Checking::Not => {
+                let needs = vec![(edge, whole.clone())];
+                sealing.checking = Checking::Gathered;
+                let attempt = out.fresh_id();
+                self.step = Step::Gather(attempt);
+                Some(Next::Gather { job, attempt, needs })
+            }
+            Checking::Gathered => {
+                sealing.checking = Checking::Asked;
+                reads.check_for_seal(facts, out, job, (edge, whole));
+                None
+            }
+            Checking::Asked => None,
+            Checking::Done => {
+                let end = whole.intervals().last().map_or(read, |(_, end)| read.max(*end));
+                let void = doubtful.and(&Coverage::range(0, end)).minus(whole);
+                tracing::info!(%job, ?edge, end, void = void.count(), "a publisher is sealed");
+                let entry = job_log_entry(job, &JobEntry::Seal { edge, seal: Seal { end, void } });
+                self.step = Step::Seal { entry: entry.clone(), sent: true };
+                Some(Next::Replicate(Box::new(entry)))
+            }
         }
-        // Only with all disks there it is known what is on none.
-        if facts.away() > 0 || sealing.checking {
-            return None;
-        }
-        let read = self.state.read_of(edge);
-        let unpublished = self.state.unpublished(edge);
-        if let Some(whole) = sealing.whole.take() {
-            let end = whole.intervals().last().map_or(read, |(_, end)| read.max(*end));
-            let mut void = Coverage::range(read, end);
-            void.union(&unpublished);
-            let void = void.minus(&whole);
-            tracing::info!(%job, ?edge, end, void = void.count(), "a publisher that is gone is sealed");
-            let entry = job_log_entry(job, &JobEntry::Seal { edge, seal: Seal { end, void } });
-            self.step = Step::Seal { entry: entry.clone(), sent: true };
-            return Some(Next::Replicate(Box::new(entry)));
-        }
-        if !sealing.gathered {
-            sealing.gathered = true;
-            let needs = vec![(edge, Coverage::range(read, sealing.end.max(read)))];
-            let attempt = out.fresh_id();
-            self.step = Step::Gather(attempt);
-            return Some(Next::Gather { job, attempt, needs });
-        }
-        sealing.checking = true;
-        let mut doubtful = unpublished;
-        doubtful.insert_range(read, sealing.end.max(read));
-        reads.check_for_seal(facts, out, job, (edge, &doubtful));
-        None
     }
 
-    /// It is known which batches behind those that were read are whole, or that this could not be found
-    /// out now.
-    pub(super) fn checked(&mut self, facts: &Facts, (edge, whole): (Edge, Option<Coverage>)) {
+    /// It is known which of the batches are on W nodes. If not all are, everything is asked again: a disk
+    /// may be full, or something that was on its way did not arrive.
+    pub(super) fn checked(&mut self, facts: &Facts, (edge, found): (Edge, Option<Coverage>)) {
         let Some(sealing) = self.sealing.as_mut().filter(|sealing| sealing.edge == edge) else {
             return;
         };
-        (sealing.checking, sealing.gathered) = (false, false);
-        sealing.whole = whole.filter(|_| facts.away() == 0);
+        if found == sealing.whole {
+            sealing.checking = Checking::Done;
+        } else {
+            self.sealing = None;
+        }
         self.resume_at = self.resume_at.max(facts.now + super::RETRY_AFTER);
     }
 
