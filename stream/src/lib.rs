@@ -32,7 +32,7 @@ pub use map::map_events;
 pub use outputs::{Fresh, Known, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish};
 pub use plan::{PlanError, StreamPlan, WindowKey};
 pub use recount::{Comparison, Difference, NotValid, Recount, Recounted, RowAt, metric_ids};
-pub use retirement::{Checkpoint, GoneOutput, GoneSource};
+pub use retirement::{Checkpoint, GoneOutput, GoneSource, GoneSpan};
 pub use schema::{SchemaError, SchemaSet};
 pub use summary::{DeadLetter, Kind, Summary, WindowCount};
 pub use texts::{Interned, Texts};

@@ -33,6 +33,8 @@ pub struct Span {
     pub others: BTreeMap<String, u64>,
     /// Paths to which the round's windows added something when they were published last.
     pub before: Vec<String>,
+    /// Its windows that are published, those of the round included.
+    pub windows: u64,
 }
 
 /// A batch that is included for the first time.
@@ -292,6 +294,8 @@ struct Sum {
     number: usize,
     /// Parts of a path before the parts that stand for the roll-up's fields.
     depth: usize,
+    /// Windows that it is the sum of.
+    windows: u64,
     paths: BTreeMap<String, u64>,
     /// The rows that are told: those that the round's windows add to, or did.
     told: BTreeSet<Vec<String>>,
@@ -303,7 +307,8 @@ impl Sum {
         let number = usize::from(span.key.0);
         let depth = plan.rollups().get(number).map_or(0, |rollup| rollup.per.len());
         let (paths, added) = (span.others.clone(), BTreeMap::new());
-        let mut sum = Self { number, depth, paths, told: BTreeSet::new(), added };
+        let windows = span.windows;
+        let mut sum = Self { number, depth, windows, paths, told: BTreeSet::new(), added };
         sum.told = span.before.iter().filter_map(|path| sum.row_of(path)).collect();
         sum
     }
@@ -346,7 +351,8 @@ impl Sum {
                 let name = field.last().map_or("", String::as_str);
                 row.insert(name.to_owned(), text.as_str().into());
             }
-            row.insert("revision".into(), cut.batches().into());
+            // Windows may be closed by silence alone: then the same batches give another sum.
+            row.insert("revision".into(), (cut.batches() + self.windows).into());
             row.insert("cut".into(), cut.hash_text().into());
             let parts = metrics.remove(&texts).unwrap_or_default();
             row.insert("metrics".into(), Value::Object(parts));

@@ -30,8 +30,19 @@ pub struct Checkpoint {
     pub conflicts: u64,
     /// Events in retired windows that came too late to count.
     pub late: u64,
-    /// What retired windows add to the spans of roll-ups that have not ended by then, by path.
-    pub spans: Vec<(WindowKey, Vec<(String, u64)>)>,
+    /// The spans of roll-ups that have not ended by then and have retired windows.
+    pub spans: Vec<GoneSpan>,
+}
+
+/// What retired windows add to a span of a roll-up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneSpan {
+    /// Number of the roll-up, and where the span starts.
+    pub key: WindowKey,
+    /// The retired windows in it that were published.
+    pub windows: u64,
+    /// Their sums, by path.
+    pub paths: Vec<(String, u64)>,
 }
 
 /// Batches of a publisher that are gone.

@@ -161,7 +161,10 @@ impl Bench {
                     }
                 }
             }
-            spans.insert(key, Span { key, others, before });
+            let of_span = latest.keys().chain(windows.keys());
+            let of_span = of_span.filter(|window| self.plan.spans_of(**window).any(|of| of == key));
+            let windows = of_span.collect::<BTreeSet<_>>().len() as u64;
+            spans.insert(key, Span { key, others, before, windows });
         }
         let spans: Vec<_> = spans.into_values().collect();
         let mut near: BTreeMap<WindowKey, Recent> = BTreeMap::new();

@@ -73,7 +73,7 @@ fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
     let cut: Cut = [(edge, 1)].into_iter().collect();
     let keys = wanted.windows.iter().flat_map(|window| plan.spans_of(window.key));
     let keys: BTreeSet<_> = keys.collect();
-    let span = |key| Span { key, others: BTreeMap::new(), before: Vec::new() };
+    let span = |key| Span { key, others: BTreeMap::new(), before: Vec::new(), windows: 1 };
     let known = Known { spans: keys.into_iter().map(span).collect(), ..Known::default() };
     let batch = publish(plan, &cut, &wanted, &parts, (&[], &known)).unwrap();
     assert_eq!(OutputBatch::decode(&batch.encode()).unwrap(), batch);

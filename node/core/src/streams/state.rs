@@ -108,7 +108,15 @@ pub(super) struct State {
     /// The paths of roll-ups, and the texts by which windows group.
     paths: Texts,
     /// The sums of the windows as they were published last, by span of a roll-up.
-    spans: BTreeMap<WindowKey, BTreeMap<u32, u64>>,
+    spans: BTreeMap<WindowKey, SpanSum>,
+}
+
+/// The sum of the published windows of a span of a roll-up.
+#[derive(Clone, Debug, Default)]
+struct SpanSum {
+    windows: u64,
+    /// By number of the path.
+    paths: BTreeMap<u32, u64>,
 }
 
 /// What a round is to publish.
@@ -202,7 +210,9 @@ impl State {
                     paths,
                 };
                 for span in plan.spans_of(published.key) {
-                    let sums = self.spans.entry(span).or_default();
+                    let sum = self.spans.entry(span).or_default();
+                    sum.windows += u64::from(before.is_none());
+                    let sums = &mut sum.paths;
                     now.paths.iter().for_each(|(path, n)| *sums.entry(*path).or_default() += n);
                     for (path, n) in before.iter().flat_map(|before| &before.paths) {
                         *sums.entry(*path).or_default() -= n;
@@ -400,23 +410,25 @@ impl State {
 
     /// The spans of roll-ups that windows belong to, without what these windows add to them now.
     fn spans(&self, plan: &StreamPlan, keys: &[WindowKey]) -> Vec<Span> {
-        let mut spans: BTreeMap<WindowKey, (BTreeMap<u32, u64>, BTreeSet<u32>)> = BTreeMap::new();
+        let mut spans: BTreeMap<WindowKey, (SpanSum, BTreeSet<u32>)> = BTreeMap::new();
         for key in keys {
-            let own = self.windows[key].published.iter().flat_map(|before| &before.paths);
-            let own: Vec<_> = own.collect();
+            let published = &self.windows[key].published;
+            let own: Vec<_> = published.iter().flat_map(|before| &before.paths).collect();
             for span in plan.spans_of(*key) {
                 let sums = || self.spans.get(&span).cloned().unwrap_or_default();
-                let (sums, before) = spans.entry(span).or_insert_with(|| (sums(), BTreeSet::new()));
+                let (sum, before) = spans.entry(span).or_insert_with(|| (sums(), BTreeSet::new()));
+                sum.windows += u64::from(published.is_none());
                 for (path, count) in &own {
-                    *sums.entry(*path).or_default() -= count;
+                    *sum.paths.entry(*path).or_default() -= count;
                     before.insert(*path);
                 }
             }
         }
         let text = |path: u32| self.paths.value(path).to_owned();
-        let span = |(key, (sums, before)): (WindowKey, (BTreeMap<u32, u64>, BTreeSet<u32>))| Span {
+        let span = |(key, (sum, before)): (WindowKey, (SpanSum, BTreeSet<u32>))| Span {
             key,
-            others: sums.into_iter().map(|(path, count)| (text(path), count)).collect(),
+            windows: sum.windows,
+            others: sum.paths.into_iter().map(|(path, count)| (text(path), count)).collect(),
             before: before.into_iter().map(text).collect(),
         };
         spans.into_iter().map(span).collect()

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use cortado_protocol::Edge;
 use cortado_protocol::stream::Retirement;
-use cortado_stream::{Checkpoint, GoneOutput, GoneSource, StreamPlan, WindowCount, WindowKey};
+use cortado_stream::{
+    Checkpoint, GoneOutput, GoneSource, GoneSpan, StreamPlan, WindowCount, WindowKey,
+};
 
-use super::{Age, Source, State};
+use super::{Age, Source, SpanSum, State};
 use crate::stream_log::StreamLog;
 
 impl State {
@@ -71,9 +73,11 @@ impl State {
         for (key, window) in &self.windows {
             let published = window.published.as_ref();
             if plan.end_of(*key) > before_ms {
-                for (path, count) in published.iter().flat_map(|of| &of.paths) {
-                    for span in plan.spans_of(*key) {
-                        *sums.entry(span).or_default().entry(*path).or_default() -= count;
+                for span in plan.spans_of(*key).filter(|_| published.is_some()) {
+                    let sum = sums.entry(span).or_default();
+                    sum.windows -= 1;
+                    for (path, count) in published.iter().flat_map(|of| &of.paths) {
+                        *sum.paths.entry(*path).or_default() -= count;
                     }
                 }
                 continue;
@@ -109,7 +113,10 @@ impl State {
         };
         let outputs = self.outputs.keys().map(output).collect();
         (left.sources, left.outputs) = (sources, outputs);
-        let sums = sums.into_iter().filter(|(span, _)| plan.span_end(*span) > before_ms);
+        let kept = |(span, sum): &(WindowKey, SpanSum)| {
+            plan.span_end(*span) > before_ms && sum.windows > 0
+        };
+        let sums = sums.into_iter().filter(kept);
         let text = |(path, count): (u32, u64)| (self.paths.value(path).to_owned(), count);
         let paths = |paths: BTreeMap<u32, u64>| {
             let paths = paths.into_iter().filter(|(_, count)| *count > 0).map(text);
@@ -117,7 +124,12 @@ impl State {
             paths.sort_unstable();
             paths
         };
-        left.spans = sums.map(|(span, sums)| (span, paths(sums))).collect();
+        let span = |(key, sum): (WindowKey, SpanSum)| GoneSpan {
+            key,
+            windows: sum.windows,
+            paths: paths(sum.paths),
+        };
+        left.spans = sums.map(span).collect();
         left
     }
 
@@ -159,11 +171,10 @@ impl State {
             state.ages.insert(*edge, Age::from(*floor));
             state.rows += rows;
         }
-        for (span, paths) in &left.spans {
-            for (path, count) in paths {
-                let path = state.paths.number(path);
-                state.spans.entry(*span).or_default().insert(path, *count);
-            }
+        for GoneSpan { key, windows, paths } in &left.spans {
+            let paths = paths.iter().map(|(path, count)| (state.paths.number(path), *count));
+            let sum = SpanSum { windows: *windows, paths: paths.collect() };
+            state.spans.insert(*key, sum);
         }
         state.gone = Some(Box::new(left.clone()));
         state
