@@ -66,7 +66,7 @@ pub struct OutputBatch {
     /// when it has had all rows, this batch included.
     pub end: Option<Vec<(Edge, u64)>>,
     /// What is left of windows that are retired with this batch.
-    pub retired: Option<Checkpoint>,
+    pub retired: Option<Box<Checkpoint>>,
 }
 
 /// What was published of a window.

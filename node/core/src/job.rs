@@ -120,6 +120,10 @@ pub(crate) fn up_to(ends: &[u64]) -> Vec<(Edge, Coverage)> {
     ends.iter().take(limits::TABLES).enumerate().map(table).collect()
 }
 
+/// Why no batch of a publisher is taken that was silent for long.
+pub(crate) const SEALED: &str =
+    "the publisher was silent for so long that it was ended: start it again under its name";
+
 /// Why no batch of a job that is done is taken.
 pub(crate) const DONE: &str = "the job is done";
 

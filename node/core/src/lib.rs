@@ -32,6 +32,7 @@
 //! | `config` | what the node was told when it started |
 //! | `ledger` | what this node's log has, and what is on its way into it |
 //! | `jobs` | what jobs' own entries say, and what this node agreed to |
+//! | `retention` | what this node has promised of the windows and publishers of streams, and what is retired |
 //! | `placement` | who is there, and who owns what |
 //! | `reach` | which members are passed over, because no data link to them works |
 //! | `roster` | who belongs to the cluster, whether it answers or not |

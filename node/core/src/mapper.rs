@@ -17,11 +17,10 @@ use cortado_protocol::{Edge, EntryKey, JobId, META_SLOT, SlotSet, frame, limits}
 use cortado_stream::SchemaSet;
 
 use crate::facts::Facts;
-use crate::job::BoundPlan;
+use crate::job::{BoundPlan, SEALED};
 use crate::ledger::index::JobIndex;
 use crate::outbox::Outbox;
 use crate::purpose::{Mapping, Purpose};
-use crate::replicate::SEALED;
 use crate::task::Task;
 
 /// How long a batch waits for the coordinator's answer before the client has to send it again.

@@ -17,7 +17,7 @@ use cortado_protocol::{EntryKey, JobId, LogId, NodeId, SlotSet};
 
 use crate::config::PlantedBug;
 use crate::facts::Facts;
-use crate::job::DONE;
+use crate::job::{DONE, SEALED};
 use crate::outbox::Outbox;
 
 /// How long an entry is tried before its asker is told to come back.
@@ -313,10 +313,6 @@ fn failed(out: &mut Outbox, key: EntryKey, asker: Asker, error: ClientError) -> 
         Asker::Coordinator => Some((key, error)),
     }
 }
-
-/// Why no batch of a publisher is taken that was silent for long.
-pub(crate) const SEALED: &str =
-    "the publisher was silent for so long that it was ended: start it again under its name";
 
 /// An entry that no record and no message can hold is refused, with what it was made of.
 fn check_size(entry: &Entry) -> Result<(), ClientError> {

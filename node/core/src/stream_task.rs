@@ -135,7 +135,7 @@ impl PublishedBatch {
     /// What is kept of a batch with this place.
     pub(crate) fn new((edge, number): (Edge, u64), batch: OutputBatch) -> Self {
         let OutputBatch { cut, windows, until_ms, retired, .. } = batch;
-        Self { edge, number, cut, windows, until_ms, retired: retired.map(Box::new) }
+        Self { edge, number, cut, windows, until_ms, retired }
     }
 }
 

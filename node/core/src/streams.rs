@@ -40,6 +40,7 @@ use crate::task::{Task, TaskOutput};
 
 mod age;
 mod events;
+mod promises;
 mod reading;
 pub(crate) mod requests;
 mod retiring;

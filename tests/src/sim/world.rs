@@ -208,11 +208,9 @@ impl World {
                 self.net.cut_data.remove(&node);
             }
             Event::JudgeDisk(node) => self.judge_disk(node),
-            Event::GoOn(node) => {
-                // Unless another pause is longer.
-                if self.paused.get(&node).is_some_and(|until| *until <= self.now) {
-                    self.paused.remove(&node);
-                }
+            // Unless another pause is longer.
+            Event::GoOn(node) if self.paused.get(&node).is_some_and(|at| *at <= self.now) => {
+                self.paused.remove(&node);
             }
             Event::CrashAgain { node, left } => self.crash_again(node, left),
             Event::SpaceBack(node) => self.nodes[node].storage.set_capacity(None),

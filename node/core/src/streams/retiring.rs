@@ -1,6 +1,5 @@
 //! The coordinator's part of retention; see [`crate::retention`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cortado_protocol::peer::PeerMessage;
@@ -8,7 +7,7 @@ use cortado_protocol::{Coverage, Edge, JobId, NodeId};
 use cortado_stream::OutputBatch;
 
 use super::Streams;
-use super::state::State;
+use super::promises::Retiring;
 use super::stream::{Step, Stream};
 use crate::config::PlantedBug;
 use crate::facts::Facts;
@@ -17,43 +16,6 @@ use crate::outbox::Outbox;
 
 /// Pause between two requests to members that have not promised yet.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-
-/// Windows that are to be retired.
-pub(super) struct Retiring {
-    /// Those that end by then.
-    before_ms: i64,
-    /// The members that have promised it.
-    promised: BTreeSet<NodeId>,
-    /// What members hold of outputs: of each edge the number behind the last batch.
-    outputs: BTreeMap<Edge, u64>,
-    asked_at: Option<Duration>,
-}
-
-impl Retiring {
-    fn new(before_ms: i64) -> Self {
-        let (promised, outputs) = (BTreeSet::new(), BTreeMap::new());
-        Self { before_ms, promised, outputs, asked_at: None }
-    }
-
-    /// Batches of outputs that members hold and that were not read.
-    fn unread<'r>(&'r self, state: &'r State) -> impl Iterator<Item = (Edge, Coverage)> + 'r {
-        let outputs = self.outputs.iter().map(|(edge, end)| (*edge, state.read_of(*edge), *end));
-        let unread = outputs.filter(|(_, read, end)| read < end);
-        unread.map(|(edge, read, end)| (edge, Coverage::range(read, end)))
-    }
-
-    /// Known members that have not promised.
-    fn waits_for(&self, facts: &Facts) -> Vec<NodeId> {
-        facts.roster.known().filter(|node| !self.promised.contains(node)).collect()
-    }
-
-    /// Those that can't be reached.
-    pub(super) fn away(&self, facts: &Facts) -> Vec<NodeId> {
-        let mut away = self.waits_for(facts);
-        away.retain(|node| !facts.members.is_reachable(*node));
-        away
-    }
-}
 
 impl Streams {
     /// A member has promised that it stores no revision of windows that end by a time.
@@ -102,7 +64,7 @@ impl Stream {
             }
             let left = self.state.checkpoint(&self.plan, before_ms);
             let mut batch = OutputBatch::new(self.state.cut(), self.state.until_ms());
-            batch.retired = Some(left);
+            batch.retired = Some(Box::new(left));
             self.step = self.write(job, batch);
             return true;
         }

@@ -5,20 +5,22 @@
 //! ended. The coordinator asks all known members to take no new batch of such a publisher. Once all have
 //! promised, what is on their disks does not change any more: a batch of which some slot is on no disk
 //! never counts, and any other one is brought to W owners of each slot and counts. Two coordinators
-//! find the same, so the entry of the job log that says it is the same. That settles batches, too, that
-//! were never acknowledged and are there in part, in windows that can't be folded for that reason. The publisher has ended with
+//! find the same, so the entry of the job log that says it is the same. The publisher has ended with
 //! that; when it comes back it opens the next generation and sends what does not count.
+//!
+//! That settles batches, too, that were never acknowledged and are there in part: their windows can't
+//! be folded.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cortado_protocol::job::JobEntry;
 use cortado_protocol::limits::NUMBERS;
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::stream::Seal;
-use cortado_protocol::{Coverage, Edge, JobId, NodeId, Slot, SlotSet};
+use cortado_protocol::{Coverage, Edge, JobId, NodeId};
 
 use super::events::Reads;
+use super::promises::{Checking, Sealing};
 use super::stream::{Step, Stream};
 use super::{Next, Streams, reading};
 use crate::facts::Facts;
@@ -27,65 +29,6 @@ use crate::outbox::Outbox;
 
 /// Pause between two requests to members that have not promised yet, and between two checks.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-
-/// A publisher that is to be sealed.
-pub(super) struct Sealing {
-    edge: Edge,
-    /// Number of the question to all members; another one for each round.
-    round: u64,
-    /// The members that have answered in this round.
-    answered: BTreeSet<NodeId>,
-    /// What they hold, by slot.
-    held: BTreeMap<Slot, Coverage>,
-    asked_at: Option<Duration>,
-    /// Batches of which all slots were there in the round before.
-    before: Option<Coverage>,
-    /// Batches of which all slots are there, once that is known.
-    whole: Option<Coverage>,
-    /// Whether the summaries of these were fetched, and it is checked that W nodes have them.
-    checking: Checking,
-}
-
-/// How far the check is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Checking {
-    Not,
-    Gathered,
-    Asked,
-    Done,
-}
-
-impl Sealing {
-    fn new(edge: Edge, round: u64) -> Self {
-        Self {
-            edge,
-            round,
-            answered: BTreeSet::new(),
-            held: BTreeMap::new(),
-            asked_at: None,
-            before: None,
-            whole: None,
-            checking: Checking::Not,
-        }
-    }
-
-    /// Known members that have not answered.
-    fn waits_for(&self, facts: &Facts) -> Vec<NodeId> {
-        facts.roster.known().filter(|node| !self.answered.contains(node)).collect()
-    }
-
-    /// Members that can't be reached.
-    pub(super) fn away(&self, facts: &Facts) -> Vec<NodeId> {
-        facts.roster.known().filter(|node| !facts.members.is_reachable(*node)).collect()
-    }
-
-    /// The batches of which all slots are there.
-    fn whole(&self, slots: SlotSet, wanted: &Coverage) -> Coverage {
-        let nothing = Coverage::default();
-        let held = |slot| self.held.get(&slot).unwrap_or(&nothing);
-        slots.or(SlotSet::META).iter().fold(wanted.clone(), |whole, slot| whole.and(held(slot)))
-    }
-}
 
 impl Streams {
     /// A member has promised to take no new batch of a publisher, and says what it has.
