@@ -117,3 +117,6 @@ fn file_of(payload: &Payload, event: &Value) -> Result<String, Invalid> {
     // A part of an event may be long.
     Ok(name.chars().take(REASON_CHARS).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ mod expiry;
 mod memory;
 mod pages;
 mod promises;
+mod retiring;
 
 fn node(name: &str) -> NodeId {
     name.parse().unwrap()
