@@ -322,6 +322,10 @@ fn map_events(
         return refuse(out, ticket, &header, message);
     }
     if facts.retention.is_frozen(plan.spec.job, of.edge()) {
+        // The coordinator may not know, because another one asked for the promise.
+        let job = plan.spec.job;
+        let ask = PeerMessage::Freeze { job, edge: of.edge(), from: 0, round: 0 };
+        out.send(facts.coordinator(job), ask);
         let error = ClientError::new(ErrorKind::Ended, SEALED);
         return out.answer_batch(ticket, &header, BatchOutcome::Refused(error));
     }

@@ -219,7 +219,9 @@ impl Streams {
         self.take_checked(facts);
         let Some(stream) = self.all.get_mut(&job) else { return Next::Nothing };
         match &mut stream.step {
-            Step::Gather(of) if *of == attempt => stream.step = Step::Idle,
+            Step::Gather(of) if *of == attempt => {
+                (stream.step, stream.progress_at) = (Step::Idle, facts.now);
+            }
             Step::Fold { slots, .. } => slots.take(attempt, slot, part, bytes.clone()),
             _ => return Next::Nothing,
         }
@@ -240,8 +242,9 @@ impl Streams {
         let Some(stream) = self.all.get_mut(&job) else { return };
         match &mut stream.step {
             Step::Gather(of) if *of == attempt => {
-                stream.step = Step::Idle;
-                stream.ask_again();
+                // To ask everybody may take long: something else comes first before that is done again.
+                (stream.step, stream.progress_at) = (Step::Idle, facts.now);
+                stream.ask_again(facts);
             }
             // Nobody has all numbers: this is the answer when everybody was asked.
             Step::Ask(of) if *of == attempt => {

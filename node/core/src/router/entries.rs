@@ -71,6 +71,9 @@ impl Core {
             return self.out.send(from, PeerMessage::Retire { job: key.job, before_ms });
         }
         if !moved && self.facts.retention.is_frozen(key.job, key.edge) {
+            // The coordinator may not know, because another one asked for the promise.
+            let ask = PeerMessage::Freeze { job: key.job, edge: key.edge, from: 0, round: 0 };
+            self.out.send(self.facts.coordinator(key.job), ask);
             return self.out.send(from, PeerMessage::NotStored { key, reason: NotStored::Frozen });
         }
         // What is new now would be lost if the job is over; what is only moved here is lost with it, and

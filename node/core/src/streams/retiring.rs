@@ -92,8 +92,9 @@ impl Stream {
     }
 
     /// Members hold outputs that can't be read here: they are asked again whether they still do.
-    pub(super) fn ask_again(&mut self) {
-        if let Some(retiring) = &mut self.retiring {
+    pub(super) fn ask_again(&mut self, facts: &Facts) {
+        let all = |retiring: &&mut Retiring| retiring.waits_for(facts).is_empty();
+        if let Some(retiring) = self.retiring.as_mut().filter(all) {
             *retiring = Retiring::new(retiring.before_ms);
         }
     }

@@ -27,6 +27,8 @@ enum Publishing {
         from: u64,
     },
     Send,
+    /// A batch was refused because the publisher was silent: asks whether it was sealed.
+    Refused,
     Over,
 }
 
@@ -96,6 +98,7 @@ impl SimPublisher {
             Publishing::Open => "opening",
             Publishing::Compare { .. } => "comparing",
             Publishing::Send => "sending",
+            Publishing::Refused => "refused",
             Publishing::Over => "over",
         };
         let name = &self.feed.publisher.name;
@@ -154,6 +157,12 @@ impl SimPublisher {
                 self.todo.insert(reply.number);
                 self.asking.rest_until = now + Duration::from_millis(100);
             }
+            BatchOutcome::Refused(error) if error.message.contains("silent") => {
+                self.todo.insert(reply.number);
+                self.step = Publishing::Refused;
+                self.asking.rest_until = now + Duration::from_millis(300);
+                return;
+            }
             // A stream that has ended has had the batch.
             BatchOutcome::Refused(error) if error.kind == ErrorKind::Ended => {}
             BatchOutcome::Refused(error) => self.failed = Some(error.message),
@@ -193,6 +202,14 @@ impl SimPublisher {
                 } else {
                     self.asking.rest_until = now + Duration::from_millis(100);
                 }
+            }
+            (Publishing::Refused, ClientResponse::Stream(StreamResponse::Status(status))) => {
+                let edge = self.feed.publisher.edge();
+                let own = status.publishers.iter().find(|of| of.publisher.edge() == edge);
+                self.step = match own.is_some_and(|own| own.ended) {
+                    true => Publishing::Over,
+                    false => Publishing::Send,
+                };
             }
             (Publishing::Open, ClientResponse::Status(_)) => {
                 self.todo = (0..=self.feed.end()).collect();
