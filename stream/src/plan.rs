@@ -415,6 +415,28 @@ mod tests {
     }
 
     #[test]
+    fn a_time_of_retention_passes_in_steps_of_whole_windows() {
+        let plan = |retention: &str| {
+            let text = format!(
+                "name = 'x'\n[stream]\nid = 'i'\ntime = 't'\n{retention}\n[[windows]]\noutput = 'w'\n\
+                 every = '5s'\ngroup_by = ['a']"
+            );
+            StreamPlan::parse(&text).unwrap()
+        };
+        let (none, short, long) = (plan(""), plan("retention = '12s'"), plan("retention = '2m'"));
+        assert_eq!((none.retention_step_ms(), none.retires_before(100_000)), (None, None));
+        assert_eq!(
+            (short.retention_step_ms(), short.retires_before(100_000)),
+            (Some(5_000), Some(85_000))
+        );
+        assert_eq!(
+            (long.retention_step_ms(), long.retires_before(149_999)),
+            (Some(15_000), Some(15_000))
+        );
+        assert_eq!(long.retires_before(150_000), Some(30_000));
+    }
+
+    #[test]
     fn a_mistake_is_told_with_its_line() {
         let plan = |stream: &str, window: &str| {
             format!("name = 'x'\n[stream]\nid = 'i'\ntime = 't'\n{stream}\n[[windows]]\n{window}")
@@ -424,6 +446,16 @@ mod tests {
         for (text, line, part) in [
             (plan("lateness = '5 parsecs'", window), 2, "is not a span"),
             (plan("idle = '-1s'", window), 2, "is not a span"),
+            (plan("seal = 'soon'", window), 2, "is not a span"),
+            (plan("retention = '9s'", window), 2, "it is at least 10 s"),
+            (
+                plan(
+                    "retention = '5m'",
+                    &format!("{window}\n[[alerts]]\noutput = 'a'\nwindow = 'w'"),
+                ),
+                2,
+                "it is at least 310 s",
+            ),
             (plan("", "output = 'w'\nevery = '0s'\ngroup_by = ['a']"), 6, "is not a span"),
             (plan("", "output = 'w'\nevery = '5s'\ngroup_by = []"), 6, "names 1 to"),
             (plan("", &window.replace('w', "deadletter.validation")), 6, "taken"),

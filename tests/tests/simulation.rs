@@ -79,7 +79,6 @@ fn found_at(bug: PlantedBug) -> u64 {
         PlantedBug::ReuseNumbers => 40,
         PlantedBug::ExpireAlone => 842,
         PlantedBug::DropLate => 52,
-        PlantedBug::RetireAlone => 6765,
     }
 }
 

@@ -41,7 +41,10 @@ pub(super) async fn run(
                 if open.is_empty() {
                     return "the stream ends: its last windows are being published".to_owned();
                 }
-                format!("the stream ends when these publishers have ended: {}", open.join(", "))
+                let open = open.join(", ");
+                format!(
+                    "the stream ends when these publishers have ended, or are silent for a while: {open}"
+                )
             })
         }
         EventsCommand::Publish(arguments) => publish_command::run(cluster, arguments, output).await,

@@ -9,7 +9,6 @@ use cortado_stream::OutputBatch;
 use super::Streams;
 use super::promises::Retiring;
 use super::stream::{Step, Stream};
-use crate::config::PlantedBug;
 use crate::facts::Facts;
 use crate::job::JobLog;
 use crate::outbox::Outbox;
@@ -57,8 +56,7 @@ impl Stream {
         };
         let waits_for = retiring.waits_for(facts);
         let enough = retiring.promised.len() >= facts.expected_members();
-        let alone = facts.config.planted == Some(PlantedBug::RetireAlone);
-        if waits_for.is_empty() && enough || alone {
+        if waits_for.is_empty() && enough {
             if retiring.unread(&self.state).next().is_some() {
                 return false;
             }

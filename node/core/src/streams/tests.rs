@@ -25,37 +25,39 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        let last = |brief: Brief| Brief { low_watermark_ms: i64::MAX, last: true, ..brief };
+        Self::of(cortado_stream::EVENTS, vec![JobEntry::Stop], vec![last(brief(0, 0))])
+    }
+
+    /// The same of another plan, and of other batches without events; `more` follows in the job's log.
+    fn of(plan: &str, more: Vec<JobEntry>, briefs: Vec<Brief>) -> Self {
         let mut facts = facts_of(&["a", "b", "c"]);
         let job = (0..).map(|n| JobId::v7(1_700_000_000_000, n));
         let job = job.into_iter().find(|job| facts.is_coordinator(*job)).unwrap();
-        let (plan_name, plan_toml) = ("s".to_owned(), cortado_stream::EVENTS.to_owned());
+        let (plan_name, plan_toml) = ("s".to_owned(), plan.to_owned());
         let spec = JobSpec { job, plan_name, plan_toml, slots: 2, tables: Vec::new() };
         let publisher =
             Publisher { name: "p".into(), generation: 0, opened_ms: 0, backfill: false };
-        let key = EntryKey { job, edge: publisher.edge(), number: 0 };
-        let record = RecordRef { segment: 1, offset: 0, len: 1 };
-        facts.ledger.restore(&Entry::meta(key, Bytes::from_static(b"summary")).head, record);
-        let log = [JobEntry::Spec(spec), JobEntry::Publisher(publisher), JobEntry::Stop];
-        log.into_iter().for_each(|entry| facts.jobs.apply(job, Duration::ZERO, 0, entry));
+        for Brief { edge, number, .. } in &briefs {
+            restore(&mut facts, EntryKey { job, edge: *edge, number: *number });
+        }
+        let log = [JobEntry::Spec(spec), JobEntry::Publisher(publisher)];
+        let log = log.into_iter().chain(more);
+        log.for_each(|entry| facts.jobs.apply(job, Duration::ZERO, 0, entry));
         let (out, streams) = (Outbox::new(1), Streams::default());
         let mut bench = Self { facts, out, streams, job, answer: None };
         assert!(matches!(bench.drive(), Next::Nothing));
         assert!(matches!(bench.out.next(), Some(Out::Run(_, _, Purpose::Stream(_)))));
-        let brief = Brief {
-            edge: key.edge,
-            number: 0,
-            low_watermark_ms: i64::MAX,
-            sent_at_ms: 0,
-            last: true,
-            received: 0,
-            dead: 0,
-            windows: Vec::new(),
-        };
-        let output = TaskOutput::Stream(StreamOutput::Summaries(vec![brief]));
-        let next = bench.streams.on_task(&bench.facts, &mut bench.out, job, output);
+        let next = bench.done(StreamOutput::Summaries(briefs));
         assert!(matches!(next, Next::Nothing), "what others hold may still come");
         bench.facts.now += SETTLE;
         bench
+    }
+
+    /// A task has ended.
+    fn done(&mut self, output: StreamOutput) -> Next {
+        let output = TaskOutput::Stream(output);
+        self.streams.on_task(&self.facts, &mut self.out, self.job, output)
     }
 
     fn drive(&mut self) -> Next {
@@ -68,6 +70,63 @@ impl Bench {
         let members = self.facts.members.clone();
         self.facts.set_members(Members { live: nodes.clone(), reachable: nodes, ..members });
     }
+}
+
+/// A batch of the publisher without events.
+fn brief(number: u64, low_watermark_ms: i64) -> Brief {
+    let (edge, sent_at_ms) = (Edge::publisher("p", 0), low_watermark_ms);
+    let (last, received, dead, windows) = (false, 0, 0, Vec::new());
+    Brief { edge, number, low_watermark_ms, sent_at_ms, last, received, dead, windows }
+}
+
+/// An entry is durable at this node.
+fn restore(facts: &mut Facts, key: EntryKey) {
+    let record = RecordRef { segment: 1, offset: key.number as u32, len: 1 };
+    let head = Entry::meta(key, Bytes::from_static(b"summary")).head;
+    assert!(facts.ledger.restore(&head, record).is_none());
+}
+
+#[test]
+fn windows_are_retired_once_all_members_have_promised_it_and_what_they_hold_was_read() {
+    let plan = "name = 's'\n[stream]\nid = 'i'\ntime = 't'\nretention = '4s'\n\
+                [[windows]]\noutput = 'w'\nevery = '1s'\ngroup_by = ['g']\n";
+    let mut bench = Bench::of(plan, Vec::new(), vec![brief(0, 5_000), brief(1, 20_000)]);
+    bench.facts.roster.see(&bench.facts.members);
+    while bench.out.next().is_some() {}
+    assert!(matches!(bench.drive(), Next::Nothing));
+    let asked = std::iter::from_fn(|| bench.out.next()).map(|out| match out {
+        Out::Send(to, PeerMessage::Retire { before_ms, .. }, _) => (to, before_ms),
+        _ => panic!("members are asked"),
+    });
+    let asked: Vec<_> = asked.collect();
+    assert_eq!(asked, ["a", "b", "c"].map(|name| (name.parse().unwrap(), 16_000)));
+    let (job, other) = (bench.job, Edge::output("c".parse().unwrap(), 9));
+    let promises = |bench: &mut Bench, name: &str, before_ms: i64, outputs: &[(Edge, u64)]| {
+        bench.streams.on_retiring(name.parse().unwrap(), (job, before_ms), outputs);
+        bench.drive()
+    };
+    for name in ["a", "b"] {
+        assert!(matches!(promises(&mut bench, name, 16_000, &[]), Next::Nothing));
+    }
+    assert!(matches!(promises(&mut bench, "c", 15_000, &[]), Next::Nothing), "not enough");
+    // The last one holds something that another coordinator has published.
+    let next = promises(&mut bench, "c", 17_000, &[(other, 1)]);
+    let Next::Gather { needs, attempt, .. } = next else { panic!("it is fetched") };
+    assert_eq!(needs, [(other, Coverage::range(0, 1))]);
+    restore(&mut bench.facts, EntryKey { job, edge: other, number: 0 });
+    let of = (job, attempt, cortado_protocol::META_SLOT);
+    let next = bench.streams.on_output(&bench.facts, &mut bench.out, of, (0, 1), &Bytes::new());
+    assert!(matches!(next, Next::Nothing));
+    let batch = OutputBatch::new([(Edge::publisher("p", 0), 1)].into_iter().collect(), 0);
+    let batch = PublishedBatch::new((other, 0), batch);
+    let Next::Nothing = bench.done(StreamOutput::Published(vec![batch])) else {
+        panic!("a checkpoint is made in a step of its own")
+    };
+    let Next::Replicate(entry) = bench.drive() else { panic!("now it is published") };
+    let written = OutputBatch::decode(&entry.delta(META_SLOT).unwrap()).unwrap();
+    let left = written.retired.unwrap();
+    assert_eq!((left.before_ms, left.sources[0].floor), (16_000, 1));
+    assert_eq!(left.outputs[0].edge, other);
 }
 
 #[test]
