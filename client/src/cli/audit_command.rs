@@ -141,7 +141,12 @@ async fn advance(
         news |= answer.cursor != before;
         let batches: BTreeSet<_> = answer.rows.iter().map(|row| (row.edge, row.batch)).collect();
         for batch in batches {
-            cut.join(&stream::cut(cluster, job, batch).await?);
+            match stream::cut(cluster, job, batch).await {
+                Ok(of) => cut.join(&of),
+                // It was retired after its rows were read, and so were its events.
+                Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         if rows.as_ref().is_none_or(|rows| rows.reaches(&answer.cursor)) {
             rows = Some(answer.cursor.clone());

@@ -42,15 +42,21 @@ async fn count_again<'p>(
     for _ in 0..TRIES {
         let retired = before.retired.map(|retired| retired.before_ms);
         let from = retired.map_or(range.start, |retired| retired.max(range.start));
-        let published = history::published(cluster, job, plan).await?;
-        let count = Recount::new(plan, from..range.end.max(from));
-        let count = match traced {
-            Some(metric) => count.trace(metric),
-            None => count,
+        let counted = async {
+            let published = history::published(cluster, job, plan).await?;
+            let count = Recount::new(plan, from..range.end.max(from));
+            let count = match traced {
+                Some(metric) => count.trace(metric),
+                None => count,
+            };
+            let (count, stood) = history::recount(cluster, job, &published.cut, count).await?;
+            Ok::<_, Error>((published, count, stood))
         };
-        let (count, stood) = history::recount(cluster, job, &published.cut, count).await?;
+        // What was read may be gone before the rest is read, and that is an error then.
+        let counted = counted.await;
         let status = stream::status(cluster, job).await?;
         if status.retired.map(|retired| retired.before_ms) == retired {
+            let (published, count, stood) = counted?;
             return Ok(SecondCount { count, published, stood, status });
         }
         before = status;
