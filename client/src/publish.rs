@@ -343,14 +343,12 @@ impl Maker {
             next = end.min(next.saturating_add(per_batch));
             let due_ms = options.due_ms(next);
             if self.counts_already() {
-                let known = Read::Known { bytes: 0 };
-                self.sender.blocking_send(known).map_err(|_| Stop::Unwanted)?;
+                self.hand_over(Read::Known { bytes: 0 })?;
                 continue;
             }
             if self.is_settled() {
                 self.number += 1;
-                let known = Read::Known { bytes: 0 };
-                self.sender.blocking_send(known).map_err(|_| Stop::Unwanted)?;
+                self.hand_over(Read::Known { bytes: 0 })?;
                 continue;
             }
             if let Ok(wait) = u64::try_from(due_ms - now_ms()) {
@@ -410,8 +408,7 @@ impl Maker {
                 let payload = std::mem::take(&mut payload);
                 lines = 0;
                 if self.counts_already() {
-                    let known = Read::Known { bytes: payload.len() as u64 };
-                    self.sender.blocking_send(known).map_err(|_| Stop::Unwanted)?;
+                    self.hand_over(Read::Known { bytes: payload.len() as u64 })?;
                 } else {
                     self.send(payload.into(), low, sent_at, false)?;
                 }
@@ -461,6 +458,10 @@ impl Maker {
                 Read::Batch(batch(of, payload, low_watermark_ms, sent_at_ms, (set, last)))
             }
         };
+        self.hand_over(read)
+    }
+
+    fn hand_over(&self, read: Read) -> Result<(), Stop> {
         self.sender.blocking_send(read).map_err(|_| Stop::Unwanted)
     }
 }
@@ -503,6 +504,13 @@ fn time_of(line: &[u8], plan: &StreamPlan) -> Option<i64> {
 mod tests {
     use super::*;
 
+    /// A publisher of which nothing has arrived.
+    fn maker(publisher: Publisher, sender: mpsc::Sender<Read>) -> Maker {
+        let (before, known, set) = (Vec::new(), Known::new(), Arc::new(AtomicU32::new(0)));
+        let (job, floor, newest, number) = (JobId(1), 0, None, 0);
+        Maker { job, publisher, before, known, floor, newest, set, sender, number }
+    }
+
     #[test]
     fn a_publisher_with_fewer_events_than_before_does_not_end() {
         let (sender, mut reads) = mpsc::channel(AHEAD);
@@ -510,18 +518,7 @@ mod tests {
             Publisher { name: "p".into(), generation: 0, opened_ms: 0, backfill: false };
         // Batch 1 arrived, and batch 0 did not.
         let (known, newest) = (Known::from([(1, 7)]), Some(1));
-        let set = Arc::new(AtomicU32::new(0));
-        let maker = Maker {
-            job: JobId(1),
-            publisher,
-            before: Vec::new(),
-            known,
-            floor: 0,
-            newest,
-            set,
-            sender,
-            number: 0,
-        };
+        let maker = Maker { known, newest, ..maker(publisher, sender) };
         let source = Source::Lines(Bytes::new());
         let options = Options { publisher: "p".into(), backfill: false, disorder_ms: 0, source };
         maker.run(&options, &StreamPlan::parse(cortado_stream::EVENTS).unwrap());
@@ -557,17 +554,8 @@ mod tests {
         };
         assert_eq!((publisher.generation, publisher.opened_ms, seals.len()), (3, 70, 2));
         let (sender, mut reads) = mpsc::channel(64);
-        let maker = Maker {
-            job: JobId(1),
-            publisher,
-            before: seals.into_iter().map(|seal| (seal, 0)).collect(),
-            known: Known::new(),
-            floor: 0,
-            newest: None,
-            set: Arc::new(AtomicU32::new(0)),
-            sender,
-            number: 0,
-        };
+        let before = seals.into_iter().map(|seal| (seal, 0)).collect();
+        let maker = Maker { before, ..maker(publisher, sender) };
         maker.run(&options, &StreamPlan::parse(cortado_stream::EVENTS).unwrap());
         let sent = std::iter::from_fn(|| reads.blocking_recv()).map(|read| match read {
             Read::Known { .. } => None,

@@ -67,6 +67,12 @@ impl Edge {
         self.0 & (PUBLISHER | OUTPUT) == OUTPUT
     }
 
+    /// Whether only streams have such an edge: it is that of a publisher or of an output.
+    #[must_use]
+    pub const fn is_of_stream(self) -> bool {
+        self.0 & (PUBLISHER | OUTPUT) != 0
+    }
+
     /// Whether clients send the batches of this edge.
     #[must_use]
     pub const fn is_upload(self) -> bool {

@@ -207,6 +207,19 @@ impl Facts {
         self.jobs.get(job)?.stream.seals.get(&edge)
     }
 
+    /// Of these batches of an edge those that count, as far as a seal says.
+    pub(crate) fn not_void(&self, job: JobId, edge: Edge, batches: Coverage) -> Coverage {
+        match self.seal(job, edge) {
+            Some(seal) => batches.minus(&seal.void),
+            None => batches,
+        }
+    }
+
+    /// Known members that can't be reached.
+    pub(crate) fn unreached(&self) -> impl Iterator<Item = NodeId> {
+        self.roster.known().filter(|node| !self.members.is_reachable(*node))
+    }
+
     /// Whether the job's specification is known.
     pub(crate) fn knows(&self, job: JobId) -> bool {
         self.jobs.get(job).is_some_and(|log| log.brief.is_some())

@@ -113,28 +113,22 @@ impl Ledger {
         Group::all(job).into_iter().chain(of_stream)
     }
 
-    /// A record of a forgotten job was found in the log; returns whether its group is not dropped yet.
-    pub(crate) fn found_forgotten(&mut self, key: &EntryKey) -> bool {
-        self.leaving.entry(key.job).or_default().insert(Group::of(key))
-    }
-
     /// Batches of a stream below these numbers are retired: the log may drop them.
     pub(crate) fn retire(&mut self, out: &mut Outbox, job: JobId, floors: &[(Edge, u64)]) {
-        let held = self.jobs.entry(job).or_default();
-        let of_stream = |(edge, _): &&(Edge, u64)| edge.is_publisher() || edge.is_output();
-        for (edge, floor) in floors.iter().filter(of_stream) {
-            held.retire(*edge, *floor);
+        self.restore_floors(job, floors);
+        let held = self.job_mut(job);
+        for (edge, _) in floors.iter().filter(|(edge, _)| edge.is_of_stream()) {
             for first in held.edge_mut(*edge).take_retired() {
                 out.effect(Effect::Forget(Group::of_stream(job, *edge, first)));
             }
         }
     }
 
-    /// The same, of what an earlier process has written down.
+    /// The same, of what an earlier process has written down: what of it is still in the log is found when
+    /// that is read.
     pub(crate) fn restore_floors(&mut self, job: JobId, floors: &[(Edge, u64)]) {
-        let held = self.jobs.entry(job).or_default();
-        let of_stream = |(edge, _): &&(Edge, u64)| edge.is_publisher() || edge.is_output();
-        let floors = floors.iter().filter(of_stream);
+        let held = self.job_mut(job);
+        let floors = floors.iter().filter(|(edge, _)| edge.is_of_stream());
         floors.for_each(|(edge, floor)| held.retire(*edge, *floor));
     }
 
@@ -158,8 +152,8 @@ impl Ledger {
         self.tombstones.iter().map(|(job, proof)| (*job, proof))
     }
 
-    /// Takes in a record that was in the log when the process started.
-    /// Returns the group of a retired one, if nothing of the group is needed any more.
+    /// Takes in a record that was in the log when the process started. Returns the group of a retired one, if
+    /// nothing of the group is needed any more.
     pub(crate) fn restore(&mut self, head: &EntryHead, record: RecordRef) -> Option<Group> {
         let edge = self.edge_of(head.key);
         let (number, floor) = (head.key.number, edge.floor());

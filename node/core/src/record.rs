@@ -64,9 +64,7 @@ impl Group {
     #[must_use]
     pub fn of(key: &EntryKey) -> Self {
         match key.edge {
-            edge if edge.is_publisher() || edge.is_output() => {
-                Self::of_stream(key.job, edge, key.number)
-            }
+            edge if edge.is_of_stream() => Self::of_stream(key.job, edge, key.number),
             edge if edge.is_upload() => Self::batches(key.job),
             _ => Self::kept(key.job),
         }

@@ -415,7 +415,6 @@ impl Stream {
         (job, log): (JobId, &JobLog),
         reads: &mut Reads,
     ) -> Next {
-        let frozen = facts.retention.promised(job);
         if let Some(task) = reading::next(facts, job, &self.state) {
             self.step = Step::Read;
             out.run(Task::Stream(task), Purpose::Stream(job));
@@ -442,6 +441,7 @@ impl Stream {
             return next;
         }
         let watermark = self.state.watermark(&log.stream, &self.plan, now);
+        let frozen = facts.retention.promised(job);
         if let Some(round) = self.state.next_round(&self.plan, watermark, frozen) {
             if round.wanted.windows.is_empty() {
                 return self.publish(facts, out, job, round, Vec::new());

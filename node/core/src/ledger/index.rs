@@ -442,8 +442,7 @@ impl JobIndex {
 
     /// The groups of a stream's batches that are held.
     pub(crate) fn groups(&self, job: JobId) -> impl Iterator<Item = Group> + '_ {
-        let of_stream = |edge: &Edge| edge.is_publisher() || edge.is_output();
-        let edges = self.edges.iter().filter(move |(edge, _)| of_stream(edge));
+        let edges = self.edges.iter().filter(|(edge, _)| edge.is_of_stream());
         edges.flat_map(move |(edge, held)| {
             held.groups().map(move |first| Group::of_stream(job, *edge, first))
         })

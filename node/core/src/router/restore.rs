@@ -43,7 +43,6 @@ impl Core {
             StateFile::Retention => {
                 self.facts.retention = Retention::decode(bytes)?;
                 for (job, floors) in self.facts.retention.all_floors() {
-                    // Of the groups that go with them those are found that are still in the log.
                     self.facts.ledger.restore_floors(job, &floors.floors);
                 }
             }
@@ -69,14 +68,11 @@ impl Core {
             _ => None,
         };
         if self.facts.ledger.is_forgotten(job) {
-            if self.facts.ledger.found_forgotten(&head.key) {
-                self.out.effect(Effect::Forget(Group::of(&head.key)));
-            }
+            self.restored_in_vain(Group::of(&head.key));
             return Ok(());
         }
-        let retired = self.facts.ledger.restore(&head, record);
-        if let Some(group) = retired.filter(|group| self.restoring.retired.insert(*group)) {
-            self.out.effect(Effect::Forget(group));
+        if let Some(group) = self.facts.ledger.restore(&head, record) {
+            self.restored_in_vain(group);
         }
         // A record counts as a sign of life if it is newer than what was written down of the job.
         let at = (record.segment, record.offset);
@@ -84,6 +80,13 @@ impl Core {
         let before = known.map_or(Duration::ZERO, |idle| Duration::from_millis(idle.idle_ms));
         self.facts.jobs.restore(job, at, before, wall_ms, says);
         Ok(())
+    }
+
+    /// A record was found of a group that nobody needs: the log may drop it.
+    fn restored_in_vain(&mut self, group: Group) {
+        if self.restoring.dropped.insert(group) {
+            self.out.effect(Effect::Forget(group));
+        }
     }
 
     /// Everything was restored. Batches of jobs that are done were read before it was known.

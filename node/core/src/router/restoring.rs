@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::Group;
 use cortado_protocol::{JobId, NodeId};
 use serde::{Deserialize, Serialize};
+
+use crate::record::Group;
 
 /// What stands in [`crate::StateFile::Expiry`].
 #[derive(Default, Serialize, Deserialize)]
@@ -26,6 +27,6 @@ pub(super) struct IdleJob {
 pub(super) struct Restoring {
     /// What an earlier process wrote down of jobs.
     pub(super) idle: BTreeMap<JobId, IdleJob>,
-    /// Groups of retired batches of which records were found.
-    pub(super) retired: BTreeSet<Group>,
+    /// Groups that nobody needs and of which records were found.
+    pub(super) dropped: BTreeSet<Group>,
 }

@@ -71,9 +71,7 @@ impl Reads {
             return Some(ClientResponse::Stream(response));
         }
         let slots = slots_of(facts, job).or(SlotSet::META);
-        let batches = Coverage::range(from, next);
-        let batches =
-            facts.seal(job, edge).map_or(batches.clone(), |seal| batches.minus(&seal.void));
+        let batches = facts.not_void(job, edge, Coverage::range(from, next));
         let slots = SlotRound::events(slots, edge, &batches);
         let wanted = Wanted::Events { from, next, prefix, gone, left_out: SlotSet::EMPTY };
         let since = facts.now;
@@ -93,10 +91,7 @@ impl Reads {
         if there.batches.is_empty() {
             return Some(ClientResponse::Coverage(there));
         }
-        let slots = SlotRound::complete(slots_of(facts, job), 0, edge, &there.coverage());
-        let wanted = Wanted::Whole { there, holders: BTreeMap::new(), turns: 1 };
-        let since = facts.now;
-        self.ask(facts, out, origin, Read { job, edge, slots, wanted, since, for_seal: false })
+        self.ask(facts, out, origin, Read::whole_of(facts, (job, edge), there, false))
     }
 
     /// Checks which of some batches of a publisher that is to be sealed are there in all slots.
@@ -113,12 +108,9 @@ impl Reads {
         if there.batches.is_empty() {
             return self.checked.push((job, edge, Some(Coverage::default())));
         }
-        let mut slots = SlotRound::complete(slots_of(facts, job), 0, edge, &there.coverage());
-        slots.ask(facts, out, job, &[]);
-        let wanted = Wanted::Whole { there, holders: BTreeMap::new(), turns: 1 };
-        let origin = (facts.config.node, out.fresh_id());
-        let read = Read { job, edge, slots, wanted, since: facts.now, for_seal: true };
-        self.all.insert(origin, read);
+        let mut read = Read::whole_of(facts, (job, edge), there, true);
+        read.slots.ask(facts, out, job, &[]);
+        self.all.insert((facts.config.node, out.fresh_id()), read);
     }
 
     /// Which batches are whole of publishers that are to be sealed.
@@ -287,6 +279,18 @@ impl Reads {
 }
 
 impl Read {
+    /// A check which of the batches that are there are there in all slots.
+    fn whole_of(
+        facts: &Facts,
+        (job, edge): (JobId, Edge),
+        there: TableCoverage,
+        for_seal: bool,
+    ) -> Self {
+        let slots = SlotRound::complete(slots_of(facts, job), 0, edge, &there.coverage());
+        let wanted = Wanted::Whole { there, holders: BTreeMap::new(), turns: 1 };
+        Self { job, edge, slots, wanted, since: facts.now, for_seal }
+    }
+
     /// Which batches are there in all slots, on W nodes each.
     fn whole(&self, facts: &Facts) -> Option<Coverage> {
         match &self.wanted {

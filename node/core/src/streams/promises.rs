@@ -9,21 +9,55 @@ use cortado_protocol::{Coverage, Edge, NodeId, Slot, SlotSet};
 use super::state::State;
 use crate::facts::Facts;
 
+/// Pause between two requests to members that have not answered yet.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// A question to all known members, which is repeated until they have answered.
+#[derive(Default)]
+pub(super) struct Asked {
+    answered: BTreeSet<NodeId>,
+    at: Option<Duration>,
+}
+
+impl Asked {
+    /// A member has answered.
+    pub(super) fn heard(&mut self, node: NodeId) {
+        self.answered.insert(node);
+    }
+
+    /// Known members that have not answered.
+    pub(super) fn open(&self, facts: &Facts) -> Vec<NodeId> {
+        facts.roster.known().filter(|node| !self.answered.contains(node)).collect()
+    }
+
+    /// Whether all known members have answered, and as many as there should be.
+    pub(super) fn is_complete(&self, facts: &Facts) -> bool {
+        self.answered.len() >= facts.expected_members() && self.open(facts).is_empty()
+    }
+
+    /// Whom to ask now.
+    pub(super) fn due(&mut self, facts: &Facts) -> Vec<NodeId> {
+        if self.at.is_some_and(|at| facts.now < at + ASK_EVERY) {
+            return Vec::new();
+        }
+        self.at = Some(facts.now);
+        self.open(facts)
+    }
+}
+
 /// Windows that are to be retired.
 pub(super) struct Retiring {
     /// Those that end by then.
     pub(super) before_ms: i64,
-    /// The members that have promised it.
-    pub(super) promised: BTreeSet<NodeId>,
+    /// Who has promised it.
+    pub(super) asked: Asked,
     /// What members hold of outputs: of each edge the number behind the last batch.
     pub(super) outputs: BTreeMap<Edge, u64>,
-    pub(super) asked_at: Option<Duration>,
 }
 
 impl Retiring {
     pub(super) fn new(before_ms: i64) -> Self {
-        let (promised, outputs) = (BTreeSet::new(), BTreeMap::new());
-        Self { before_ms, promised, outputs, asked_at: None }
+        Self { before_ms, asked: Asked::default(), outputs: BTreeMap::new() }
     }
 
     /// Batches of outputs that members hold and that were not read.
@@ -35,18 +69,6 @@ impl Retiring {
         let unread = outputs.filter(|(_, read, end)| read < end);
         unread.map(|(edge, read, end)| (edge, Coverage::range(read, end)))
     }
-
-    /// Known members that have not promised.
-    pub(super) fn waits_for(&self, facts: &Facts) -> Vec<NodeId> {
-        facts.roster.known().filter(|node| !self.promised.contains(node)).collect()
-    }
-
-    /// Those that can't be reached.
-    pub(super) fn away(&self, facts: &Facts) -> Vec<NodeId> {
-        let mut away = self.waits_for(facts);
-        away.retain(|node| !facts.members.is_reachable(*node));
-        away
-    }
 }
 
 /// A publisher that is to be sealed.
@@ -54,11 +76,10 @@ pub(super) struct Sealing {
     pub(super) edge: Edge,
     /// Number of the question to all members; another one for each round.
     pub(super) round: u64,
-    /// The members that have answered in this round.
-    pub(super) answered: BTreeSet<NodeId>,
+    /// Who has answered in this round.
+    pub(super) asked: Asked,
     /// What they hold, by slot.
     pub(super) held: BTreeMap<Slot, Coverage>,
-    pub(super) asked_at: Option<Duration>,
     /// Batches of which all slots were there in the round before.
     pub(super) before: Option<Coverage>,
     /// Batches of which all slots are there, once that is known.
@@ -81,23 +102,12 @@ impl Sealing {
         Self {
             edge,
             round,
-            answered: BTreeSet::new(),
+            asked: Asked::default(),
             held: BTreeMap::new(),
-            asked_at: None,
             before: None,
             whole: None,
             checking: Checking::Not,
         }
-    }
-
-    /// Known members that have not answered.
-    pub(super) fn waits_for(&self, facts: &Facts) -> Vec<NodeId> {
-        facts.roster.known().filter(|node| !self.answered.contains(node)).collect()
-    }
-
-    /// Members that can't be reached.
-    pub(super) fn away(&self, facts: &Facts) -> Vec<NodeId> {
-        facts.roster.known().filter(|node| !facts.members.is_reachable(*node)).collect()
     }
 
     /// The batches of which all slots are there.

@@ -51,14 +51,15 @@ pub(super) fn following(
         let seal = facts.seal(job, edge);
         let mut next = from;
         for (number, record) in index.meta_from(from) {
-            next = seal.map_or(next, |seal| seal.next(next));
-            let beyond = seal.is_some_and(|seal| number >= seal.end);
-            let void = seal.is_some_and(|seal| !beyond && !seal.counts(number));
-            if void {
-                continue;
+            match seal {
+                // Nothing behind it counts.
+                Some(seal) if number >= seal.end => break,
+                Some(seal) if !seal.counts(number) => continue,
+                Some(seal) => next = seal.next(next),
+                None => {}
             }
-            if number != next || beyond || entries.len() == AT_ONCE {
-                all &= beyond;
+            if number != next || entries.len() == AT_ONCE {
+                all = false;
                 break;
             }
             next += 1;
@@ -79,11 +80,9 @@ pub(super) fn gaps(facts: &Facts, job: JobId, state: &State) -> Vec<(Edge, Cover
         let read = state.read_of(edge);
         let here = held.and_then(|held| held.edge(edge)).map(EdgeIndex::meta);
         let last = here.and_then(|here| here.intervals().last()).map_or(0, |(_, end)| *end);
-        let seal = facts.seal(job, edge);
-        let last = seal.map_or(last, |seal| seal.end);
+        let last = facts.seal(job, edge).map_or(last, |seal| seal.end);
         let end = last.max(state.included().of(edge));
-        let wanted = Coverage::range(read.min(end), end);
-        let wanted = seal.map_or(wanted.clone(), |seal| wanted.minus(&seal.void));
+        let wanted = facts.not_void(job, edge, Coverage::range(read.min(end), end));
         let missing = here.map_or_else(|| wanted.clone(), |here| wanted.minus(here));
         (!missing.is_empty()).then_some((edge, missing))
     };

@@ -1,7 +1,5 @@
 //! The coordinator's part of retention; see [`crate::retention`].
 
-use std::time::Duration;
-
 use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{Coverage, Edge, JobId, NodeId};
 use cortado_stream::OutputBatch;
@@ -12,9 +10,6 @@ use super::stream::{Step, Stream};
 use crate::facts::Facts;
 use crate::job::JobLog;
 use crate::outbox::Outbox;
-
-/// Pause between two requests to members that have not promised yet.
-const ASK_EVERY: Duration = Duration::from_secs(2);
 
 impl Streams {
     /// A member has promised that it stores no revision of windows that end by a time.
@@ -27,7 +22,7 @@ impl Streams {
         let Some(stream) = self.all.get_mut(&job) else { return };
         let Some(retiring) = stream.retiring.as_mut() else { return };
         if before_ms >= retiring.before_ms {
-            retiring.promised.insert(from);
+            retiring.asked.heard(from);
             for (edge, end) in outputs {
                 let known = retiring.outputs.entry(*edge).or_default();
                 *known = (*known).max(*end);
@@ -54,9 +49,7 @@ impl Stream {
             Some(retiring) if retiring.before_ms == before_ms => retiring,
             retiring => retiring.insert(Retiring::new(before_ms)),
         };
-        let waits_for = retiring.waits_for(facts);
-        let enough = retiring.promised.len() >= facts.expected_members();
-        if waits_for.is_empty() && enough {
+        if retiring.asked.is_complete(facts) {
             if retiring.unread(&self.state).next().is_some() {
                 return false;
             }
@@ -66,10 +59,8 @@ impl Stream {
             self.step = self.write(job, batch);
             return true;
         }
-        if retiring.asked_at.is_none_or(|at| facts.now >= at + ASK_EVERY) {
-            retiring.asked_at = Some(facts.now);
-            out.send_to_all(waits_for.into_iter(), &PeerMessage::Retire { job, before_ms });
-        }
+        let due = retiring.asked.due(facts).into_iter();
+        out.send_to_all(due, &PeerMessage::Retire { job, before_ms });
         false
     }
 
@@ -91,7 +82,7 @@ impl Stream {
 
     /// Members hold outputs that can't be read here: they are asked again whether they still do.
     pub(super) fn ask_again(&mut self, facts: &Facts) {
-        let all = |retiring: &&mut Retiring| retiring.waits_for(facts).is_empty();
+        let all = |retiring: &&mut Retiring| retiring.asked.open(facts).is_empty();
         if let Some(retiring) = self.retiring.as_mut().filter(all) {
             *retiring = Retiring::new(retiring.before_ms);
         }

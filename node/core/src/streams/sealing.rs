@@ -11,8 +11,6 @@
 //! That settles batches, too, that were never acknowledged and are there in part: their windows can't
 //! be folded.
 
-use std::time::Duration;
-
 use cortado_protocol::job::JobEntry;
 use cortado_protocol::limits::NUMBERS;
 use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
@@ -21,14 +19,12 @@ use cortado_protocol::{Coverage, Edge, JobId, NodeId};
 
 use super::events::Reads;
 use super::promises::{Checking, Sealing};
+use super::state::State;
 use super::stream::{Step, Stream};
 use super::{Next, Streams, reading};
 use crate::facts::Facts;
 use crate::job::{JobLog, job_log_entry};
 use crate::outbox::Outbox;
-
-/// Pause between two requests to members that have not promised yet, and between two checks.
-const ASK_EVERY: Duration = Duration::from_secs(2);
 
 impl Streams {
     /// A member has promised to take no new batch of a publisher, and says what it has.
@@ -40,7 +36,7 @@ impl Streams {
     ) {
         let sealing = self.all.get_mut(&job).and_then(|stream| stream.sealing.as_mut());
         let Some(sealing) = sealing.filter(|sealing| sealing.round == round) else { return };
-        sealing.answered.insert(from);
+        sealing.asked.heard(from);
         for part in held.into_iter().filter(|part| part.edge == sealing.edge) {
             for slot in part.slots.iter() {
                 sealing.held.entry(slot).or_default().union(&part.coverage);
@@ -66,23 +62,19 @@ impl Stream {
             self.sealing = None;
             return None;
         };
-        let read = self.state.read_of(edge);
-        // What is in doubt: everything that was not read, and what was read and can't be published.
-        let mut doubtful = self.state.unpublished(edge);
-        doubtful.insert_range(read, NUMBERS);
-        let slots = self.slots;
+        let (state, slots) = (&self.state, self.slots);
         let sealing = match &mut self.sealing {
             Some(sealing) if sealing.edge == edge => sealing,
             sealing => sealing.insert(Sealing::new(edge, out.fresh_id())),
         };
         let Some(whole) = &sealing.whole else {
-            let waits_for = sealing.waits_for(facts);
-            if !waits_for.is_empty() || sealing.answered.len() < facts.expected_members() {
-                if sealing.asked_at.is_none_or(|at| facts.now >= at + ASK_EVERY) {
-                    sealing.asked_at = Some(facts.now);
-                    let from = doubtful.intervals().first().map_or(read, |(start, _)| *start);
+            if !sealing.asked.is_complete(facts) {
+                let due = sealing.asked.due(facts);
+                if !due.is_empty() {
+                    let from =
+                        doubtful(state, edge).intervals().first().map_or(0, |(start, _)| *start);
                     let ask = PeerMessage::Freeze { job, edge, from, round: sealing.round };
-                    out.send_to_all(waits_for.into_iter(), &ask);
+                    out.send_to_all(due.into_iter(), &ask);
                 }
                 return None;
             }
@@ -90,7 +82,7 @@ impl Stream {
             if facts.away() > 0 {
                 return None;
             }
-            let mut whole = sealing.whole(slots, &doubtful);
+            let mut whole = sealing.whole(slots, &doubtful(state, edge));
             let next = Sealing::new(edge, out.fresh_id());
             *sealing = match sealing.before.take() {
                 // A copy that moved meanwhile may be in no answer. Then it has arrived, and is in the next
@@ -118,8 +110,9 @@ impl Stream {
             }
             Checking::Asked => None,
             Checking::Done => {
-                let end = whole.intervals().last().map_or(read, |(_, end)| read.max(*end));
-                let void = doubtful.and(&Coverage::range(0, end)).minus(whole);
+                let last = whole.intervals().last().map_or(0, |(_, end)| *end);
+                let end = last.max(state.read_of(edge));
+                let void = doubtful(state, edge).and(&Coverage::range(0, end)).minus(whole);
                 tracing::info!(%job, ?edge, end, void = void.count(), "a publisher is sealed");
                 let entry = job_log_entry(job, &JobEntry::Seal { edge, seal: Seal { end, void } });
                 self.step = Step::Seal { entry: entry.clone(), sent: true };
@@ -165,4 +158,12 @@ impl Stream {
             (true, stopping) => (stopping || for_long) && is_stuck(),
         }
     }
+}
+
+/// The batches of a publisher that a seal decides about: everything that was not read, and what was read
+/// and can't be published.
+fn doubtful(state: &State, edge: Edge) -> Coverage {
+    let mut doubtful = state.unpublished(edge);
+    doubtful.insert_range(state.read_of(edge), NUMBERS);
+    doubtful
 }

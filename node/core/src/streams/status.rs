@@ -85,15 +85,11 @@ pub(super) fn waits_for(
     if let Some(trouble) = &stream.trouble {
         return Some(format!("a round could not be published: {trouble}"));
     }
-    if let Some(sealing) = &stream.sealing {
-        let nodes = sealing.away(facts);
-        if !nodes.is_empty() {
-            let nodes = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
-            return Some(format!(
-                "a publisher is gone, and what counts of it is known once {nodes} are there: start them, or \
-                 cortado forget"
-            ));
-        }
+    if let Some(nodes) = stream.sealing.as_ref().and_then(|_| names(facts.unreached())) {
+        return Some(format!(
+            "a publisher is gone, and what counts of it is known once {nodes} are there: start them, or \
+             cortado forget"
+        ));
     }
     let named = |publisher: &PublisherStatus| publisher.publisher.name.clone();
     let gaps = status.publishers.iter().filter(|publisher| publisher.beyond_gap > 0);
@@ -114,15 +110,14 @@ pub(super) fn waits_for(
     if log.stream.stopping && facts.misses_too_many() {
         return Some("is to end, and waits: too many members are away".to_owned());
     }
-    if let Some(retiring) = &stream.retiring {
-        let nodes = retiring.away(facts);
-        if !nodes.is_empty() {
-            let nodes = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
-            return Some(format!(
-                "keeps what is older than its time of retention until {nodes} agree: start them, or \
-                 cortado forget"
-            ));
-        }
+    let missed = stream.retiring.as_ref().and_then(|retiring| {
+        let open = retiring.asked.open(facts);
+        names(facts.unreached().filter(|node| open.contains(node)))
+    });
+    if let Some(nodes) = missed {
+        return Some(format!(
+            "keeps what is older than its time of retention until {nodes} agree: start them, or cortado forget"
+        ));
     }
     match &stream.step {
         Step::Fold { slots, .. } => Some(format!("waits for {} slots", slots.open.len())),
@@ -136,4 +131,10 @@ pub(super) fn waits_for(
         | Step::Publish
         | Step::Close { .. } => None,
     }
+}
+
+/// The names of nodes, if there are any.
+fn names(nodes: impl Iterator<Item = NodeId>) -> Option<String> {
+    let names: Vec<_> = nodes.map(|node| node.to_string()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
