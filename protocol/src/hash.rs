@@ -7,6 +7,13 @@ pub fn client_key(identity: &str) -> u64 {
     content_hash(identity.as_bytes()).max(1)
 }
 
+/// Two content hashes side by side, where 64 bits are too few.
+#[must_use]
+pub fn wide_hash(bytes: &[u8]) -> u128 {
+    let second = content_hash(&[b"second half", bytes].concat());
+    u128::from(content_hash(bytes)) << 64 | u128::from(second)
+}
+
 /// Stable 64-bit content hash (XXH3, seed 0) used for batches, deltas and plans.
 #[must_use]
 pub fn content_hash(bytes: &[u8]) -> u64 {

@@ -38,7 +38,7 @@ pub mod stream;
 
 pub use coverage::Coverage;
 pub use entry::{Edge, EntryKey};
-pub use hash::{client_key, content_hash};
+pub use hash::{client_key, content_hash, wide_hash};
 pub use id::{IdError, JobId, LogId, NodeId};
 pub use slot::{META_SLOT, Slot, SlotSet};
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use cortado_protocol::stream::{Place, StoredEvent};
-use cortado_protocol::{Edge, content_hash};
+use cortado_protocol::{Edge, content_hash, wide_hash};
 use serde_json::{Map, Value};
 
 use crate::cut::Cut;
@@ -80,7 +80,7 @@ impl<'p> Recount<'p> {
         let at_ms = at_ms.ok_or_else(|| wrong("it has no time".to_owned()))?;
         let (keys, paths) =
             counted_by(self.plan, &json).map_err(|(_, invalid)| wrong(invalid.reason))?;
-        let id = id_of(&event.id);
+        let id = wide_hash(event.id.as_bytes());
         if let Some(metric) = &self.traced
             && metrics_of(self.plan, &paths, at_ms).any(|of| of == *metric)
         {
@@ -110,11 +110,6 @@ impl<'p> Recount<'p> {
         self.seen.sort_unstable();
         Recounted(self)
     }
-}
-
-fn id_of(id: &str) -> u128 {
-    let halves = [id.as_bytes(), &[b"second half", id.as_bytes()].concat()].map(content_hash);
-    u128::from(halves[0]) << 64 | u128::from(halves[1])
 }
 
 /// The metrics to which paths of an event add.

@@ -1,7 +1,7 @@
 //! Places of records in the log, and the groups in which records are dropped.
 
 use bytes::Bytes;
-use cortado_protocol::{Edge, EntryKey, JobId, SlotSet, content_hash};
+use cortado_protocol::{Edge, EntryKey, JobId, SlotSet, wide_hash};
 
 /// Where a record is in this node's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,8 +53,7 @@ impl Group {
     pub fn of_stream(job: JobId, edge: Edge, number: u64) -> Self {
         let part = number / Self::BATCHES;
         let bytes = [&job.0.to_le_bytes()[..], &edge.0.to_le_bytes(), &part.to_le_bytes()].concat();
-        let halves = [content_hash(&bytes), content_hash(&[&bytes[..], b"second half"].concat())];
-        Self(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+        Self(wide_hash(&bytes))
     }
 
     /// Numbers of an edge of a stream in one group.

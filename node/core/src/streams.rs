@@ -128,6 +128,7 @@ impl Streams {
         if now < stream.resume_at {
             return Next::Nothing;
         }
+        stream.give_up_frozen(facts, out, job);
         match &mut stream.step {
             Step::Idle => stream.go_on(facts, out, (job, log), &mut self.reads),
             Step::Seal { entry, sent: sent @ false } => {
@@ -138,15 +139,9 @@ impl Streams {
                 slots.ask(facts, out, job, &[]);
                 stream.folded(facts, out, job)
             }
-            Step::Write { sent: false, .. } => {
-                stream.give_up_frozen(facts, out, job);
-                match &mut stream.step {
-                    Step::Write { entry, sent, .. } => {
-                        *sent = true;
-                        Next::Replicate(Box::new(entry.clone()))
-                    }
-                    _ => stream.go_on(facts, out, (job, log), &mut self.reads),
-                }
+            Step::Write { entry, sent: sent @ false, .. } => {
+                *sent = true;
+                Next::Replicate(Box::new(entry.clone()))
             }
             Step::Close { summary, written, sent: sent @ false } => {
                 *sent = true;
@@ -359,13 +354,7 @@ impl Streams {
     }
 
     /// An entry that a coordinator wrote could not be stored: the same one is sent again.
-    pub(crate) fn entry_failed(
-        &mut self,
-        facts: &Facts,
-        out: &mut Outbox,
-        key: EntryKey,
-        error: &ClientError,
-    ) {
+    pub(crate) fn entry_failed(&mut self, facts: &Facts, key: EntryKey, error: &ClientError) {
         let Some(stream) = self.all.get_mut(&key.job) else { return };
         let again = match &mut stream.step {
             Step::Write { entry, sent, .. } | Step::Seal { entry, sent }
@@ -379,7 +368,6 @@ impl Streams {
         *again = false;
         stream.trouble = Some(error.message.clone());
         stream.resume_at = facts.now + RETRY_AFTER;
-        stream.give_up_frozen(facts, out, key.job);
     }
 }
 

@@ -213,7 +213,7 @@ impl Core {
     pub(super) fn entry_failed(&mut self, failed: Option<Failed>) {
         let Some((key, error)) = failed else { return };
         self.answers.entry_failed(&mut self.out, key, &error);
-        self.streams.entry_failed(&self.facts, &mut self.out, key, &error);
+        self.streams.entry_failed(&self.facts, key, &error);
         let next = self.coordination.entry_failed(&self.facts, key, &error);
         self.lead_coordination(next);
     }

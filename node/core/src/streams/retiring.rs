@@ -102,11 +102,11 @@ impl Stream {
         unread.chain(checkpoint).filter_map(lacks).collect()
     }
 
-    /// Windows of a batch that is being written get no revision any more, as was promised meanwhile: the
-    /// batch is given up, and what follows goes to another edge, because some members may have it.
+    /// Windows of a batch that is to be sent get no revision any more, as was promised meanwhile: the batch
+    /// is given up, and what follows goes to another edge, because some members may have it.
     pub(super) fn give_up_frozen(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
         let promised = facts.retention.promised(job);
-        if let Step::Write { batch, .. } = &self.step
+        if let Step::Write { batch, sent: false, .. } = &self.step
             && promised.is_some_and(|promised| batch.oldest_ms <= promised)
         {
             self.step = Step::Idle;
