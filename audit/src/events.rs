@@ -71,12 +71,20 @@ impl AuditFile {
 /// The statements of a transaction.
 struct Adding<'t> {
     plan: &'t StreamPlan,
+    known: Statement<'t>,
     counts: Statement<'t>,
+    earliest: Statement<'t>,
+    before: Statement<'t>,
     demote: Statement<'t>,
+    contradict: Statement<'t>,
+    contradict_later: Statement<'t>,
     insert: Statement<'t>,
     name: Statement<'t>,
     contribute: Statement<'t>,
 }
+
+/// Where an event stands among those with its id: its time, and its place.
+type Origin = (i64, Place);
 
 impl<'t> Adding<'t> {
     fn new(db: &'t Transaction<'_>, plan: &'t StreamPlan) -> rusqlite::Result<Self> {
@@ -84,24 +92,79 @@ impl<'t> Adding<'t> {
         let values = ", ?".repeat(plan.audit_columns().len());
         Ok(Self {
             plan,
+            known: db.prepare("SELECT 1 FROM events_in WHERE event_id = ?1 LIMIT 1")?,
             counts: db.prepare(
-                "SELECT publisher, generation, batch, position, content FROM events_in
+                "SELECT publisher, generation, batch, position, at_ms, content FROM events_in
                  WHERE event_id = ?1 AND window_ms = ?2 AND contribution_type = 'counted'",
+            )?,
+            earliest: db.prepare(
+                "SELECT min(at_ms) FROM events_in WHERE event_id = ?1 AND window_ms = ?2",
+            )?,
+            before: db.prepare(
+                "SELECT 1 FROM events_in WHERE event_id = ?1 AND at_ms >= ?2 AND at_ms < ?3 LIMIT 1",
             )?,
             demote: db.prepare(
                 "UPDATE events_in SET contribution_type = iif(content = ?3, 'duplicate', 'conflict')
                  WHERE event_id = ?1 AND window_ms = ?2",
             )?,
+            contradict: db.prepare(
+                "UPDATE events_in SET contribution_type = 'conflict'
+                 WHERE event_id = ?1 AND window_ms = ?2",
+            )?,
+            contradict_later: db.prepare(
+                "UPDATE events_in SET contribution_type = 'conflict'
+                 WHERE event_id = ?1 AND window_ms IN (SELECT window_ms FROM events_in
+                     WHERE event_id = ?1 AND at_ms >= ?2 AND at_ms <= ?3
+                     AND contribution_type = 'counted')",
+            )?,
             insert: db.prepare(&format!(
                 "INSERT INTO events_in (event_id, timestamp, payload_json, publisher, batch, position, \
-                 generation, contribution_type, window_ms, {columns} content)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?{values}, ?)"
+                 generation, contribution_type, window_ms, at_ms, {columns} content)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?{values}, ?)"
             ))?,
             name: db.prepare(
                 "INSERT INTO metric_names (metric_id) VALUES (?1)
                  ON CONFLICT DO UPDATE SET metric_id = metric_id RETURNING metric",
             )?,
             contribute: db.prepare("INSERT INTO event_metrics VALUES (?1, ?2)")?,
+        })
+    }
+
+    /// Whether an event counts, and what that changes for others with its id: the first one counts, by time
+    /// and place, and those that follow closely do not (see [`cortado_stream::WindowFold`]).
+    fn kind(&mut self, id: &str, origin: Origin, content: i64) -> rusqlite::Result<&'static str> {
+        if !self.known.exists(params![id])? {
+            return Ok(COUNTED);
+        }
+        let (at_ms, horizon) = (origin.0, self.plan.horizon_ms());
+        let window = self.plan.span_of(at_ms, at_ms);
+        let latest = at_ms.saturating_add(horizon);
+        self.contradict_later.execute(params![id, window.end, latest])?;
+        let counts = self.counts.query_row(params![id, window.start], |row| {
+            let (name, generation): (String, u32) = (row.get(0)?, row.get(1)?);
+            let (batch, position) = (row.get(2)?, row.get(3)?);
+            let place = Place { edge: Edge::publisher(&name, generation), batch, position };
+            Ok(((row.get::<_, i64>(4)?, place), row.get::<_, i64>(5)?))
+        });
+        let counts = counts.optional()?;
+        let earliest =
+            self.earliest.query_row(params![id, window.start], |row| row.get::<_, Option<i64>>(0));
+        let first_ms = earliest?.unwrap_or(at_ms).min(at_ms);
+        let from = first_ms.saturating_sub(horizon);
+        if self.before.exists(params![id, from, window.start])? {
+            if counts.is_some() {
+                self.contradict.execute(params![id, window.start])?;
+            }
+            return Ok(CONFLICT);
+        }
+        Ok(match counts {
+            None => COUNTED,
+            Some((other, _)) if origin < other => {
+                self.demote.execute(params![id, window.start, content])?;
+                COUNTED
+            }
+            Some((_, of)) if of == content => DUPLICATE,
+            Some(_) => CONFLICT,
         })
     }
 
@@ -114,28 +177,13 @@ impl<'t> Adding<'t> {
     ) -> rusqlite::Result<()> {
         let StoredEvent { batch, position, at_ms, id, content, raw } = event;
         let (window_ms, content) = (self.plan.window_start(*at_ms), *content as i64);
-        let origin = Place { edge: publisher.edge(), batch: *batch, position: *position };
-        let counts = self.counts.query_row(params![id, window_ms], |row| {
-            let (name, generation): (String, u32) = (row.get(0)?, row.get(1)?);
-            let (batch, position) = (row.get(2)?, row.get(3)?);
-            let edge = Edge::publisher(&name, generation);
-            Ok((Place { edge, batch, position }, row.get::<_, i64>(4)?))
-        });
-        let kind = match counts.optional()? {
-            None => COUNTED,
-            // Of events with one id the one with the smallest origin counts.
-            Some((other, _)) if origin < other => {
-                self.demote.execute(params![id, window_ms, content])?;
-                COUNTED
-            }
-            Some((_, of)) if of == content => DUPLICATE,
-            Some(_) => CONFLICT,
-        };
+        let place = Place { edge: publisher.edge(), batch: *batch, position: *position };
+        let kind = self.kind(id, (*at_ms, place), content)?;
         let payload = match self.plan.audit_payload() {
             Some(field) => json.get(field).unwrap_or(&Value::Null).to_string(),
             None => String::from_utf8_lossy(raw).into_owned(),
         };
-        let first: [Sql; 9] = [
+        let first: [Sql; 10] = [
             id.clone().into(),
             time_text(*at_ms).into(),
             payload.into(),
@@ -145,6 +193,7 @@ impl<'t> Adding<'t> {
             publisher.generation.into(),
             kind.to_owned().into(),
             window_ms.into(),
+            (*at_ms).into(),
         ];
         let columns = self.plan.audit_columns().iter().map(|name| sql_of(json.get(name)));
         let values = first.into_iter().chain(columns).chain([content.into()]);

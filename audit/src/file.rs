@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::error::AuditError;
 
 /// Version of the tables.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// An audit file that is open for writing.
 pub struct AuditFile {
@@ -70,8 +70,8 @@ impl AuditFile {
                  payload_json TEXT NOT NULL, publisher TEXT NOT NULL, batch INTEGER NOT NULL,
                  position INTEGER NOT NULL, generation INTEGER NOT NULL,
                  contribution_type TEXT NOT NULL, window_ms INTEGER NOT NULL,
-                 content INTEGER NOT NULL, event INTEGER PRIMARY KEY);
-             CREATE INDEX events_by_id ON events_in (event_id, window_ms);
+                 at_ms INTEGER NOT NULL, content INTEGER NOT NULL, event INTEGER PRIMARY KEY);
+             CREATE INDEX events_by_id ON events_in (event_id, at_ms);
              CREATE TABLE metric_names (metric INTEGER PRIMARY KEY, metric_id TEXT NOT NULL UNIQUE);
              CREATE TABLE event_metrics (metric INTEGER NOT NULL, event INTEGER NOT NULL,
                  PRIMARY KEY (metric, event)) WITHOUT ROWID;

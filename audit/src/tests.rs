@@ -29,6 +29,15 @@ fn event(batch: u64, position: u32, id: &str, status: &str) -> StoredEvent {
     StoredEvent { batch, position, at_ms: AT_MS, id: id.into(), content, raw }
 }
 
+/// The same at another time, so many milliseconds later.
+fn later(event: StoredEvent, by_ms: i64) -> StoredEvent {
+    let at_ms = event.at_ms + by_ms;
+    let raw = String::from_utf8(event.raw.to_vec()).unwrap();
+    let raw = raw.replace("2024-01-01T11:59:58Z", &cortado_stream::time_text(at_ms));
+    let content = content_hash(raw.as_bytes());
+    StoredEvent { at_ms, raw: Bytes::from(raw), content, ..event }
+}
+
 fn all(path: &Path, sql: &str) -> Vec<Vec<Value>> {
     query(path, sql).unwrap().rows
 }
@@ -78,6 +87,37 @@ fn each_event_is_there_once_and_the_one_with_the_smallest_origin_counts() {
     let texts = ["2024-01-01T11:59:58Z", "norte", "migration.case", "1.0"].map(Value::from);
     let row = [&texts[..], &[Value::Null, payload.into()]].concat();
     assert_eq!(all(&path, columns), [row]);
+}
+
+#[test]
+fn of_events_with_one_id_and_several_times_the_first_counts_within_the_horizon() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = publisher("a");
+    let at = |batch: u64, by_ms: i64| later(event(batch, 0, "x", "pending"), by_ms);
+    // Ten minutes are the horizon: the third is close to the second, which does not count.
+    let times = [0, 590_000, 1_180_000, 1_790_000];
+    let expected = ["counted", "conflict", "conflict", "counted"];
+    let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]];
+    for (number, order) in orders.into_iter().enumerate() {
+        let path = folder.path().join(format!("{number}.db"));
+        let mut file = AuditFile::open(&path, "job", &plan()).unwrap();
+        for (batch, which) in (0..).zip(order) {
+            file.add_events(&of, &[at(batch, times[which])], batch + 1).unwrap();
+        }
+        let kinds = "SELECT contribution_type FROM events_in ORDER BY timestamp";
+        assert_eq!(all(&path, kinds), expected.map(|kind| vec![json!(kind)]), "{order:?}");
+    }
+    // All events in the window of one that comes late contradict what comes before.
+    let path = folder.path().join("window.db");
+    let mut file = AuditFile::open(&path, "job", &plan()).unwrap();
+    let events = [at(0, 30_000), at(0, 30_000), at(0, 31_000)];
+    let events = (0..).zip(events).map(|(position, event)| StoredEvent { position, ..event });
+    file.add_events(&of, &events.collect::<Vec<_>>(), 1).unwrap();
+    let counts = file.counts().unwrap();
+    assert_eq!((counts.counted, counts.duplicates, counts.conflicts), (1, 1, 1));
+    file.add_events(&of, &[at(1, 0)], 2).unwrap();
+    let counts = file.counts().unwrap();
+    assert_eq!((counts.counted, counts.duplicates, counts.conflicts), (1, 0, 3));
 }
 
 #[test]

@@ -64,6 +64,14 @@ impl Facts {
     }
 }
 
+/// The facts of a slot's delta of a batch; one without events has no bytes.
+pub(crate) fn facts_of(delta: &[u8]) -> Result<Facts, DeltaError> {
+    if delta.is_empty() {
+        return Ok(Facts::default());
+    }
+    Facts::decode(delta).ok_or(DeltaError::Malformed("facts of events"))
+}
+
 /// The events in the delta of a slot.
 ///
 /// # Errors

@@ -1,5 +1,10 @@
 //! Folds what a slot holds of some windows: which events count, which are copies, which contradict
-//! an event that counts. Owners of slots call it.
+//! another one. Owners of slots call it.
+//!
+//! Of several events with one id the first one counts: the one with the earliest time, and of those with
+//! one time the one with the smallest place. Others are copies or contradictions if they are at most the
+//! plan's horizon later than an event with the id, whether that one counts or not. So which events count
+//! is decided for each by itself, and depends on the cut only.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +15,22 @@ use cortado_protocol::{Coverage, Edge, frame};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
-use crate::event::{Fact, Facts, SEPARATOR};
+use crate::event::{Fact, Facts, SEPARATOR, facts_of};
+use crate::ids::{IdIndex, IdSpan};
 use crate::plan::{StreamPlan, WindowKey, start_of};
 use crate::texts::Texts;
+
+mod elsewhere;
+
+use elsewhere::Elsewhere;
 
 /// What a round folds.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Wanted {
     /// The windows, in order.
     pub windows: Vec<WantedWindow>,
+    /// Where their ids are looked for: the batches of the cut that have events near them.
+    pub near: Vec<IdSpan>,
 }
 
 /// A window, and the batches of the cut that have events in it.
@@ -38,12 +50,21 @@ impl Wanted {
     /// The batches of all windows.
     #[must_use]
     pub fn batches(&self) -> BTreeMap<Edge, Coverage> {
-        let mut all: BTreeMap<Edge, Coverage> = BTreeMap::new();
-        for (edge, coverage) in self.windows.iter().flat_map(|window| &window.batches) {
-            all.entry(*edge).or_default().union(coverage);
-        }
-        all
+        union(self.windows.iter().flat_map(|window| &window.batches))
     }
+
+    /// The batches of all windows, and those near them.
+    #[must_use]
+    pub fn all_batches(&self) -> BTreeMap<Edge, Coverage> {
+        let near = self.near.iter().flat_map(|span| &span.batches);
+        union(self.windows.iter().flat_map(|window| &window.batches).chain(near))
+    }
+}
+
+fn union<'a>(all: impl Iterator<Item = &'a (Edge, Coverage)>) -> BTreeMap<Edge, Coverage> {
+    let mut union: BTreeMap<Edge, Coverage> = BTreeMap::new();
+    all.for_each(|(edge, coverage)| union.entry(*edge).or_default().union(coverage));
+    union
 }
 
 /// The part of a slot in one window.
@@ -62,6 +83,9 @@ pub(crate) struct WindowPart {
     /// Events of which the window had no copy when it was published last: the paths of their parts,
     /// and their ids.
     pub(crate) added: Vec<(String, String)>,
+    /// Later windows that may have an event with an id that is new in this one, and the batches that
+    /// brought it.
+    pub(crate) touches: Vec<(WindowKey, Cut)>,
 }
 
 /// An event with the id of another one, and other content.
@@ -75,8 +99,8 @@ pub(crate) struct Conflict {
 
 /// What was seen of one id in one window.
 struct Seen {
-    /// The event that counts so far: the one with the smallest place.
-    origin: Place,
+    /// Of the event that comes first: its time, and its place.
+    origin: (i64, Place),
     content: u64,
     /// Where the texts that it is grouped by stand.
     keys: Vec<u32>,
@@ -90,6 +114,7 @@ pub struct WindowFold<'a> {
     plan: &'a StreamPlan,
     wanted: &'a Wanted,
     windows: BTreeMap<WindowKey, (usize, BTreeMap<String, Seen>)>,
+    elsewhere: Elsewhere,
     texts: Texts,
     bytes: usize,
 }
@@ -100,25 +125,31 @@ impl<'a> WindowFold<'a> {
     pub fn new(plan: &'a StreamPlan, wanted: &'a Wanted) -> Self {
         let windows = wanted.windows.iter().enumerate();
         let windows = windows.map(|(at, window)| (window.key, (at, BTreeMap::new()))).collect();
-        Self { plan, wanted, windows, texts: Texts::default(), bytes: 0 }
+        let (elsewhere, texts) = (Elsewhere::default(), Texts::default());
+        Self { plan, wanted, windows, elsewhere, texts, bytes: 0 }
     }
 
-    /// Adds a batch's delta.
+    /// Adds a batch's delta, and its ids to the index.
     ///
     /// # Errors
     /// If the bytes are no delta of this plan.
-    pub fn add(&mut self, edge: Edge, batch: u64, delta: &[u8]) -> Result<(), DeltaError> {
-        if delta.is_empty() {
-            return Ok(());
-        }
+    pub fn add(
+        &mut self,
+        index: &mut IdIndex,
+        (edge, batch): (Edge, u64),
+        delta: &[u8],
+    ) -> Result<(), DeltaError> {
         let malformed = DeltaError::Malformed("facts of events");
-        let Some(Facts { texts, facts }) = Facts::decode(delta) else { return Err(malformed) };
+        let Facts { texts, facts } = facts_of(delta)?;
+        for span in self.wanted.near.iter().filter(|span| span.has(edge, batch)) {
+            index.add(self.plan, span.start_ms, (edge, batch), &facts);
+        }
         let numbers: Vec<_> = texts.iter().map(|text| self.texts.number(text)).collect();
         for fact in facts {
             let Fact { id, at_ms, content, position, keys, paths } = fact;
             let of = |own: Vec<u32>| own.iter().map(|key| numbers[*key as usize]).collect();
             let (keys, paths): (Vec<_>, Vec<_>) = (of(keys), of(paths));
-            let origin = Place { edge, batch, position };
+            let origin = (at_ms, Place { edge, batch, position });
             let mut keys = keys.as_slice();
             for (number, window) in self.plan.windows().iter().enumerate() {
                 let Some((own, rest)) = keys.split_at_checked(window.group_by.len()) else {
@@ -152,13 +183,22 @@ impl<'a> WindowFold<'a> {
         let text = |number: u32| self.texts.value(number).to_owned();
         // The path of a part, without a metric, is the shortest one of its roll-up.
         let is_part: Vec<_> = self.texts.all().map(|text| is_part(self.plan, text)).collect();
+        for ((at, later), cut) in self.elsewhere.touched() {
+            parts[*at].touches.push((*later, cut.clone()));
+        }
         for ((number, _), (at, seen)) in self.windows {
             let ids = self.plan.windows().get(usize::from(number)).is_some_and(|window| window.ids);
             let part = &mut parts[at];
             let before = self.wanted.windows[at].before.as_ref();
             let mut counts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
             let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
-            for (id, Seen { origin, content, keys, paths, others }) in seen {
+            for (id, Seen { origin: (_, origin), content, keys, paths, others }) in seen {
+                if let Some(counts) = self.elsewhere.first(at, &id) {
+                    let all = others.into_iter().map(|(other, _)| other).chain([origin]);
+                    let conflict = |origin| Conflict { origin, id: id.clone(), counts };
+                    part.conflicts.extend(all.map(conflict));
+                    continue;
+                }
                 *counts.entry(keys).or_default() += 1;
                 let mut copies = others.iter().map(|(other, _)| other).chain([&origin]);
                 let had =
@@ -201,7 +241,7 @@ fn is_part(plan: &StreamPlan, path: &str) -> bool {
 fn see(
     seen: &mut BTreeMap<String, Seen>,
     id: &str,
-    (origin, content): (Place, u64),
+    (origin, content): ((i64, Place), u64),
     (keys, paths): (&[u32], &[u32]),
 ) -> usize {
     let Some(known) = seen.get_mut(id) else {
@@ -212,11 +252,11 @@ fn see(
         return bytes;
     };
     if origin < known.origin {
-        known.others.push((known.origin, known.content));
+        known.others.push((known.origin.1, known.content));
         (known.origin, known.content) = (origin, content);
         (known.keys, known.paths) = (keys.to_vec(), paths.to_vec());
     } else {
-        known.others.push((origin, content));
+        known.others.push((origin.1, content));
     }
     size_of::<(Place, u64)>()
 }

@@ -13,6 +13,7 @@ mod alerts;
 mod cut;
 mod event;
 mod fold;
+mod ids;
 mod map;
 mod outputs;
 mod plan;
@@ -28,8 +29,11 @@ pub use alerts::Recent;
 pub use cut::Cut;
 pub use event::stored_events;
 pub use fold::{Wanted, WantedWindow, WindowFold};
+pub use ids::{IdIndex, IdSpan};
 pub use map::map_events;
-pub use outputs::{Fresh, Known, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, publish};
+pub use outputs::{
+    Fresh, Known, Made, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, Touch, publish,
+};
 pub use plan::{PlanError, StreamPlan, WindowKey};
 pub use recount::{Comparison, Difference, NotValid, Recount, Recounted, RowAt, metric_ids};
 pub use retirement::{Checkpoint, GoneOutput, GoneSource, GoneSpan};

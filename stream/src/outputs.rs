@@ -67,6 +67,8 @@ pub struct OutputBatch {
     pub end: Option<Vec<(Edge, u64)>>,
     /// What is left of windows that are retired with this batch.
     pub retired: Option<Box<Checkpoint>>,
+    /// How many batches of each edge of outputs the coordinator had read when it began this one.
+    pub outputs: Vec<(Edge, u64)>,
 }
 
 /// What was published of a window.
@@ -99,6 +101,31 @@ pub struct Known {
     pub first: Vec<WindowKey>,
     /// No event of the batches that the round includes is of a later time.
     pub until_ms: i64,
+    /// How many batches of each edge of outputs were read.
+    pub outputs: Vec<(Edge, u64)>,
+    /// Windows that are left out, once it was said which windows are touched.
+    pub left_out: Option<BTreeSet<WindowKey>>,
+}
+
+/// What becomes of a round.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// It can be published.
+    Batch(OutputBatch),
+    /// Windows that are not in it may be touched: these are all that may be.
+    Touched(Vec<Touch>),
+}
+
+/// What is new in a window may contradict events of a later one. If that one was published without it, it
+/// has to be published again first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// The window.
+    pub window: WindowKey,
+    /// The later one.
+    pub later: WindowKey,
+    /// The batches that brought what is new.
+    pub batches: Cut,
 }
 
 /// A row of an output.
@@ -114,8 +141,9 @@ impl OutputBatch {
     /// A batch without rows.
     #[must_use]
     pub fn new(cut: Cut, until_ms: i64) -> Self {
-        let (windows, rows) = (Vec::new(), Vec::new());
-        Self { oldest_ms: i64::MAX, until_ms, cut, windows, rows, end: None, retired: None }
+        let (windows, rows, outputs) = (Vec::new(), Vec::new(), Vec::new());
+        let (end, retired) = (None, None);
+        Self { oldest_ms: i64::MAX, until_ms, cut, windows, rows, end, retired, outputs }
     }
 
     /// Reads when the first window of an encoded batch ends, and nothing else; `None` if the bytes are no
@@ -166,7 +194,7 @@ pub fn publish(
     wanted: &Wanted,
     parts: &[(Slot, Bytes)],
     (fresh, known): (&[Fresh], &Known),
-) -> Result<OutputBatch, Mismatch> {
+) -> Result<Made, Mismatch> {
     let Known { spans, recent, first, .. } = known;
     let mut totals = vec![WindowPart::default(); wanted.windows.len()];
     for (_, bytes) in parts {
@@ -182,13 +210,22 @@ pub fn publish(
             total.duplicates += part.duplicates;
             total.conflicts.extend(part.conflicts);
             total.added.extend(part.added);
+            total.touches.extend(part.touches);
             for (path, count) in part.paths {
                 *total.paths.entry(path).or_default() += count;
             }
         }
     }
+    let touches = touches(wanted, &totals);
+    let is_in = |of: &Touch| wanted.windows.iter().any(|window| window.key == of.later);
+    let left_out = match &known.left_out {
+        None if !touches.iter().all(is_in) => return Ok(Made::Touched(touches)),
+        left_out => left_out.clone().unwrap_or_default(),
+    };
     let mut batch = OutputBatch::new(cut.clone(), known.until_ms);
-    let ends = wanted.windows.iter().map(|window| plan.end_of(window.key));
+    batch.outputs.clone_from(&known.outputs);
+    let included = || wanted.windows.iter().filter(|window| !left_out.contains(&window.key));
+    let ends = included().map(|window| plan.end_of(window.key));
     batch.oldest_ms = ends.min().unwrap_or(i64::MAX);
     let mut sums: Vec<_> = spans.iter().map(|span| Sum::new(plan, span)).collect();
     let recent_counts = recent.iter().map(|of| {
@@ -196,7 +233,8 @@ pub fn publish(
         (of.key, Counts { revision: of.revision, by_group })
     });
     let mut counts: BTreeMap<WindowKey, Counts> = recent_counts.collect();
-    for (window, mut total) in wanted.windows.iter().zip(totals) {
+    let totals = wanted.windows.iter().zip(totals);
+    for (window, mut total) in totals.filter(|(window, _)| !left_out.contains(&window.key)) {
         let key = window.key;
         let counted = total.counts.values().sum::<u64>();
         let (duplicates, conflicts) = (total.duplicates, total.conflicts.len() as u64);
@@ -267,7 +305,19 @@ pub fn publish(
             batch.rows.push(OutputRow { output: output.to_owned(), json: text(row) });
         }
     }
-    Ok(batch)
+    Ok(Made::Batch(batch))
+}
+
+/// The windows that are touched, by the windows that touch them.
+fn touches(wanted: &Wanted, totals: &[WindowPart]) -> Vec<Touch> {
+    let mut all: BTreeMap<(WindowKey, WindowKey), Cut> = BTreeMap::new();
+    for (of, total) in wanted.windows.iter().zip(totals) {
+        for (later, batches) in &total.touches {
+            all.entry((of.key, *later)).or_default().join(batches);
+        }
+    }
+    let touch = |((window, later), batches)| Touch { window, later, batches };
+    all.into_iter().map(touch).collect()
 }
 
 fn window_row(

@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use check::{
-    Outputs, WINDOWS, check_alert, check_columns, check_retention, check_rollup, check_window,
-    pieces, span_ms,
+    Outputs, WINDOWS, check_alert, check_columns, check_horizon, check_retention, check_rollup,
+    check_window, pieces, span_ms,
 };
 use document::{AuditTable, Document, SchemasTable};
 pub(crate) use parts::{
@@ -23,6 +23,9 @@ const PLAN_BYTES: usize = 256 << 10;
 
 /// Steps in which a time of retention passes.
 const RETENTION_STEPS: i64 = 8;
+
+/// Spans of ids in a horizon.
+const ID_SPANS: i64 = 6;
 
 /// A window of a stream: its number in the plan, and where it starts (milliseconds since the Unix
 /// epoch).
@@ -44,6 +47,7 @@ pub type WindowKey = (u16, i64);
 /// skew = "1m"                # a publisher's clock may be ahead of a node's by so much
 /// future = "1m"              # an event may be later than its batch was sent by so much
 /// seal = "10m"               # a publisher that is silent so long, with a batch missing, is ended
+/// horizon = "10m"            # events with one id contradict each other if they are at most so far apart
 /// retention = "7d"           # how long events and rows are kept, in event time; default: for ever
 ///
 /// [schemas]                  # may be left out: then every JSON object with id and time is valid
@@ -104,6 +108,7 @@ struct Checked {
     skew_ms: i64,
     future_ms: i64,
     seal_ms: i64,
+    horizon_ms: i64,
     retention_ms: Option<i64>,
     envelope: Option<String>,
     payload: Option<Payload>,
@@ -208,11 +213,15 @@ impl StreamPlan {
                 Some(retention_ms)
             }
         };
+        let asked_ms = stream.horizon.as_ref().map(|_| span(&stream.horizon, 0)).transpose()?;
+        let kept_ms = retention_ms.map(|retention| retention - lateness_ms);
+        let horizon_ms = check_horizon(asked_ms, kept_ms, &checked).map_err(&here)?;
         Ok(Self(Arc::new(Checked {
             name,
             id: stream.id,
             time: stream.time,
             lateness_ms,
+            horizon_ms,
             retention_ms,
             seal_ms: span(&stream.seal, 600_000)?,
             idle_ms: span(&stream.idle, 10_000)?,
@@ -265,6 +274,31 @@ impl StreamPlan {
     #[must_use]
     pub fn future_ms(&self) -> i64 {
         self.0.future_ms
+    }
+
+    /// How far apart two events with one id may be and still contradict each other, in milliseconds.
+    #[must_use]
+    pub fn horizon_ms(&self) -> i64 {
+        self.0.horizon_ms
+    }
+
+    /// The length of a span in which ids are looked for, in milliseconds: a multiple of the length of
+    /// windows of the plan's first kind.
+    pub(crate) fn id_span_ms(&self) -> i64 {
+        let every = self.0.windows[0].every_ms;
+        (self.0.horizon_ms / ID_SPANS / every).max(1).saturating_mul(every)
+    }
+
+    /// The length of the plan's shortest windows, in milliseconds.
+    pub(crate) fn shortest_ms(&self) -> i64 {
+        self.0.windows.iter().map(|window| window.every_ms).min().unwrap_or(1)
+    }
+
+    /// How long before a window ends an event may be on which depends what counts in it, in milliseconds.
+    #[must_use]
+    pub fn reach_ms(&self) -> i64 {
+        let longest = self.0.windows.iter().map(|window| window.every_ms).max().unwrap_or(0);
+        self.0.horizon_ms.saturating_add(longest)
     }
 
     /// Windows that end by then are to be retired when the watermark stands here (milliseconds since the

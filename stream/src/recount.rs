@@ -23,6 +23,7 @@ struct Seen {
     window: WindowKey,
     /// A hash of its id.
     id: u128,
+    at_ms: i64,
     place: Place,
     content: u64,
     /// Numbers of what it is counted by.
@@ -40,7 +41,10 @@ pub struct NotValid {
     pub why: String,
 }
 
-/// The second count, while it is made. An event takes about 80 bytes.
+/// The events with an id that lies in several windows, by time and place.
+type Elsewhere = BTreeMap<u128, Vec<(i64, Place)>>;
+
+/// The second count, while it is made. An event takes about 100 bytes.
 pub struct Recount<'p> {
     plan: &'p StreamPlan,
     /// Only windows that start in this range are counted, in milliseconds since the Unix epoch.
@@ -48,6 +52,9 @@ pub struct Recount<'p> {
     /// Ids of the events that add to this metric are kept.
     traced: Option<String>,
     seen: Vec<Seen>,
+    /// Events before the range that may come before others in it: hash of the id, time and place.
+    before: Vec<(u128, i64, Place)>,
+    elsewhere: Elsewhere,
     groups: Interned<[String]>,
     paths: Interned<[String]>,
     names: HashMap<u128, String>,
@@ -57,9 +64,17 @@ impl<'p> Recount<'p> {
     /// A count without events, of windows that start in the range (milliseconds since the Unix epoch).
     #[must_use]
     pub fn new(plan: &'p StreamPlan, range: Range<i64>) -> Self {
-        let (seen, names) = (Vec::new(), HashMap::new());
-        let (groups, paths) = (Interned::default(), Interned::default());
-        Self { plan, range, traced: None, seen, groups, paths, names }
+        Self {
+            plan,
+            range,
+            traced: None,
+            seen: Vec::new(),
+            before: Vec::new(),
+            elsewhere: Elsewhere::new(),
+            groups: Interned::default(),
+            paths: Interned::default(),
+            names: HashMap::new(),
+        }
     }
 
     /// Keeps the ids of the events that add to this metric, too.
@@ -98,7 +113,12 @@ impl<'p> Recount<'p> {
             let paths = if number == 0 { paths } else { none };
             if self.range.contains(&start) {
                 let window = (number as u16, start);
-                self.seen.push(Seen { window, id, place, content, group, paths });
+                self.seen.push(Seen { window, id, at_ms, place, content, group, paths });
+            } else if number == 0
+                && (self.range.start.saturating_sub(self.plan.reach_ms())..self.range.start)
+                    .contains(&start)
+            {
+                self.before.push((id, at_ms, place));
             }
         }
         Ok(())
@@ -108,6 +128,26 @@ impl<'p> Recount<'p> {
     #[must_use]
     pub fn finish(mut self) -> Recounted<'p> {
         self.seen.sort_unstable();
+        // Most ids lie in one window only.
+        let mut windows: HashMap<u128, i64> = HashMap::new();
+        let mut several = BTreeSet::new();
+        let every = self.plan.shortest_ms();
+        let first = || self.seen.iter().take_while(|seen| seen.window.0 == 0);
+        let all = || {
+            let of_range = first().map(|seen| (seen.id, seen.at_ms, seen.place));
+            self.before.iter().copied().chain(of_range)
+        };
+        for (id, at_ms, _) in all() {
+            let window = start_of(at_ms, every);
+            if *windows.entry(id).or_insert(window) != window {
+                several.insert(id);
+            }
+        }
+        let mut elsewhere = Elsewhere::new();
+        for (id, at_ms, place) in all().filter(|(id, ..)| several.contains(id)) {
+            elsewhere.entry(id).or_default().push((at_ms, place));
+        }
+        self.elsewhere = elsewhere;
         Recounted(self)
     }
 }
@@ -199,8 +239,8 @@ impl Window {
 pub struct Recounted<'p>(Recount<'p>);
 
 impl Recounted<'_> {
-    /// The events of a window that a cut includes: copies together, and the one that counts first, because
-    /// they are sorted by their places.
+    /// The events of a window that a cut includes: copies together, and the one that counts first, if one does,
+    /// because they are sorted by time and place.
     fn seen(&self, key: WindowKey, cut: &Cut) -> impl Iterator<Item = &Seen> {
         let all = &self.0.seen;
         let from = all.partition_point(|seen| seen.window < key);
@@ -208,16 +248,30 @@ impl Recounted<'_> {
         of_window.filter(move |seen| cut.has(seen.place.edge, seen.place.batch))
     }
 
+    /// Whether an event of another window that a cut includes comes before an event, and close to it.
+    fn comes_late(&self, seen: &Seen, cut: &Cut) -> bool {
+        let close = seen.at_ms.saturating_sub(self.0.plan.horizon_ms())..seen.at_ms;
+        let others = self.0.elsewhere.get(&seen.id).into_iter().flatten();
+        others.into_iter().any(|(at_ms, place)| {
+            close.contains(at_ms) && *at_ms < seen.window.1 && cut.has(place.edge, place.batch)
+        })
+    }
+
     /// A window as of a cut.
     fn window(&self, key: WindowKey, cut: &Cut) -> Window {
         let mut window = Window::default();
-        let mut counts: Option<&Seen> = None;
+        // The first event of an id, and whether it counts.
+        let mut first: Option<(&Seen, bool)> = None;
         for seen in self.seen(key, cut) {
-            match counts.filter(|first| first.id == seen.id) {
-                Some(first) if first.content == seen.content => window.duplicates += 1,
+            match first.filter(|(first, _)| first.id == seen.id) {
+                Some((first, true)) if first.content == seen.content => window.duplicates += 1,
                 Some(_) => window.conflicts += 1,
+                None if self.comes_late(seen, cut) => {
+                    first = Some((seen, false));
+                    window.conflicts += 1;
+                }
                 None => {
-                    counts = Some(seen);
+                    first = Some((seen, true));
                     let group = self.0.groups.value(seen.group).to_vec();
                     *window.counts.entry(group).or_default() += 1;
                     for path in self.0.paths.value(seen.paths) {
@@ -265,8 +319,36 @@ impl Recounted<'_> {
             row.is_some_and(|row| row.cut.has(seen.place.edge, seen.place.batch))
         };
         done.open = first.filter(|seen| !included(seen)).count() as u64;
+        self.compare_ids(&windows, &mut done);
         self.compare_metrics(rows, &sums, &mut done);
         done
+    }
+
+    /// Finds ids that count twice, in windows that were published with different batches.
+    fn compare_ids(&self, windows: &BTreeMap<WindowKey, &RowAt>, done: &mut Comparison) {
+        let plan = self.0.plan;
+        for (id, places) in &self.0.elsewhere {
+            let starts: BTreeSet<_> =
+                places.iter().map(|(at_ms, _)| plan.window_start(*at_ms)).collect();
+            let mut before: Option<&Seen> = None;
+            for start in starts {
+                let Some(row) = windows.get(&(0, start)) else { continue };
+                let mut of_window = self.seen((0, start), &row.cut);
+                let counts = of_window.find(|seen| seen.id == *id);
+                let Some(counts) = counts.filter(|seen| !self.comes_late(seen, &row.cut)) else {
+                    continue;
+                };
+                if let Some(before) = before
+                    && counts.at_ms.saturating_sub(before.at_ms) <= plan.horizon_ms()
+                {
+                    let what = "an event that counts in two windows".to_owned();
+                    let place = |seen: &Seen| Value::String(seen.place.to_text());
+                    let (published, recounted) = (place(counts), place(before));
+                    done.differences.push(Difference { what, published, recounted });
+                }
+                before = Some(counts);
+            }
+        }
     }
 
     /// Compares the last row of each metric whose whole span was counted.
@@ -330,7 +412,7 @@ impl Recounted<'_> {
             // A contradiction may say that it belongs to another metric than the event that counts.
             let mut before = None;
             for seen in self.seen(*key, &row.cut) {
-                if before.replace(seen.id) == Some(seen.id) {
+                if before.replace(seen.id) == Some(seen.id) || self.comes_late(seen, &row.cut) {
                     continue;
                 }
                 let paths = self.0.paths.value(seen.paths);

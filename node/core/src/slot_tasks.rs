@@ -18,6 +18,7 @@ use crate::job::up_to;
 use crate::ledger::index::numbers;
 use crate::outbox::Outbox;
 use crate::purpose::{Purpose, WorkKey};
+use crate::stream_task::SlotIds;
 use crate::task::{Task, TaskOutput};
 
 /// How long a source is given to answer before the next one is asked.
@@ -89,6 +90,8 @@ pub(crate) struct SlotTasks {
     /// Work that is done. A coordinator that waits for its outputs asks again; as long as they are on their
     /// way, nothing is computed twice.
     sent: BTreeMap<WorkKey, Sent>,
+    /// The ids that are known of streams.
+    ids: BTreeMap<JobId, SlotIds>,
 }
 
 impl SlotTasks {
@@ -190,7 +193,8 @@ impl SlotTasks {
             }
             (Kind::Windows(wanted), Some(plan)) => {
                 let entries = facts.located(job, needs.iter(), slots);
-                Task::Windows { plan, slots, wanted, entries, memory }
+                let ids = Arc::clone(self.ids.entry(job).or_default());
+                Task::Windows { plan, slots, wanted, ids, entries, memory }
             }
         };
         out.run(task, Purpose::Work(key));
@@ -315,6 +319,7 @@ impl SlotTasks {
     /// The job is gone.
     pub(crate) fn forget(&mut self, job: JobId) {
         self.all.retain(|_, work| work.job != job);
+        self.ids.remove(&job);
     }
 }
 
@@ -330,7 +335,7 @@ pub(crate) fn wanted_of(
         Work::Lookup { table } => frame::from_postcard(tail)
             .map(|keys| (Kind::Lookup { table: usize::from(table), keys }, up_to(ends))),
         Work::Windows => frame::from_postcard::<cortado_stream::Wanted>(tail).map(|wanted| {
-            let needs = wanted.batches().into_iter().collect();
+            let needs = wanted.all_batches().into_iter().collect();
             (Kind::Windows(Arc::new(wanted)), needs)
         }),
         Work::Events => frame::from_postcard(tail).map(|batches| (Kind::Events, vec![batches])),

@@ -1,15 +1,16 @@
 //! Tasks of streams: folds windows, reads summaries and outputs, and makes the rows of a round.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cortado_engine::mebi;
 use cortado_protocol::limits::ENTRY_BYTES;
 use cortado_protocol::stream::{Cursor, Row};
-use cortado_protocol::{Edge, META_SLOT, Slot, SlotSet, frame};
+use cortado_protocol::{Coverage, Edge, EntryKey, META_SLOT, Slot, SlotSet, frame};
 use cortado_stream::{
-    Checkpoint, Cut, DeadLetter, Fresh, Known, OutputBatch, PublishedWindow, StreamPlan, Summary,
-    Wanted, WindowCount, WindowFold, publish, stored_events,
+    Checkpoint, Cut, DeadLetter, Fresh, IdIndex, Known, Made, OutputBatch, PublishedWindow,
+    StreamPlan, Summary, Touch, Wanted, WindowCount, WindowFold, publish, stored_events,
 };
 
 use crate::job::BoundPlan;
@@ -76,6 +77,19 @@ pub enum StreamOutput {
     Published(Vec<PublishedBatch>),
     /// Of [`StreamTask::Publish`].
     Output(OutputBatch),
+    /// Of [`StreamTask::Publish`], if windows that are not in the round may be touched: what it was made of.
+    Touched {
+        /// The windows that may be touched, of the round and others.
+        touches: Vec<Touch>,
+        /// The batches that the round includes.
+        cut: Cut,
+        /// The windows.
+        wanted: Wanted,
+        /// The part of each slot.
+        parts: Vec<(Slot, Bytes)>,
+        /// The batches with dead letters.
+        fresh: Vec<Located>,
+    },
     /// Of [`StreamTask::Rows`].
     Rows {
         /// The rows.
@@ -129,21 +143,34 @@ pub struct PublishedBatch {
     pub until_ms: i64,
     /// What is left of windows that are retired with it.
     pub retired: Option<Box<Checkpoint>>,
+    /// How many batches of each edge of outputs its coordinator had read.
+    pub outputs: Vec<(Edge, u64)>,
 }
 
 impl PublishedBatch {
     /// What is kept of a batch with this place.
     pub(crate) fn new((edge, number): (Edge, u64), batch: OutputBatch) -> Self {
-        let OutputBatch { cut, windows, until_ms, retired, .. } = batch;
-        Self { edge, number, cut, windows, until_ms, retired }
+        let OutputBatch { cut, windows, until_ms, retired, outputs, .. } = batch;
+        Self { edge, number, cut, windows, until_ms, retired, outputs }
     }
 }
 
-/// Folds windows of a stream.
+/// The ids that a node knows of a stream, by slot.
+pub(crate) type SlotIds = Arc<Mutex<BTreeMap<Slot, IdIndex>>>;
+
+/// A slot that is folded.
+struct Folding<'f> {
+    slot: Slot,
+    fold: WindowFold<'f>,
+    ids: IdIndex,
+}
+
+/// Folds windows of a stream. Batches of the windows are read once, and others only if their ids are not
+/// known, or if they may have an event that comes before one of the windows.
 pub(crate) fn windows(
     plan: &BoundPlan,
     slots: SlotSet,
-    wanted: &Wanted,
+    (wanted, known): (&Wanted, &SlotIds),
     entries: &[Located],
     records: &dyn Records,
     memory: usize,
@@ -151,14 +178,45 @@ pub(crate) fn windows(
     let Some(stream) = &plan.stream else {
         return Err(Stop::Failed("the job is no stream".to_owned()));
     };
-    let mut folds: Vec<_> =
-        slots.iter().map(|slot| (slot, WindowFold::new(stream, wanted))).collect();
-    for_each(entries, records, |entry, of| {
+    let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    // Two folds of one slot at the same time are rare: the other one reads the ids again.
+    let mut all: Vec<_> = slots
+        .iter()
+        .map(|slot| {
+            let mut ids = known().remove(&slot).unwrap_or_default();
+            ids.begin(&wanted.near);
+            Folding { slot, fold: WindowFold::new(stream, wanted), ids }
+        })
+        .collect();
+    let done = fold(&mut all, (stream, wanted), entries, records, memory);
+    let mut folds = Vec::with_capacity(all.len());
+    for Folding { slot, fold, ids } in all {
+        known().insert(slot, ids);
+        folds.push((slot, fold));
+    }
+    done?;
+    Ok(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect())
+}
+
+fn fold(
+    all: &mut [Folding<'_>],
+    (plan, wanted): (&StreamPlan, &Wanted),
+    entries: &[Located],
+    records: &dyn Records,
+    memory: usize,
+) -> Result<(), Stop> {
+    let batches = wanted.batches();
+    let has = |batches: &BTreeMap<Edge, Coverage>, key: &EntryKey| {
+        batches.get(&key.edge).is_some_and(|numbers| numbers.contains(key.number))
+    };
+    let of_windows = entries.iter().filter(|(key, ..)| has(&batches, key));
+    for_each(of_windows, records, |entry, of| {
         let key = entry.head.key;
-        for (slot, fold) in folds.iter_mut().filter(|(slot, _)| of.contains(*slot)) {
-            fold.add(key.edge, key.number, &entry.delta(*slot).unwrap_or_default())?;
+        for of in all.iter_mut().filter(|folding| of.contains(folding.slot)) {
+            let delta = entry.delta(of.slot).unwrap_or_default();
+            of.fold.add(&mut of.ids, (key.edge, key.number), &delta)?;
         }
-        let taken = folds.iter().map(|(_, fold)| fold.bytes()).sum::<usize>();
+        let taken = all.iter().map(|of| of.fold.bytes()).sum::<usize>();
         if taken > memory {
             return Err(Stop::Failed(format!(
                 "the windows of a round take {} at one node, and a fold gets {} (see memory_mib): \
@@ -170,7 +228,43 @@ pub(crate) fn windows(
         records.between();
         Ok(())
     })?;
-    Ok(folds.into_iter().map(|(slot, fold)| (slot, fold.finish())).collect())
+    for span in &wanted.near {
+        let mut missing: BTreeMap<Edge, Coverage> = BTreeMap::new();
+        for (edge, numbers) in all.iter().flat_map(|of| of.ids.missing(span)) {
+            missing.entry(edge).or_default().union(&numbers);
+        }
+        let missing = entries.iter().filter(|(key, ..)| has(&missing, key));
+        for_each(missing, records, |entry, of| {
+            let key = entry.head.key;
+            for of in all.iter_mut().filter(|folding| of.contains(folding.slot)) {
+                let delta = entry.delta(of.slot).unwrap_or_default();
+                of.ids.learn(plan, span.start_ms, (key.edge, key.number), &delta)?;
+            }
+            records.between();
+            Ok(())
+        })?;
+        all.iter_mut().for_each(|of| of.fold.look_up(&of.ids, span));
+        // They are read again when they are wanted again.
+        if all.iter().map(|of| of.ids.bytes()).sum::<usize>() > memory / 2 {
+            all.iter_mut().for_each(|of| of.ids.drop_span(span.start_ms));
+        }
+    }
+    loop {
+        let unsure: BTreeSet<_> = all.iter().flat_map(|of| of.fold.unsure()).collect();
+        if unsure.is_empty() {
+            return Ok(());
+        }
+        let again = entries.iter().filter(|(key, ..)| unsure.contains(&(key.edge, key.number)));
+        for_each(again, records, |entry, of| {
+            let key = entry.head.key;
+            for of in all.iter_mut().filter(|folding| of.contains(folding.slot)) {
+                let delta = entry.delta(of.slot).unwrap_or_default();
+                of.fold.check((key.edge, key.number), &delta)?;
+            }
+            Ok(())
+        })?;
+        all.iter_mut().for_each(|of| of.fold.checked());
+    }
 }
 
 /// Reads the events of batches, in the order of their batches; of the meta slot how many each batch has.
@@ -216,10 +310,14 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
         StreamTask::Summaries(wanted) => summaries(&wanted, records),
         StreamTask::Published(wanted) => published(&wanted, records),
         StreamTask::Publish { plan, cut, wanted, parts, fresh, known } => {
-            let fresh = read_fresh(&fresh, records)?;
-            publish(&plan, &cut, &wanted, &parts, (&fresh, &known))
-                .map_err(|mismatch| Stop::Mismatch(mismatch.to_string()))
-                .and_then(fits)
+            let letters = read_fresh(&fresh, records)?;
+            match publish(&plan, &cut, &wanted, &parts, (&letters, &known)) {
+                Ok(Made::Batch(batch)) => fits(batch),
+                Ok(Made::Touched(touches)) => {
+                    Ok(StreamOutput::Touched { touches, cut, wanted, parts, fresh })
+                }
+                Err(mismatch) => Err(Stop::Mismatch(mismatch.to_string())),
+            }
         }
         StreamTask::Cut(located) => cut(located, records),
         StreamTask::Dead { located, position } => dead(located, position, records),

@@ -26,13 +26,14 @@ use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, NodeId, Slot, SlotSet, content_hash, frame,
 };
-use cortado_stream::{OutputBatch, StreamPlan};
+use cortado_stream::{Cut, Known, OutputBatch, StreamPlan, Touch, Wanted};
 
 use crate::config::PlantedBug;
 use crate::facts::Facts;
 use crate::job::{JobLog, job_log_entry};
 use crate::outbox::Outbox;
 use crate::purpose::Purpose;
+use crate::record::Located;
 use crate::slot_round::SlotRound;
 use crate::stream_log::StreamLog;
 use crate::stream_task::{PublishedBatch, StreamOutput, StreamTask};
@@ -63,6 +64,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(300);
 const SETTLE: Duration = Duration::from_secs(1);
 /// Time without a new batch after which gaps are fetched from other nodes.
 const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
+
+/// What a round was made of: the windows that may be touched, the cut, the windows, the slots' parts, and
+/// batches with dead letters.
+type Touched = (Vec<Touch>, Cut, Wanted, Vec<(Slot, Bytes)>, Vec<Located>);
 
 /// The streams that this node coordinates.
 #[derive(Default)]
@@ -307,6 +312,9 @@ impl Streams {
             TaskOutput::Stream(StreamOutput::Output(batch)) => {
                 stream.step = stream.write(job, batch);
             }
+            TaskOutput::Stream(StreamOutput::Touched { touches, cut, wanted, parts, fresh }) => {
+                stream.leave_out(facts, out, job, (touches, cut, wanted, parts, fresh));
+            }
             TaskOutput::Mismatch(message) => {
                 tracing::error!(%job, %message, "a round is not that of its batches");
                 stream.start_over(facts.now, job, &message);
@@ -517,6 +525,29 @@ impl Stream {
         let task = StreamTask::Publish { plan, cut, wanted, parts, fresh, known };
         out.run(Task::Stream(task), Purpose::Stream(job));
         Next::Nothing
+    }
+
+    /// Windows that touch others which are published without what is new wait until those are published
+    /// again; the rest of the round goes on.
+    fn leave_out(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        (touches, cut, wanted, parts, fresh): Touched,
+    ) {
+        let mut keys: Vec<_> = wanted.windows.iter().map(|window| window.key).collect();
+        let waiting = self.state.touch(&keys, &touches);
+        keys.retain(|key| !waiting.contains(key));
+        if keys.is_empty() && fresh.is_empty() {
+            self.resume_at = facts.now + ROUND_EVERY;
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        let known = Known { left_out: Some(waiting), ..self.state.known(&plan, &keys) };
+        self.step = Step::Publish;
+        let task = StreamTask::Publish { plan, cut, wanted, parts, fresh, known };
+        out.run(Task::Stream(task), Purpose::Stream(job));
     }
 
     /// Begins the round again, after a pause.

@@ -21,7 +21,7 @@ use crate::job::BoundPlan;
 pub use crate::reading::Records;
 use crate::reading::{Stop, for_each};
 use crate::record::Located;
-use crate::stream_task::{self, StreamOutput, StreamTask};
+use crate::stream_task::{self, SlotIds, StreamOutput, StreamTask};
 
 /// Bytes of entries that are held until they are added.
 const FOLD_BYTES: usize = 16 << 20;
@@ -105,6 +105,8 @@ pub enum Task {
         slots: SlotSet,
         /// The windows, and the batches that have events in them.
         wanted: Arc<cortado_stream::Wanted>,
+        /// The ids that are known of the slots.
+        ids: SlotIds,
         /// All entries of these batches that speak for any of the slots.
         entries: Vec<Located>,
         /// Bytes of memory it may take.
@@ -228,8 +230,8 @@ pub fn execute(task: Task, records: &dyn Records) -> TaskOutput {
             finish(plan, ends, durability, &outputs, &summaries, records)
         }
         Task::Join { state, rows } => join(state, &rows),
-        Task::Windows { plan, slots, wanted, entries, memory } => {
-            stream_task::windows(&plan, slots, &wanted, &entries, records, memory)
+        Task::Windows { plan, slots, wanted, ids, entries, memory } => {
+            stream_task::windows(&plan, slots, (&wanted, &ids), &entries, records, memory)
                 .map(TaskOutput::Outputs)
         }
         Task::ReadEvents { slots, entries, memory } => {

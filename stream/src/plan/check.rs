@@ -79,6 +79,31 @@ pub(super) fn check_retention(
     Ok(())
 }
 
+/// The horizon of a plan that names none, in milliseconds.
+const HORIZON_MS: i64 = 600_000;
+
+/// In a window an event with an id contradicts all others with it, and so it must around the window. What
+/// contradicts something is kept: `kept_ms` is how long late events may change windows.
+pub(super) fn check_horizon(
+    asked_ms: Option<i64>,
+    kept_ms: Option<i64>,
+    windows: &[Window],
+) -> Result<i64, String> {
+    let longest = windows.iter().map(|window| window.every_ms).max().unwrap_or(0);
+    let kept_ms = kept_ms.unwrap_or(i64::MAX);
+    let Some(horizon_ms) = asked_ms else {
+        return Ok(HORIZON_MS.min(kept_ms).max(longest));
+    };
+    if horizon_ms < longest {
+        let seconds = (longest + 999) / 1_000;
+        return Err(format!("'horizon' is shorter than a window: it is at least {seconds} s"));
+    }
+    if horizon_ms > kept_ms {
+        return Err("'horizon' is longer than 'retention' without 'lateness'".to_owned());
+    }
+    Ok(horizon_ms)
+}
+
 pub(super) fn check_window(table: WindowTable) -> Result<Window, String> {
     let WindowTable { output, every, group_by, stats, ids } = table;
     if group_by.is_empty() || group_by.len() > GROUP_BY {
@@ -94,7 +119,7 @@ pub(super) fn check_window(table: WindowTable) -> Result<Window, String> {
 }
 
 /// Columns that the table of events in an audit file has anyway.
-const AUDIT_COLUMNS: [&str; 10] = [
+const AUDIT_COLUMNS: [&str; 11] = [
     "event_id",
     "timestamp",
     "payload_json",
@@ -104,6 +129,7 @@ const AUDIT_COLUMNS: [&str; 10] = [
     "position",
     "contribution_type",
     "window_ms",
+    "at_ms",
     "content",
 ];
 /// Most columns of a plan.

@@ -38,6 +38,7 @@ pub(super) struct StreamTable {
     pub(super) idle: Option<String>,
     pub(super) skew: Option<String>,
     pub(super) future: Option<String>,
+    pub(super) horizon: Option<String>,
     pub(super) retention: Option<String>,
     pub(super) seal: Option<String>,
 }

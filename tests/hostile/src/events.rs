@@ -7,9 +7,9 @@ use bytes::Bytes;
 use cortado_protocol::stream::{Cursor, Place, SchemaFile, StreamHeader};
 use cortado_protocol::{Coverage, META_SLOT, Slot};
 use cortado_stream::{
-    Cut, EVENTS, EVENTS_SCHEMAS, Known, OutputBatch, OutputRow, Recount, RowAt, SchemaSet, Span,
-    StreamPlan, Summary, Wanted, WantedWindow, WindowCount, WindowFold, map_events, publish,
-    stored_events,
+    Cut, EVENTS, EVENTS_SCHEMAS, IdIndex, IdSpan, Known, Made, OutputBatch, OutputRow, Recount,
+    RowAt, SchemaSet, Span, StreamPlan, Summary, Wanted, WantedWindow, WindowCount, WindowFold,
+    map_events, publish, stored_events,
 };
 
 const SLOTS: usize = 2;
@@ -63,10 +63,21 @@ fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
         let (key, valid) = (count.key, u64::from(count.events));
         WantedWindow { key, batches: vec![(edge, batches.clone())], valid, before: None }
     };
-    let wanted = Wanted { windows: summary.windows.iter().map(window).collect() };
+    let windows = summary.windows.iter();
+    let spans = windows.clone().flat_map(|count| plan.id_spans(count.key.1..count.key.1 + 1));
+    let span = |start_ms| IdSpan { start_ms, batches: vec![(edge, batches.clone())] };
+    let near = spans.collect::<BTreeSet<_>>().into_iter().map(span).collect();
+    let wanted = Wanted { windows: windows.map(window).collect(), near };
     let part = |slot| {
-        let mut fold = WindowFold::new(plan, &wanted);
-        fold.add(edge, 0, of(slot).unwrap_or(&Bytes::new())).unwrap();
+        let (mut fold, mut ids) = (WindowFold::new(plan, &wanted), IdIndex::default());
+        let nothing = Bytes::new();
+        let delta = of(slot).unwrap_or(&nothing);
+        fold.add(&mut ids, (edge, 0), delta).unwrap();
+        wanted.near.iter().for_each(|span| fold.look_up(&ids, span));
+        while !fold.unsure().is_empty() {
+            fold.check((edge, 0), delta).unwrap();
+            fold.checked();
+        }
         (slot, fold.finish())
     };
     let parts: Vec<_> = (0..SLOTS as u8).map(|slot| part(Slot(slot))).collect();
@@ -75,7 +86,8 @@ fn as_events(plan: &StreamPlan, schemas: &SchemaSet, bytes: &[u8]) {
     let keys: BTreeSet<_> = keys.collect();
     let span = |key| Span { key, others: BTreeMap::new(), before: Vec::new(), windows: 1 };
     let known = Known { spans: keys.into_iter().map(span).collect(), ..Known::default() };
-    let batch = publish(plan, &cut, &wanted, &parts, (&[], &known)).unwrap();
+    let made = publish(plan, &cut, &wanted, &parts, (&[], &known)).unwrap();
+    let Made::Batch(batch) = made else { panic!("all windows are in the round") };
     assert_eq!(OutputBatch::decode(&batch.encode()).unwrap(), batch);
 
     // A second count, from the events as they are kept, finds the same.
@@ -101,9 +113,12 @@ fn as_delta(plan: &StreamPlan, bytes: &[u8]) {
     let edge = header().edge();
     let batches = vec![(edge, Coverage::range(0, 1))];
     let window = WantedWindow { key: (0, 0), batches, valid: 0, before: None };
-    let wanted = Wanted { windows: vec![window] };
+    let wanted = Wanted { windows: vec![window], near: Vec::new() };
     let mut fold = WindowFold::new(plan, &wanted);
-    if fold.add(edge, 0, bytes).is_ok() {
+    let mut ids = IdIndex::default();
+    let learned = ids.learn(plan, 0, (edge, 0), bytes);
+    assert_eq!(fold.check((edge, 0), bytes), learned);
+    if fold.add(&mut ids, (edge, 0), bytes).is_ok() {
         let _ = fold.finish();
     }
     let _ = stored_events(0, bytes);
@@ -113,10 +128,11 @@ fn as_delta(plan: &StreamPlan, bytes: &[u8]) {
 
 const EVENT: &str = r#"{"event_id":"01890a5d-ac96-774b-bcce-b302099a8057","timestamp":"2026-01-01T11:59:58Z","region":"norte","source":"security.incident","schema_version":"1.0","payload":{"crime_type":"theft","severity":"low","location":{"latitude":1.5,"longitude":-2},"reported_by":"x"}}"#;
 
-/// A batch with a copy and a line that is no event, its delta, the plan, a schema, a cursor.
+/// A batch with a copy, a contradiction and a line that is no event, its delta, the plan, a schema, a cursor.
 pub fn samples() -> Vec<Vec<u8>> {
     let (plan, schemas) = plan();
-    let batch = format!("{EVENT}\n{{\n{EVENT}\r\n");
+    let later = EVENT.replace("11:59:58", "12:01:58");
+    let batch = format!("{later}\n{EVENT}\n{{\n{EVENT}\r\n");
     let mapped = map_events(&plan, &schemas, 1, &header(), batch.as_bytes()).unwrap();
     let mut all = vec![batch.into_bytes(), EVENTS.as_bytes().to_vec()];
     all.extend(mapped.deltas.iter().map(|(_, delta)| delta.to_vec()));

@@ -27,6 +27,7 @@ use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, LogId, META_SLOT, NodeId, PROTOCOL_VERSION, Slot, SlotSet,
     content_hash,
 };
+use cortado_stream::{IdSpan, Wanted, WantedWindow};
 
 pub(crate) const JOB: JobId = JobId((7 << 76) | (2 << 62) | 7);
 pub(crate) const SLOTS: u8 = 4;
@@ -224,11 +225,10 @@ pub(crate) fn messages() -> Vec<(PeerMessage, Bytes)> {
     let (job, log, slots) = (JOB, LogId(1), SlotSet::first(usize::from(SLOTS)));
     let key = EntryKey { job, edge: Edge::table(0), number: 0 };
     let keys = vec![(Slot(0), vec![vec![0, 2]]), (Slot(1), vec![vec![0, 4], Vec::new()])];
-    let windows = vec![(
-        (0_u16, 5_000_i64),
-        vec![(Edge::publisher("p", 1), Coverage::range(0, 2))],
-        None::<Vec<(Edge, u64)>>,
-    )];
+    let batches = vec![(Edge::publisher("p", 1), Coverage::range(0, 2))];
+    let near = vec![IdSpan { start_ms: 0, batches: batches.clone() }];
+    let window = WantedWindow { key: (0, 5_000), batches, valid: 3, before: None };
+    let windows = Wanted { windows: vec![window], near };
     let ends = vec![1; 5];
     let (fold, lookup) = (Work::Fold, Work::Lookup { table: 2 });
     let work = |work| PeerMessage::Work { job, attempt: 4, slots, ends: ends.clone(), work };

@@ -2,6 +2,7 @@
 //! batches, and what was published. All of it can be read again from the ledgers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cortado_protocol::stream::{EventCounts, Publisher, Seal};
@@ -14,6 +15,7 @@ use super::age::Age;
 use crate::stream_log::StreamLog;
 use crate::stream_task::{Brief, PublishedBatch};
 
+mod near;
 mod retirement;
 
 /// Most windows of a round.
@@ -67,12 +69,19 @@ struct Published {
     groups: Box<[(Box<[u32]>, u64)]>,
     /// Of which groups there is an alert.
     alerts: Box<[(u16, Box<[u32]>)]>,
+    /// The output batch that it is in.
+    place: (Edge, u64),
+    /// How many batches of each edge of outputs its coordinator had read.
+    outputs: Arc<[(Edge, u64)]>,
 }
 
 impl Window {
-    /// Whether it has batches that were not published with it.
-    fn is_dirty(&self) -> bool {
+    /// Whether it has batches that were not published with it, or is touched by others.
+    fn is_dirty(&self, touched: Option<&Cut>) -> bool {
         let Some(Published { cut, .. }) = &self.published else { return true };
+        if touched.is_some_and(|touched| !cut.contains(touched)) {
+            return true;
+        }
         let has = |(edge, batches): (&Edge, &Coverage)| {
             batches.intervals().last().is_none_or(|(_, end)| *end <= cut.of(*edge))
         };
@@ -85,8 +94,12 @@ impl Window {
 pub(super) struct State {
     pub(super) sources: BTreeMap<Edge, Source>,
     windows: BTreeMap<WindowKey, Window>,
-    /// Windows with batches that were not published with them.
+    /// Windows with batches that were not published with them, or that are touched.
     dirty: BTreeSet<WindowKey>,
+    /// Windows that were published and have to be again, with these batches at least.
+    touched: BTreeMap<WindowKey, Cut>,
+    /// The batches of retired windows that still decide what counts in others, by start of the window.
+    behind: BTreeMap<i64, BTreeMap<Edge, Coverage>>,
     /// Batches with dead letters that no output includes yet, and how many.
     dead: BTreeMap<(Edge, u64), u64>,
     /// What all outputs together include.
@@ -151,12 +164,15 @@ impl State {
             for count in brief.windows {
                 if self.is_gone(plan, count.key) {
                     self.came_late(count, (edge, number));
+                    let batch = Coverage::range(number, number + 1);
+                    self.keep_behind(plan, count.key, [(edge, batch)]);
                     continue;
                 }
                 let window = self.windows.entry(count.key).or_default();
                 window.batches.entry(edge).or_default().insert(number);
                 window.valid += u64::from(count.events);
-                if window.is_dirty() && !(drop_late && window.published.is_some()) {
+                let touched = self.touched.get(&count.key);
+                if window.is_dirty(touched) && !(drop_late && window.published.is_some()) {
                     self.dirty.insert(count.key);
                 }
             }
@@ -182,6 +198,7 @@ impl State {
             let age = self.ages.entry(batch.edge).or_default();
             age.add(step_ms, batch.until_ms, 1, [rows, 0]);
         }
+        let outputs: Arc<[_]> = batch.outputs.as_slice().into();
         for published in &batch.windows {
             // Its checkpoint says more.
             if self.is_gone(plan, published.key) {
@@ -203,6 +220,8 @@ impl State {
                 let now = Published {
                     groups,
                     alerts,
+                    place: (batch.edge, batch.number),
+                    outputs: Arc::clone(&outputs),
                     cut: batch.cut.clone(),
                     counted: published.counted,
                     duplicates: published.duplicates,
@@ -220,9 +239,12 @@ impl State {
                 }
                 window.published = Some(now);
             }
-            if !window.is_dirty() {
+            let touched = self.touched.get(&published.key);
+            if !window.is_dirty(touched) {
                 self.dirty.remove(&published.key);
+                self.touched.remove(&published.key);
             }
+            self.touch_unseen(plan, published.key);
         }
         self.included.join(&batch.cut);
         let included = &self.included;
@@ -339,19 +361,27 @@ impl State {
         watermark_ms: Option<i64>,
         frozen_ms: Option<i64>,
     ) -> Option<Round> {
-        let mut events = 0;
-        let is_closed = |key: &WindowKey| watermark_ms.is_some_and(|at| plan.closes(*key, at));
         let is_frozen = |key: &WindowKey| frozen_ms.is_some_and(|at| plan.end_of(*key) <= at);
-        let closed = self.dirty.iter().filter(|key| is_closed(key) && !is_frozen(key));
-        let keys: Vec<_> = closed
-            .take(WINDOWS_PER_ROUND)
-            .take_while(|key| {
-                let room = events == 0 || events < EVENTS_PER_ROUND;
-                events += self.windows[*key].valid;
-                room
-            })
-            .copied()
-            .collect();
+        let is_closed = |key: &WindowKey| watermark_ms.is_some_and(|at| plan.closes(*key, at));
+        let is_touched = |key: &WindowKey| self.touched.contains_key(key);
+        let open = || self.dirty.iter().filter(|key| !is_frozen(key));
+        let mut keys = Vec::new();
+        let mut events = 0;
+        // Others may wait for those that are touched. Of both there is always one, so that both go on.
+        for is_other in [false, true] {
+            let first = keys.len();
+            for key in
+                open().filter(|key| is_touched(key) != is_other && (!is_other || is_closed(key)))
+            {
+                let is_full = keys.len() >= WINDOWS_PER_ROUND || events >= EVENTS_PER_ROUND;
+                if is_full && keys.len() > first {
+                    break;
+                }
+                keys.push(*key);
+                events += self.windows[key].valid;
+            }
+        }
+        keys.sort_unstable();
         if keys.is_empty() && self.dead.is_empty() {
             return None;
         }
@@ -367,15 +397,22 @@ impl State {
         }
         Some(Round {
             cut: self.cut(),
-            wanted: Wanted { windows: windows.collect() },
+            wanted: Wanted { windows: windows.collect(), near: self.near(plan, &keys) },
             fresh: fresh.into_iter().collect(),
-            known: Known {
-                spans: self.spans(plan, &keys),
-                recent: self.recent(plan, &keys),
-                first: self.first(plan, &keys),
-                until_ms: self.until_ms,
-            },
+            known: self.known(plan, &keys),
         })
+    }
+
+    /// What a round of some windows needs beside the slots' parts.
+    pub(super) fn known(&self, plan: &StreamPlan, keys: &[WindowKey]) -> Known {
+        Known {
+            spans: self.spans(plan, keys),
+            recent: self.recent(plan, keys),
+            first: self.first(plan, keys),
+            until_ms: self.until_ms,
+            outputs: self.outputs.iter().map(|(edge, read)| (*edge, *read)).collect(),
+            left_out: None,
+        }
     }
 
     /// What was published last of windows over which there are alerts, and of those that they are compared

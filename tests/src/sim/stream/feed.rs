@@ -28,16 +28,19 @@ pub(super) enum Line {
     Bad,
 }
 
-/// An event's time depends on its id: equal copies have equal times.
-pub(super) fn time_of(id: u64) -> i64 {
-    START_MS + id as i64 * 97
+/// From this content on an event's time is another one than that of most events with its id.
+const MOVED: u64 = 1_000;
+
+/// Most events with an id have one time, and so have all equal copies.
+pub(super) fn time_of(id: u64, content: u64) -> i64 {
+    START_MS + id as i64 * 97 + content.saturating_sub(MOVED) as i64 * 371
 }
 
 impl Line {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Event(id, content) => {
-                let (at, key) = (time_text(time_of(*id)), content % 3);
+                let (at, key) = (time_text(time_of(*id, *content)), content % 3);
                 format!("{{\"id\":\"e{id}\",\"at\":\"{at}\",\"key\":\"k{key}\",\"n\":{content}}}")
             }
             Self::Bad => "{\"id\":".to_owned(),
@@ -59,11 +62,16 @@ impl Feed {
                 kind => {
                     let id = batch * 6 + rng.random_range(0..disorder);
                     // Nearly all copies are equal.
-                    Line::Event(id, if kind == 1 { rng.random_range(0..9) } else { id })
+                    let content = match kind {
+                        1 => rng.random_range(0..9),
+                        2 => MOVED + rng.random_range(1..12),
+                        _ => id,
+                    };
+                    Line::Event(id, content)
                 }
             };
             let lines: Vec<_> = (0..rng.random_range(0..9)).map(|_| line(rng)).collect();
-            let low = time_of(batch * 6 + rng.random_range(0..12));
+            let low = time_of(batch * 6 + rng.random_range(0..12), 0);
             batches.push((lines, low));
         }
         let (name, backfill) = (format!("p{number}"), rng.random_range(0..5) == 0);

@@ -55,10 +55,12 @@ impl State {
         plan.retires_before(watermark.min(reached))
     }
 
-    /// Whether a window ends by a time, or a batch has nothing later.
+    /// Whether a window ends by a time, or a batch has nothing that is needed after it.
     pub(crate) fn has_older(&self, plan: &StreamPlan, before_ms: i64) -> bool {
-        let ages = self.sources.values().map(|source| &source.age).chain(self.ages.values());
-        let mut batches = ages.map(|age| age.after(before_ms).0 > age.floor);
+        let kept_ms = before_ms.saturating_sub(plan.reach_ms());
+        let sources = self.sources.values().map(|source| (&source.age, kept_ms));
+        let ages = sources.chain(self.ages.values().map(|age| (age, before_ms)));
+        let mut batches = ages.map(|(age, at)| age.after(at).0 > age.floor);
         let first = |kind| Some(*self.windows.range((kind, i64::MIN)..).next()?.0);
         let mut windows = std::iter::successors(first(0), |(kind, _)| first(kind.checked_add(1)?));
         batches.any(|gone| gone) || windows.any(|key| plan.end_of(key) <= before_ms)
@@ -92,8 +94,9 @@ impl State {
             left.windows += u64::from(published.is_some());
         }
         let before: BTreeMap<_, _> = left.sources.iter().map(|of| (of.edge, of)).collect();
+        let kept_ms = before_ms.saturating_sub(plan.reach_ms());
         let source = |(edge, source): (&Edge, &Source)| {
-            let (floor, [received, dead]) = source.age.after(before_ms);
+            let (floor, [received, dead]) = source.age.after(kept_ms);
             let (ended, watermark_ms) = match source.ended && floor == source.read {
                 true => (true, source.watermark_ms),
                 false => (false, source.reached_ms.map(|at| at.min(before_ms))),
@@ -144,13 +147,19 @@ impl State {
             return;
         }
         let before_ms = left.before_ms;
-        self.windows.retain(|key, _| plan.end_of(*key) > before_ms);
+        self.gone = Some(Box::new(left.clone()));
+        let kept_ms = before_ms.saturating_sub(plan.reach_ms());
+        self.behind.retain(|start, _| plan.end_of((0, *start)) > kept_ms);
+        let retired = self.windows.extract_if(.., |key, _| plan.end_of(*key) <= before_ms);
+        for (key, window) in retired.collect::<Vec<_>>() {
+            self.keep_behind(plan, key, window.batches);
+        }
+        self.touched.retain(|key, _| plan.end_of(*key) > before_ms);
         self.dirty.retain(|key| plan.end_of(*key) > before_ms);
         self.spans.retain(|span, _| plan.span_end(*span) > before_ms);
-        self.sources.values_mut().for_each(|source| source.age.retire(before_ms));
+        self.sources.values_mut().for_each(|source| source.age.retire(kept_ms));
         self.ages.values_mut().for_each(|age| age.retire(before_ms));
         self.late = 0;
-        self.gone = Some(Box::new(left.clone()));
     }
 
     /// What a coordinator knows that begins with a checkpoint. It reads on from the floors.

@@ -1,4 +1,4 @@
-use cortado_stream::{GoneSpan, PublishedWindow, WindowCount};
+use cortado_stream::{GoneSpan, IdSpan, OutputBatch, PublishedWindow, Touch, WindowCount};
 
 use super::*;
 
@@ -48,7 +48,8 @@ fn publish(state: &mut State, batch: u64, round: &Round) {
     let (edge, cut) = (Edge::output("n".parse().unwrap(), 1), round.cut.clone());
     let windows = windows.collect();
     let (until_ms, retired) = (round.known.until_ms, None);
-    let batch = PublishedBatch { edge, number: batch, cut, windows, until_ms, retired };
+    let outputs = round.known.outputs.clone();
+    let batch = PublishedBatch { edge, number: batch, cut, windows, until_ms, retired, outputs };
     state.published(seconds(0), &plan(), &batch);
 }
 
@@ -157,6 +158,7 @@ fn what_another_coordinator_published_is_not_published_again() {
 /// A plan that keeps events for 8 s.
 fn short_plan() -> StreamPlan {
     let text = "name = 'x'\n[stream]\nid = 'id'\ntime = 'at'\nretention = '8s'\n\
+                horizon = '2s'\n\
                 [[windows]]\noutput = 'rows'\nevery = '1s'\ngroup_by = ['key']\n\
                 [[rollups]]\noutput = 'long'\nevery = '1h'\nper = ['key']\nby = 'key'\n";
     StreamPlan::parse(text).unwrap()
@@ -183,7 +185,8 @@ fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
         });
         let (cut, windows) = (round.cut.clone(), windows.collect());
         let (number, until_ms) = (outputs.len() as u64, round.known.until_ms);
-        let batch = PublishedBatch { edge, number, cut, windows, until_ms, retired: None };
+        let batch = OutputBatch { windows, ..OutputBatch::new(cut, until_ms) };
+        let batch = PublishedBatch::new((edge, number), batch);
         state.published(seconds(1), plan, &batch);
         outputs.push(batch);
     };
@@ -208,11 +211,11 @@ fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
     let paths = vec![("0|norte".to_owned(), 110)];
     assert_eq!(left.spans, [GoneSpan { key: (0, 0), windows: 11, paths }]);
     let gone = &left.sources[0];
-    assert_eq!((gone.floor, gone.received, gone.dead, gone.ended), (11, 110, 0, false));
+    assert_eq!((gone.floor, gone.received, gone.dead, gone.ended), (8, 80, 0, false));
     let number = outputs.len() as u64;
-    let (cut, windows, until_ms) = (left.cut.clone(), Vec::new(), state.until_ms());
-    let batch = PublishedBatch { edge, number, cut, windows, until_ms, retired: None };
-    let batch = PublishedBatch { retired: Some(Box::new(left.clone())), ..batch };
+    let mut batch = OutputBatch::new(left.cut.clone(), state.until_ms());
+    batch.retired = Some(Box::new(left.clone()));
+    let batch = PublishedBatch::new((edge, number), batch);
     state.published(seconds(1), &plan, &batch);
     outputs.push(batch);
 
@@ -223,7 +226,8 @@ fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
     assert!(floor > 0 && floor < outputs.len());
     outputs[floor..].iter().for_each(|batch| other.published(seconds(1), &plan, batch));
     assert!(!other.has_caught_up());
-    other.read((seconds(1), false), &plan, briefs[11..].to_vec(), None);
+    // Batches of retired windows, because they decide what counts in others.
+    other.read((seconds(1), false), &plan, briefs[8..].to_vec(), None);
     assert!(other.has_caught_up());
     for state in [&mut state, &mut other] {
         let counts = state.counts();
@@ -232,10 +236,87 @@ fn who_begins_with_a_checkpoint_knows_what_others_know_who_read_everything() {
         assert_eq!((state.window_counts(), state.rows), ((1, 19), 19));
         let sum = &state.spans[&(0, 0)];
         assert_eq!((sum.windows, sum.paths.values().sum::<u64>()), (19, 190));
+        let near = state.near(&plan, &[(0, 11_000)]);
+        let near = near.iter().map(|span| (span.start_ms, span.batches[0].1.intervals()[0].0));
+        let expected = (9..14).map(|number| (number * 1_000, number as u64));
+        assert!(near.eq(expected));
         // What comes now for a retired window is late, and counted as such.
         state.read((seconds(1), false), &plan, vec![brief(&a, 21, 4_000, 19_000)], None);
         assert_eq!(state.counts().retired, 20);
         assert!(state.next_round(&plan, Some(19_000), Some(before_ms)).is_none());
+    }
+}
+
+#[test]
+fn a_window_that_is_touched_is_published_again_before_what_touches_it() {
+    let (a, plan) = (publisher("a", false), plan());
+    let mut state = State::default();
+    let briefs = [0, 5_000, 10_000].into_iter().zip(0..);
+    let briefs = briefs.map(|(start_ms, number)| brief(&a, number, start_ms, 60_000));
+    state.read((seconds(1), false), &plan, briefs.collect(), None);
+    let round = state.next_round(&plan, Some(60_000), None).unwrap();
+    publish(&mut state, 0, &round);
+    state.read((seconds(2), false), &plan, vec![brief(&a, 3, 0, 60_000)], None);
+    let late = state.next_round(&plan, Some(60_000), None).unwrap();
+    let keys = |round: &Round| round.wanted.windows.iter().map(|w| w.key.1).collect::<Vec<_>>();
+    assert_eq!(keys(&late), [0]);
+    let near: Coverage = (0..4).collect();
+    assert_eq!(late.wanted.near, [IdSpan { start_ms: 0, batches: vec![(a.edge(), near)] }]);
+    let touch = |window, later, batches| {
+        let batches = [(a.edge(), batches)].into_iter().collect();
+        Touch { window: (0, window), later: (0, later), batches }
+    };
+    let known = state.touch(&[(0, 0)], &[touch(0, 5_000, 3), touch(0, 15_000, 4)]);
+    assert!(known.is_empty(), "one includes it, the other was never published");
+    // The first one touches the second, and that one the third, which is not in the round.
+    let touches = [touch(0, 5_000, 4), touch(5_000, 10_000, 4)];
+    let waiting = state.touch(&[(0, 0), (0, 5_000)], &touches);
+    assert_eq!(waiting, [(0, 0), (0, 5_000)].into_iter().collect());
+    // Windows that were published are closed, whatever the watermark.
+    let round = state.next_round(&plan, Some(6_000), None).unwrap();
+    assert_eq!(keys(&round), [10_000]);
+    let round = state.next_round(&plan, Some(60_000), None).unwrap();
+    assert_eq!(keys(&round), [0, 10_000]);
+    publish(&mut state, 1, &round);
+    assert!(state.is_settled() && state.touched.is_empty());
+    assert!(state.touch(&[(0, 0), (0, 5_000)], &touches[1..]).is_empty());
+}
+
+#[test]
+fn what_two_coordinators_published_without_knowing_of_each_other_is_published_again() {
+    let (a, b, plan) = (publisher("a", false), publisher("b", false), plan());
+    let node = |name: &str| Edge::output(name.parse().unwrap(), 1);
+    let window = |start_ms| PublishedWindow {
+        key: (0, start_ms),
+        counted: 10,
+        duplicates: 0,
+        conflicts: 0,
+        paths: Vec::new(),
+        groups: Vec::new(),
+        alerts: Vec::new(),
+    };
+    for (has_read, order) in [(false, [0, 1]), (false, [1, 0]), (true, [0, 1])] {
+        let mut state = State::default();
+        let briefs = vec![brief(&a, 0, 0, 60_000), brief(&b, 0, 5_000, 60_000)];
+        state.read((seconds(1), false), &plan, briefs, None);
+        let batch = |of: &Publisher, start_ms| {
+            let cut = [(of.edge(), 1)].into_iter().collect();
+            OutputBatch { windows: vec![window(start_ms)], ..OutputBatch::new(cut, 60_000) }
+        };
+        let mut first = batch(&a, 0);
+        first.outputs.extend(has_read.then_some((node("n"), 1)));
+        let batches = [(node("m"), first), (node("n"), batch(&b, 5_000))];
+        for at in order {
+            let (edge, batch) = batches[at].clone();
+            let batch = PublishedBatch::new((edge, 0), batch);
+            state.published(seconds(1), &plan, &batch);
+        }
+        let round = state.next_round(&plan, Some(60_000), None);
+        assert_eq!(round.is_none(), has_read, "{order:?}");
+        let Some(round) = round else { continue };
+        assert_eq!(round.wanted.windows[0].key, (0, 5_000), "the later one");
+        publish(&mut state, 1, &round);
+        assert!(state.is_settled());
     }
 }
 
