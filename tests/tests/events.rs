@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use cortado::generate::events::{Bursts, EventOptions};
+use cortado::generate::events::{Bursts, Event, EventOptions};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, path_text, wait_for};
 
@@ -426,6 +426,68 @@ fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
     let _ = refused.exits(2, &["has sent other events before"]);
     let refused = cluster.cortado(&["events", "publish", "--publisher", "c", "--backfill"]).run();
     let _ = refused.exits(2, &["without --backfill"]);
+}
+
+/// Of events with one id at two times the earlier one counts, in whatever order they come: its window is
+/// published with it, and that of the other one is published again without it.
+#[test]
+fn an_id_counts_once_although_its_events_lie_in_two_windows() {
+    let cluster = Cluster::up(3);
+    start(&cluster);
+    let options = valid_events(5);
+    let events: Vec<_> = (0..400).map(|n| options.event(n)).collect();
+    let write = |name: &str, lines: &[String]| {
+        let path = cluster.path(name);
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        path_text(&path)
+    };
+    let lines: Vec<_> = events.iter().map(|event| event.line.clone()).collect();
+    let first = write("first.ndjson", &lines);
+    cluster.cortado(&["events", "publish", "--publisher", "a", "--from", &first]).run().ok();
+    let totals = |field: &str| {
+        let last = last_revisions(&rows(&cluster, "analytics.window", &[]));
+        last.values().map(|row| row[field].as_u64().unwrap()).sum::<u64>()
+    };
+    wait_for("the windows to be closed", 20, || (totals("total") == 400).then_some(()));
+    let at = |n: usize, by_ms: i64| {
+        let Event { line, at_ms, .. } = &events[n];
+        line.replace(&cortado_stream::time_text(*at_ms), &cortado_stream::time_text(at_ms + by_ms))
+    };
+    // One earlier by five windows, one later, one earlier by more than the horizon.
+    let moved = [at(399, -5 * WINDOW_MS), at(3, 4 * WINDOW_MS), at(200, -700_000)];
+    let late = write("late.ndjson", &moved);
+    let late = ["events", "publish", "--publisher", "b", "--backfill", "--from", &late];
+    cluster.cortado(&late).run().ok();
+    wait_for("both contradictions", 20, || (totals("conflicts") == 2).then_some(()));
+    assert_eq!(totals("total"), 401);
+    let all = rows(&cluster, "analytics.window", &[]);
+    let last = last_revisions(&all);
+    let counted = |id: &str| {
+        let has = |row: &&Value| row["event_ids"].as_array().unwrap().iter().any(|of| of == id);
+        last.values()
+            .filter(has)
+            .map(|row| row["window_start"].as_str().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let id = |n: usize| {
+        let event: Value = serde_json::from_str(&events[n].line).unwrap();
+        event["event_id"].as_str().unwrap().to_owned()
+    };
+    let window = |at_ms: i64| cortado_stream::time_text(at_ms.div_euclid(WINDOW_MS) * WINDOW_MS);
+    assert_eq!(counted(&id(399)), [window(events[399].at_ms - 5 * WINDOW_MS)]);
+    assert_eq!(counted(&id(3)), [window(events[3].at_ms)]);
+    assert_eq!(counted(&id(200)).len(), 2, "ten minutes are the horizon");
+    let letters = rows(&cluster, "deadletter.validation", &[]);
+    let of: BTreeSet<_> = letters.iter().map(|row| row["event_id"].as_str().unwrap()).collect();
+    assert_eq!(of, [&*id(3), &*id(399)].into_iter().collect());
+    let checked = cluster.json(&["events", "check"]);
+    assert_eq!((&checked["counted"], &checked["recounted"]), (&json!(401), &json!(401)));
+    let file = path_text(&cluster.path("audit.db"));
+    let counts = "SELECT contribution_type AS kind, count(*) AS n FROM events_in GROUP BY 1";
+    let counts = cluster.cortado(&["events", "audit", "--out", &file, "--sql", counts, "--json"]);
+    let counts = counts.run().ok().json();
+    let expected = json!([{ "kind": "conflict", "n": 2 }, { "kind": "counted", "n": 401 }]);
+    assert_eq!(counts, expected);
 }
 
 /// What comes through a pipe is sent batch by batch. After a kill the next generation goes on, and what was

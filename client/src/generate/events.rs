@@ -100,7 +100,9 @@ impl EventOptions {
         let mut random = self.random(n, "event");
         let disorder = random.below(self.disorder_ms.unsigned_abs() + 1) as i64;
         let at_ms = self.due_ms(n).saturating_sub(disorder);
-        let id = super::uuids::uuid_of(random.next_u64(), random.next_u64());
+        // The next generation of a publisher has other ids.
+        let start = (self.start_ms as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let id = super::uuids::uuid_of(random.next_u64() ^ start, random.next_u64());
         let (mut region, mut kind) = (skewed(&mut random, REGIONS.len()), random.below(10));
         if let Some((_, mut random)) = self.burst(n) {
             (region, kind) = (skewed(&mut random, REGIONS.len()), random.below(10));

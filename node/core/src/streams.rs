@@ -448,7 +448,7 @@ impl Stream {
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
         }
-        if self.retire(facts, out, (job, log)) {
+        if self.retire(facts, out, (job, log), reads) {
             return Next::Nothing;
         }
         if !self.may_close(&log.stream) || facts.misses_too_many() {

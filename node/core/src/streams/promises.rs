@@ -53,11 +53,16 @@ pub(super) struct Retiring {
     pub(super) asked: Asked,
     /// What members hold of outputs: of each edge the number behind the last batch.
     pub(super) outputs: BTreeMap<Edge, u64>,
+    /// Batches that are settled as late, and are whole.
+    pub(super) whole: BTreeMap<Edge, Coverage>,
+    /// Those of which it is asked whether they are.
+    pub(super) checking: Option<(Edge, Coverage)>,
 }
 
 impl Retiring {
     pub(super) fn new(before_ms: i64) -> Self {
-        Self { before_ms, asked: Asked::default(), outputs: BTreeMap::new() }
+        let (asked, outputs) = (Asked::default(), BTreeMap::new());
+        Self { before_ms, asked, outputs, whole: BTreeMap::new(), checking: None }
     }
 
     /// Batches of outputs that members hold and that were not read.

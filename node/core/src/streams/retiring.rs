@@ -5,6 +5,7 @@ use cortado_protocol::{Coverage, Edge, JobId, NodeId};
 use cortado_stream::OutputBatch;
 
 use super::Streams;
+use super::events::Reads;
 use super::promises::Retiring;
 use super::stream::{Step, Stream};
 use crate::facts::Facts;
@@ -38,6 +39,7 @@ impl Stream {
         facts: &Facts,
         out: &mut Outbox,
         (job, log): (JobId, &JobLog),
+        reads: &mut Reads,
     ) -> bool {
         let due = self.due(facts, (job, log));
         let Some(before_ms) = due else {
@@ -53,6 +55,15 @@ impl Stream {
             if retiring.unread(&self.state).next().is_some() {
                 return false;
             }
+            // A batch that is there in part only must not decide anything: its publisher completes it, or is
+            // sealed.
+            if let Some((edge, loose)) = self.state.loose(&self.plan, before_ms, &retiring.whole) {
+                if retiring.checking.is_none() && self.sealing.is_none() {
+                    reads.check_for_seal(facts, out, job, (edge, &loose));
+                    retiring.checking = Some((edge, loose));
+                }
+                return false;
+            }
             let left = self.state.checkpoint(&self.plan, before_ms);
             let mut batch = OutputBatch::new(self.state.cut(), self.state.until_ms());
             batch.retired = Some(Box::new(left));
@@ -62,6 +73,18 @@ impl Stream {
         let due = retiring.asked.due(facts).into_iter();
         out.send_to_all(due, &PeerMessage::Retire { job, before_ms });
         false
+    }
+
+    /// It is known which of the batches that are to be settled as late are whole.
+    pub(super) fn checked_late(&mut self, (edge, found): (Edge, Option<Coverage>)) {
+        let Some(retiring) = self.retiring.as_mut() else { return };
+        let Some((_, asked)) = retiring.checking.take_if(|(of, _)| *of == edge) else { return };
+        match found {
+            Some(found) if found == asked => {
+                retiring.whole.entry(edge).or_default().union(&found);
+            }
+            _ => self.stuck = true,
+        }
     }
 
     /// Which windows are to be retired: those that end by this time. What was promised already is brought

@@ -124,15 +124,15 @@ impl Stream {
     /// It is known which of the batches are on W nodes. If not all are, everything is asked again: a disk
     /// may be full, or something that was on its way did not arrive.
     pub(super) fn checked(&mut self, facts: &Facts, (edge, found): (Edge, Option<Coverage>)) {
+        self.resume_at = self.resume_at.max(facts.now + super::RETRY_AFTER);
         let Some(sealing) = self.sealing.as_mut().filter(|sealing| sealing.edge == edge) else {
-            return;
+            return self.checked_late((edge, found));
         };
         if found == sealing.whole {
             sealing.checking = Checking::Done;
         } else {
             self.sealing = None;
         }
-        self.resume_at = self.resume_at.max(facts.now + super::RETRY_AFTER);
     }
 
     /// Whether a publisher is to be sealed: it is silent, and either something of it is missing, and that

@@ -87,6 +87,13 @@ impl Window {
         };
         !self.batches.iter().all(has)
     }
+
+    /// Its batches of an edge that were not published with it.
+    fn unpublished(&self, edge: Edge) -> Coverage {
+        let Some(batches) = self.batches.get(&edge) else { return Coverage::default() };
+        let included = self.published.as_ref().map_or(0, |published| published.cut.of(edge));
+        batches.minus(&Coverage::range(0, included))
+    }
 }
 
 /// See the module's description.
@@ -325,26 +332,23 @@ impl State {
         }
     }
 
-    /// Whether a window with batches of a publisher is not published with all of them.
+    /// Whether a window with batches of a publisher is not published with all of them, or some came late for
+    /// a retired window, and still decide what counts in others.
     pub(super) fn has_unpublished(&self, edge: Edge) -> bool {
         let open = self.dirty.iter().filter_map(|key| self.windows.get(key));
-        open.into_iter().any(|window| {
-            let cut = window.published.as_ref().map_or(0, |published| published.cut.of(edge));
-            let batches = window.batches.get(&edge).and_then(|batches| batches.intervals().last());
-            batches.is_some_and(|(_, end)| *end > cut)
-        })
+        !self.late_of(edge).is_empty()
+            || open.into_iter().any(|window| !window.unpublished(edge).is_empty())
     }
 
     /// Batches of a publisher that were read and that no published window includes, although they have
     /// events in windows.
     pub(super) fn unpublished(&self, edge: Edge) -> Coverage {
-        let (mut published, mut open) = (Coverage::default(), Coverage::default());
+        let (mut published, mut open) = (Coverage::default(), self.late_of(edge));
         for window in self.windows.values() {
             let Some(batches) = window.batches.get(&edge) else { continue };
-            let cut = window.published.as_ref().map_or(0, |published| published.cut.of(edge));
-            let included = batches.and(&Coverage::range(0, cut));
-            open.union(&batches.minus(&included));
-            published.union(&included);
+            let unpublished = window.unpublished(edge);
+            published.union(&batches.minus(&unpublished));
+            open.union(&unpublished);
         }
         open.minus(&published)
     }

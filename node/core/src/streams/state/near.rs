@@ -94,6 +94,38 @@ impl State {
         }
     }
 
+    /// Batches of a publisher that came late for retired windows, and still decide what counts in others.
+    pub(super) fn late_of(&self, edge: Edge) -> Coverage {
+        let settled = self.gone.as_ref().map_or(0, |gone| gone.cut.of(edge));
+        let mut late = Coverage::default();
+        for batches in self.behind.values().filter_map(|batches| batches.get(&edge)) {
+            late.union(batches);
+        }
+        late.minus(&Coverage::range(0, settled))
+    }
+
+    /// Batches with events in windows that end by a time and were not published with them: what a checkpoint
+    /// settles as late. Of the first edge that has any, beside those that are known to be whole.
+    pub(crate) fn loose(
+        &self,
+        plan: &StreamPlan,
+        before_ms: i64,
+        whole: &BTreeMap<Edge, Coverage>,
+    ) -> Option<(Edge, Coverage)> {
+        let mut all: BTreeMap<Edge, Coverage> = BTreeMap::new();
+        let dirty = self.dirty.iter().filter(|key| plan.end_of(**key) <= before_ms);
+        for window in dirty.filter_map(|key| self.windows.get(key)) {
+            for edge in window.batches.keys() {
+                all.entry(*edge).or_default().union(&window.unpublished(*edge));
+            }
+        }
+        let nothing = Coverage::default();
+        all.into_iter().find_map(|(edge, loose)| {
+            let unknown = loose.minus(whole.get(&edge).unwrap_or(&nothing));
+            (!unknown.is_empty()).then_some((edge, unknown))
+        })
+    }
+
     /// A retired window has batches that still decide what counts in later ones.
     pub(super) fn keep_behind(
         &mut self,
