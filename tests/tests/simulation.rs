@@ -73,12 +73,13 @@ fn found_at(bug: PlantedBug) -> u64 {
         | PlantedBug::SkipDuplicateCheck
         | PlantedBug::FloatSums => 0,
         PlantedBug::ForgetHandoff => 2,
-        PlantedBug::FinishWithGap => 2,
+        PlantedBug::FinishWithGap => 19,
         PlantedBug::DropCancel => 4,
         PlantedBug::CountLostCopies => 502,
         PlantedBug::ReuseNumbers => 40,
         PlantedBug::ExpireAlone => 842,
         PlantedBug::DropLate => 52,
+        PlantedBug::IgnoreTouches => 694,
     }
 }
 

@@ -60,11 +60,13 @@ pub enum PlantedBug {
     ExpireAlone,
     /// Publish a window of a stream once, whatever comes later.
     DropLate,
+    /// Windows stay as they were published, although something earlier contradicts events in them.
+    IgnoreTouches,
 }
 
 impl PlantedBug {
     /// All planted faults.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AcknowledgeBeforeFsync,
         Self::SkipDuplicateCheck,
         Self::ForgetHandoff,
@@ -75,6 +77,7 @@ impl PlantedBug {
         Self::FloatSums,
         Self::ExpireAlone,
         Self::DropLate,
+        Self::IgnoreTouches,
     ];
 }
 

@@ -33,7 +33,8 @@ const MOVED: u64 = 1_000;
 
 /// Most events with an id have one time, and so have all equal copies.
 pub(super) fn time_of(id: u64, content: u64) -> i64 {
-    START_MS + id as i64 * 97 + content.saturating_sub(MOVED) as i64 * 371
+    let moved = content.checked_sub(MOVED).map_or(0, |by| (by as i64 - 6) * 371);
+    START_MS + id as i64 * 97 + moved
 }
 
 impl Line {
@@ -64,7 +65,7 @@ impl Feed {
                     // Nearly all copies are equal.
                     let content = match kind {
                         1 => rng.random_range(0..9),
-                        2 => MOVED + rng.random_range(1..12),
+                        2 | 3 => MOVED + rng.random_range(0..12),
                         _ => id,
                     };
                     Line::Event(id, content)

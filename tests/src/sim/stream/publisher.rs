@@ -153,6 +153,8 @@ impl SimPublisher {
                     self.step = Publishing::Over;
                 }
             }
+            // It has gone.
+            _ if self.is_over() => {}
             BatchOutcome::Retry { .. } => {
                 self.todo.insert(reply.number);
                 self.asking.rest_until = now + Duration::from_millis(100);
