@@ -209,7 +209,7 @@ async fn record(cluster: &Cluster, job: JobId, request: StreamRequest) -> Result
 /// Like [`Cluster::request`].
 pub async fn status(cluster: &Cluster, job: JobId) -> Result<StreamStatus, Error> {
     match cluster.request(&ClientRequest::Stream(job, StreamRequest::Status)).await? {
-        (ClientResponse::Stream(StreamResponse::Status(status)), _) => Ok(status),
+        (ClientResponse::Stream(StreamResponse::Status(status)), _) => Ok(*status),
         (other, _) => Err(unexpected(&other)),
     }
 }
@@ -302,6 +302,17 @@ pub async fn dead(
         (ClientResponse::Stream(StreamResponse::Dead { reason, path }), raw) => {
             Ok((reason, path, raw))
         }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// Sends a row to the webhook of its output once more.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no such row, or no webhook gets it; otherwise like [`Cluster::request`].
+pub async fn deliver(cluster: &Cluster, job: JobId, place: Place) -> Result<(), Error> {
+    match cluster.request(&ClientRequest::Stream(job, StreamRequest::Deliver(place))).await? {
+        (ClientResponse::Stream(StreamResponse::Sending), _) => Ok(()),
         (other, _) => Err(unexpected(&other)),
     }
 }

@@ -26,6 +26,7 @@ use crate::peers::{PeerEvent, Peers};
 use crate::refused::{self, Refused};
 use crate::seldom::Seldom;
 use crate::watch::Beat;
+use crate::webhooks::{Delivered, Webhooks};
 use crate::workers::{Done, Workers};
 
 /// Completions taken at once: one message per peer tells of all of them.
@@ -47,6 +48,8 @@ pub struct Inputs {
     pub damaged: UnboundedReceiver<(cortado_log::RecordRef, Bytes)>,
     /// Of the workers.
     pub tasks: UnboundedReceiver<Done>,
+    /// Of webhooks.
+    pub delivered: UnboundedReceiver<Delivered>,
     /// Of those who want to know whether the loop turns.
     pub pings: Receiver<Ping>,
     /// Of the operator.
@@ -86,6 +89,8 @@ pub struct Driver {
     pub register: Register,
     /// The engine's threads.
     pub workers: Workers,
+    /// Sends rows of streams.
+    pub webhooks: Webhooks,
     /// Shows that the loop turns.
     pub beat: Beat,
     /// Stalls the loop on request, for a node that can be disturbed.
@@ -141,6 +146,9 @@ impl Driver {
                 }
                 Some(ticket) = inputs.saved.recv() => next.push(Input::Saved(ticket)),
                 Some((id, output)) = inputs.tasks.recv() => next.push(Input::TaskDone(id, output)),
+                Some(Delivered { ticket, job, result }) = inputs.delivered.recv() => {
+                    next.push(Input::Delivered { ticket, job, result });
+                }
                 Some(event) = inputs.clients.recv() => next.push(from_client(event)),
                 changed = inputs.views.changed() => {
                     if changed.is_err() {
@@ -245,6 +253,9 @@ impl Driver {
                 self.keeper.write(file.name(), Some(ticket), bytes);
             }
             Effect::Run(id, task) => self.workers.run(id, *task),
+            Effect::Deliver { ticket, job, url, key, body } => {
+                self.webhooks.deliver((ticket, job), url, key, body);
+            }
             Effect::Reply(ticket, mut response, tail) => {
                 // The core knows who owns what; who leads is the membership's to say.
                 if let ClientResponse::Cluster(view) = &mut *response {

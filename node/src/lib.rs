@@ -24,5 +24,6 @@ pub mod seldom;
 pub mod start;
 pub mod supervision;
 pub mod watch;
+pub mod webhooks;
 pub mod words;
 pub mod workers;

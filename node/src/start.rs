@@ -31,6 +31,7 @@ use crate::scrub::{Pace, Scrub};
 use crate::seldom::Seldom;
 use crate::supervision::{Supervision, Surroundings};
 use crate::watch::{Beat, Watch};
+use crate::webhooks::Webhooks;
 use crate::words::sentence;
 use crate::workers::{Workers, long_tasks};
 
@@ -85,6 +86,7 @@ pub async fn run(
 
     let (done, tasks) = mpsc::unbounded_channel();
     let workers = Workers::start(settings.threads(), &log.reader(), &done)?;
+    let (webhooks, delivered) = Webhooks::new();
     let (saved, state_events) = mpsc::unbounded_channel();
     let keeper = Keeper::start(disk.state.clone(), saved)?;
     let (found, damaged) = mpsc::unbounded_channel();
@@ -168,6 +170,7 @@ pub async fn run(
         views: gossip.views(),
         log: log_events,
         saved: state_events,
+        delivered,
         damaged,
         tasks,
         stop: stop.clone(),
@@ -187,6 +190,7 @@ pub async fn run(
         keeper: keeper.keeper(),
         register,
         workers,
+        webhooks,
         beat,
         stall,
         refused: Vec::new(),

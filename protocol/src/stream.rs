@@ -120,9 +120,12 @@ pub enum StreamRequest {
         /// Its number.
         batch: u64,
     },
+    /// Sends a row to the webhook of its output once more. Answered by [`StreamResponse::Sending`].
+    Deliver(Place),
 }
 
-/// The place of an event: its publisher's edge, its batch, its line in the batch.
+/// The place of an event: its publisher's edge, its batch, its line in the batch. Or of a row: the edge of
+/// the coordinator that published it, its batch, and its number in the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// The edge.
@@ -147,7 +150,8 @@ impl Place {
         let mut next = || numbers.next().flatten();
         let (edge, batch, position) = (Edge(next()?), next()?, next()?.try_into().ok()?);
         let place = Self { edge, batch, position };
-        (numbers.next().is_none() && edge.is_publisher()).then_some(place)
+        let known = edge.is_publisher() || edge.is_output();
+        (numbers.next().is_none() && known).then_some(place)
     }
 }
 
@@ -155,7 +159,7 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamResponse {
     /// To [`StreamRequest::Status`].
-    Status(StreamStatus),
+    Status(Box<StreamStatus>),
     /// To [`StreamRequest::Rows`].
     Rows {
         /// Whether no more rows will come.
@@ -190,6 +194,8 @@ pub enum StreamResponse {
     },
     /// To [`StreamRequest::Cut`]: how many batches of each publisher's edge.
     Cut(Vec<(Edge, u64)>),
+    /// To [`StreamRequest::Deliver`]: the row is being sent.
+    Sending,
 }
 
 /// A valid event, as an owner of its slot keeps it.
@@ -268,6 +274,11 @@ pub struct Cursor(Vec<(Edge, u64, u32)>);
 const CURSOR_EDGES: usize = 10_000;
 
 impl Cursor {
+    /// Moves on to where another one is, on all edges.
+    pub fn join(&mut self, other: &Self) {
+        other.0.iter().for_each(|(edge, batch, row)| self.advance(*edge, *batch, *row));
+    }
+
     /// The next batch of an edge, and the next row in it.
     #[must_use]
     pub fn of(&self, edge: Edge) -> (u64, u32) {
@@ -352,8 +363,27 @@ pub struct StreamStatus {
     pub published: u64,
     /// What is retired, if anything is.
     pub retired: Option<Retirement>,
+    /// The webhooks of the plan.
+    pub webhooks: Vec<WebhookStatus>,
     /// What the stream waits for now, as a sentence.
     pub waits_for: Option<String>,
+}
+
+/// A webhook, as the stream's coordinator sees it. Counts are those since it has been the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookStatus {
+    /// The output whose rows it gets.
+    pub output: String,
+    /// Its URL.
+    pub webhook: String,
+    /// Rows that it has taken.
+    pub delivered: u64,
+    /// Rows that became dead letters after the last attempt.
+    pub failed: u64,
+    /// Rows that are being sent, or wait for the next attempt.
+    pub waiting: u64,
+    /// Why the last attempt failed, until one succeeds.
+    pub error: Option<String>,
 }
 
 /// Counts of events.

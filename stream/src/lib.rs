@@ -11,6 +11,7 @@
 
 mod alerts;
 mod cut;
+mod delivery;
 mod event;
 mod fold;
 mod ids;
@@ -27,6 +28,7 @@ mod time;
 
 pub use alerts::Recent;
 pub use cut::Cut;
+pub use delivery::{failed_row, key_of};
 pub use event::stored_events;
 pub use fold::{Wanted, WantedWindow, WindowFold};
 pub use ids::{IdIndex, IdSpan};
@@ -34,7 +36,7 @@ pub use map::map_events;
 pub use outputs::{
     Fresh, Known, Made, Mismatch, OutputBatch, OutputRow, PublishedWindow, Span, Touch, publish,
 };
-pub use plan::{PlanError, StreamPlan, WindowKey};
+pub use plan::{PlanError, Retry, StreamPlan, Webhook, WindowKey};
 pub use recount::{Comparison, Difference, NotValid, Recount, Recounted, RowAt, metric_ids};
 pub use retirement::{Checkpoint, GoneOutput, GoneSource, GoneSpan};
 pub use schema::{SchemaError, SchemaSet};

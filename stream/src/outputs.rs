@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_protocol::frame::{self, FrameError};
-use cortado_protocol::stream::Place;
+use cortado_protocol::stream::{Cursor, Place};
 use cortado_protocol::{Edge, Slot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -69,6 +69,8 @@ pub struct OutputBatch {
     pub retired: Option<Box<Checkpoint>>,
     /// How many batches of each edge of outputs the coordinator had read when it began this one.
     pub outputs: Vec<(Edge, u64)>,
+    /// How far the rows of outputs were delivered to their webhooks.
+    pub delivered: Vec<(String, Cursor)>,
 }
 
 /// What was published of a window.
@@ -142,8 +144,9 @@ impl OutputBatch {
     #[must_use]
     pub fn new(cut: Cut, until_ms: i64) -> Self {
         let (windows, rows, outputs) = (Vec::new(), Vec::new(), Vec::new());
-        let (end, retired) = (None, None);
-        Self { oldest_ms: i64::MAX, until_ms, cut, windows, rows, end, retired, outputs }
+        let (end, retired, delivered) = (None, None, Vec::new());
+        let oldest_ms = i64::MAX;
+        Self { oldest_ms, until_ms, cut, windows, rows, end, retired, outputs, delivered }
     }
 
     /// Reads when the first window of an encoded batch ends, and nothing else; `None` if the bytes are no
@@ -298,14 +301,17 @@ pub fn publish(
             row.insert("publisher".into(), summary.header.publisher.as_str().into());
             row.insert("generation".into(), summary.header.generation.into());
             row.insert("sent_at".into(), time_text(summary.header.sent_at_ms).into());
-            let raw: String =
-                String::from_utf8_lossy(&letter.raw).chars().take(RAW_CHARS).collect();
-            row.insert("raw".into(), raw.into());
+            row.insert("raw".into(), shortened(&letter.raw).into());
             row.insert("raw_bytes".into(), letter.raw.len().into());
             batch.rows.push(OutputRow { output: output.to_owned(), json: text(row) });
         }
     }
     Ok(Made::Batch(batch))
+}
+
+/// What a dead letter's row says of its text.
+pub(crate) fn shortened(raw: &[u8]) -> String {
+    String::from_utf8_lossy(raw).chars().take(RAW_CHARS).collect()
 }
 
 /// The windows that are touched, by the windows that touch them.

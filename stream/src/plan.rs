@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use check::{
     Outputs, WINDOWS, check_alert, check_columns, check_horizon, check_retention, check_rollup,
-    check_window, pieces, span_ms,
+    check_webhook, check_window, pieces, span_ms,
 };
 use document::{AuditTable, Document, SchemasTable};
 pub(crate) use parts::{
     AlertRule, DEAD_PROCESSING, DEAD_VALIDATION, Payload, Piece, Rollup, Window, start_of,
 };
+pub use parts::{Retry, Webhook};
 
 /// Longest plan in bytes.
 const PLAN_BYTES: usize = 256 << 10;
@@ -80,6 +81,14 @@ pub type WindowKey = (u16, i64);
 /// [audit]                    # may be left out; what the table of events in an audit file has
 /// columns = ["page", "kind"] # fields with columns of their own
 /// payload = "data"           # the field that is kept as JSON; default: the whole event
+///
+/// [[webhooks]]               # rows of an output that are sent with POST, too, at least once each
+/// output = "clicks.anomaly"
+/// webhook = "http://alarms.example:8080/clicks"
+/// retry = "exponential"      # or "linear", or "fixed": pauses between attempts; default: exponential
+/// first = "1s"               # the first pause
+/// longest = "1m"             # and the longest
+/// attempts = 8               # then the row is a dead letter
 /// "#).unwrap();
 /// assert_eq!(plan.outputs().next(), Some("clicks.window"));
 /// let error = cortado_stream::StreamPlan::parse("name = 'x'\ncolour = 1").unwrap_err();
@@ -116,6 +125,7 @@ struct Checked {
     rollups: Vec<Rollup>,
     alerts: Vec<AlertRule>,
     audit: AuditTable,
+    webhooks: Vec<Webhook>,
 }
 
 impl StreamPlan {
@@ -141,7 +151,8 @@ impl StreamPlan {
         let document: Document = toml::from_str(text).map_err(|error| {
             at(error.span().map_or(0, |span| span.start), error.message().to_owned())
         })?;
-        let Document { name, stream, schemas, windows, rollups, alerts, audit } = document;
+        let Document { name, stream, schemas, windows, rollups, alerts, audit, webhooks } =
+            document;
         let place = |span: Range<usize>| move |message: String| at(span.start, message);
         let here = place(stream.span());
         let stream = stream.into_inner();
@@ -190,7 +201,14 @@ impl StreamPlan {
             outputs.claim(&rule.output).map_err(here)?;
             rules.push(rule);
         }
-        for (what, count) in [("rollups", sums.len()), ("alerts", rules.len())] {
+        let mut hooks: Vec<Webhook> = Vec::with_capacity(webhooks.len());
+        for webhook in webhooks {
+            let here = place(webhook.span());
+            hooks.push(check_webhook(webhook.into_inner(), &outputs).map_err(here)?);
+        }
+        for (what, count) in
+            [("rollups", sums.len()), ("alerts", rules.len()), ("webhooks", hooks.len())]
+        {
             if count > WINDOWS {
                 return Err(at(0, format!("a plan has at most {WINDOWS} [[{what}]]")));
             }
@@ -233,6 +251,7 @@ impl StreamPlan {
             rollups: sums,
             alerts: rules,
             audit,
+            webhooks: hooks,
         })))
     }
 
@@ -391,6 +410,12 @@ impl StreamPlan {
         fields
     }
 
+    /// Where rows are sent, too.
+    #[must_use]
+    pub fn webhooks(&self) -> &[Webhook] {
+        &self.0.webhooks
+    }
+
     /// The alerts over windows of a kind.
     pub(crate) fn alerts_of(&self, kind: u16) -> impl Iterator<Item = &AlertRule> {
         self.0.alerts.iter().filter(move |rule| rule.kind == kind)
@@ -535,6 +560,38 @@ mod tests {
             ),
             (plan("", &format!("{window}\n[[alerts]]\noutput = 'w'\nwindow = 'w'")), 10, "taken"),
             (plan("", &format!("{window}\n[audit]\ncolumns = ['A b']")), 10, "is no column"),
+            (
+                plan("", &format!("{window}\n[[webhooks]]\noutput = 'x'\nwebhook = 'http://h'")),
+                10,
+                "one of the outputs",
+            ),
+            (
+                plan("", &format!("{window}\n[[webhooks]]\noutput = 'w'\nwebhook = 'https://h'")),
+                10,
+                "expected http://",
+            ),
+            (
+                plan(
+                    "",
+                    &format!(
+                        "{window}\n[[webhooks]]\noutput = 'w'\nwebhook = 'http://h'\nattempts = 0"
+                    ),
+                ),
+                10,
+                "'attempts'",
+            ),
+            (
+                plan(
+                    "",
+                    &format!(
+                        "{window}\n[[webhooks]]\noutput = 'w'\nwebhook = 'http://h'\nretry = 'x'"
+                    ),
+                ),
+                13,
+                "unknown variant",
+            ),
+            (plan("horizon = '1s'", &window.replace("5s", "9s")), 3, "shorter than a window"),
+            (plan("horizon = '1m'\nretention = '50s'", window), 3, "longer than 'retention'"),
             (plan("", &format!("{window}\n[audit]\ncolumns = ['batch']")), 10, "there already"),
             ("name = 'x'\nwindows = []\n[stream]\nid = 'i'\ntime = 't'".into(), 1, "has 1 to"),
         ] {

@@ -1,7 +1,7 @@
 //! Checkpoints: what is left of windows whose time of retention is over.
 
 use cortado_protocol::Edge;
-use cortado_protocol::stream::Floors;
+use cortado_protocol::stream::{Cursor, Floors};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
@@ -32,6 +32,8 @@ pub struct Checkpoint {
     pub late: u64,
     /// The spans of roll-ups that have not ended by then and have retired windows.
     pub spans: Vec<GoneSpan>,
+    /// How far the rows of outputs were delivered to their webhooks.
+    pub delivered: Vec<(String, Cursor)>,
 }
 
 /// What retired windows add to a span of a roll-up.

@@ -17,6 +17,7 @@ mod shim;
 mod turn;
 mod wait;
 mod watch;
+mod webhook;
 
 pub use beside::alongside;
 pub use client::Client;
@@ -28,5 +29,6 @@ pub use processes::Cluster;
 pub use shim::{FailingSync, StarterKiller};
 pub use wait::{Deadline, wait_for};
 pub use watch::Watched;
+pub use webhook::Webhook;
 
 pub(crate) use turn::Turn;

@@ -643,6 +643,7 @@ fn forgetful(cluster: &Cluster) -> String {
     let mut text = text;
     text.replace_range(alerts, "");
     let text = text.replace("retention = \"7d\"", "retention = \"4s\"");
+    let text = text.replace("horizon = \"10m\"", "horizon = \"1s\"");
     assert!(text.contains("retention = \"4s\""));
     std::fs::write(&plan, text).unwrap();
     plan

@@ -52,10 +52,11 @@ pub(super) async fn list(
         return output.line("no dead letters");
     }
     let row = |row: &Map<String, Value>| {
-        ["dead_id", "publisher", "path", "reason"].map(|field| text_of(row, field).into()).to_vec()
+        let from = if row.contains_key("webhook") { "output" } else { "publisher" };
+        ["dead_id", from, "path", "reason"].map(|field| text_of(row, field).into()).to_vec()
     };
     let rows = all.iter().map(row).collect();
-    output.line(table(&["ID", "PUBLISHER", "PATH", "REASON"], &[], rows).trim_end())
+    output.line(table(&["ID", "PUBLISHER OR OUTPUT", "PATH", "REASON"], &[], rows).trim_end())
 }
 
 /// Prints an event that is not counted, as it was sent.
@@ -70,7 +71,7 @@ pub(super) async fn show(
     output.bytes(&raw)
 }
 
-/// Sends dead letters again, under a new name.
+/// Sends dead letters again, under a new name; rows that were not delivered only to their webhooks.
 pub(super) async fn replay(
     cluster: Arc<Cluster>,
     list: &DeadArguments,
@@ -78,7 +79,7 @@ pub(super) async fn replay(
 ) -> Result<(), Error> {
     let job = stream::find(&cluster, &list.stream.stream).await?;
     let mut lines = Vec::new();
-    let mut sent = 0_u64;
+    let (mut sent, mut rows) = (0_u64, 0_u64);
     for row in letters(&cluster, job, list.reason.as_deref()).await? {
         // A conflict is no dead letter of its batch, and what was replayed is still listed where it
         // was at first.
@@ -86,13 +87,20 @@ pub(super) async fn replay(
             continue;
         }
         let Some(place) = Place::from_text(text_of(&row, "dead_id")) else { continue };
+        if row.contains_key("webhook") {
+            stream::deliver(&cluster, job, place).await?;
+            rows += 1;
+            continue;
+        }
         let (_, _, raw) = stream::dead(&cluster, job, place).await?;
         lines.extend_from_slice(&raw);
         lines.push(b'\n');
         sent += 1;
     }
+    let of_rows = format!("{} rows are sent to their webhooks again", grouped(rows));
     if sent == 0 {
-        return output.show(&json!({ "replayed": 0 }), |_| "no dead letters to replay".to_owned());
+        let text = if rows > 0 { of_rows } else { "no dead letters to replay".to_owned() };
+        return output.show(&json!({ "replayed": 0, "rows": rows }), |_| text);
     }
     let publisher = new_name(REPLAY);
     let source = Source::Lines(lines.into());
@@ -100,11 +108,16 @@ pub(super) async fn replay(
     let counts = Counts::default();
     publish(&cluster, job, &options, &counts).await?;
     let dead = counts.dead.load(Ordering::Relaxed);
-    output.show(&json!({ "publisher": publisher, "replayed": sent, "dead": dead }), |_| {
-        format!(
+    let value = json!({ "publisher": publisher, "replayed": sent, "dead": dead, "rows": rows });
+    output.show(&value, |_| {
+        let mut text = format!(
             "{} dead letters sent again, {} of them are dead letters again",
             grouped(sent),
             grouped(dead)
-        )
+        );
+        if rows > 0 {
+            text.push_str(&format!("; {of_rows}"));
+        }
+        text
     })
 }

@@ -1,7 +1,7 @@
 //! How a stream stands, as text and as JSON, and the texts of its rows.
 
 use cortado_protocol::JobId;
-use cortado_protocol::stream::{PublisherStatus, StreamStatus};
+use cortado_protocol::stream::{PublisherStatus, StreamStatus, WebhookStatus};
 use cortado_stream::time_text;
 use serde_json::{Map, Value, json};
 
@@ -50,6 +50,7 @@ pub(super) fn status_json(name: &str, job: JobId, status: &StreamStatus) -> Valu
         "closed_windows": status.closed_windows,
         "published": status.published,
         "retired_before": time_json(status.retired.map(|retired| retired.before_ms)),
+        "webhooks": status.webhooks,
         "waits_for": status.waits_for,
         "publishers": status.publishers.iter().map(publisher).collect::<Vec<_>>(),
     })
@@ -85,6 +86,16 @@ pub(super) fn status(status: &StreamStatus) -> String {
     if let Some(retired) = &status.retired {
         let before = time_text(retired.before_ms);
         text.push_str(&format!("retired: windows that end by {before}; they get no revision\n"));
+    }
+    for of in &status.webhooks {
+        let WebhookStatus { output, webhook, delivered, failed, waiting, error } = of;
+        let error = error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        text.push_str(&format!(
+            "webhook of {output}: {webhook}: {} rows delivered, {} failed, {} waiting{error}\n",
+            grouped(*delivered),
+            grouped(*failed),
+            grouped(*waiting)
+        ));
     }
     if let Some(waits) = &status.waits_for {
         text.push_str(&format!("it waits: {waits}\n"));

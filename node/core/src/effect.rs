@@ -1,8 +1,8 @@
 //! What a core wants done.
 
 use bytes::Bytes;
-use cortado_protocol::NodeId;
 use cortado_protocol::client::{BatchReply, ClientResponse};
+use cortado_protocol::{JobId, NodeId};
 
 use crate::record::Group;
 use crate::task::Task;
@@ -42,6 +42,19 @@ pub enum Effect {
         file: StateFile,
         /// All of it.
         bytes: Bytes,
+    },
+    /// Send a row to a webhook, and answer [`crate::Input::Delivered`].
+    Deliver {
+        /// For the answer.
+        ticket: u64,
+        /// The stream.
+        job: JobId,
+        /// Where.
+        url: String,
+        /// By which the receiver tells repetitions.
+        key: String,
+        /// A JSON object.
+        body: String,
     },
     /// Run this and answer [`crate::Input::TaskDone`].
     Run(u64, Box<Task>),

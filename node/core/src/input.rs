@@ -80,6 +80,15 @@ pub enum Input {
     Certified(NodeId, Vec<u64>),
     /// A file is on disk as it was with this ticket, or newer.
     Saved(u64),
+    /// A webhook has taken a row of a stream, or not, and why not.
+    Delivered {
+        /// The number of the attempt.
+        ticket: u64,
+        /// The stream.
+        job: JobId,
+        /// What came of it.
+        result: Result<(), String>,
+    },
     /// A task has ended.
     TaskDone(u64, TaskOutput),
     /// The operator wants this node to hand over and leave.

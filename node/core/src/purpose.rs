@@ -49,4 +49,8 @@ pub(crate) enum Purpose {
     StreamSummary(Origin),
     /// A client wants rows that a stream has published.
     Rows(Origin),
+    /// Rows of a stream go to the webhook of this number.
+    Deliver(JobId, usize),
+    /// A client wants a row delivered once more.
+    DeliverAgain(Origin, JobId),
 }

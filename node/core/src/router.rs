@@ -170,6 +170,7 @@ impl Core {
                 }
             }
             Input::Saved(ticket) => self.on_saved(ticket),
+            Input::Delivered { ticket, job, result } => self.on_delivered((job, ticket), result),
             Input::TaskDone(id, output) => self.on_task_done(id, output),
             Input::Drain => self.start_draining(),
         }

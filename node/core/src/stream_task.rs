@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use cortado_engine::mebi;
 use cortado_protocol::limits::ENTRY_BYTES;
-use cortado_protocol::stream::{Cursor, Row};
+use cortado_protocol::stream::{Cursor, Place, Row};
 use cortado_protocol::{Coverage, Edge, EntryKey, META_SLOT, Slot, SlotSet, frame};
 use cortado_stream::{
-    Checkpoint, Cut, DeadLetter, Fresh, IdIndex, Known, Made, OutputBatch, PublishedWindow,
-    StreamPlan, Summary, Touch, Wanted, WindowCount, WindowFold, publish, stored_events,
+    Checkpoint, Cut, DeadLetter, Fresh, IdIndex, Known, Made, OutputBatch, OutputRow,
+    PublishedWindow, StreamPlan, Summary, Touch, Wanted, WindowCount, WindowFold, publish,
+    stored_events,
 };
 
 use crate::job::BoundPlan;
@@ -66,6 +67,13 @@ pub enum StreamTask {
         /// Its line in the batch.
         position: u32,
     },
+    /// Read a row, for a client or to deliver it once more.
+    Row {
+        /// Its batch.
+        located: Located,
+        /// Its number in the batch.
+        row: u32,
+    },
 }
 
 /// What came of it.
@@ -105,6 +113,8 @@ pub enum StreamOutput {
     Cut(Cut),
     /// Of [`StreamTask::Dead`]: the event, if it is one that is not counted.
     Dead(Option<DeadLetter>),
+    /// Of [`StreamTask::Row`]: the place, and the row if there is one.
+    Row(Place, Option<OutputRow>),
 }
 
 /// What a coordinator keeps of a summary.
@@ -145,13 +155,15 @@ pub struct PublishedBatch {
     pub retired: Option<Box<Checkpoint>>,
     /// How many batches of each edge of outputs its coordinator had read.
     pub outputs: Vec<(Edge, u64)>,
+    /// How far rows were delivered to webhooks.
+    pub delivered: Vec<(String, Cursor)>,
 }
 
 impl PublishedBatch {
     /// What is kept of a batch with this place.
     pub(crate) fn new((edge, number): (Edge, u64), batch: OutputBatch) -> Self {
-        let OutputBatch { cut, windows, until_ms, retired, outputs, .. } = batch;
-        Self { edge, number, cut, windows, until_ms, retired, outputs }
+        let OutputBatch { cut, windows, until_ms, retired, outputs, delivered, .. } = batch;
+        Self { edge, number, cut, windows, until_ms, retired, outputs, delivered }
     }
 }
 
@@ -321,6 +333,7 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
         }
         StreamTask::Cut(located) => cut(located, records),
         StreamTask::Dead { located, position } => dead(located, position, records),
+        StreamTask::Row { located, row } => row_at(located, row, records),
         StreamTask::Rows { output, after, gone, entries, ends } => {
             rows(&output, (after, gone), (&entries, &ends), records)
         }
@@ -415,6 +428,17 @@ fn dead(located: Located, position: u32, records: &dyn Records) -> Result<Stream
         Ok(())
     })?;
     Ok(StreamOutput::Dead(found))
+}
+
+fn row_at(located: Located, row: u32, records: &dyn Records) -> Result<StreamOutput, Stop> {
+    let mut found = None;
+    for_each([&located], records, |entry, _| {
+        let batch = output_of(&entry.delta(META_SLOT).unwrap_or_default())?;
+        found = batch.rows.into_iter().nth(row as usize);
+        Ok(())
+    })?;
+    let EntryKey { edge, number, .. } = located.0;
+    Ok(StreamOutput::Row(Place { edge, batch: number, position: row }, found))
 }
 
 fn rows(

@@ -40,6 +40,7 @@ use crate::stream_task::{PublishedBatch, StreamOutput, StreamTask};
 use crate::task::{Task, TaskOutput};
 
 mod age;
+mod delivery;
 mod events;
 mod promises;
 mod reading;
@@ -134,6 +135,7 @@ impl Streams {
             return Next::Nothing;
         }
         stream.give_up_frozen(facts, out, job);
+        stream.deliver(facts, out, job);
         match &mut stream.step {
             Step::Idle => stream.go_on(facts, out, (job, log), &mut self.reads),
             Step::Seal { entry, sent: sent @ false } => {
@@ -427,10 +429,7 @@ impl Stream {
                 return Next::Gather { job, attempt, needs };
             }
         }
-        // What is published includes all that was published before: so revisions of a window grow.
-        let gone = facts.retention.floors(job).map(|floors| floors.before_ms);
-        let lacks_checkpoint = gone > self.state.gone_before();
-        if now < self.since + SETTLE || !self.state.has_caught_up() || lacks_checkpoint {
+        if !self.is_settled_here(facts, job) {
             return Next::Nothing;
         }
         if let Some(next) = self.seal(facts, out, (job, log), reads) {
@@ -448,10 +447,14 @@ impl Stream {
             self.step = Step::Fold { slots, round };
             return Next::Nothing;
         }
-        if self.retire(facts, out, (job, log), reads) {
+        let is_end = self.may_close(&log.stream);
+        if self.save_deliveries(facts, job, is_end) || self.retire(facts, out, (job, log), reads) {
             return Next::Nothing;
         }
-        if !self.may_close(&log.stream) || facts.misses_too_many() {
+        if !is_end || !self.deliveries.is_idle() {
+            return Next::Nothing;
+        }
+        if facts.misses_too_many() {
             return Next::Nothing;
         }
         if !self.asked {
@@ -468,6 +471,14 @@ impl Stream {
         let summary = status::summary(facts, job, (log, self));
         self.step = Step::Close { summary: summary.clone(), written: false, sent: true };
         Next::Replicate(Box::new(summary))
+    }
+
+    /// Whether this node knows enough to go on from what was published before. What is published includes all
+    /// of that: so revisions of a window grow.
+    fn is_settled_here(&self, facts: &Facts, job: JobId) -> bool {
+        let gone = facts.retention.floors(job).map(|floors| floors.before_ms);
+        let lacks_checkpoint = gone > self.state.gone_before();
+        facts.now >= self.since + SETTLE && self.state.has_caught_up() && !lacks_checkpoint
     }
 
     /// The batch that ends the stream: it says which rows a reader must have had.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::document::{AlertTable, RollupTable, WindowTable};
-use super::parts::{AlertRule, DEAD_PROCESSING, DEAD_VALIDATION, Metric, Piece, Rollup, Window};
+use super::document::{AlertTable, RollupTable, WebhookTable, WindowTable};
+use super::parts::{
+    AlertRule, DEAD_PROCESSING, DEAD_VALIDATION, Metric, Piece, Rollup, Webhook, Window,
+};
 
 /// Most windows of a plan.
 pub(super) const WINDOWS: usize = 16;
@@ -99,7 +101,10 @@ pub(super) fn check_horizon(
         return Err(format!("'horizon' is shorter than a window: it is at least {seconds} s"));
     }
     if horizon_ms > kept_ms {
-        return Err("'horizon' is longer than 'retention' without 'lateness'".to_owned());
+        let seconds = kept_ms / 1_000;
+        return Err(format!(
+            "'horizon' is longer than 'retention' without 'lateness': it is at most {seconds} s"
+        ));
     }
     Ok(horizon_ms)
 }
@@ -116,6 +121,37 @@ pub(super) fn check_window(table: WindowTable) -> Result<Window, String> {
     }
     let group_by = group_by.iter().map(|path| path_of(path)).collect();
     Ok(Window { output, every_ms, group_by, stats, ids })
+}
+
+/// Longest URL of a webhook, in bytes.
+const URL_BYTES: usize = 2_048;
+/// Most attempts to deliver a row.
+const ATTEMPTS: u32 = 100;
+
+pub(super) fn check_webhook(table: WebhookTable, outputs: &Outputs) -> Result<Webhook, String> {
+    let WebhookTable { output, webhook: url, retry, first, longest, attempts } = table;
+    if !outputs.0.contains(&output) {
+        return Err(format!("'output' is '{output}': expected the name of one of the outputs"));
+    }
+    let host = url.strip_prefix("http://").map(|rest| rest.split('/').next().unwrap_or_default());
+    let plain = url.len() <= URL_BYTES && url.bytes().all(|byte| byte.is_ascii_graphic());
+    let host = host.filter(|host| plain && !host.is_empty() && !host.contains(['@', '?', '#']));
+    if host.is_none() {
+        return Err(format!(
+            "'webhook' is '{url}': expected http://HOST:PORT/PATH, without a user name, in up to \
+             {URL_BYTES} bytes (no https yet: put a proxy in between)"
+        ));
+    }
+    let first_ms = span_ms(first.as_deref().unwrap_or("1s"), 1)?;
+    let longest_ms = span_ms(longest.as_deref().unwrap_or("1m"), 1)?;
+    let attempts = attempts.unwrap_or(8);
+    if longest_ms < first_ms || !(1..=ATTEMPTS).contains(&attempts) {
+        return Err(format!(
+            "'longest' is at least as long as 'first', and 'attempts' is 1 to {ATTEMPTS}"
+        ));
+    }
+    let retry = retry.unwrap_or_default();
+    Ok(Webhook { output, url, attempts, retry, first_ms, longest_ms })
 }
 
 /// Columns that the table of events in an audit file has anyway.

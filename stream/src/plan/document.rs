@@ -16,6 +16,19 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) alerts: Vec<toml::Spanned<AlertTable>>,
     pub(super) audit: Option<toml::Spanned<AuditTable>>,
+    #[serde(default)]
+    pub(super) webhooks: Vec<toml::Spanned<WebhookTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookTable {
+    pub(super) output: String,
+    pub(super) webhook: String,
+    pub(super) retry: Option<super::Retry>,
+    pub(super) first: Option<String>,
+    pub(super) longest: Option<String>,
+    pub(super) attempts: Option<u32>,
 }
 
 #[derive(Deserialize)]

@@ -63,6 +63,46 @@ pub(crate) struct AlertRule {
     pub(crate) probability: f64,
 }
 
+/// How the pauses between attempts grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Retry {
+    /// Each is twice as long as the one before.
+    #[default]
+    Exponential,
+    /// Each is longer by the first one.
+    Linear,
+    /// All are equally long.
+    Fixed,
+}
+
+/// Where the rows of an output are sent, too.
+#[derive(Debug)]
+pub struct Webhook {
+    /// The output's name.
+    pub output: String,
+    /// An `http` URL.
+    pub url: String,
+    /// Attempts for each row.
+    pub attempts: u32,
+    pub(super) retry: Retry,
+    pub(super) first_ms: i64,
+    pub(super) longest_ms: i64,
+}
+
+impl Webhook {
+    /// The pause before the next attempt, after so many that failed, in milliseconds.
+    #[must_use]
+    pub fn pause_ms(&self, failed: u32) -> i64 {
+        let times = match self.retry {
+            Retry::Exponential => 1_i64.checked_shl(failed.saturating_sub(1)).unwrap_or(i64::MAX),
+            Retry::Linear => i64::from(failed),
+            Retry::Fixed => 1,
+        };
+        self.first_ms.saturating_mul(times.max(1)).min(self.longest_ms)
+    }
+}
+
 /// The start of the window that a time lies in.
 pub(crate) fn start_of(at_ms: i64, every_ms: i64) -> i64 {
     at_ms.saturating_sub(at_ms.rem_euclid(every_ms))

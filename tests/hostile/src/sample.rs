@@ -21,7 +21,7 @@ use cortado_protocol::peer::{
 };
 use cortado_protocol::stream::{
     Cursor, Floors, Place, Publisher, PublisherStatus, SchemaFile, Seal, StreamRequest,
-    StreamResponse, StreamStatus,
+    StreamResponse, StreamStatus, WebhookStatus,
 };
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, LogId, META_SLOT, NodeId, PROTOCOL_VERSION, Slot, SlotSet,
@@ -186,6 +186,7 @@ fn stream_requests() -> Vec<ClientRequest> {
         StreamRequest::Dead(Place { edge, batch: 1, position: 2 }),
         StreamRequest::Events { edge, from: 1, batches: 4 },
         StreamRequest::Cut { edge: Edge::output(node("a"), 1), batch: 2 },
+        StreamRequest::Deliver(Place { edge: Edge::output(node("a"), 1), batch: 2, position: 3 }),
     ];
     all.map(|request| ClientRequest::Stream(JOB, request)).into()
 }
@@ -400,7 +401,15 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         ClientResponse::Ring(RingView { version: 1, slots, moves: vec![(JOB, node("b"), 3)] }),
         ClientResponse::Accepted,
         ClientResponse::Error(error()),
-        ClientResponse::Stream(StreamResponse::Status(StreamStatus {
+        ClientResponse::Stream(StreamResponse::Status(Box::new(StreamStatus {
+            webhooks: vec![WebhookStatus {
+                output: "w".to_owned(),
+                webhook: "http://h".to_owned(),
+                delivered: 1,
+                failed: 2,
+                waiting: 3,
+                error: Some("no".to_owned()),
+            }],
             publishers: vec![PublisherStatus {
                 publisher: publisher(),
                 prefix: 3,
@@ -413,13 +422,14 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
                 sealed: Some(Seal { end: 9, void: Coverage::range(7, 8) }),
             }],
             ..StreamStatus::default()
-        })),
+        }))),
         ClientResponse::Stream(StreamResponse::Dead {
             reason: "no".to_owned(),
             path: "/a".to_owned(),
         }),
         ClientResponse::Stream(StreamResponse::Events { next: 3, prefix: 5, lost: 1, gone: 2 }),
         ClientResponse::Stream(StreamResponse::Cut(vec![(Edge::publisher("p", 1), 3)])),
+        ClientResponse::Stream(StreamResponse::Sending),
         ClientResponse::Stream(StreamResponse::Rows {
             ended: true,
             cursor: Cursor::default(),

@@ -151,6 +151,7 @@ impl World {
             let compared = client.compare(Durability { replicas, min_copies });
             compared.map_err(|differs| format!("client {number}: {differs}"))?;
             if let Actor::Owner(owner) = client {
+                owner.rows().try_for_each(|row| self.webhook.check("rows", &row))?;
                 self.clients.iter().try_for_each(|of| of.compare_sealed(owner))?;
             }
         }

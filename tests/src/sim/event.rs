@@ -4,8 +4,8 @@ use bytes::Bytes;
 use cortado_core::StateFile;
 use cortado_core::task::TaskOutput;
 use cortado_protocol::client::{BatchReply, ClientResponse};
-use cortado_protocol::frame;
 use cortado_protocol::peer::{Hello, LinkFrame};
+use cortado_protocol::{JobId, frame};
 
 use super::client::Sent;
 use super::dials::Fault;
@@ -15,6 +15,7 @@ pub(super) enum Event {
     Probe { node: usize, boot: u64 },
     Sync { node: usize, boot: u64 },
     Refused { node: usize, boot: u64, ticket: u64 },
+    Delivered { node: usize, boot: u64, ticket: u64, job: JobId, result: Result<(), String> },
     Saved { node: usize, boot: u64, ticket: u64, file: StateFile, bytes: Bytes },
     Task { node: usize, boot: u64, id: u64, output: TaskOutput },
     Datagram { from: usize, to: usize, data: Bytes },
@@ -81,6 +82,7 @@ impl Event {
             | Self::Probe { node, .. }
             | Self::Sync { node, .. }
             | Self::Refused { node, .. }
+            | Self::Delivered { node, .. }
             | Self::Saved { node, .. }
             | Self::Task { node, .. }
             | Self::Ask { node, .. } => Some(*node),

@@ -6,7 +6,9 @@ mod feed;
 mod model;
 mod owner;
 mod publisher;
+mod webhook;
 
 pub(crate) use feed::Feed;
 pub(crate) use owner::StreamOwner;
 pub(crate) use publisher::SimPublisher;
+pub(crate) use webhook::Webhook;

@@ -20,7 +20,7 @@ use super::dials::{Dials, Fault, Outcome};
 use super::event::Event;
 use super::net::Net;
 use super::node::{SimNode, SimRecords};
-use super::stream::{Feed, SimPublisher, StreamOwner};
+use super::stream::{Feed, SimPublisher, StreamOwner, Webhook};
 
 /// A simulated cluster with its clients.
 pub struct World {
@@ -42,6 +42,8 @@ pub struct World {
     pub(super) number: u64,
     /// Whose question a ticket is.
     pub(super) tickets: BTreeMap<u64, usize>,
+    /// Where rows of streams are sent.
+    pub(super) webhook: Webhook,
     pub(super) trace: DefaultHasher,
     pub(super) seen: BTreeMap<Fault, u32>,
     pub(super) frames: u64,
@@ -109,6 +111,7 @@ impl World {
             events: BTreeMap::new(),
             number: 0,
             tickets: BTreeMap::new(),
+            webhook: Webhook::default(),
             paused: BTreeMap::new(),
             hung: BTreeMap::new(),
             trace: DefaultHasher::new(),
@@ -227,6 +230,9 @@ impl World {
             Event::Sync { node, boot } if self.runs(node, boot) => self.sync(node),
             Event::Refused { node, boot, ticket } if self.runs(node, boot) => {
                 self.input(node, Input::AppendRefused(ticket));
+            }
+            Event::Delivered { node, boot, ticket, job, result } if self.runs(node, boot) => {
+                self.input(node, Input::Delivered { ticket, job, result });
             }
             Event::Saved { node, boot, ticket, file, bytes } if self.runs(node, boot) => {
                 self.saved(node, ticket, file, bytes);
@@ -370,6 +376,12 @@ impl World {
             Effect::Save { ticket, file, bytes } => {
                 let delay = self.delay(100, 20_000);
                 self.plan(delay, Event::Saved { node, boot, ticket, file, bytes });
+            }
+            Effect::Deliver { ticket, job, key, body, .. } => {
+                // Whether it was taken, and whether the node hears of that, are two things.
+                let result = self.webhook.take(&mut self.rng, &key, &body);
+                let delay = self.delay(100, 200_000);
+                self.plan(delay, Event::Delivered { node, boot, ticket, job, result });
             }
             Effect::Run(id, task) => {
                 let Some(process) = &self.nodes[node].process else { return };

@@ -61,7 +61,7 @@ pub(crate) fn on_stream_summary(out: &mut Outbox, origin: Origin, output: TaskOu
     };
     let bytes = entries.first().and_then(|entry| entry.delta(META_SLOT)).unwrap_or_default();
     let response = match serde_json::from_slice(&bytes) {
-        Ok(status) => ClientResponse::Stream(StreamResponse::Status(status)),
+        Ok(status) => ClientResponse::Stream(StreamResponse::Status(Box::new(status))),
         Err(_) => damaged(),
     };
     answer(out, origin, response);
@@ -83,7 +83,13 @@ pub(crate) fn on_rows(out: &mut Outbox, origin: Origin, output: TaskOutput) {
             let response = ClientResponse::Stream(StreamResponse::Dead { reason, path });
             out.answer(origin, response, raw);
         }
-        TaskOutput::Stream(StreamOutput::Dead(None)) => {
+        // A row that was not delivered; why not stands in its dead letter.
+        TaskOutput::Stream(StreamOutput::Row(_, Some(row))) => {
+            let (reason, path) = ("not delivered".to_owned(), String::new());
+            let response = ClientResponse::Stream(StreamResponse::Dead { reason, path });
+            out.answer(origin, response, row.json.into());
+        }
+        TaskOutput::Stream(StreamOutput::Dead(None) | StreamOutput::Row(_, None)) => {
             let message = "there is no dead letter at this place; a conflict is a valid event";
             answer(out, origin, ClientResponse::error(ErrorKind::NotFound, message));
         }

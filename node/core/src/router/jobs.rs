@@ -190,6 +190,11 @@ impl Core {
                 answers::on_stream_summary(&mut self.out, origin, output);
             }
             Purpose::Rows(origin) => answers::on_rows(&mut self.out, origin, output),
+            Purpose::Deliver(job, webhook) => {
+                let of = (job, webhook);
+                self.streams.on_delivery_rows(&self.facts, &mut self.out, of, output);
+            }
+            Purpose::DeliverAgain(origin, job) => self.deliver_again(origin, job, output),
             Purpose::Stream(job) => {
                 let next = self.streams.on_task(&self.facts, &mut self.out, job, output);
                 self.lead_streams(next);

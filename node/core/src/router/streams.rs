@@ -1,15 +1,19 @@
 //! Streams: their coordinator, and the clients that ask about them.
 
-use cortado_protocol::stream::StreamRequest;
+use cortado_protocol::client::{ClientResponse, ErrorKind};
+use cortado_protocol::stream::{StreamRequest, StreamResponse};
 use cortado_protocol::{JobId, SlotSet};
+use cortado_stream::OutputRow;
 
 use super::Core;
 use crate::answers::answer;
 use crate::purpose::Origin;
 use crate::replicate::Asker;
 use crate::slot_tasks::{Kind, Wanted};
+use crate::stream_task::StreamOutput;
 use crate::streams;
 use crate::streams::requests::Answer;
+use crate::task::TaskOutput;
 
 impl Core {
     /// Leads on what streams want done.
@@ -39,6 +43,31 @@ impl Core {
                 self.lead_answers(next);
             }
         }
+    }
+
+    /// A row was read that a client wants delivered once more.
+    pub(super) fn deliver_again(&mut self, origin: Origin, job: JobId, output: TaskOutput) {
+        let response = match output {
+            TaskOutput::Stream(StreamOutput::Row(place, Some(OutputRow { output, json }))) => {
+                let row = (place, output.as_str(), json);
+                match self.streams.deliver_again(&self.facts, &mut self.out, job, row) {
+                    true => ClientResponse::Stream(StreamResponse::Sending),
+                    false => {
+                        let message = format!("no webhook of the stream gets rows of '{output}'");
+                        ClientResponse::error(ErrorKind::NotFound, message)
+                    }
+                }
+            }
+            _ => ClientResponse::error(ErrorKind::NotFound, "there is no such row"),
+        };
+        answer(&mut self.out, origin, response);
+    }
+
+    /// An attempt to deliver a row to a webhook has ended.
+    pub(super) fn on_delivered(&mut self, of: (JobId, u64), result: Result<(), String>) {
+        self.streams.on_delivered(&self.facts, &mut self.out, of, result);
+        let next = self.streams.drive(&self.facts, &mut self.out, of.0);
+        self.lead_streams(next);
     }
 
     /// Whether a coordinator here works on a job: then it is alive, however long that takes.

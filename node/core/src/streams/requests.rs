@@ -69,16 +69,22 @@ impl Streams {
                 out.run(Task::Stream(task), Purpose::Rows(origin));
                 return Answer::Later;
             }
-            StreamRequest::Dead(place) => {
+            StreamRequest::Dead(place) | StreamRequest::Deliver(place) => {
                 let Place { edge, batch, position } = place;
                 let Some(located) = facts.located_at(job, edge, batch) else {
                     let message = "there is no such dead letter";
                     return now(ClientResponse::error(ErrorKind::NotFound, message));
                 };
-                out.run(
-                    Task::Stream(StreamTask::Dead { located, position }),
-                    Purpose::Rows(origin),
-                );
+                let purpose = match request {
+                    StreamRequest::Deliver(_) => Purpose::DeliverAgain(origin, job),
+                    _ => Purpose::Rows(origin),
+                };
+                // What was not delivered is a row.
+                let task = match edge.is_output() {
+                    true => StreamTask::Row { located, row: position },
+                    false => StreamTask::Dead { located, position },
+                };
+                out.run(Task::Stream(task), purpose);
                 return Answer::Later;
             }
             StreamRequest::Events { edge, from, batches } => {
@@ -140,12 +146,12 @@ impl Streams {
         let status = status_of(facts, job, (log, stream));
         let waits_for = waits_for(facts, (log, stream), &status);
         let status = StreamStatus { coordinator: Some(facts.config.node), waits_for, ..status };
-        ClientResponse::Stream(StreamResponse::Status(status))
+        ClientResponse::Stream(StreamResponse::Status(Box::new(status)))
     }
 }
 
 /// Reads the rows that follow a reader's cursor.
-fn rows(facts: &Facts, job: JobId, output: String, mut after: Cursor) -> StreamTask {
+pub(super) fn rows(facts: &Facts, job: JobId, output: String, mut after: Cursor) -> StreamTask {
     let mut gone = 0;
     let held = facts.ledger.job(job).into_iter().flat_map(|held| held.edges());
     for (edge, index) in held.filter(|(edge, _)| edge.is_output()) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cortado_protocol::stream::{EventCounts, Publisher, Seal};
+use cortado_protocol::stream::{Cursor, EventCounts, Publisher, Seal};
 use cortado_protocol::{Coverage, Edge};
 use cortado_stream::{
     Checkpoint, Cut, Known, Recent, Span, StreamPlan, Texts, Wanted, WantedWindow, WindowKey,
@@ -111,6 +111,8 @@ pub(super) struct State {
     dead: BTreeMap<(Edge, u64), u64>,
     /// What all outputs together include.
     included: Cut,
+    /// How far rows were delivered to webhooks, by output.
+    delivered: BTreeMap<String, Cursor>,
     /// Output batches that were read, by edge: a gap-free prefix.
     pub(super) outputs: BTreeMap<Edge, u64>,
     /// How old they are.
@@ -199,6 +201,7 @@ impl State {
             return;
         }
         *read += 1;
+        self.take_delivered(&batch.delivered);
         let rows = batch.windows.len() as u64;
         self.rows += rows;
         if let Some(step_ms) = plan.retention_step_ms() {
@@ -256,6 +259,18 @@ impl State {
         self.included.join(&batch.cut);
         let included = &self.included;
         self.dead.retain(|(edge, number), _| !included.has(*edge, *number));
+    }
+
+    /// Takes in how far rows were delivered to webhooks.
+    fn take_delivered(&mut self, delivered: &[(String, Cursor)]) {
+        for (output, cursor) in delivered {
+            self.delivered.entry(output.clone()).or_default().join(cursor);
+        }
+    }
+
+    /// How far the rows of an output were delivered to its webhook.
+    pub(super) fn delivered(&self, output: &str) -> Cursor {
+        self.delivered.get(output).cloned().unwrap_or_default()
     }
 
     /// How many batches of a publisher or of an output were read.

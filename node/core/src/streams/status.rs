@@ -33,6 +33,7 @@ pub(super) fn status_of(
         closed_windows,
         published: stream.state.rows,
         retired: stream.state.retirement(),
+        webhooks: stream.deliveries.status(&stream.plan),
         waits_for: None,
     }
 }
@@ -44,6 +45,7 @@ pub(super) fn summary(facts: &Facts, job: JobId, of: (&JobLog, &Stream)) -> Entr
     // How often a window was published depends on the coordinators.
     let mut status = StreamStatus { ended: true, published: status.closed_windows, ..status };
     status.publishers.iter_mut().for_each(|publisher| publisher.idle = false);
+    status.webhooks.clear();
     let bytes = serde_json::to_vec_pretty(&status).unwrap_or_default();
     Entry::meta(EntryKey { job, edge: Edge::RESULT, number: 0 }, bytes.into())
 }
@@ -106,6 +108,14 @@ pub(super) fn waits_for(
         if !open.is_empty() {
             return Some(format!("is to end, and waits for the publishers {}", open.join(", ")));
         }
+    }
+    let waiting: Vec<_> = status.webhooks.iter().filter(|of| of.waiting > 0).collect();
+    if log.stream.stopping
+        && let Some(of) = waiting.first()
+    {
+        let (rows, webhook) = (of.waiting, &of.webhook);
+        let why = of.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        return Some(format!("is to end, and delivers {rows} rows to {webhook}{why}"));
     }
     if log.stream.stopping && facts.misses_too_many() {
         return Some("is to end, and waits: too many members are away".to_owned());

@@ -7,6 +7,7 @@ use cortado_protocol::entry::Entry;
 use cortado_protocol::{Edge, SlotSet};
 use cortado_stream::{OutputBatch, StreamPlan};
 
+use super::delivery::Deliveries;
 use super::promises::{Retiring, Sealing};
 use super::state::{Round, State};
 use crate::slot_round::SlotRound;
@@ -38,6 +39,8 @@ pub(super) struct Stream {
     pub(super) sealing: Option<Sealing>,
     /// Windows that are to be retired.
     pub(super) retiring: Option<Retiring>,
+    /// Rows that go to webhooks.
+    pub(super) deliveries: Deliveries,
 }
 
 /// What is under way.
@@ -93,6 +96,7 @@ impl Stream {
             stuck: false,
             sealing: None,
             retiring: None,
+            deliveries: Deliveries::default(),
         }
     }
 }

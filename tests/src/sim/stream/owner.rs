@@ -34,6 +34,12 @@ output = "rows"
 every = "1s"
 group_by = ["key"]
 ids = true
+[[webhooks]]
+output = "rows"
+webhook = "http://webhook"
+retry = "linear"
+first = "200ms"
+attempts = 3
 "#;
 
 const RETENTION: &str = "retention = \"2500ms\"\n[[windows]]";
@@ -239,7 +245,7 @@ impl StreamOwner {
                 };
             }
             (Owning::Last, ClientResponse::Stream(StreamResponse::Status(status))) => {
-                (self.end, self.step) = (Some(status), Owning::Events);
+                (self.end, self.step) = (Some(*status), Owning::Events);
                 if self.has_all_events() {
                     self.step = Owning::Over;
                 }
@@ -296,6 +302,11 @@ impl StreamOwner {
         let others = (1..=count).map(|turn| (self.reads + turn) % count);
         self.reads = others.into_iter().find(|of| !self.has_events(*of)).unwrap_or(self.reads);
         Ok(())
+    }
+
+    /// The rows of windows that were read.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = String> {
+        self.rows[0].values().map(Value::to_string)
     }
 
     /// Which batches of a publisher count, if it was sealed.

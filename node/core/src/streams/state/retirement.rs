@@ -70,6 +70,8 @@ impl State {
     pub(crate) fn checkpoint(&self, plan: &StreamPlan, before_ms: i64) -> Checkpoint {
         let mut left = self.gone.as_deref().cloned().unwrap_or_default();
         (left.before_ms, left.cut) = (before_ms, self.cut());
+        let delivered = self.delivered.iter();
+        left.delivered = delivered.map(|(output, at)| (output.clone(), at.clone())).collect();
         left.late += self.late;
         let mut sums = self.spans.clone();
         for (key, window) in &self.windows {
@@ -109,8 +111,12 @@ impl State {
         let sources = self.sources.iter().map(source).collect();
         let before: BTreeMap<_, _> = left.outputs.iter().map(|of| (of.edge, of.rows)).collect();
         let output = |edge: &Edge| {
-            let (floor, [rows, _]) =
-                self.ages.get(edge).map_or((0, [0; 2]), |age| age.after(before_ms));
+            let age = self.ages.get(edge);
+            let (mut floor, [mut rows, _]) = age.map_or((0, [0; 2]), |age| age.after(before_ms));
+            // Rows are kept until they were delivered.
+            if plan.webhooks().iter().any(|of| self.delivered(&of.output).of(*edge).0 < floor) {
+                (floor, rows) = (age.map_or(0, |age| age.floor), 0);
+            }
             let rows = rows + before.get(edge).copied().unwrap_or_default();
             GoneOutput { edge: *edge, floor, rows }
         };
@@ -158,7 +164,12 @@ impl State {
         self.dirty.retain(|key| plan.end_of(*key) > before_ms);
         self.spans.retain(|span, _| plan.span_end(*span) > before_ms);
         self.sources.values_mut().for_each(|source| source.age.retire(kept_ms));
-        self.ages.values_mut().for_each(|age| age.retire(before_ms));
+        for GoneOutput { edge, floor, .. } in &left.outputs {
+            let age = self.ages.get_mut(edge);
+            if let Some(age) = age.filter(|age| *floor > age.floor) {
+                age.retire(before_ms);
+            }
+        }
         self.late = 0;
     }
 
@@ -166,6 +177,7 @@ impl State {
     pub(super) fn resumed(now: Duration, left: &Checkpoint) -> Self {
         let (included, until_ms) = (left.cut.clone(), left.before_ms);
         let mut state = Self { included, until_ms, ..Self::default() };
+        state.take_delivered(&left.delivered);
         for of in &left.sources {
             let GoneSource { edge, floor, received, dead, watermark_ms, ended } = *of;
             let mut source = Source::new(now);

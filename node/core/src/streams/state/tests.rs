@@ -47,9 +47,9 @@ fn publish(state: &mut State, batch: u64, round: &Round) {
     });
     let (edge, cut) = (Edge::output("n".parse().unwrap(), 1), round.cut.clone());
     let windows = windows.collect();
-    let (until_ms, retired) = (round.known.until_ms, None);
     let outputs = round.known.outputs.clone();
-    let batch = PublishedBatch { edge, number: batch, cut, windows, until_ms, retired, outputs };
+    let made = OutputBatch { windows, outputs, ..OutputBatch::new(cut, round.known.until_ms) };
+    let batch = PublishedBatch::new((edge, batch), made);
     state.published(seconds(0), &plan(), &batch);
 }
 

@@ -1,0 +1,267 @@
+//! Webhooks: rows of outputs are sent to them, too, in the order in which they were published, a few at the same
+//! time. How far that is stands in output batches, so another coordinator goes on from there, and each row
+//! is delivered at least once or is a dead letter.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cortado_protocol::stream::{Cursor, Place, Row, WebhookStatus};
+use cortado_protocol::{Edge, JobId};
+use cortado_stream::{OutputBatch, OutputRow, StreamPlan, failed_row, key_of};
+
+use super::stream::Stream;
+use super::{Streams, reading, requests};
+use crate::effect::Effect;
+use crate::facts::Facts;
+use crate::outbox::Outbox;
+use crate::purpose::Purpose;
+use crate::stream_task::StreamOutput;
+use crate::task::{Task, TaskOutput};
+
+/// Rows that are sent to a webhook at the same time.
+const AT_ONCE: usize = 16;
+/// Rows that are read ahead.
+const AHEAD: usize = 256;
+/// How long it may take until it is written down how far deliveries are.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// An attempt without an answer is given up after this time, whatever the shell says of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Dead letters of one batch.
+const LETTERS: usize = 64;
+
+/// A row that is to be delivered.
+struct Sending {
+    row: Row,
+    key: String,
+    failed: u32,
+    due: Duration,
+    /// The number of the attempt that is under way, and since when it is.
+    attempt: Option<(u64, Duration)>,
+    is_over: bool,
+    /// Somebody wants it delivered once more.
+    is_repeat: bool,
+}
+
+/// What is delivered of one output to one webhook.
+#[derive(Default)]
+pub(super) struct Delivery {
+    /// The rows before are delivered, or dead letters.
+    done: Cursor,
+    /// The rows that follow, up to `ahead`.
+    rows: VecDeque<Sending>,
+    ahead: Cursor,
+    is_reading: bool,
+    /// Whether `done` was not written down yet.
+    is_news: bool,
+    delivered: u64,
+    failed: u64,
+    error: Option<String>,
+}
+
+/// The deliveries of a stream.
+#[derive(Default)]
+pub(super) struct Deliveries {
+    /// In the order of the plan; none before it is known how far they are.
+    all: Vec<Delivery>,
+    letters: VecDeque<OutputRow>,
+    saved_at: Duration,
+}
+
+impl Sending {
+    fn new(output: &str, row: Row, is_repeat: bool) -> Self {
+        let key = key_of(output, &row.json);
+        let is_over = key.is_none();
+        let key = key.unwrap_or_default();
+        Self { row, key, failed: 0, due: Duration::ZERO, attempt: None, is_over, is_repeat }
+    }
+}
+
+impl Delivery {
+    fn open(&self) -> impl Iterator<Item = &Sending> {
+        self.rows.iter().filter(|sending| !sending.is_over)
+    }
+
+    /// Moves on past rows that are over.
+    fn advance(&mut self) {
+        while let Some(first) = self.rows.front().filter(|first| first.is_over) {
+            if !first.is_repeat {
+                self.done.advance(first.row.edge, first.row.batch, first.row.row + 1);
+                self.is_news = true;
+            }
+            self.rows.pop_front();
+        }
+        if self.rows.is_empty() {
+            self.done.join(&self.ahead);
+        }
+    }
+}
+
+impl Deliveries {
+    /// Whether nothing is to be delivered or written down.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_idle = |of: &Delivery| of.rows.is_empty() && !of.is_reading && !of.is_news;
+        self.letters.is_empty() && self.all.iter().all(is_idle)
+    }
+
+    pub(super) fn status(&self, plan: &StreamPlan) -> Vec<WebhookStatus> {
+        let status = |(webhook, of): (&cortado_stream::Webhook, &Delivery)| WebhookStatus {
+            output: webhook.output.clone(),
+            webhook: webhook.url.clone(),
+            delivered: of.delivered,
+            failed: of.failed,
+            waiting: of.open().count() as u64,
+            error: of.error.clone(),
+        };
+        plan.webhooks().iter().zip(&self.all).map(status).collect()
+    }
+}
+
+impl Stream {
+    /// Goes on with all deliveries.
+    pub(super) fn deliver(&mut self, facts: &Facts, out: &mut Outbox, job: JobId) {
+        let webhooks = self.plan.webhooks();
+        if webhooks.is_empty() || !self.is_settled_here(facts, job) {
+            return;
+        }
+        let Deliveries { all, saved_at, .. } = &mut self.deliveries;
+        if all.is_empty() {
+            *saved_at = facts.now;
+            all.extend(webhooks.iter().map(|webhook| {
+                let done = self.state.delivered(&webhook.output);
+                Delivery { ahead: done.clone(), done, ..Delivery::default() }
+            }));
+        }
+        for (number, (webhook, of)) in webhooks.iter().zip(all).enumerate() {
+            of.advance();
+            if !of.is_reading && of.rows.len() < AHEAD / 2 {
+                let ahead = |edge| of.ahead.of(edge).0;
+                let (news, _) = reading::following(facts, job, Edge::is_output, ahead);
+                if !news.is_empty() {
+                    of.is_reading = true;
+                    let task = requests::rows(facts, job, webhook.output.clone(), of.ahead.clone());
+                    out.run(Task::Stream(task), Purpose::Deliver(job, number));
+                }
+            }
+            for sending in of.rows.iter_mut().filter(|sending| !sending.is_over).take(AT_ONCE) {
+                if sending.attempt.is_some_and(|(_, since)| facts.now >= since + PATIENCE) {
+                    sending.attempt = None;
+                }
+                if sending.attempt.is_none() && facts.now >= sending.due {
+                    let ticket = out.fresh_id();
+                    sending.attempt = Some((ticket, facts.now));
+                    out.effect(Effect::Deliver {
+                        ticket,
+                        job,
+                        url: webhook.url.clone(),
+                        key: sending.key.clone(),
+                        body: sending.row.json.clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Writes down how far deliveries are, from time to time and at the end, and dead letters at once; returns
+    /// whether it does.
+    pub(super) fn save_deliveries(&mut self, facts: &Facts, job: JobId, is_end: bool) -> bool {
+        let Deliveries { all, letters, saved_at } = &mut self.deliveries;
+        let is_news = all.iter().any(|of| of.is_news);
+        let is_due = is_end || facts.now >= *saved_at + SAVE_EVERY;
+        if letters.is_empty() && !(is_news && is_due) {
+            return false;
+        }
+        *saved_at = facts.now;
+        let mut batch = OutputBatch::new(self.state.cut(), self.state.until_ms());
+        batch.rows = letters.drain(..letters.len().min(LETTERS)).collect();
+        // A row whose dead letter is not written yet is not over for whoever goes on.
+        if letters.is_empty() {
+            for (webhook, of) in self.plan.webhooks().iter().zip(all) {
+                of.is_news = false;
+                batch.delivered.push((webhook.output.clone(), of.done.clone()));
+            }
+        }
+        self.step = self.write(job, batch);
+        true
+    }
+}
+
+impl Streams {
+    /// Rows that are to be delivered were read.
+    pub(crate) fn on_delivery_rows(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (job, number): (JobId, usize),
+        output: TaskOutput,
+    ) {
+        let Some(stream) = self.all.get_mut(&job) else { return };
+        let webhooks = stream.plan.webhooks();
+        let Deliveries { all, .. } = &mut stream.deliveries;
+        let (Some(of), Some(webhook)) = (all.get_mut(number), webhooks.get(number)) else { return };
+        of.is_reading = false;
+        // Of what can't be read nothing is known: it is missing from now on, and fetched as a gap.
+        if let TaskOutput::Stream(StreamOutput::Rows { rows, cursor, gone, .. }) = output {
+            if gone > 0 {
+                let output = &webhook.output;
+                tracing::warn!(%job, output, gone, "batches of rows were retired before delivery");
+                of.error = Some(format!("{gone} batches of rows were retired before delivery"));
+            }
+            of.rows.extend(rows.into_iter().map(|row| Sending::new(&webhook.output, row, false)));
+            of.ahead.join(&cursor);
+        }
+        stream.deliver(facts, out, job);
+    }
+
+    /// A client wants a row delivered once more.
+    pub(crate) fn deliver_again(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        job: JobId,
+        (place, output, json): (Place, &str, String),
+    ) -> bool {
+        let Some(stream) = self.all.get_mut(&job) else { return false };
+        let at = stream.plan.webhooks().iter().position(|webhook| webhook.output == output);
+        let Some(of) = at.and_then(|at| stream.deliveries.all.get_mut(at)) else { return false };
+        let Place { edge, batch, position: row } = place;
+        of.rows.push_back(Sending::new(output, Row { edge, batch, row, json }, true));
+        stream.deliver(facts, out, job);
+        true
+    }
+
+    /// An attempt to deliver a row has ended.
+    pub(crate) fn on_delivered(
+        &mut self,
+        facts: &Facts,
+        out: &mut Outbox,
+        (job, ticket): (JobId, u64),
+        result: Result<(), String>,
+    ) {
+        let Some(stream) = self.all.get_mut(&job) else { return };
+        let Deliveries { all, letters, .. } = &mut stream.deliveries;
+        let of = |sending: &&mut Sending| sending.attempt.is_some_and(|(of, _)| of == ticket);
+        for (webhook, delivery) in stream.plan.webhooks().iter().zip(all) {
+            let Some(sending) = delivery.rows.iter_mut().find(of) else { continue };
+            sending.attempt = None;
+            match &result {
+                Ok(()) => {
+                    sending.is_over = true;
+                    delivery.delivered += 1;
+                    delivery.error = None;
+                }
+                Err(error) => {
+                    sending.failed += 1;
+                    let pause = webhook.pause_ms(sending.failed).unsigned_abs();
+                    sending.due = facts.now + Duration::from_millis(pause);
+                    delivery.error = Some(error.clone());
+                    if sending.failed >= webhook.attempts {
+                        sending.is_over = true;
+                        delivery.failed += 1;
+                        letters.push_back(failed_row(webhook, &sending.row, sending.failed, error));
+                    }
+                }
+            }
+        }
+        stream.deliver(facts, out, job);
+    }
+}
