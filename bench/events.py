@@ -5,16 +5,20 @@ import json
 import random
 import statistics
 import subprocess
+import sys
 import threading
 import time
 import uuid
 
+from broker import Broker, chain
 from cluster import Cluster, measured
 
 EVENTS = 1_000_000
 # Events in a second of event time: a file has as many windows of 5 s as this makes.
 DENSITY = 20_000
 NODES = 3
+# Events that go through a broker, by events in a message.
+BROKER = {1: 20_000, 500: 200_000}
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -29,7 +33,7 @@ class Events:
     def run(self):
         print("| what | measured |")
         print("|---|---|")
-        for measure in [self.sustained, self.latency]:
+        for measure in [self.sustained, self.latency, self.broker]:
             for what, value in measure():
                 print(f"| {what} | {value} |", flush=True)
 
@@ -124,3 +128,17 @@ class Events:
                 yield f"batch sent to acknowledged {what}, ms (p50, p99)", f"{took['p50']:.1f}, {took['p99']:.1f}"
                 yield (f"end of a window to its row {what}, with 2 s of lateness, s (median, most)",
                        f"{statistics.median(closed):.2f}, {max(closed):.2f}")
+
+    def broker(self):
+        """The same file through RabbitMQ and a chain of Python processes."""
+        missing = Broker.missing()
+        if missing:
+            print(f"not compared with a broker: {missing}", file=sys.stderr)
+            return
+        path = self.file()
+        for batch, events in BROKER.items():
+            runs = [chain(self.bench.work / "broker", path, events, batch) for _ in range(self.bench.runs)]
+            published, through = (statistics.median(values) for values in zip(*runs))
+            what = f"the first {events:,} events through RabbitMQ and Python, {batch} in a message"
+            yield f"{what}: published and confirmed, events/s", f"{published:,.0f}"
+            yield f"{what}: validated, counted and audited, events/s", f"{through:,.0f}"

@@ -590,8 +590,8 @@ mod tests {
                 13,
                 "unknown variant",
             ),
-            (plan("horizon = '1s'", &window.replace("5s", "9s")), 3, "shorter than a window"),
-            (plan("horizon = '1m'\nretention = '50s'", window), 3, "longer than 'retention'"),
+            (plan("horizon = '1s'", &window.replace("5s", "9s")), 2, "shorter than a window"),
+            (plan("horizon = '1m'\nretention = '50s'", window), 2, "longer than 'retention'"),
             (plan("", &format!("{window}\n[audit]\ncolumns = ['batch']")), 10, "there already"),
             ("name = 'x'\nwindows = []\n[stream]\nid = 'i'\ntime = 't'".into(), 1, "has 1 to"),
         ] {

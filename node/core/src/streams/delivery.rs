@@ -185,6 +185,16 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// A checkpoint says how far deliveries are, although no row may have been delivered for long: then
+    /// nothing else says so. All dead letters were written.
+    pub(super) fn note_deliveries(&mut self) {
+        for (webhook, of) in self.plan.webhooks().iter().zip(&self.deliveries.all) {
+            self.state.take_delivered(&[(webhook.output.clone(), of.done.clone())]);
+        }
+    }
+}
+
 impl Streams {
     /// Rows that are to be delivered were read.
     pub(crate) fn on_delivery_rows(

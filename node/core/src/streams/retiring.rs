@@ -64,6 +64,7 @@ impl Stream {
                 }
                 return false;
             }
+            self.note_deliveries();
             let left = self.state.checkpoint(&self.plan, before_ms);
             let mut batch = OutputBatch::new(self.state.cut(), self.state.until_ms());
             batch.retired = Some(Box::new(left));

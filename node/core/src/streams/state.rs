@@ -262,7 +262,7 @@ impl State {
     }
 
     /// Takes in how far rows were delivered to webhooks.
-    fn take_delivered(&mut self, delivered: &[(String, Cursor)]) {
+    pub(super) fn take_delivered(&mut self, delivered: &[(String, Cursor)]) {
         for (output, cursor) in delivered {
             self.delivered.entry(output.clone()).or_default().join(cursor);
         }
