@@ -4,7 +4,7 @@
 //! whoever asked for the work, and in the end the client is asked to send it again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,6 +76,9 @@ struct SlotWork {
 /// How long it is remembered that the outputs of some work were sent.
 const SENT_FOR: Duration = Duration::from_secs(600);
 
+/// How long the ids of a stream are kept of which no slots are folded here any more.
+const IDS_FOR: Duration = Duration::from_secs(600);
+
 /// Outputs that were queued for a coordinator.
 struct Sent {
     at: Duration,
@@ -90,8 +93,8 @@ pub(crate) struct SlotTasks {
     /// Work that is done. A coordinator that waits for its outputs asks again; as long as they are on their
     /// way, nothing is computed twice.
     sent: BTreeMap<WorkKey, Sent>,
-    /// The ids that are known of streams.
-    ids: BTreeMap<JobId, SlotIds>,
+    /// The ids that are known of streams, and when they were used last.
+    ids: BTreeMap<JobId, (Duration, Arc<Mutex<SlotIds>>)>,
 }
 
 impl SlotTasks {
@@ -193,7 +196,9 @@ impl SlotTasks {
             }
             (Kind::Windows(wanted), Some(plan)) => {
                 let entries = facts.located(job, needs.iter(), slots);
-                let ids = Arc::clone(self.ids.entry(job).or_default());
+                let (used, ids) = self.ids.entry(job).or_default();
+                *used = facts.now;
+                let ids = Arc::clone(ids);
                 Task::Windows { plan, slots, wanted, ids, entries, memory }
             }
         };
@@ -290,6 +295,7 @@ impl SlotTasks {
     pub(crate) fn tick(&mut self, facts: &Facts, out: &mut Outbox) {
         let now = facts.now;
         self.sent.retain(|_, sent| now < sent.at + SENT_FOR);
+        self.ids.retain(|_, (used, _)| now < *used + IDS_FOR);
         self.retry(facts, out, |asking| now >= asking.since + SOURCE_PATIENCE);
     }
 

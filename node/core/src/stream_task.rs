@@ -167,8 +167,33 @@ impl PublishedBatch {
     }
 }
 
+/// Folds of a stream after which the ids of a slot that none of them was for are dropped.
+const UNUSED_FOLDS: u64 = 200;
+
 /// The ids that a node knows of a stream, by slot.
-pub(crate) type SlotIds = Arc<Mutex<BTreeMap<Slot, IdIndex>>>;
+#[derive(Debug, Default)]
+pub struct SlotIds {
+    /// With the number of the fold that used them last.
+    all: BTreeMap<Slot, (u64, IdIndex)>,
+    folds: u64,
+}
+
+impl SlotIds {
+    /// A fold begins.
+    fn begin(&mut self) {
+        self.folds += 1;
+        let folds = self.folds;
+        self.all.retain(|_, (used, _)| *used + UNUSED_FOLDS > folds);
+    }
+
+    fn take(&mut self, slot: Slot) -> IdIndex {
+        self.all.remove(&slot).unwrap_or_default().1
+    }
+
+    fn put(&mut self, slot: Slot, ids: IdIndex) {
+        self.all.insert(slot, (self.folds, ids));
+    }
+}
 
 /// A slot that is folded.
 struct Folding<'f> {
@@ -182,7 +207,7 @@ struct Folding<'f> {
 pub(crate) fn windows(
     plan: &BoundPlan,
     slots: SlotSet,
-    (wanted, known): (&Wanted, &SlotIds),
+    (wanted, known): (&Wanted, &Mutex<SlotIds>),
     entries: &[Located],
     records: &dyn Records,
     memory: usize,
@@ -191,11 +216,12 @@ pub(crate) fn windows(
         return Err(Stop::Failed("the job is no stream".to_owned()));
     };
     let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    known().begin();
     // Two folds of one slot at the same time are rare: the other one reads the ids again.
     let mut all: Vec<_> = slots
         .iter()
         .map(|slot| {
-            let mut ids = known().remove(&slot).unwrap_or_default();
+            let mut ids = known().take(slot);
             ids.begin(&wanted.near);
             Folding { slot, fold: WindowFold::new(stream, wanted), ids }
         })
@@ -203,7 +229,7 @@ pub(crate) fn windows(
     let done = fold(&mut all, (stream, wanted), entries, records, memory);
     let mut folds = Vec::with_capacity(all.len());
     for Folding { slot, fold, ids } in all {
-        known().insert(slot, ids);
+        known().put(slot, ids);
         folds.push((slot, fold));
     }
     done?;

@@ -3,7 +3,7 @@
 //! A shell runs [`execute`] on its worker threads, a simulator in place; the outcome comes back as
 //! [`crate::Input::TaskDone`]. A task reads this node's own log and nothing else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use cortado_engine::{
@@ -106,7 +106,7 @@ pub enum Task {
         /// The windows, and the batches that have events in them.
         wanted: Arc<cortado_stream::Wanted>,
         /// The ids that are known of the slots.
-        ids: SlotIds,
+        ids: Arc<Mutex<SlotIds>>,
         /// All entries of these batches that speak for any of the slots.
         entries: Vec<Located>,
         /// Bytes of memory it may take.
