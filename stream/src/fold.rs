@@ -6,7 +6,7 @@
 //! plan's horizon later than an event with the id, whether that one counts or not. So which events count
 //! is decided for each by itself, and depends on the cut only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cortado_engine::DeltaError;
@@ -21,8 +21,10 @@ use crate::plan::{StreamPlan, WindowKey, start_of};
 use crate::texts::Texts;
 
 mod elsewhere;
+mod seen;
 
-use elsewhere::Elsewhere;
+use elsewhere::{Elsewhere, Looking};
+use seen::{Seen, see};
 
 /// What a round folds.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,18 +99,6 @@ pub(crate) struct Conflict {
     pub(crate) counts: Place,
 }
 
-/// What was seen of one id in one window.
-struct Seen {
-    /// Of the event that comes first: its time, and its place.
-    origin: (i64, Place),
-    content: u64,
-    /// Where the texts that it is grouped by stand.
-    keys: Vec<u32>,
-    paths: Vec<u32>,
-    /// All others.
-    others: Vec<(Place, u64)>,
-}
-
 /// The fold of one slot. The order in which deltas are added has no effect.
 pub struct WindowFold<'a> {
     plan: &'a StreamPlan,
@@ -168,6 +158,60 @@ impl<'a> WindowFold<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Looks the ids of all windows up in a span, all of whose batches are in the index.
+    pub fn look_up(&mut self, index: &IdIndex, span: &IdSpan) {
+        let horizon = self.plan.horizon_ms();
+        let times = self.plan.id_span(span.start_ms);
+        for (key, (window, seen)) in &self.windows {
+            let range = (key.1, self.plan.end_of(*key));
+            let from = range.0.saturating_sub(horizon);
+            if times.end <= from || times.start > range.1.saturating_add(horizon) {
+                continue;
+            }
+            let of = Looking {
+                window: *window,
+                key: *key,
+                range,
+                shortest: self.plan.shortest_ms(),
+                horizon,
+                before: self.wanted.windows[*window].before.as_ref(),
+                span,
+            };
+            for (id, seen) in seen {
+                for at in index.find(span.start_ms, id) {
+                    self.elsewhere.take(&of, (id, seen), at);
+                }
+            }
+        }
+    }
+
+    /// The batches that have to be read once more, with [`WindowFold::check`], until there are none. Of each
+    /// id those of the earliest window are read first.
+    #[must_use]
+    pub fn unsure(&self) -> BTreeSet<(Edge, u64)> {
+        self.elsewhere.unsure()
+    }
+
+    /// Looks for events that come first in a batch's delta.
+    ///
+    /// # Errors
+    /// If the bytes are no delta of events.
+    pub fn check(&mut self, of: (Edge, u64), delta: &[u8]) -> Result<(), DeltaError> {
+        let time_of = |window: usize, id: &str| {
+            let key = self.wanted.windows[window].key;
+            let (_, seen) = self.windows.get(&key)?;
+            Some((key.1, seen.get(id)?.origin.0))
+        };
+        let horizon = self.plan.horizon_ms();
+        self.elsewhere.check(of, &facts_of(delta)?.facts, horizon, time_of);
+        Ok(())
+    }
+
+    /// All batches were read that [`WindowFold::unsure`] named.
+    pub fn checked(&mut self) {
+        self.elsewhere.checked();
     }
 
     /// About how many bytes of memory it takes.
@@ -235,28 +279,4 @@ fn is_part(plan: &StreamPlan, path: &str) -> bool {
     let number = path.split(SEPARATOR).next().and_then(|number| number.parse::<usize>().ok());
     let rollup = number.and_then(|number| plan.rollups().get(number));
     rollup.is_some_and(|rollup| path.split(SEPARATOR).count() == rollup.per.len() + 2)
-}
-
-/// Takes an event in; returns about how many bytes that takes.
-fn see(
-    seen: &mut BTreeMap<String, Seen>,
-    id: &str,
-    (origin, content): ((i64, Place), u64),
-    (keys, paths): (&[u32], &[u32]),
-) -> usize {
-    let Some(known) = seen.get_mut(id) else {
-        let (keys, paths) = (keys.to_vec(), paths.to_vec());
-        let bytes = id.len() + 4 * (keys.len() + paths.len()) + 200;
-        let first = Seen { origin, content, keys, paths, others: Vec::new() };
-        seen.insert(id.to_owned(), first);
-        return bytes;
-    };
-    if origin < known.origin {
-        known.others.push((known.origin.1, known.content));
-        (known.origin, known.content) = (origin, content);
-        (known.keys, known.paths) = (keys.to_vec(), paths.to_vec());
-    } else {
-        known.others.push((origin.1, content));
-    }
-    size_of::<(Place, u64)>()
 }

@@ -40,7 +40,8 @@ use crate::stream_task::{PublishedBatch, StreamOutput, StreamTask};
 use crate::task::{Task, TaskOutput};
 
 mod age;
-mod delivery;
+mod deliveries;
+mod delivering;
 mod events;
 mod promises;
 mod reading;

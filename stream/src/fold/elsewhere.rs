@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cortado_engine::DeltaError;
 use cortado_protocol::Edge;
 use cortado_protocol::stream::Place;
 
-use super::{Seen, WindowFold};
+use super::seen::Seen;
 use crate::cut::Cut;
-use crate::event::facts_of;
-use crate::ids::{IdIndex, IdSpan, Sighting};
+use crate::event::Fact;
+use crate::ids::{IdSpan, Sighting};
 use crate::plan::{WindowKey, start_of};
 
 /// What is known of other windows.
@@ -36,8 +35,8 @@ impl Elsewhere {
     }
 
     /// Takes in where an id of a window may be, too.
-    fn take(&mut self, of: &Looking<'_>, (id, seen): (&str, &Seen), at: Sighting) {
-        let Looking { window, key, range, shortest, every, horizon, before, span } = *of;
+    pub(super) fn take(&mut self, of: &Looking<'_>, (id, seen): (&str, &Seen), at: Sighting) {
+        let Looking { window, key, range, shortest, horizon, before, span } = *of;
         let (start, end) = (at.window_ms, at.window_ms.saturating_add(shortest));
         // What lies in the window itself was seen there.
         if range.0 <= start && end <= range.1 {
@@ -54,7 +53,7 @@ impl Elsewhere {
             let places = seen.others.iter().map(|(place, _)| place).chain([&seen.origin.1]);
             for new in places.filter(|place| !had(place)) {
                 for later in [start.max(time), latest.min(end.saturating_sub(1))] {
-                    let later = (key.0, start_of(later, every));
+                    let later = (key.0, start_of(later, range.1 - range.0));
                     if later > key {
                         let cut = self.touched.entry((window, later)).or_default();
                         cut.include(new.edge, new.batch + 1);
@@ -63,87 +62,41 @@ impl Elsewhere {
             }
         }
     }
-}
 
-/// What is looked for: the ids of one window, in one span.
-struct Looking<'l> {
-    window: usize,
-    key: WindowKey,
-    range: (i64, i64),
-    /// The length of the plan's shortest windows.
-    shortest: i64,
-    every: i64,
-    horizon: i64,
-    before: Option<&'l Cut>,
-    span: &'l IdSpan,
-}
-
-impl WindowFold<'_> {
-    /// Looks the ids of all windows up in a span, all of whose batches are in the index.
-    pub fn look_up(&mut self, index: &IdIndex, span: &IdSpan) {
-        let horizon = self.plan.horizon_ms();
-        let shortest = self.plan.shortest_ms();
-        let times = self.plan.id_span(span.start_ms);
-        for (key, (window, seen)) in &self.windows {
-            let range = (key.1, self.plan.end_of(*key));
-            let from = range.0.saturating_sub(horizon);
-            if times.end <= from || times.start > range.1.saturating_add(horizon) {
-                continue;
-            }
-            let of = Looking {
-                window: *window,
-                key: *key,
-                range,
-                shortest,
-                every: range.1 - range.0,
-                horizon,
-                before: self.wanted.windows[*window].before.as_ref(),
-                span,
-            };
-            for (id, seen) in seen {
-                for at in index.find(span.start_ms, id) {
-                    self.elsewhere.take(&of, (id, seen), at);
-                }
-            }
-        }
-    }
-
-    /// The batches that have to be read once more, with [`WindowFold::check`], until there are none. Of each
-    /// id those of the earliest window are read first.
-    #[must_use]
-    pub fn unsure(&self) -> BTreeSet<(Edge, u64)> {
-        let open = self.elsewhere.open.values().flat_map(BTreeMap::values);
+    /// The batches that have to be read: of each id those of the earliest window that is left.
+    pub(super) fn unsure(&self) -> BTreeSet<(Edge, u64)> {
+        let open = self.open.values().flat_map(BTreeMap::values);
         open.flat_map(next_of).map(|of| (of.edge, of.batch)).collect()
     }
 
-    /// Looks for events that come first in a batch's delta.
-    ///
-    /// # Errors
-    /// If the bytes are no delta of events.
-    pub fn check(&mut self, (edge, batch): (Edge, u64), delta: &[u8]) -> Result<(), DeltaError> {
-        let Elsewhere { open, first, .. } = &mut self.elsewhere;
-        for fact in facts_of(delta)?.facts {
-            let Some(of_id) = open.get(&fact.id) else { continue };
+    /// Looks for events that come first in a batch. `time_of` says where a window starts, and the time of what
+    /// comes first of an id in it.
+    pub(super) fn check(
+        &mut self,
+        (edge, batch): (Edge, u64),
+        facts: &[Fact],
+        horizon: i64,
+        time_of: impl Fn(usize, &str) -> Option<(i64, i64)>,
+    ) {
+        for fact in facts {
+            let Some(of_id) = self.open.get(&fact.id) else { continue };
             let at = (fact.at_ms, Place { edge, batch, position: fact.position });
             for (window, sightings) in of_id {
-                let key = self.wanted.windows[*window].key;
-                let seen = self.windows.get(&key).and_then(|(_, seen)| seen.get(&fact.id));
-                let Some((time, _)) = seen.map(|seen| seen.origin) else { continue };
-                let earliest = time.saturating_sub(self.plan.horizon_ms());
+                let Some((start, time)) = time_of(*window, &fact.id) else { continue };
                 let mut asked = next_of(sightings).map(|of| (of.edge, of.batch));
-                if (earliest..key.1).contains(&at.0) && asked.any(|of| of == (edge, batch)) {
-                    let first = first.entry(fact.id.clone()).or_default();
+                let close = time.saturating_sub(horizon)..start;
+                if close.contains(&at.0) && asked.any(|of| of == (edge, batch)) {
+                    let first = self.first.entry(fact.id.clone()).or_default();
                     let known = first.entry(*window).or_insert(at);
                     *known = at.min(*known);
                 }
             }
         }
-        Ok(())
     }
 
-    /// All batches were read that [`WindowFold::unsure`] named.
-    pub fn checked(&mut self) {
-        let Elsewhere { open, first, .. } = &mut self.elsewhere;
+    /// All batches were read that were wanted.
+    pub(super) fn checked(&mut self) {
+        let Self { open, first, .. } = self;
         open.retain(|id, of_id| {
             let first = first.get(id);
             of_id.retain(|window, sightings| {
@@ -155,6 +108,20 @@ impl WindowFold<'_> {
             !of_id.is_empty()
         });
     }
+}
+
+/// What is looked for: the ids of one window, in one span.
+pub(super) struct Looking<'l> {
+    pub(super) window: usize,
+    pub(super) key: WindowKey,
+    /// Where it starts and ends.
+    pub(super) range: (i64, i64),
+    /// The length of the plan's shortest windows.
+    pub(super) shortest: i64,
+    pub(super) horizon: i64,
+    /// The cut with which it was published last.
+    pub(super) before: Option<&'l Cut>,
+    pub(super) span: &'l IdSpan,
 }
 
 /// The sightings in the earliest window.

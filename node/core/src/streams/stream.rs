@@ -7,7 +7,7 @@ use cortado_protocol::entry::Entry;
 use cortado_protocol::{Edge, SlotSet};
 use cortado_stream::{OutputBatch, StreamPlan};
 
-use super::delivery::Deliveries;
+use super::deliveries::Deliveries;
 use super::promises::{Retiring, Sealing};
 use super::state::{Round, State};
 use crate::slot_round::SlotRound;

@@ -2,13 +2,13 @@
 //! time. How far that is stands in output batches, so another coordinator goes on from there, and each row
 //! is delivered at least once or is a dead letter.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use cortado_protocol::stream::{Cursor, Place, Row, WebhookStatus};
+use cortado_protocol::stream::{Place, Row};
 use cortado_protocol::{Edge, JobId};
-use cortado_stream::{OutputBatch, OutputRow, StreamPlan, failed_row, key_of};
+use cortado_stream::{OutputBatch, failed_row};
 
+use super::deliveries::{Deliveries, Delivery, Sending};
 use super::stream::Stream;
 use super::{Streams, reading, requests};
 use crate::effect::Effect;
@@ -28,93 +28,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Dead letters of one batch.
 const LETTERS: usize = 64;
-
-/// A row that is to be delivered.
-struct Sending {
-    row: Row,
-    key: String,
-    failed: u32,
-    due: Duration,
-    /// The number of the attempt that is under way, and since when it is.
-    attempt: Option<(u64, Duration)>,
-    is_over: bool,
-    /// Somebody wants it delivered once more.
-    is_repeat: bool,
-}
-
-/// What is delivered of one output to one webhook.
-#[derive(Default)]
-pub(super) struct Delivery {
-    /// The rows before are delivered, or dead letters.
-    done: Cursor,
-    /// The rows that follow, up to `ahead`.
-    rows: VecDeque<Sending>,
-    ahead: Cursor,
-    is_reading: bool,
-    /// Whether `done` was not written down yet.
-    is_news: bool,
-    delivered: u64,
-    failed: u64,
-    error: Option<String>,
-}
-
-/// The deliveries of a stream.
-#[derive(Default)]
-pub(super) struct Deliveries {
-    /// In the order of the plan; none before it is known how far they are.
-    all: Vec<Delivery>,
-    letters: VecDeque<OutputRow>,
-    saved_at: Duration,
-}
-
-impl Sending {
-    fn new(output: &str, row: Row, is_repeat: bool) -> Self {
-        let key = key_of(output, &row.json);
-        let is_over = key.is_none();
-        let key = key.unwrap_or_default();
-        Self { row, key, failed: 0, due: Duration::ZERO, attempt: None, is_over, is_repeat }
-    }
-}
-
-impl Delivery {
-    fn open(&self) -> impl Iterator<Item = &Sending> {
-        self.rows.iter().filter(|sending| !sending.is_over)
-    }
-
-    /// Moves on past rows that are over.
-    fn advance(&mut self) {
-        while let Some(first) = self.rows.front().filter(|first| first.is_over) {
-            if !first.is_repeat {
-                self.done.advance(first.row.edge, first.row.batch, first.row.row + 1);
-                self.is_news = true;
-            }
-            self.rows.pop_front();
-        }
-        if self.rows.is_empty() {
-            self.done.join(&self.ahead);
-        }
-    }
-}
-
-impl Deliveries {
-    /// Whether nothing is to be delivered or written down.
-    pub(super) fn is_idle(&self) -> bool {
-        let is_idle = |of: &Delivery| of.rows.is_empty() && !of.is_reading && !of.is_news;
-        self.letters.is_empty() && self.all.iter().all(is_idle)
-    }
-
-    pub(super) fn status(&self, plan: &StreamPlan) -> Vec<WebhookStatus> {
-        let status = |(webhook, of): (&cortado_stream::Webhook, &Delivery)| WebhookStatus {
-            output: webhook.output.clone(),
-            webhook: webhook.url.clone(),
-            delivered: of.delivered,
-            failed: of.failed,
-            waiting: of.open().count() as u64,
-            error: of.error.clone(),
-        };
-        plan.webhooks().iter().zip(&self.all).map(status).collect()
-    }
-}
 
 impl Stream {
     /// Goes on with all deliveries.
