@@ -423,6 +423,7 @@ impl Stream {
         if now >= self.progress_at + QUIET_BEFORE_GATHER {
             let mut needs = reading::gaps(facts, job, &self.state);
             needs.extend(self.missing_outputs(facts, job));
+            needs.extend(self.missing_rows(facts, job));
             if !needs.is_empty() {
                 let attempt = out.fresh_id();
                 self.progress_at = now;
@@ -452,7 +453,7 @@ impl Stream {
         if self.save_deliveries(facts, job, is_end) || self.retire(facts, out, (job, log), reads) {
             return Next::Nothing;
         }
-        if !is_end || !self.deliveries.is_idle() {
+        if !is_end || !self.deliveries.are_over(&self.state.outputs) {
             return Next::Nothing;
         }
         if facts.misses_too_many() {

@@ -1,9 +1,10 @@
 //! What of a stream is delivered to webhooks, and what is under way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use cortado_protocol::stream::{Cursor, Row, WebhookStatus};
+use cortado_protocol::{Coverage, Edge};
 use cortado_stream::{OutputRow, StreamPlan, Webhook, key_of};
 
 /// A row that is to be delivered.
@@ -58,6 +59,18 @@ impl Delivery {
         self.rows.iter().filter(|sending| !sending.is_over)
     }
 
+    /// Output batches that were not read.
+    pub(super) fn unread(
+        &self,
+        outputs: &BTreeMap<Edge, u64>,
+    ) -> impl Iterator<Item = (Edge, Coverage)> {
+        let unread = |(edge, end): (&Edge, &u64)| {
+            let read = self.ahead.of(*edge).0;
+            (read < *end).then(|| (*edge, Coverage::range(read, *end)))
+        };
+        outputs.iter().filter_map(unread)
+    }
+
     /// Moves on past rows that are over.
     pub(super) fn advance(&mut self) {
         while let Some(first) = self.rows.front().filter(|first| first.is_over) {
@@ -74,10 +87,12 @@ impl Delivery {
 }
 
 impl Deliveries {
-    /// Whether nothing is to be delivered or written down.
-    pub(super) fn is_idle(&self) -> bool {
+    /// Whether nothing is to be delivered or written down of these output batches: how many there are, by
+    /// edge.
+    pub(super) fn are_over(&self, outputs: &BTreeMap<Edge, u64>) -> bool {
         let is_idle = |of: &Delivery| of.rows.is_empty() && !of.is_reading && !of.is_news;
-        self.letters.is_empty() && self.all.iter().all(is_idle)
+        let is_over = |of: &Delivery| is_idle(of) && of.unread(outputs).next().is_none();
+        self.letters.is_empty() && self.all.iter().all(is_over)
     }
 
     pub(super) fn status(&self, plan: &StreamPlan) -> Vec<WebhookStatus> {

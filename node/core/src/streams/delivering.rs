@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cortado_protocol::stream::{Place, Row};
-use cortado_protocol::{Edge, JobId};
+use cortado_protocol::{Coverage, Edge, JobId};
 use cortado_stream::{OutputBatch, failed_row};
 
 use super::deliveries::{Deliveries, Delivery, Sending};
@@ -99,6 +99,16 @@ impl Stream {
 }
 
 impl Stream {
+    /// Output batches that are to be delivered and are missing here: the disk was full when they were published.
+    pub(super) fn missing_rows(&self, facts: &Facts, job: JobId) -> Vec<(Edge, Coverage)> {
+        let unread = self.deliveries.all.iter().flat_map(|of| of.unread(&self.state.outputs));
+        let missing = unread.map(|(edge, unread)| {
+            let here = facts.ledger.edge(job, edge).map(|index| unread.minus(index.meta()));
+            (edge, here.unwrap_or(unread))
+        });
+        missing.filter(|(_, missing)| !missing.is_empty()).collect()
+    }
+
     /// A checkpoint says how far deliveries are, although no row may have been delivered for long: then
     /// nothing else says so. All dead letters were written.
     pub(super) fn note_deliveries(&mut self) {

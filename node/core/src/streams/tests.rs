@@ -4,9 +4,12 @@ use cortado_protocol::META_SLOT;
 use cortado_protocol::client::{ClientResponse, ErrorKind};
 use cortado_protocol::job::JobSpec;
 use cortado_protocol::peer::{PeerMessage, Work};
-use cortado_protocol::stream::{Publisher, StoredEvent, StreamRequest, StreamResponse};
+use cortado_protocol::stream::{
+    Cursor, Publisher, Row, StoredEvent, StreamRequest, StreamResponse,
+};
 
 use super::*;
+use crate::effect::Effect;
 use crate::facts::tests::facts_of;
 use crate::outbox::Out;
 use crate::placement::Members;
@@ -127,6 +130,48 @@ fn windows_are_retired_once_all_members_have_promised_it_and_what_they_hold_was_
     let left = written.retired.unwrap();
     assert_eq!((left.before_ms, left.sources[0].floor), (16_000, 1));
     assert_eq!(left.outputs[0].edge, other);
+}
+
+#[test]
+fn rows_that_are_missing_here_are_fetched_and_delivered_before_a_stream_ends() {
+    let plan = "name = 's'\n[stream]\nid = 'i'\ntime = 't'\n[[windows]]\noutput = 'w'\n\
+                every = '1s'\ngroup_by = ['g']\n[[webhooks]]\noutput = 'w'\nwebhook = 'http://h'\n";
+    let last = Brief { last: true, ..brief(0, i64::MAX) };
+    let mut bench = Bench::of(plan, vec![JobEntry::Stop], vec![last]);
+    let (job, edge) = (bench.job, Edge::output("c".parse().unwrap(), 9));
+    // This node wrote it to others, and had no room for it.
+    let stream = bench.streams.all.get_mut(&job).unwrap();
+    let batch = PublishedBatch::new((edge, 0), OutputBatch::new(Cut::default(), 0));
+    stream.state.published(bench.facts.now, &Arc::clone(&stream.plan), &batch);
+    let Next::Gather { needs, attempt, .. } = bench.drive() else { panic!("it is fetched") };
+    assert_eq!(needs, [(edge, Coverage::range(0, 1))]);
+    restore(&mut bench.facts, EntryKey { job, edge, number: 0 });
+    while bench.out.next().is_some() {}
+    let of = (job, attempt, META_SLOT);
+    let next = bench.streams.on_output(&bench.facts, &mut bench.out, of, (0, 1), &Bytes::new());
+    assert!(matches!(next, Next::Nothing));
+    let Some(Out::Run(_, _, Purpose::Deliver(..))) = bench.out.next() else { panic!("it is read") };
+    // The row is sent, and the stream waits for the answer.
+    let row = |json: &str| Row { edge, batch: 0, row: 0, json: json.to_owned() };
+    let rows = vec![row("{\"window_start\":\"x\",\"cut\":\"a\"}")];
+    let mut cursor = Cursor::default();
+    cursor.advance(edge, 1, 0);
+    let read = StreamOutput::Rows { rows, cursor, ended: false, gone: 0 };
+    let (facts, out) = (&bench.facts, &mut bench.out);
+    bench.streams.on_delivery_rows(facts, out, (job, 0), TaskOutput::Stream(read));
+    let sent = std::iter::from_fn(|| bench.out.next()).find_map(|out| match out {
+        Out::Effect(Effect::Deliver { ticket, key, .. }) => Some((ticket, key)),
+        _ => None,
+    });
+    let (ticket, key) = sent.unwrap();
+    assert_eq!(key, "w/x/a");
+    assert!(matches!(bench.drive(), Next::Nothing));
+    let (facts, out) = (&bench.facts, &mut bench.out);
+    bench.streams.on_delivered(facts, out, (job, ticket), Ok(()));
+    let Next::Nothing = bench.drive() else { panic!("it is written in a step of its own") };
+    let Next::Replicate(entry) = bench.drive() else { panic!("how far it is, is written") };
+    let written = OutputBatch::decode(&entry.delta(META_SLOT).unwrap()).unwrap();
+    assert_eq!(written.delivered[0].1.of(edge), (1, 0));
 }
 
 #[test]

@@ -244,6 +244,12 @@ impl StreamOwner {
                     (true, _) => Owning::Drain,
                 };
             }
+            // A coordinator that has just begun may not know yet that the stream has ended, nor its publishers.
+            (Owning::Last, ClientResponse::Stream(StreamResponse::Status(status)))
+                if !status.ended =>
+            {
+                self.asking.rest_until = now + Duration::from_millis(150);
+            }
             (Owning::Last, ClientResponse::Stream(StreamResponse::Status(status))) => {
                 (self.end, self.step) = (Some(*status), Owning::Events);
                 if self.has_all_events() {
