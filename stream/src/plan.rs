@@ -204,7 +204,8 @@ impl StreamPlan {
         let mut hooks: Vec<Webhook> = Vec::with_capacity(webhooks.len());
         for webhook in webhooks {
             let here = place(webhook.span());
-            hooks.push(check_webhook(webhook.into_inner(), &outputs).map_err(here)?);
+            let hook = check_webhook(webhook.into_inner(), &outputs, &hooks).map_err(here)?;
+            hooks.push(hook);
         }
         for (what, count) in
             [("rollups", sums.len()), ("alerts", rules.len()), ("webhooks", hooks.len())]
@@ -589,6 +590,17 @@ mod tests {
                 ),
                 13,
                 "unknown variant",
+            ),
+            (
+                plan(
+                    "",
+                    &format!(
+                        "{window}\n[[webhooks]]\noutput = 'w'\nwebhook = 'http://h'\n\
+                         [[webhooks]]\noutput = 'w'\nwebhook = 'http://g'"
+                    ),
+                ),
+                13,
+                "has a webhook already",
             ),
             (plan("horizon = '1s'", &window.replace("5s", "9s")), 2, "shorter than a window"),
             (plan("horizon = '1m'\nretention = '50s'", window), 2, "longer than 'retention'"),

@@ -128,10 +128,17 @@ const URL_BYTES: usize = 2_048;
 /// Most attempts to deliver a row.
 const ATTEMPTS: u32 = 100;
 
-pub(super) fn check_webhook(table: WebhookTable, outputs: &Outputs) -> Result<Webhook, String> {
+pub(super) fn check_webhook(
+    table: WebhookTable,
+    outputs: &Outputs,
+    others: &[Webhook],
+) -> Result<Webhook, String> {
     let WebhookTable { output, webhook: url, retry, first, longest, attempts } = table;
     if !outputs.0.contains(&output) {
         return Err(format!("'output' is '{output}': expected the name of one of the outputs"));
+    }
+    if others.iter().any(|of| of.output == output) {
+        return Err(format!("the output '{output}' has a webhook already"));
     }
     let host = url.strip_prefix("http://").map(|rest| rest.split('/').next().unwrap_or_default());
     let plain = url.len() <= URL_BYTES && url.bytes().all(|byte| byte.is_ascii_graphic());

@@ -7,6 +7,11 @@ use cortado_protocol::stream::{Cursor, Row, WebhookStatus};
 use cortado_protocol::{Coverage, Edge};
 use cortado_stream::{OutputRow, StreamPlan, Webhook, key_of};
 
+/// Rows after which no more are read ahead.
+const AHEAD: usize = 128;
+/// And bytes.
+const AHEAD_BYTES: usize = 4 << 20;
+
 /// A row that is to be delivered.
 pub(super) struct Sending {
     pub(super) row: Row,
@@ -57,6 +62,12 @@ impl Sending {
 impl Delivery {
     fn open(&self) -> impl Iterator<Item = &Sending> {
         self.rows.iter().filter(|sending| !sending.is_over)
+    }
+
+    /// Whether more rows are to be read.
+    pub(super) fn has_room(&self) -> bool {
+        let bytes = self.rows.iter().map(|sending| sending.row.json.len());
+        self.rows.len() < AHEAD && bytes.sum::<usize>() < AHEAD_BYTES
     }
 
     /// Output batches that were not read.

@@ -20,8 +20,6 @@ use crate::task::{Task, TaskOutput};
 
 /// Rows that are sent to a webhook at the same time.
 const AT_ONCE: usize = 16;
-/// Rows that are read ahead.
-const AHEAD: usize = 256;
 /// How long it may take until it is written down how far deliveries are.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// An attempt without an answer is given up after this time, whatever the shell says of it.
@@ -46,7 +44,7 @@ impl Stream {
         }
         for (number, (webhook, of)) in webhooks.iter().zip(all).enumerate() {
             of.advance();
-            if !of.is_reading && of.rows.len() < AHEAD / 2 {
+            if !of.is_reading && of.has_room() {
                 let ahead = |edge| of.ahead.of(edge).0;
                 let (news, _) = reading::following(facts, job, Edge::is_output, ahead);
                 if !news.is_empty() {
@@ -96,9 +94,7 @@ impl Stream {
         self.step = self.write(job, batch);
         true
     }
-}
 
-impl Stream {
     /// Output batches that are to be delivered and are missing here: the disk was full when they were published.
     pub(super) fn missing_rows(&self, facts: &Facts, job: JobId) -> Vec<(Edge, Coverage)> {
         let unread = self.deliveries.all.iter().flat_map(|of| of.unread(&self.state.outputs));
