@@ -97,6 +97,9 @@ pub(crate) struct Conflict {
     pub(crate) id: String,
     /// The event that counts.
     pub(crate) counts: Place,
+    /// Whether an event of the window with the id is new. Then this one may have counted before, although
+    /// the one in the other window was there.
+    pub(crate) is_news: bool,
 }
 
 /// The fold of one slot. The order in which deltas are added has no effect.
@@ -239,8 +242,11 @@ impl<'a> WindowFold<'a> {
             for (id, Seen { origin: (_, origin), content, keys, paths, others }) in seen {
                 if let Some(counts) = self.elsewhere.first(at, &id) {
                     let all = others.into_iter().map(|(other, _)| other).chain([origin]);
-                    let conflict = |origin| Conflict { origin, id: id.clone(), counts };
-                    part.conflicts.extend(all.map(conflict));
+                    let all: Vec<_> = all.collect();
+                    let had = |of: &Place| before.is_some_and(|cut| cut.has(of.edge, of.batch));
+                    let is_news = !all.iter().all(had);
+                    let conflict = |origin| Conflict { origin, id: id.clone(), counts, is_news };
+                    part.conflicts.extend(all.into_iter().map(conflict));
                     continue;
                 }
                 *counts.entry(keys).or_default() += 1;
@@ -258,7 +264,13 @@ impl<'a> WindowFold<'a> {
                         part.duplicates += 1;
                     } else {
                         let id = id.clone();
-                        part.conflicts.push(Conflict { origin: *other, id, counts: origin });
+                        let is_news = false;
+                        part.conflicts.push(Conflict {
+                            origin: *other,
+                            id,
+                            counts: origin,
+                            is_news,
+                        });
                     }
                 }
                 if ids {

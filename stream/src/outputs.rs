@@ -252,7 +252,7 @@ pub fn publish(
         let told = |conflict: &Conflict| {
             let had =
                 |of: Place| window.before.as_ref().is_some_and(|cut| cut.has(of.edge, of.batch));
-            had(conflict.origin) && had(conflict.counts)
+            !conflict.is_news && had(conflict.origin) && had(conflict.counts)
         };
         let news = total.conflicts.iter().filter(|conflict| !told(conflict));
         batch.rows.extend(news.map(|conflict| conflict_row(cut, conflict)));
