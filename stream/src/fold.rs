@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use cortado_engine::DeltaError;
 use cortado_protocol::stream::Place;
-use cortado_protocol::{Coverage, Edge, frame};
+use cortado_protocol::{Edge, frame};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
@@ -22,52 +22,11 @@ use crate::texts::Texts;
 
 mod elsewhere;
 mod seen;
+mod wanted;
 
 use elsewhere::{Elsewhere, Looking};
 use seen::{Seen, see};
-
-/// What a round folds.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Wanted {
-    /// The windows, in order.
-    pub windows: Vec<WantedWindow>,
-    /// Where their ids are looked for: the batches of the cut that have events near them.
-    pub near: Vec<IdSpan>,
-}
-
-/// A window, and the batches of the cut that have events in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WantedWindow {
-    /// The window.
-    pub key: WindowKey,
-    /// The batches, by edge.
-    pub batches: Vec<(Edge, Coverage)>,
-    /// Valid events that the summaries of the batches say it has, copies counted.
-    pub valid: u64,
-    /// The cut with which the window was published last.
-    pub before: Option<Cut>,
-}
-
-impl Wanted {
-    /// The batches of all windows.
-    #[must_use]
-    pub fn batches(&self) -> BTreeMap<Edge, Coverage> {
-        union(self.windows.iter().flat_map(|window| &window.batches))
-    }
-
-    /// The batches of all windows, and those near them.
-    #[must_use]
-    pub fn all_batches(&self) -> BTreeMap<Edge, Coverage> {
-        let near = self.near.iter().flat_map(|span| &span.batches);
-        union(self.windows.iter().flat_map(|window| &window.batches).chain(near))
-    }
-}
-
-fn union<'a>(all: impl Iterator<Item = &'a (Edge, Coverage)>) -> BTreeMap<Edge, Coverage> {
-    let mut union: BTreeMap<Edge, Coverage> = BTreeMap::new();
-    all.for_each(|(edge, coverage)| union.entry(*edge).or_default().union(coverage));
-    union
-}
+pub use wanted::{Wanted, WantedWindow};
 
 /// The part of a slot in one window.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,8 +56,7 @@ pub(crate) struct Conflict {
     pub(crate) id: String,
     /// The event that counts.
     pub(crate) counts: Place,
-    /// Whether an event of the window with the id is new. Then this one may have counted before, although
-    /// the one in the other window was there.
+    /// Whether it was not known when the window was published last.
     pub(crate) is_news: bool,
 }
 
@@ -165,7 +123,7 @@ impl<'a> WindowFold<'a> {
 
     /// Looks the ids of all windows up in a span, all of whose batches are in the index.
     pub fn look_up(&mut self, index: &IdIndex, span: &IdSpan) {
-        let horizon = self.plan.horizon_ms();
+        let (horizon, shortest) = (self.plan.horizon_ms(), self.plan.shortest_ms());
         let times = self.plan.id_span(span.start_ms);
         for (key, (window, seen)) in &self.windows {
             let range = (key.1, self.plan.end_of(*key));
@@ -173,15 +131,8 @@ impl<'a> WindowFold<'a> {
             if times.end <= from || times.start > range.1.saturating_add(horizon) {
                 continue;
             }
-            let of = Looking {
-                window: *window,
-                key: *key,
-                range,
-                shortest: self.plan.shortest_ms(),
-                horizon,
-                before: self.wanted.windows[*window].before.as_ref(),
-                span,
-            };
+            let wanted = &self.wanted.windows[*window];
+            let of = Looking { window: *window, wanted, range, shortest, horizon, span };
             for (id, seen) in seen {
                 for at in index.find(span.start_ms, id) {
                     self.elsewhere.take(&of, (id, seen), at);
@@ -236,23 +187,23 @@ impl<'a> WindowFold<'a> {
         for ((number, _), (at, seen)) in self.windows {
             let ids = self.plan.windows().get(usize::from(number)).is_some_and(|window| window.ids);
             let part = &mut parts[at];
-            let before = self.wanted.windows[at].before.as_ref();
+            let wanted = &self.wanted.windows[at];
             let mut counts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
             let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
             for (id, Seen { origin: (_, origin), content, keys, paths, others }) in seen {
                 if let Some(counts) = self.elsewhere.first(at, &id) {
                     let all = others.into_iter().map(|(other, _)| other).chain([origin]);
                     let all: Vec<_> = all.collect();
-                    let had = |of: &Place| before.is_some_and(|cut| cut.has(of.edge, of.batch));
-                    let is_news = !all.iter().all(had);
+                    // If one of them is new, the others may have counted before, although the one in the
+                    // other window was there.
+                    let is_news = !all.iter().chain([&counts]).all(|of| wanted.had(of));
                     let conflict = |origin| Conflict { origin, id: id.clone(), counts, is_news };
                     part.conflicts.extend(all.into_iter().map(conflict));
                     continue;
                 }
                 *counts.entry(keys).or_default() += 1;
                 let mut copies = others.iter().map(|(other, _)| other).chain([&origin]);
-                let had =
-                    copies.any(|copy| before.is_some_and(|cut| cut.has(copy.edge, copy.batch)));
+                let had = copies.any(|copy| wanted.had(copy));
                 for path in paths {
                     if !had && is_part[path as usize] {
                         part.added.push((text(path), id.clone()));
@@ -263,14 +214,9 @@ impl<'a> WindowFold<'a> {
                     if *of == content {
                         part.duplicates += 1;
                     } else {
-                        let id = id.clone();
-                        let is_news = false;
-                        part.conflicts.push(Conflict {
-                            origin: *other,
-                            id,
-                            counts: origin,
-                            is_news,
-                        });
+                        let (origin, id, counts) = (*other, id.clone(), origin);
+                        let is_news = !(wanted.had(&origin) && wanted.had(&counts));
+                        part.conflicts.push(Conflict { origin, id, counts, is_news });
                     }
                 }
                 if ids {

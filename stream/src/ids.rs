@@ -122,10 +122,10 @@ impl IdIndex {
         if !ids.covered.entry(edge).or_default().insert(batch) {
             return;
         }
-        let range = plan.id_span(start_ms);
+        let (range, shortest) = (plan.id_span(start_ms), plan.shortest_ms());
         let first = ids.sightings.len();
         for fact in facts.iter().filter(|fact| range.contains(&fact.at_ms)) {
-            let window_ms = start_of(fact.at_ms, plan.shortest_ms());
+            let window_ms = start_of(fact.at_ms, shortest);
             let own = ids.sightings[first..].iter().position(|of| of.window_ms == window_ms);
             let sighting = first + own.unwrap_or(ids.sightings.len() - first);
             if own.is_none() {

@@ -249,12 +249,7 @@ pub fn publish(
         total.conflicts.sort_unstable();
         batch.rows.push(window_row(plan, cut, key, &total, counted));
         // One that was told before is not told again.
-        let told = |conflict: &Conflict| {
-            let had =
-                |of: Place| window.before.as_ref().is_some_and(|cut| cut.has(of.edge, of.batch));
-            !conflict.is_news && had(conflict.origin) && had(conflict.counts)
-        };
-        let news = total.conflicts.iter().filter(|conflict| !told(conflict));
+        let news = total.conflicts.iter().filter(|conflict| conflict.is_news);
         batch.rows.extend(news.map(|conflict| conflict_row(cut, conflict)));
         for span in plan.spans_of(key) {
             let sum = spans.iter().zip(&mut sums).find(|(other, _)| other.key == span);

@@ -232,7 +232,8 @@ impl StreamPlan {
                 Some(retention_ms)
             }
         };
-        let asked_ms = stream.horizon.as_ref().map(|_| span(&stream.horizon, 0)).transpose()?;
+        let asked_ms = stream.horizon.as_deref().map(|text| span_ms(text, 0)).transpose();
+        let asked_ms = asked_ms.map_err(&here)?;
         let kept_ms = retention_ms.map(|retention| retention - lateness_ms);
         let horizon_ms = check_horizon(asked_ms, kept_ms, &checked).map_err(&here)?;
         Ok(Self(Arc::new(Checked {

@@ -201,7 +201,7 @@ impl Bench {
                 last(touch.later).is_some_and(|(cut, _)| !cut.contains(&touch.batches))
             };
             let touches: Vec<_> = touches.into_iter().filter(lacks).collect();
-            // Whoever touches a window that is published again later waits for it.
+            // A window waits for those that it touches and that are published again later.
             for touch in touches.iter().rev() {
                 if !windows.contains_key(&touch.later) {
                     self.touched.entry(touch.later).or_default().join(&touch.batches);

@@ -31,20 +31,7 @@ pub enum StreamTask {
     /// Read what was published.
     Published(Vec<Located>),
     /// Make the rows of a round.
-    Publish {
-        /// The stream.
-        plan: Arc<StreamPlan>,
-        /// The batches that the round includes.
-        cut: Cut,
-        /// The windows, in the order in which the slots folded them.
-        wanted: Wanted,
-        /// The part of each slot.
-        parts: Vec<(Slot, Bytes)>,
-        /// The batches with dead letters that are included for the first time.
-        fresh: Vec<Located>,
-        /// What else the coordinator knows.
-        known: Known,
-    },
+    Publish(Box<Making>),
     /// Read the rows of an output for a reader.
     Rows {
         /// The output's name.
@@ -76,6 +63,23 @@ pub enum StreamTask {
     },
 }
 
+/// What the rows of a round are made of.
+#[derive(Debug)]
+pub struct Making {
+    /// The stream.
+    pub plan: Arc<StreamPlan>,
+    /// The batches that the round includes.
+    pub cut: Cut,
+    /// The windows, in the order in which the slots folded them.
+    pub wanted: Wanted,
+    /// The part of each slot.
+    pub parts: Vec<(Slot, Bytes)>,
+    /// The batches with dead letters that are included for the first time.
+    pub fresh: Vec<Located>,
+    /// What else the coordinator knows.
+    pub known: Known,
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub enum StreamOutput {
@@ -85,19 +89,9 @@ pub enum StreamOutput {
     Published(Vec<PublishedBatch>),
     /// Of [`StreamTask::Publish`].
     Output(OutputBatch),
-    /// Of [`StreamTask::Publish`], if windows that are not in the round may be touched: what it was made of.
-    Touched {
-        /// The windows that may be touched, of the round and others.
-        touches: Vec<Touch>,
-        /// The batches that the round includes.
-        cut: Cut,
-        /// The windows.
-        wanted: Wanted,
-        /// The part of each slot.
-        parts: Vec<(Slot, Bytes)>,
-        /// The batches with dead letters.
-        fresh: Vec<Located>,
-    },
+    /// Of [`StreamTask::Publish`], if windows that are not in the round may be touched: all that may be, of
+    /// the round and others, and what the round is made of.
+    Touched(Vec<Touch>, Box<Making>),
     /// Of [`StreamTask::Rows`].
     Rows {
         /// The rows.
@@ -347,13 +341,12 @@ pub(crate) fn execute(task: StreamTask, records: &dyn Records) -> Result<StreamO
     match task {
         StreamTask::Summaries(wanted) => summaries(&wanted, records),
         StreamTask::Published(wanted) => published(&wanted, records),
-        StreamTask::Publish { plan, cut, wanted, parts, fresh, known } => {
-            let letters = read_fresh(&fresh, records)?;
-            match publish(&plan, &cut, &wanted, &parts, (&letters, &known)) {
+        StreamTask::Publish(making) => {
+            let Making { plan, cut, wanted, parts, fresh, known } = &*making;
+            let fresh = read_fresh(fresh, records)?;
+            match publish(plan, cut, wanted, parts, (&fresh, known)) {
                 Ok(Made::Batch(batch)) => fits(batch),
-                Ok(Made::Touched(touches)) => {
-                    Ok(StreamOutput::Touched { touches, cut, wanted, parts, fresh })
-                }
+                Ok(Made::Touched(touches)) => Ok(StreamOutput::Touched(touches, making)),
                 Err(mismatch) => Err(Stop::Mismatch(mismatch.to_string())),
             }
         }

@@ -26,17 +26,16 @@ use cortado_protocol::peer::{EdgeCoverage, PeerMessage};
 use cortado_protocol::{
     Coverage, Edge, EntryKey, JobId, NodeId, Slot, SlotSet, content_hash, frame,
 };
-use cortado_stream::{Cut, Known, OutputBatch, StreamPlan, Touch, Wanted};
+use cortado_stream::{Known, OutputBatch, StreamPlan, Touch};
 
 use crate::config::PlantedBug;
 use crate::facts::Facts;
 use crate::job::{JobLog, job_log_entry};
 use crate::outbox::Outbox;
 use crate::purpose::Purpose;
-use crate::record::Located;
 use crate::slot_round::SlotRound;
 use crate::stream_log::StreamLog;
-use crate::stream_task::{PublishedBatch, StreamOutput, StreamTask};
+use crate::stream_task::{Making, PublishedBatch, StreamOutput, StreamTask};
 use crate::task::{Task, TaskOutput};
 
 mod age;
@@ -66,10 +65,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(300);
 const SETTLE: Duration = Duration::from_secs(1);
 /// Time without a new batch after which gaps are fetched from other nodes.
 const QUIET_BEFORE_GATHER: Duration = Duration::from_secs(1);
-
-/// What a round was made of: the windows that may be touched, the cut, the windows, the slots' parts, and
-/// batches with dead letters.
-type Touched = (Vec<Touch>, Cut, Wanted, Vec<(Slot, Bytes)>, Vec<Located>);
 
 /// The streams that this node coordinates.
 #[derive(Default)]
@@ -315,8 +310,8 @@ impl Streams {
             TaskOutput::Stream(StreamOutput::Output(batch)) => {
                 stream.step = stream.write(job, batch);
             }
-            TaskOutput::Stream(StreamOutput::Touched { touches, cut, wanted, parts, fresh }) => {
-                stream.leave_out(facts, out, job, (touches, cut, wanted, parts, fresh));
+            TaskOutput::Stream(StreamOutput::Touched(touches, making)) => {
+                stream.leave_out(facts, out, job, (&touches, making));
             }
             TaskOutput::Mismatch(message) => {
                 tracing::error!(%job, %message, "a round is not that of its batches");
@@ -453,10 +448,8 @@ impl Stream {
         if self.save_deliveries(facts, job, is_end) || self.retire(facts, out, (job, log), reads) {
             return Next::Nothing;
         }
-        if !is_end || !self.deliveries.are_over(&self.state.outputs) {
-            return Next::Nothing;
-        }
-        if facts.misses_too_many() {
+        let is_delivered = self.deliveries.are_over(&self.state.outputs);
+        if !is_end || !is_delivered || facts.misses_too_many() {
             return Next::Nothing;
         }
         if !self.asked {
@@ -534,9 +527,7 @@ impl Stream {
         }
         let Round { cut, wanted, known, .. } = round;
         let plan = Arc::clone(&self.plan);
-        self.step = Step::Publish;
-        let task = StreamTask::Publish { plan, cut, wanted, parts, fresh, known };
-        out.run(Task::Stream(task), Purpose::Stream(job));
+        self.make(out, job, Box::new(Making { plan, cut, wanted, parts, fresh, known }));
         Next::Nothing
     }
 
@@ -547,21 +538,25 @@ impl Stream {
         facts: &Facts,
         out: &mut Outbox,
         job: JobId,
-        (touches, cut, wanted, parts, fresh): Touched,
+        (touches, mut making): (&[Touch], Box<Making>),
     ) {
-        let mut keys: Vec<_> = wanted.windows.iter().map(|window| window.key).collect();
+        let windows = making.wanted.windows.iter();
+        let mut keys: Vec<_> = windows.map(|window| window.key).collect();
         let ignores = facts.config.planted == Some(PlantedBug::IgnoreTouches);
-        let waiting = if ignores { BTreeSet::new() } else { self.state.touch(&keys, &touches) };
+        let waiting = if ignores { BTreeSet::new() } else { self.state.touch(&keys, touches) };
         keys.retain(|key| !waiting.contains(key));
-        if keys.is_empty() && fresh.is_empty() {
+        if keys.is_empty() && making.fresh.is_empty() {
             self.resume_at = facts.now + ROUND_EVERY;
             return;
         }
-        let plan = Arc::clone(&self.plan);
-        let known = Known { left_out: Some(waiting), ..self.state.known(&plan, &keys) };
+        making.known = Known { left_out: Some(waiting), ..self.state.known(&self.plan, &keys) };
+        self.make(out, job, making);
+    }
+
+    /// Makes the rows of a round.
+    fn make(&mut self, out: &mut Outbox, job: JobId, making: Box<Making>) {
         self.step = Step::Publish;
-        let task = StreamTask::Publish { plan, cut, wanted, parts, fresh, known };
-        out.run(Task::Stream(task), Purpose::Stream(job));
+        out.run(Task::Stream(StreamTask::Publish(making)), Purpose::Stream(job));
     }
 
     /// Begins the round again, after a pause.

@@ -25,7 +25,7 @@ use crc32fast::Hasher;
 
 /// Version of this format and of what records hold; stands in every segment. 2: a specification
 /// writes each header once; 4: records have a head, sealed segments a footer, manifests totals; 5: output
-/// batches of streams have checkpoints.
+/// batches of streams have checkpoints; 6: they say what their coordinator had read, and what was delivered.
 pub(crate) const FORMAT_VERSION: u32 = 6;
 /// Largest payload of one record in bytes: a peer frame (16 MiB) and some slack.
 pub const PAYLOAD_BYTES: usize = (16 << 20) + (64 << 10);

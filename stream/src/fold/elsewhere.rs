@@ -7,6 +7,7 @@ use cortado_protocol::Edge;
 use cortado_protocol::stream::Place;
 
 use super::seen::Seen;
+use super::wanted::WantedWindow;
 use crate::cut::Cut;
 use crate::event::Fact;
 use crate::ids::{IdSpan, Sighting};
@@ -36,7 +37,7 @@ impl Elsewhere {
 
     /// Takes in where an id of a window may be, too.
     pub(super) fn take(&mut self, of: &Looking<'_>, (id, seen): (&str, &Seen), at: Sighting) {
-        let Looking { window, key, range, shortest, horizon, before, span } = *of;
+        let Looking { window, wanted, range, shortest, horizon, span } = *of;
         let (start, end) = (at.window_ms, at.window_ms.saturating_add(shortest));
         // What lies in the window itself was seen there.
         if range.0 <= start && end <= range.1 {
@@ -49,9 +50,9 @@ impl Elsewhere {
         }
         let latest = time.saturating_add(horizon);
         if end > time && start <= latest {
-            let had = |place: &Place| before.is_some_and(|cut| cut.has(place.edge, place.batch));
+            let key = wanted.key;
             let places = seen.others.iter().map(|(place, _)| place).chain([&seen.origin.1]);
-            for new in places.filter(|place| !had(place)) {
+            for new in places.filter(|place| !wanted.had(place)) {
                 for later in [start.max(time), latest.min(end.saturating_sub(1))] {
                     let later = (key.0, start_of(later, range.1 - range.0));
                     if later > key {
@@ -112,15 +113,14 @@ impl Elsewhere {
 
 /// What is looked for: the ids of one window, in one span.
 pub(super) struct Looking<'l> {
+    /// The window, and its number among those that are folded.
+    pub(super) wanted: &'l WantedWindow,
     pub(super) window: usize,
-    pub(super) key: WindowKey,
     /// Where it starts and ends.
     pub(super) range: (i64, i64),
     /// The length of the plan's shortest windows.
     pub(super) shortest: i64,
     pub(super) horizon: i64,
-    /// The cut with which it was published last.
-    pub(super) before: Option<&'l Cut>,
     pub(super) span: &'l IdSpan,
 }
 

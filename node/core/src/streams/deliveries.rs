@@ -106,6 +106,12 @@ impl Deliveries {
         self.letters.is_empty() && self.all.iter().all(is_over)
     }
 
+    /// How far they are, by output.
+    pub(super) fn done(&self, plan: &StreamPlan) -> Vec<(String, Cursor)> {
+        let done = plan.webhooks().iter().zip(&self.all);
+        done.map(|(webhook, of)| (webhook.output.clone(), of.done.clone())).collect()
+    }
+
     pub(super) fn status(&self, plan: &StreamPlan) -> Vec<WebhookStatus> {
         let status = |(webhook, of): (&Webhook, &Delivery)| WebhookStatus {
             output: webhook.output.clone(),

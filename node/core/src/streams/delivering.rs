@@ -15,7 +15,7 @@ use crate::effect::Effect;
 use crate::facts::Facts;
 use crate::outbox::Outbox;
 use crate::purpose::Purpose;
-use crate::stream_task::StreamOutput;
+use crate::stream_task::{StreamOutput, StreamTask};
 use crate::task::{Task, TaskOutput};
 
 /// Rows that are sent to a webhook at the same time.
@@ -45,11 +45,10 @@ impl Stream {
         for (number, (webhook, of)) in webhooks.iter().zip(all).enumerate() {
             of.advance();
             if !of.is_reading && of.has_room() {
-                let ahead = |edge| of.ahead.of(edge).0;
-                let (news, _) = reading::following(facts, job, Edge::is_output, ahead);
-                if !news.is_empty() {
+                let task = requests::rows(facts, job, webhook.output.clone(), of.ahead.clone());
+                // What is missing here is fetched first.
+                if matches!(&task, StreamTask::Rows { entries, .. } if !entries.is_empty()) {
                     of.is_reading = true;
-                    let task = requests::rows(facts, job, webhook.output.clone(), of.ahead.clone());
                     out.run(Task::Stream(task), Purpose::Deliver(job, number));
                 }
             }
@@ -86,10 +85,8 @@ impl Stream {
         batch.rows = letters.drain(..letters.len().min(LETTERS)).collect();
         // A row whose dead letter is not written yet is not over for whoever goes on.
         if letters.is_empty() {
-            for (webhook, of) in self.plan.webhooks().iter().zip(all) {
-                of.is_news = false;
-                batch.delivered.push((webhook.output.clone(), of.done.clone()));
-            }
+            all.iter_mut().for_each(|of| of.is_news = false);
+            batch.delivered = self.deliveries.done(&self.plan);
         }
         self.step = self.write(job, batch);
         true
@@ -98,19 +95,13 @@ impl Stream {
     /// Output batches that are to be delivered and are missing here: the disk was full when they were published.
     pub(super) fn missing_rows(&self, facts: &Facts, job: JobId) -> Vec<(Edge, Coverage)> {
         let unread = self.deliveries.all.iter().flat_map(|of| of.unread(&self.state.outputs));
-        let missing = unread.map(|(edge, unread)| {
-            let here = facts.ledger.edge(job, edge).map(|index| unread.minus(index.meta()));
-            (edge, here.unwrap_or(unread))
-        });
-        missing.filter(|(_, missing)| !missing.is_empty()).collect()
+        unread.filter_map(|unread| reading::lacks(facts, job, unread)).collect()
     }
 
     /// A checkpoint says how far deliveries are, although no row may have been delivered for long: then
     /// nothing else says so. All dead letters were written.
     pub(super) fn note_deliveries(&mut self) {
-        for (webhook, of) in self.plan.webhooks().iter().zip(&self.deliveries.all) {
-            self.state.take_delivered(&[(webhook.output.clone(), of.done.clone())]);
-        }
+        self.state.take_delivered(&self.deliveries.done(&self.plan));
     }
 }
 

@@ -83,10 +83,22 @@ pub(super) fn gaps(facts: &Facts, job: JobId, state: &State) -> Vec<(Edge, Cover
         let last = facts.seal(job, edge).map_or(last, |seal| seal.end);
         let end = last.max(state.included().of(edge));
         let wanted = facts.not_void(job, edge, Coverage::range(read.min(end), end));
-        let missing = here.map_or_else(|| wanted.clone(), |here| wanted.minus(here));
-        (!missing.is_empty()).then_some((edge, missing))
+        lacks(facts, job, (edge, wanted))
     };
     edges.into_iter().filter_map(gap).collect()
+}
+
+/// Those of some batches of an edge that are missing here, if any are.
+pub(super) fn lacks(
+    facts: &Facts,
+    job: JobId,
+    (edge, wanted): (Edge, Coverage),
+) -> Option<(Edge, Coverage)> {
+    let missing = match facts.ledger.edge(job, edge) {
+        Some(index) => wanted.minus(index.meta()),
+        None => wanted,
+    };
+    (!missing.is_empty()).then_some((edge, missing))
 }
 
 /// How many batches of an edge are durable here without a gap, and how many behind one. Batches that do

@@ -4,10 +4,10 @@ use cortado_protocol::peer::PeerMessage;
 use cortado_protocol::{Coverage, Edge, JobId, NodeId};
 use cortado_stream::OutputBatch;
 
-use super::Streams;
 use super::events::Reads;
 use super::promises::Retiring;
 use super::stream::{Step, Stream};
+use super::{Streams, reading};
 use crate::facts::Facts;
 use crate::job::JobLog;
 use crate::outbox::Outbox;
@@ -118,12 +118,7 @@ impl Stream {
         let checkpoint = facts.retention.floors(job).map(|floors| floors.checkpoint);
         let checkpoint =
             checkpoint.map(|(edge, number)| (edge, Coverage::range(number, number + 1)));
-        let lacks = |(edge, wanted): (Edge, Coverage)| {
-            let here = facts.ledger.edge(job, edge).map(|index| index.meta());
-            let missing = here.map_or_else(|| wanted.clone(), |here| wanted.minus(here));
-            (!missing.is_empty()).then_some((edge, missing))
-        };
-        unread.chain(checkpoint).filter_map(lacks).collect()
+        unread.chain(checkpoint).filter_map(|of| reading::lacks(facts, job, of)).collect()
     }
 
     /// Windows of a batch that is to be sent get no revision any more, as was promised meanwhile: the batch

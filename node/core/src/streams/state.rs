@@ -382,22 +382,22 @@ impl State {
     ) -> Option<Round> {
         let is_frozen = |key: &WindowKey| frozen_ms.is_some_and(|at| plan.end_of(*key) <= at);
         let is_closed = |key: &WindowKey| watermark_ms.is_some_and(|at| plan.closes(*key, at));
-        let is_touched = |key: &WindowKey| self.touched.contains_key(key);
-        let open = || self.dirty.iter().filter(|key| !is_frozen(key));
+        let open = self.dirty.iter().copied().filter(|key| !is_frozen(key));
+        let (touched, others): (Vec<_>, Vec<_>) =
+            open.partition(|key| self.touched.contains_key(key));
+        let closed: Vec<_> = others.into_iter().filter(is_closed).collect();
         let mut keys = Vec::new();
         let mut events = 0;
         // Others may wait for those that are touched. Of both there is always one, so that both go on.
-        for is_other in [false, true] {
+        for all in [touched, closed] {
             let first = keys.len();
-            for key in
-                open().filter(|key| is_touched(key) != is_other && (!is_other || is_closed(key)))
-            {
+            for key in all {
                 let is_full = keys.len() >= WINDOWS_PER_ROUND || events >= EVENTS_PER_ROUND;
                 if is_full && keys.len() > first {
                     break;
                 }
-                keys.push(*key);
-                events += self.windows[key].valid;
+                keys.push(key);
+                events += self.windows[&key].valid;
             }
         }
         keys.sort_unstable();

@@ -109,10 +109,8 @@ pub(super) fn waits_for(
             return Some(format!("is to end, and waits for the publishers {}", open.join(", ")));
         }
     }
-    let waiting: Vec<_> = status.webhooks.iter().filter(|of| of.waiting > 0).collect();
-    if log.stream.stopping
-        && let Some(of) = waiting.first()
-    {
+    let waiting = status.webhooks.iter().find(|of| of.waiting > 0);
+    if let Some(of) = waiting.filter(|_| log.stream.stopping) {
         let (rows, webhook) = (of.waiting, &of.webhook);
         let why = of.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
         return Some(format!("is to end, and delivers {rows} rows to {webhook}{why}"));

@@ -141,7 +141,7 @@ fn rows_that_are_missing_here_are_fetched_and_delivered_before_a_stream_ends() {
     let (job, edge) = (bench.job, Edge::output("c".parse().unwrap(), 9));
     // This node wrote it to others, and had no room for it.
     let stream = bench.streams.all.get_mut(&job).unwrap();
-    let batch = PublishedBatch::new((edge, 0), OutputBatch::new(Cut::default(), 0));
+    let batch = PublishedBatch::new((edge, 0), OutputBatch::new(cortado_stream::Cut::default(), 0));
     stream.state.published(bench.facts.now, &Arc::clone(&stream.plan), &batch);
     let Next::Gather { needs, attempt, .. } = bench.drive() else { panic!("it is fetched") };
     assert_eq!(needs, [(edge, Coverage::range(0, 1))]);

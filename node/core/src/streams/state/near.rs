@@ -57,7 +57,7 @@ impl State {
             self.dirty.insert(touch.later);
             waiting.insert(touch.window);
         }
-        // Whoever touches one that waits, waits too.
+        // A window has to wait as well if it touches one that waits.
         loop {
             let more = touches.iter().filter(|touch| waiting.contains(&touch.later));
             let more: Vec<_> = more.map(|touch| touch.window).collect();
