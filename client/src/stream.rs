@@ -12,6 +12,7 @@ use cortado_protocol::stream::{
     StreamStatus,
 };
 use cortado_protocol::{Edge, JobId, frame};
+use cortado_report::newest;
 use cortado_stream::{Cut, EVENTS, EVENTS_SCHEMAS, SchemaSet, StreamPlan};
 use serde_json::Value;
 
@@ -95,11 +96,6 @@ pub fn read_schemas(folder: &Path) -> Result<Vec<SchemaFile>, Error> {
     Ok(files)
 }
 
-/// Whether a job is a stream: only a stream has no tables.
-fn is_stream(status: &JobStatus) -> bool {
-    status.tables.is_empty()
-}
-
 /// The stream of a name: the one that runs, otherwise the newest.
 ///
 /// # Errors
@@ -111,14 +107,6 @@ pub async fn find(cluster: &Cluster, name: &str) -> Result<JobId, Error> {
             "there is no stream '{name}'; `cortado events start --stream {name}` makes it"
         ))
     })
-}
-
-/// Of several streams that run under one name, which two clients can have started at once, all
-/// clients use the oldest.
-fn newest<'s>(jobs: &'s [JobStatus], name: &str) -> Option<&'s JobStatus> {
-    let streams = || jobs.iter().filter(|status| is_stream(status) && status.plan == name);
-    let running = streams().filter(|status| status.state == JobState::Running);
-    running.min_by_key(|status| status.job).or_else(|| streams().max_by_key(|status| status.job))
 }
 
 /// Makes a stream, unless one of this name runs; returns its id, and whether it is new.

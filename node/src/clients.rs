@@ -7,6 +7,7 @@
 
 mod connection;
 mod gate;
+mod inside;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use cortado_protocol::client::{BatchReply, ClientResponse};
 use cortado_transport::{BufferPool, Endpoint, EndpointError, Kind, NodeTls, Refusal};
 use tokio::sync::{mpsc, watch};
@@ -24,11 +26,13 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::lock::lock;
 use gate::Gate;
+pub use inside::Inside;
 pub use shared::ClientEvent;
-use shared::{BATCHES, Shared, Waiting};
+use shared::{BATCHES, Shared, Waiting, WaitingBatch};
 
 use crate::chaos::Chaos;
 use crate::history::History;
+use crate::meters::Meters;
 
 /// Events that the core has not taken yet. While so many wait, no client is read.
 pub const EVENTS: usize = 256;
@@ -58,8 +62,8 @@ impl Clients {
     pub fn start(
         bind: SocketAddr,
         tls: &NodeTls,
-        history: History,
-        chaos: Option<Chaos>,
+        (history, chaos): (History, Option<Chaos>),
+        meters: Arc<Meters>,
         events: mpsc::Sender<ClientEvent>,
     ) -> Result<Self, EndpointError> {
         let shared = Arc::new(Shared {
@@ -67,6 +71,7 @@ impl Clients {
             events,
             history,
             chaos,
+            meters,
             waiting: Mutex::default(),
             next_ticket: AtomicU64::new(1),
             requests: Gate::new(REQUESTS, REQUEST_BYTES),
@@ -89,19 +94,39 @@ impl Clients {
     /// Answers a request. Does nothing if the client is gone.
     pub fn reply(&self, ticket: u64, response: &ClientResponse, tail: &[u8]) {
         let waiting = lock(&self.shared.waiting).remove(&ticket);
-        if let Some(Waiting::Request(answer)) = waiting {
-            // The client may have left meanwhile.
-            let _ = answer.send(cortado_protocol::frame::encode(response, tail));
+        // The client may have left meanwhile.
+        match waiting {
+            Some(Waiting::Request(answer)) => {
+                let _ = answer.send(cortado_protocol::frame::encode(response, tail));
+            }
+            Some(Waiting::Inside(answer)) => {
+                let _ = answer.send((response.clone(), Bytes::copy_from_slice(tail)));
+            }
+            Some(Waiting::Batch(..)) | None => {}
         }
     }
 
     /// Answers a batch. Does nothing if the client is gone.
     pub fn batch_reply(&self, ticket: u64, reply: &BatchReply) {
         let waiting = lock(&self.shared.waiting).remove(&ticket);
-        if let Some(Waiting::Batch(answers, room)) = waiting {
+        if let Some(Waiting::Batch(WaitingBatch { answers, room, since, bytes })) = waiting {
+            self.shared.meters.batch(reply.outcome.name(), bytes, since.elapsed());
             // The client may have left meanwhile.
             let _ = answers.send((cortado_protocol::frame::encode(reply, b""), room));
         }
+    }
+
+    /// Asks this node like a client, from within this process.
+    #[must_use]
+    pub fn inside(&self) -> Inside {
+        Inside::new(Arc::clone(&self.shared))
+    }
+
+    /// Requests and batches that are read and not answered, and their limits.
+    #[must_use]
+    pub fn load(&self) -> [(&'static str, usize, usize); 2] {
+        let Shared { requests, batches, .. } = &*self.shared;
+        [("requests", requests.taken(), REQUESTS), ("batches", batches.taken(), BATCHES)]
     }
 
     /// Connections refused, by kind.

@@ -100,6 +100,17 @@ pub struct Settings {
     pub peer_port: u16,
     /// UDP port of client connections.
     pub client_port: u16,
+    /// TCP port of HTTP; without it, nothing is served over HTTP.
+    pub http_port: Option<u16>,
+    /// Address to listen on for HTTP.
+    #[serde(default = "loopback")]
+    pub http_bind: IpAddr,
+    /// Who may read over HTTP: `local` (programs on this machine) or `everyone`.
+    #[serde(default = "local")]
+    pub http_readers: Readers,
+    /// Names under which this node is asked over HTTP, beside `localhost` and its own.
+    #[serde(default)]
+    pub http_hosts: Vec<String>,
     /// Gossip addresses of other nodes.
     #[serde(default)]
     pub join: Vec<String>,
@@ -158,6 +169,20 @@ pub struct Settings {
     /// The folder of the configuration file.
     #[serde(skip)]
     pub folder: PathBuf,
+}
+
+/// Who may read over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readers {
+    /// Programs on this machine.
+    Local,
+    /// Everyone who reaches the port.
+    Everyone,
+}
+
+const fn local() -> Readers {
+    Readers::Local
 }
 
 const fn loopback() -> IpAddr {
@@ -330,6 +355,12 @@ impl Settings {
     #[must_use]
     pub fn advertised(&self) -> IpAddr {
         self.advertise.unwrap_or(self.bind)
+    }
+
+    /// Whether those who reach this node's other ports reach it by HTTP, too.
+    #[must_use]
+    pub fn is_http_reachable(&self) -> bool {
+        !self.http_bind.is_loopback() || self.advertised().is_loopback()
     }
 
     /// Time without a batch after which an upload loses its place in the queue.

@@ -1,19 +1,19 @@
 //! The driver: inputs into the core, effects out of it. It decides nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use cortado_core::{Core, Effect, Group, Input, Members, MovedRecord};
+use cortado_core::{Core, Effect, Figures, Group, Input, Members, MovedRecord};
 use cortado_log::{Append, AppendError, Collected, CommitQueue, Committed, Moved};
 use cortado_membership::{Lead, MemberState, View};
 use cortado_protocol::NodeId;
 use cortado_protocol::client::ClientResponse;
 use cortado_transport::Register;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::chaos::Switch;
 use crate::clients::{ClientEvent, Clients};
@@ -52,8 +52,20 @@ pub struct Inputs {
     pub delivered: UnboundedReceiver<Delivered>,
     /// Of those who want to know whether the loop turns.
     pub pings: Receiver<Ping>,
+    /// Of those who want its figures.
+    pub snapshots: Receiver<oneshot::Sender<Snapshot>>,
     /// Of the operator.
     pub stop: watch::Receiver<Stop>,
+}
+
+/// Figures of the node at one moment.
+pub struct Snapshot {
+    /// Of the core.
+    pub figures: Figures,
+    /// What was refused, by port and kind.
+    pub refused: BTreeMap<(&'static str, String), u64>,
+    /// Queues: what waits in them, and what may.
+    pub load: [(&'static str, usize, usize); 2],
 }
 
 /// What the operator wants.
@@ -169,6 +181,10 @@ impl Driver {
                     // Who asked may have given up.
                     let _ = ping.send(());
                 }
+                Some(wanted) = inputs.snapshots.recv() => {
+                    // Who asked may have given up.
+                    let _ = wanted.send(self.snapshot());
+                }
                 () = tokio::time::sleep_until(tick_at) => next.push(Input::Tick),
             }
             {
@@ -223,6 +239,13 @@ impl Driver {
     fn certified(&self, event: &PeerEvent) -> Option<Input> {
         let PeerEvent::LinkUp { peer, .. } = event else { return None };
         Some(Input::Certified(*peer, self.register.seen(*peer)))
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = core.figures();
+        drop(core);
+        Snapshot { figures, refused: self.refused(), load: self.clients.load() }
     }
 
     fn refused(&self) -> refused::Totals {

@@ -56,10 +56,27 @@ impl fmt::Display for Health {
 }
 
 /// Answers on the socket. Dropping it closes the socket.
-#[derive(Debug)]
 pub struct HealthPort {
-    pings: Arc<OnceLock<mpsc::Sender<Ping>>>,
+    doctor: Doctor,
     task: JoinHandle<()>,
+}
+
+/// Examines this node: its loop and its disk.
+#[derive(Clone)]
+pub struct Doctor {
+    pings: Arc<OnceLock<mpsc::Sender<Ping>>>,
+    state: Arc<Mutex<NodeState>>,
+}
+
+impl Doctor {
+    /// How the node is.
+    pub async fn examine(&self) -> Health {
+        let Some(pings) = self.pings.get() else { return Health::Starting };
+        match examine(pings, Arc::clone(&self.state)).await {
+            Ok(()) => Health::Ok,
+            Err(illness) => Health::Ill(illness),
+        }
+    }
 }
 
 impl HealthPort {
@@ -79,15 +96,22 @@ impl HealthPort {
         let pings = Arc::new(OnceLock::new());
         // Simultaneous checks write one after the other.
         let state = Arc::new(Mutex::new(state));
-        let task = tokio::spawn(serve(listener, Arc::clone(&pings), state));
-        Ok(Self { pings, task })
+        let doctor = Doctor { pings, state };
+        let task = tokio::spawn(serve(listener, doctor.clone()));
+        Ok(Self { doctor, task })
+    }
+
+    /// Examines this node for others, too.
+    #[must_use]
+    pub fn doctor(&self) -> Doctor {
+        self.doctor.clone()
     }
 
     /// From now on the node's loop has to answer pings.
     pub fn started(&self) -> mpsc::Receiver<Ping> {
         let (pings, pinged) = mpsc::channel(ASKERS);
         // Only the first call has an effect.
-        let _ = self.pings.set(pings);
+        let _ = self.doctor.pings.set(pings);
         pinged
     }
 }
@@ -132,17 +156,13 @@ fn within<T>(data: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Resul
     act(&PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd())))
 }
 
-async fn serve(
-    listener: UnixListener,
-    pings: Arc<OnceLock<mpsc::Sender<Ping>>>,
-    state: Arc<Mutex<NodeState>>,
-) {
+async fn serve(listener: UnixListener, doctor: Doctor) {
     let mut askers = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if askers.len() < ASKERS => match accepted {
                 Ok((stream, _)) => {
-                    askers.spawn(answer(stream, pings.get().cloned(), Arc::clone(&state)));
+                    askers.spawn(answer(stream, doctor.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "health can't be asked");
@@ -154,18 +174,8 @@ async fn serve(
     }
 }
 
-async fn answer(
-    mut stream: UnixStream,
-    pings: Option<mpsc::Sender<Ping>>,
-    state: Arc<Mutex<NodeState>>,
-) {
-    let text = match pings {
-        None => "starting".to_owned(),
-        Some(pings) => match examine(&pings, state).await {
-            Ok(()) => "ok".to_owned(),
-            Err(illness) => illness,
-        },
-    };
+async fn answer(mut stream: UnixStream, doctor: Doctor) {
+    let text = doctor.examine().await;
     // The other side may have closed the connection.
     let _ = stream.write_all(format!("{text}\n").as_bytes()).await;
 }

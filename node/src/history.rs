@@ -1,6 +1,6 @@
 //! The latest events of this node. The request `Log` of clients (`cortado log`) reads them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,18 +21,27 @@ pub struct History {
     kept: Arc<Mutex<VecDeque<Event>>>,
     /// Number of the newest event.
     newest: Arc<watch::Sender<u64>>,
+    counts: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
 impl History {
     /// Starts without events. `boot` (the generation) identifies this run of the node.
     #[must_use]
     pub fn new(boot: u64) -> Self {
-        Self { boot, kept: Arc::default(), newest: Arc::new(watch::Sender::new(0)) }
+        Self {
+            boot,
+            kept: Arc::default(),
+            newest: Arc::new(watch::Sender::new(0)),
+            counts: Arc::default(),
+        }
     }
 
     /// Keeps an event and logs it.
     pub fn record(&self, what: Happening) {
         tracing::info!(event = what.name(), "{what}");
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(what.name()).or_default() += 1;
+        drop(counts);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let number = kept.back().map_or(1, |event| event.number + 1);
         if kept.len() == EVENTS_KEPT {
@@ -40,6 +49,12 @@ impl History {
         }
         kept.push_back(Event { number, unix_ms: unix_ms(), what });
         self.newest.send_replace(number);
+    }
+
+    /// How often each kind of event was recorded.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The events after a number, oldest first; all events if the number belongs to another run. If

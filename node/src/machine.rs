@@ -1,6 +1,7 @@
 //! Memory and processors that this process may use.
 
 use std::path::Path;
+use std::time::Duration;
 
 /// Memory that this process may use, in bytes: the machine's, or its control group's if that is
 /// less. `None` if neither can be read.
@@ -13,6 +14,44 @@ pub fn memory() -> Option<u64> {
 #[must_use]
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the system says of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Its processor time.
+    pub cpu: Duration,
+    /// Its resident memory, in bytes.
+    pub resident: u64,
+    /// Its open files.
+    pub files: u64,
+    /// Its threads.
+    pub threads: u64,
+}
+
+impl Process {
+    /// As of now; `None` if the system does not say (proc(5)).
+    #[must_use]
+    pub fn now() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The name, in parentheses, may have spaces.
+        let fields: Vec<u64> = stat
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .skip(1)
+            .map(|field| field.parse().unwrap_or_default())
+            .collect();
+        let ticks = fields.get(10)? + fields.get(11)?;
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        let page = rustix::param::page_size() as u64;
+        Some(Self {
+            cpu: Duration::from_millis(ticks.saturating_mul(1000) / per_second),
+            resident: fields.get(20)?.saturating_mul(page),
+            files: std::fs::read_dir("/proc/self/fd").ok()?.count() as u64,
+            threads: *fields.get(16)?,
+        })
+    }
 }
 
 /// Files with the limits of control groups, versions 2 and 1 (kernel documentation, admin-guide),
@@ -61,5 +100,8 @@ mod tests {
     #[test]
     fn this_machine_says_how_much_it_has() {
         assert!(memory().is_some_and(|bytes| bytes > 64 << 20));
+        let process = Process::now().unwrap();
+        assert!(process.resident > 1 << 20 && process.resident < 1 << 40);
+        assert!(process.files > 2 && process.threads >= 1);
     }
 }

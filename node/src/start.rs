@@ -25,7 +25,9 @@ use crate::driver::{Driver, Ended, Inputs, Stop};
 use crate::gossip::{Gossip, GossipConfig, Memory};
 use crate::health::HealthPort;
 use crate::history::History;
+use crate::http::{self, Http, HttpConfig, Known};
 use crate::keeper::Keeper;
+use crate::meters::Meters;
 use crate::peers::{self, Peers, PeersConfig};
 use crate::scrub::{Pace, Scrub};
 use crate::seldom::Seldom;
@@ -78,6 +80,16 @@ pub async fn run(
     let known = disk.state.peers()?;
 
     let history = History::new(generation);
+    let meters = Arc::new(Meters::default());
+    let http = match HttpConfig::of(&settings) {
+        None => None,
+        Some(config) => {
+            let bind = config.bind;
+            let (doctor, history, meters) = (health.doctor(), history.clone(), Arc::clone(&meters));
+            let open = Http::open(config, Known { doctor, history, meters }).await;
+            Some(open.with_context(|| format!("can't listen on {bind} for HTTP"))?)
+        }
+    };
     let mut core = Core::new(core_config(&settings, generation));
     let log_config =
         LogConfig { reserve_bytes: settings.disk_reserve_mib << 20, ..LogConfig::default() };
@@ -121,9 +133,11 @@ pub async fn run(
     };
     let peers = Peers::start(config, resume, to_peers)?;
     let (to_clients, client_events) = mpsc::channel(clients::EVENTS);
-    let (client_bind, events) = (bind(settings.client_port), history.clone());
-    let clients = Clients::start(client_bind, &tls, events, chaos.clone(), to_clients)?;
+    let (client_bind, events) = (bind(settings.client_port), (history.clone(), chaos.clone()));
+    let clients = Clients::start(client_bind, &tls, events, meters, to_clients)?;
 
+    let http_port = http.as_ref().filter(|_| settings.is_http_reachable());
+    let http_port = http_port.map_or(0, |http| http.local_addr().port());
     let me = Identity {
         generation,
         leaving: false,
@@ -133,6 +147,7 @@ pub async fn run(
         gossip_port: settings.gossip_port,
         peer_port: peers.local_addr()?.port(),
         client_port: clients.local_addr()?.port(),
+        http_port,
     };
     history.record(Happening::Started { generation });
     let config = GossipConfig {
@@ -153,6 +168,18 @@ pub async fn run(
     if let Some(chaos) = chaos {
         tracing::warn!("clients may disturb this node on purpose (--allow-chaos)");
         chaos.follow(gossip.views());
+    }
+    let (wanted, snapshots) = mpsc::channel(1);
+    if let Some(http) = &http {
+        http.started(http::Started {
+            inside: clients.inside(),
+            views: gossip.views(),
+            leaders: gossip.leaders(),
+            snapshots: wanted,
+            log: committer.meter(),
+            data: settings.data.clone(),
+        });
+        tracing::info!(page = %format_args!("http://{}/", http.local_addr()), "answers over HTTP");
     }
     tracing::info!(node = %settings.node, cluster = %settings.cluster, generation, "started");
 
@@ -175,6 +202,7 @@ pub async fn run(
         tasks,
         stop: stop.clone(),
         pings: health.started(),
+        snapshots,
     };
     let beat = Beat::new();
     let watch = Watch::start(beat.clone(), committer.busy(), gossip.health())
@@ -207,6 +235,9 @@ pub async fn run(
         reviver.retire(settings.node);
     }
     certificate.abort();
+    if let Some(http) = http {
+        http.stop().await;
+    }
     let done = shut_down(driver, committer, ended).await;
     drop(keeper);
     done

@@ -239,6 +239,18 @@ pub enum BatchOutcome {
     Refused(ClientError),
 }
 
+impl BatchOutcome {
+    /// The outcome as one word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Durable { .. } => "durable",
+            Self::Retry { .. } => "retry",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 /// The batches of a table that have arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TableCoverage {
@@ -319,6 +331,8 @@ pub struct MemberView {
     pub state: MemberState,
     /// Its address for clients.
     pub client_addr: SocketAddr,
+    /// Its address for HTTP, if others can reach it.
+    pub http_addr: Option<SocketAddr>,
     /// Its generation, which grows with every start and every renewal.
     pub generation: u64,
     /// Number of jobs whose records it holds; only known for the answering node.
@@ -339,6 +353,19 @@ pub enum MemberState {
     Down,
     /// It answers, but something is wrong with it: it gets no roles until it is well again.
     Ill,
+}
+
+impl MemberState {
+    /// The state as one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Draining => "draining",
+            Self::Down => "down",
+            Self::Ill => "ill",
+        }
+    }
 }
 
 /// The slot owners in the answering node's view, for jobs in general, and the moves in progress.

@@ -291,6 +291,20 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// The state as one word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Queued { .. } => "queued",
+            Self::Uploading => "uploading",
+            Self::Running => "running",
+            Self::Finishing => "finishing",
+            Self::Done => "done",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether the state can't change any more.
     #[must_use]
     pub const fn is_final(&self) -> bool {

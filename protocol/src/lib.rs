@@ -44,7 +44,7 @@ pub use slot::{META_SLOT, Slot, SlotSet};
 
 /// Version of both protocols and of the log's record payloads. Nodes with different versions refuse
 /// each other's streams with a clear error.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 
 /// ALPN of node-to-node connections that carry data.
 pub const ALPN_PEER: &[u8] = b"cortado-peer/1";

@@ -122,6 +122,11 @@ pub enum StreamRequest {
     },
     /// Sends a row to the webhook of its output once more. Answered by [`StreamResponse::Sending`].
     Deliver(Place),
+    /// Asks where the newest rows begin. Answered by [`StreamResponse::Rows`] without rows.
+    Latest {
+        /// The newest windows whose rows are wanted.
+        windows: u16,
+    },
 }
 
 /// The place of an event: its publisher's edge, its batch, its line in the batch. Or of a row: the edge of

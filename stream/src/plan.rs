@@ -456,6 +456,16 @@ impl StreamPlan {
         windows.chain(rollups).chain(alerts).chain([DEAD_VALIDATION, DEAD_PROCESSING])
     }
 
+    /// The outputs of windows.
+    pub fn window_outputs(&self) -> impl Iterator<Item = &str> {
+        self.0.windows.iter().map(|window| window.output.as_str())
+    }
+
+    /// The outputs of roll-ups.
+    pub fn rollup_outputs(&self) -> impl Iterator<Item = &str> {
+        self.0.rollups.iter().map(|rollup| rollup.output.as_str())
+    }
+
     /// Whether the watermark closes a window.
     #[must_use]
     pub fn closes(&self, window: WindowKey, watermark_ms: i64) -> bool {

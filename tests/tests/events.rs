@@ -7,44 +7,16 @@ use std::io::Write;
 
 use cortado::generate::events::{Bursts, Event, EventOptions};
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, path_text, wait_for};
+use tests::cluster::{Cluster, path_text, short_windows, wait_for};
 
 const WINDOW_MS: i64 = 500;
 
-/// The plan of the built-in stream, with short windows.
-fn short_windows(cluster: &Cluster) -> String {
-    let path = cluster.path("short.toml");
-    let text = cortado_stream::EVENTS
-        .replace("every = \"5s\"", "every = \"500ms\"")
-        .replace("lateness = \"2s\"", "lateness = \"0s\"")
-        .replace("idle = \"10s\"", "idle = \"3s\"");
-    std::fs::write(&path, text).unwrap();
-    path_text(&path)
-}
-
 fn start(cluster: &Cluster) -> String {
-    start_with(cluster, &short_windows(cluster))
-}
-
-fn start_with(cluster: &Cluster, plan: &str) -> String {
-    let schemas = cluster.path("schemas");
-    std::fs::create_dir(&schemas).unwrap();
-    for (name, text) in cortado_stream::EVENTS_SCHEMAS {
-        std::fs::write(schemas.join(name), text).unwrap();
-    }
-    let schemas = path_text(&schemas);
-    let started = cluster.json(&["events", "start", plan, "--schemas", &schemas]);
-    started["job"].as_str().unwrap().to_owned()
+    cluster.start_stream(&short_windows())
 }
 
 fn status(cluster: &Cluster) -> Value {
     cluster.json(&["events", "status"])
-}
-
-/// All rows of an output that there are now.
-fn rows(cluster: &Cluster, output: &str, more: &[&str]) -> Vec<Value> {
-    let tail = cluster.cortado(&["events", "tail", output, "--no-follow"]).args(more);
-    tail.run().ok().json_lines()
 }
 
 /// The last revision of each window, by its start.
@@ -235,10 +207,10 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
         (0..COUNT).map(move |n| options.event(n)).map(|event| (event.line, event.is_valid))
     });
     let (windows, dead) = model(made);
-    let all = rows(&cluster, "analytics.window", &[]);
+    let all = cluster.rows("analytics.window");
     compare(&all, &windows);
-    compare_days(&all, &rows(&cluster, "metrics.daily", &[]), &windows);
-    let letters = rows(&cluster, "deadletter.validation", &[]);
+    compare_days(&all, &cluster.rows("metrics.daily"), &windows);
+    let letters = cluster.rows("deadletter.validation");
     let reasons = |row: &Value| row["reason"].as_str().unwrap().starts_with("conflict");
     let conflicts = letters.iter().filter(|row| reasons(row)).count();
     let ids: BTreeSet<_> = letters.iter().map(|row| row["dead_id"].to_string()).collect();
@@ -252,7 +224,12 @@ fn every_event_counts_once_while_the_coordinator_and_a_publisher_are_killed() {
         cluster.cortado(&["nodes", "--connect", &address, "--timeout", "2"]).run().code == Some(0)
     });
     let address = node.unwrap().client_addr().to_string();
-    let rest = rows(&cluster, "analytics.window", &["--after", cursor, "--connect", &address]);
+    let rest = cluster
+        .cortado(&["events", "tail", "analytics.window", "--no-follow"])
+        .args(&["--after", cursor, "--connect", &address])
+        .run()
+        .ok()
+        .json_lines();
     assert_eq!(rest, all[all.len() / 2 + 1..]);
 }
 
@@ -348,7 +325,7 @@ fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
     cluster.cortado(&["events", "publish", "--publisher", "a", "--from", &first]).run().ok();
     let closed = |least| {
         wait_for("the windows to be closed", 20, || {
-            let rows = rows(&cluster, "analytics.window", &[]);
+            let rows = cluster.rows("analytics.window");
             (rows.len() >= least).then_some(rows)
         })
     };
@@ -363,7 +340,7 @@ fn late_events_of_a_file_make_a_revision_and_bad_lines_cost_themselves() {
     let totals = last.values().map(|row| row["total"].as_u64().unwrap()).sum::<u64>();
     assert_eq!((last.len(), totals), (windows.len(), 400));
     assert_eq!(last.values().map(|row| row["conflicts"].as_u64().unwrap()).sum::<u64>(), 1);
-    let letters = rows(&cluster, "deadletter.validation", &[]);
+    let letters = cluster.rows("deadletter.validation");
     let reasons: Vec<_> = letters.iter().map(|row| row["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.starts_with("not a JSON object")));
@@ -445,7 +422,7 @@ fn an_id_counts_once_although_its_events_lie_in_two_windows() {
     let first = write("first.ndjson", &lines);
     cluster.cortado(&["events", "publish", "--publisher", "a", "--from", &first]).run().ok();
     let totals = |field: &str| {
-        let last = last_revisions(&rows(&cluster, "analytics.window", &[]));
+        let last = last_revisions(&cluster.rows("analytics.window"));
         last.values().map(|row| row[field].as_u64().unwrap()).sum::<u64>()
     };
     wait_for("the windows to be closed", 20, || (totals("total") == 400).then_some(()));
@@ -460,7 +437,7 @@ fn an_id_counts_once_although_its_events_lie_in_two_windows() {
     cluster.cortado(&late).run().ok();
     wait_for("both contradictions", 20, || (totals("conflicts") == 2).then_some(()));
     assert_eq!(totals("total"), 401);
-    let all = rows(&cluster, "analytics.window", &[]);
+    let all = cluster.rows("analytics.window");
     let last = last_revisions(&all);
     let counted = |id: &str| {
         let has = |row: &&Value| row["event_ids"].as_array().unwrap().iter().any(|of| of == id);
@@ -477,7 +454,7 @@ fn an_id_counts_once_although_its_events_lie_in_two_windows() {
     assert_eq!(counted(&id(399)), [window(events[399].at_ms - 5 * WINDOW_MS)]);
     assert_eq!(counted(&id(3)), [window(events[3].at_ms)]);
     assert_eq!(counted(&id(200)).len(), 2, "ten minutes are the horizon");
-    let letters = rows(&cluster, "deadletter.validation", &[]);
+    let letters = cluster.rows("deadletter.validation");
     let of: BTreeSet<_> = letters.iter().map(|row| row["event_id"].as_str().unwrap()).collect();
     assert_eq!(of, [&*id(3), &*id(399)].into_iter().collect());
     let checked = cluster.json(&["events", "check"]);
@@ -612,7 +589,7 @@ fn a_burst_raises_an_alert_that_names_its_numbers() {
     publish("first", calm.chain(burst).chain([line(5_000, 16_000)]).collect());
     let alerts = |least: usize| {
         wait_for("an alert", 20, || {
-            let rows = rows(&cluster, "alerts.anomaly", &[]);
+            let rows = cluster.rows("alerts.anomaly");
             (rows.len() >= least).then_some(rows)
         })
     };
@@ -636,23 +613,20 @@ fn a_burst_raises_an_alert_that_names_its_numbers() {
 }
 
 /// The plan of the built-in stream, with short windows, and with events that are kept for 4 s.
-fn forgetful(cluster: &Cluster) -> String {
-    let plan = short_windows(cluster);
-    let text = std::fs::read_to_string(&plan).unwrap();
+fn forgetful() -> String {
+    let mut text = short_windows();
     let alerts = text.find("[[alerts]]").unwrap()..text.find("[audit]").unwrap();
-    let mut text = text;
     text.replace_range(alerts, "");
     let text = text.replace("retention = \"7d\"", "retention = \"4s\"");
     let text = text.replace("horizon = \"10m\"", "horizon = \"1s\"");
     assert!(text.contains("retention = \"4s\""));
-    std::fs::write(&plan, text).unwrap();
-    plan
+    text
 }
 
 #[test]
 fn a_stream_forgets_what_is_older_than_its_retention_and_still_accounts_for_every_event() {
     let cluster = Cluster::up(3);
-    start_with(&cluster, &forgetful(&cluster));
+    cluster.start_stream(&forgetful());
     let options = valid_events(5);
     let publish = |name: &str, numbers: std::ops::Range<u64>| {
         let path = cluster.path(&format!("{name}.ndjson"));
@@ -683,7 +657,7 @@ fn a_stream_forgets_what_is_older_than_its_retention_and_still_accounts_for_ever
         assert_eq!(counts.sum::<u64>(), expected, "{rows}");
     };
     days(1_000);
-    let first = rows(&cluster, "analytics.window", &[]);
+    let first = cluster.rows("analytics.window");
     let oldest = first.iter().map(|row| row["window_start"].as_str().unwrap()).min().unwrap();
     assert!(cortado_stream::parse_time(oldest).unwrap() > options.start_ms, "rows are gone, too");
 

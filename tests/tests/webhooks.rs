@@ -1,11 +1,9 @@
 //! Rows of a stream that go to a webhook, too.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cortado::generate::events::{Bursts, EventOptions};
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Webhook, path_text, wait_for};
+use tests::cluster::{Cluster, Webhook, short_windows, wait_for};
 
 const OUTPUT: &str = "analytics.window";
 
@@ -13,45 +11,10 @@ fn start(cluster: &Cluster, webhook: &Webhook) -> String {
     let plan = format!(
         "{}\n[[webhooks]]\noutput = '{OUTPUT}'\nwebhook = '{}'\nretry = 'fixed'\nfirst = '100ms'\n\
          attempts = 3\n",
-        cortado_stream::EVENTS
-            .replace("every = \"5s\"", "every = \"500ms\"")
-            .replace("lateness = \"2s\"", "lateness = \"0s\"")
-            .replace("idle = \"10s\"", "idle = \"3s\""),
+        short_windows(),
         webhook.url()
     );
-    let path = cluster.path("plan.toml");
-    std::fs::write(&path, plan).unwrap();
-    let schemas = cluster.path("schemas");
-    std::fs::create_dir(&schemas).unwrap();
-    for (name, text) in cortado_stream::EVENTS_SCHEMAS {
-        std::fs::write(schemas.join(name), text).unwrap();
-    }
-    let (path, schemas) = (path_text(&path), path_text(&schemas));
-    let started = cluster.json(&["events", "start", &path, "--schemas", &schemas]);
-    started["job"].as_str().unwrap().to_owned()
-}
-
-fn rows(cluster: &Cluster, output: &str) -> Vec<Value> {
-    cluster.cortado(&["events", "tail", output, "--no-follow"]).run().ok().json_lines()
-}
-
-/// Publishes events of so many seconds, from a second of event time on.
-fn publish(cluster: &Cluster, name: &str, from_s: i64, seconds: u64) {
-    let options = EventOptions {
-        seed: 3,
-        publisher: name.into(),
-        start_ms: 1_790_000_000_000 + from_s * 1_000,
-        rate: 100.0,
-        duplicates: 0.0,
-        invalid: 0.0,
-        disorder_ms: 0,
-        bursts: Bursts::default(),
-    };
-    let lines: Vec<_> = (0..100 * seconds).map(|n| options.event(n).line).collect();
-    let path = cluster.path(name);
-    std::fs::write(&path, lines.join("\n")).unwrap();
-    let path = path_text(&path);
-    cluster.cortado(&["events", "publish", "--publisher", name, "--from", &path]).run().ok();
+    cluster.start_stream(&plan)
 }
 
 /// Each row reaches the webhook or is a dead letter, while it refuses rows and while the coordinator is
@@ -61,10 +24,10 @@ fn each_row_reaches_its_webhook_or_is_a_dead_letter() {
     let (cluster, webhook) = (Cluster::up(3), Webhook::start());
     let job = start(&cluster, &webhook);
     webhook.refuse(true);
-    publish(&cluster, "first", 0, 2);
+    cluster.publish_plain("first", 0, 2);
     let letters = |least: usize| {
         wait_for("dead letters of rows", 30, || {
-            let letters = rows(&cluster, "deadletter.processing");
+            let letters = cluster.rows("deadletter.processing");
             (letters.len() >= least).then_some(letters)
         })
     };
@@ -86,11 +49,11 @@ fn each_row_reaches_its_webhook_or_is_a_dead_letter() {
     wait_for("what was refused to be delivered", 20, || (webhook.taken().len() == 4).then_some(()));
 
     // The next coordinator goes on from where the last one wrote down that it was.
-    publish(&cluster, "second", 10, 4);
+    cluster.publish_plain("second", 10, 4);
     let coordinator = cluster.coordinator(&job);
     wait_for("some rows to be delivered", 20, || (webhook.taken().len() > 4).then_some(()));
     cluster.kill_together(&[&coordinator]);
-    publish(&cluster, "third", 20, 4);
+    cluster.publish_plain("third", 20, 4);
     cluster.cortado(&["events", "stop"]).run().ok();
     wait_for("the stream to end", 40, || {
         let status = cluster.cortado(&["events", "status", "--json"]).run();
@@ -101,7 +64,7 @@ fn each_row_reaches_its_webhook_or_is_a_dead_letter() {
         let before = taken.insert(key, row.clone());
         assert!(before.is_none_or(|before| before == row), "{row}");
     }
-    let published = rows(&cluster, OUTPUT);
+    let published = cluster.rows(OUTPUT);
     let keys = published.iter().map(|row| {
         let row = row.as_object().unwrap().iter().filter(|(name, _)| *name != "cursor");
         let row: Value = row.map(|(name, value)| (name.clone(), value.clone())).collect();

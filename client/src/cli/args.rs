@@ -25,7 +25,7 @@ pub(super) const VERSION: &str = version();
 const fn version() -> &'static str {
     const {
         // A test compares the number with the protocol crate.
-        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 10)")
+        concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORTADO_REVISION"), ", protocol 11)")
     }
 }
 

@@ -1,10 +1,8 @@
 //! `cortado nodes`, `ring`, `drain` and `forget`.
 
 use cortado_protocol::NodeId;
-use cortado_protocol::client::{
-    ClientRequest, ClientResponse, ClusterView, MemberState, Overdue, RingView,
-};
-use serde_json::{Value, json};
+use cortado_protocol::client::{ClientRequest, ClientResponse, ClusterView, Overdue, RingView};
+use serde_json::json;
 
 use super::output::{Output, grouped, table};
 use crate::cluster::unexpected;
@@ -12,7 +10,7 @@ use crate::{Cluster, Error};
 
 pub(super) async fn nodes(cluster: &Cluster, output: Output) -> Result<(), Error> {
     let view = cluster.view().await?;
-    output.show(&cluster_json(&view), |_| {
+    output.show(&cortado_report::Cluster::from(&view), |_| {
         let supervisor = match &view.supervisor {
             Some((node, term)) => format!("{node} (term {term})"),
             None => "none, an election is on".into(),
@@ -41,7 +39,7 @@ pub(super) async fn ring(cluster: &Cluster, output: Output) -> Result<(), Error>
         (ClientResponse::Ring(view), _) => view,
         (other, _) => return Err(unexpected(&other)),
     };
-    output.show(&ring_json(&view), |_| ring_text(&view))
+    output.show(&cortado_report::Ring::from(&view), |_| ring_text(&view))
 }
 
 pub(super) async fn drain(cluster: &Cluster, node: NodeId, output: Output) -> Result<(), Error> {
@@ -97,7 +95,7 @@ pub(super) fn members_table(view: &ClusterView) -> String {
                 if view.crash_looping.contains(&member.id) {
                     "crash-looping".into()
                 } else {
-                    state(member.state).into()
+                    member.state.name().into()
                 },
                 member.client_addr.to_string(),
                 member.jobs.map_or_else(String::new, |jobs| jobs.to_string()),
@@ -111,62 +109,6 @@ pub(super) fn members_table(view: &ClusterView) -> String {
 fn reasons(view: &ClusterView) -> String {
     let ill = view.members.iter().filter_map(|member| Some((member.id, member.reason.as_ref()?)));
     ill.map(|(node, reason)| format!("{node} is ill: {reason}\n")).collect()
-}
-
-const fn state(state: MemberState) -> &'static str {
-    match state {
-        MemberState::Alive => "alive",
-        MemberState::Draining => "draining",
-        MemberState::Down => "down",
-        MemberState::Ill => "ill",
-    }
-}
-
-/// The members as JSON; see docs/cli-json.md.
-pub(super) fn cluster_json(view: &ClusterView) -> Value {
-    let members: Vec<_> = view
-        .members
-        .iter()
-        .map(|member| {
-            json!({
-                "id": member.id,
-                "state": state(member.state),
-                "client_addr": member.client_addr,
-                "generation": member.generation,
-                "jobs": member.jobs,
-                "reason": member.reason,
-            })
-        })
-        .collect();
-    let supervisor =
-        view.supervisor.as_ref().map(|(node, term)| json!({ "node": node, "term": term }));
-    json!({
-        "cluster": view.cluster,
-        "answered_by": view.answered_by,
-        "replicas": view.replicas,
-        "min_copies": view.min_copies,
-        "slots": view.slots,
-        "expected_nodes": view.expected_nodes,
-        "formed": view.formed,
-        "members": members,
-        "supervisor": supervisor,
-        "crash_looping": view.crash_looping,
-        "overdue": view.overdue.as_ref().map(|o| json!({ "jobs": o.jobs, "away": o.away })),
-    })
-}
-
-fn ring_json(view: &RingView) -> Value {
-    let slots: Vec<_> = view
-        .slots
-        .iter()
-        .map(|(slot, owners)| json!({ "slot": slot.0, "owners": owners }))
-        .collect();
-    let moves: Vec<_> = view
-        .moves
-        .iter()
-        .map(|(job, node, entries)| json!({ "job": job, "to": node, "entries": entries }))
-        .collect();
-    json!({ "version": view.version, "slots": slots, "moves": moves })
 }
 
 fn ring_text(view: &RingView) -> String {

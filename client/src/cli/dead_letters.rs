@@ -9,11 +9,11 @@ use cortado_protocol::stream::Place;
 use serde_json::{Map, Value, json};
 
 use super::args::DeadArguments;
-use super::events_text::text_of;
 use super::output::{self, Output, grouped, table};
 use super::publish_command::{Counts, new_name};
 use crate::publish::{Options, Source, publish};
 use crate::{Cluster, Error, stream};
+use cortado_report::text_of;
 
 /// Publishers that send dead letters again.
 const REPLAY: &str = "dead-replay-";

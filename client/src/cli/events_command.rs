@@ -1,14 +1,14 @@
 //! `cortado events`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cortado_protocol::JobId;
-use cortado_protocol::stream::{Cursor, Row, StreamStatus};
-use serde_json::{Map, Value, json};
+use cortado_protocol::stream::{Cursor, StreamStatus};
+use cortado_report::{MetricFilter, News, latest_metrics, text_of};
+use serde_json::{Value, json};
 
 use super::args::{DeadCommand, EventsCommand};
-use super::events_text::{self, text_of};
+use super::events_text;
 use super::output::{self, Output, grouped, table};
 use super::second_count::{self, Wanted};
 use super::{audit_command, dead_letters, publish_command};
@@ -55,7 +55,7 @@ pub(super) async fn run(
         EventsCommand::Status { stream } => {
             let job = stream::find(&cluster, &stream.stream).await?;
             let status = stream::status(&cluster, job).await?;
-            output.show(&events_text::status_json(&stream.stream, job, &status), |_| {
+            output.show(&cortado_report::Stream::new(&stream.stream, job, &status), |_| {
                 events_text::status(&status)
             })
         }
@@ -76,7 +76,8 @@ pub(super) async fn run(
             let more = [("region", region), ("date", date)];
             let more = more.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text?)));
             wanted.extend(more);
-            metrics(&cluster, (job, &name), (&wanted, source.as_deref()), output).await
+            let wanted = MetricFilter { fields: wanted, source };
+            metrics(&cluster, (job, &name), &wanted, output).await
         }
         EventsCommand::Dead { command: None, list } => {
             dead_letters::list(&cluster, &list, output).await
@@ -126,28 +127,10 @@ fn open_publishers(status: &StreamStatus) -> impl Iterator<Item = &str> {
 async fn metrics(
     cluster: &Cluster,
     (job, name): (JobId, &str),
-    (wanted, source): (&[(String, String)], Option<&str>),
+    wanted: &MetricFilter,
     output: Output,
 ) -> Result<(), Error> {
-    let mut last: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
-    for row in stream::all_rows(cluster, job, name).await? {
-        let id = text_of(&row, "metric_id").to_owned();
-        let fits = |(field, text): &(String, String)| row.get(field) == Some(&json!(text));
-        let revision = |row: &Map<String, Value>| row.get("revision").and_then(Value::as_u64);
-        let newer = last.get(&id).is_none_or(|known| revision(known) < revision(&row));
-        if newer && wanted.iter().all(fits) {
-            last.insert(id, row);
-        }
-    }
-    for row in last.values_mut() {
-        // What a revision added says nothing about the metrics as they stand.
-        row.remove("input_event_ids");
-        row.remove("input_event_count");
-        if let (Some(source), Some(Value::Object(parts))) = (source, row.get_mut("metrics")) {
-            parts.retain(|part, _| part == source);
-        }
-    }
-    let rows: Vec<_> = last.into_values().collect();
+    let rows = latest_metrics(stream::all_rows(cluster, job, name).await?, wanted);
     output.show(&rows, |rows| {
         if rows.is_empty() {
             return "no metrics yet".to_owned();
@@ -169,9 +152,6 @@ async fn metrics(
     })
 }
 
-/// Windows, metrics and alerts whose last revision is remembered.
-const REMEMBERED: usize = 10_000;
-
 /// Prints rows, and leaves out what two coordinators published at the same time.
 async fn tail(
     cluster: &Cluster,
@@ -181,9 +161,7 @@ async fn tail(
     no_follow: bool,
     output: Output,
 ) -> Result<(), Error> {
-    let mut revisions: HashMap<String, u64> = HashMap::new();
-    // The cursor of a line, which may stand before rows of other outputs that the answer skipped.
-    let mut at = cursor.clone();
+    let mut news = News::after(cursor.clone());
     loop {
         let answer = stream::rows(cluster, job, name, cursor.clone()).await?;
         let more = answer.cursor != cursor;
@@ -193,36 +171,10 @@ async fn tail(
                 "rows of {gone} batches are gone: their time of retention was over before they were read"
             ));
         }
-        let lines =
-            answer.rows.into_iter().filter_map(|row| match serde_json::from_str(&row.json) {
-                Ok(Value::Object(line)) => Some((row, line)),
-                _ => None,
-            });
-        let mut lines: Vec<(Row, Map<String, Value>)> = lines.collect();
-        // Of two coordinators one after the other, the second one's rows may come first in an answer. Those
-        // of one coordinator keep their order, so the cursors are right.
-        lines.sort_by_key(|(_, line)| line.get("revision").and_then(Value::as_u64));
-        for (row, mut line) in lines {
-            at.advance(row.edge, row.batch, row.row + 1);
-            // Of a window, a metric or an alert only a newer revision is news.
-            let fields = ["alert_id", "metric_id", "window_start"];
-            let text = |field: &str| line.get(field)?.as_str().map(str::to_owned);
-            let of = fields.into_iter().find_map(text);
-            let revision = line.get("revision").and_then(Value::as_u64);
-            if let (Some(of), Some(revision)) = (of, revision) {
-                if revisions.len() >= REMEMBERED {
-                    revisions.clear();
-                }
-                if revisions.get(&of).is_some_and(|last| *last >= revision) {
-                    continue;
-                }
-                revisions.insert(of, revision);
-            }
-            line.insert("cursor".into(), at.to_text().into());
-            output.line(&Value::Object(line).to_string())?;
+        for line in news.take(answer.rows, &answer.cursor) {
+            output.value(&line.row)?;
         }
         cursor = answer.cursor;
-        at = cursor.clone();
         if answer.ended || (no_follow && !more) {
             return Ok(());
         }

@@ -1,60 +1,9 @@
-//! How a stream stands, as text and as JSON, and the texts of its rows.
+//! How a stream stands, as text.
 
-use cortado_protocol::JobId;
 use cortado_protocol::stream::{PublisherStatus, StreamStatus, WebhookStatus};
 use cortado_stream::time_text;
-use serde_json::{Map, Value, json};
 
 use super::output::{grouped, table};
-
-/// The text in a field of a row.
-pub(super) fn text_of<'r>(row: &'r Map<String, Value>, field: &str) -> &'r str {
-    row.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn time_json(ms: Option<i64>) -> Value {
-    match ms {
-        None | Some(i64::MAX) => Value::Null,
-        Some(ms) => time_text(ms).into(),
-    }
-}
-
-pub(super) fn status_json(name: &str, job: JobId, status: &StreamStatus) -> Value {
-    let publisher = |of: &PublisherStatus| {
-        json!({
-            "name": of.publisher.name,
-            "generation": of.publisher.generation,
-            "backfill": of.publisher.backfill,
-            "opened_ms": of.publisher.opened_ms,
-            "prefix": of.prefix,
-            "beyond_gap": of.beyond_gap,
-            "watermark": time_json(of.watermark_ms),
-            "events": of.events,
-            "dead": of.dead,
-            "ended": of.ended,
-            "idle": of.idle,
-            "sealed": of.sealed.is_some(),
-            "void": of.sealed.as_ref().map_or(0, |seal| seal.void.count()),
-        })
-    };
-    json!({
-        "stream": name,
-        "job": job,
-        "coordinator": status.coordinator,
-        "schema_set": status.schema_set,
-        "stopping": status.stopping,
-        "ended": status.ended,
-        "watermark": time_json(status.watermark_ms),
-        "events": status.events,
-        "open_windows": status.open_windows,
-        "closed_windows": status.closed_windows,
-        "published": status.published,
-        "retired_before": time_json(status.retired.map(|retired| retired.before_ms)),
-        "webhooks": status.webhooks,
-        "waits_for": status.waits_for,
-        "publishers": status.publishers.iter().map(publisher).collect::<Vec<_>>(),
-    })
-}
 
 /// The text of `events status`.
 pub(super) fn status(status: &StreamStatus) -> String {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use cortado_engine::Receipt;
 use cortado_protocol::JobId;
-use cortado_protocol::client::{ClientRequest, ClientResponse, Reject};
+use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::{JobStatus, ResultFile};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::job_text::{self, state_name, status_json};
+use super::job_text;
 use super::output::{self, Output, grouped, table};
 use super::rejects;
 use crate::cluster::unexpected;
@@ -19,14 +19,14 @@ use crate::{Cluster, Error, job, verify};
 
 pub(super) async fn jobs(cluster: &Cluster, output: Output) -> Result<(), Error> {
     let jobs = job::list(cluster).await?;
-    let json: Vec<Value> = jobs.iter().map(status_json).collect();
+    let json: Vec<_> = jobs.iter().map(cortado_report::Job::from).collect();
     output.show(&json, |_| {
         if jobs.is_empty() {
             return "no jobs".into();
         }
         let rows = jobs
             .iter()
-            .map(|job| vec![job.job.to_string(), job.plan.clone(), state_name(&job.state)])
+            .map(|job| vec![job.job.to_string(), job.plan.clone(), job.state.name().to_owned()])
             .collect();
         table(&["JOB", "PLAN", "STATE"], &[], rows)
     })
@@ -34,7 +34,7 @@ pub(super) async fn jobs(cluster: &Cluster, output: Output) -> Result<(), Error>
 
 pub(super) async fn status(cluster: &Cluster, id: JobId, output: Output) -> Result<(), Error> {
     let status = job::status(cluster, id, Duration::ZERO).await?;
-    output.show(&status_json(&status), |_| job_text::status(&status))
+    output.show(&cortado_report::Job::from(&status), |_| job_text::status(&status))
 }
 
 pub(super) async fn explain(cluster: &Cluster, id: JobId, output: Output) -> Result<(), Error> {
@@ -45,7 +45,8 @@ pub(super) async fn explain(cluster: &Cluster, id: JobId, output: Output) -> Res
 
 pub(super) async fn cancel(cluster: &Cluster, id: JobId, output: Output) -> Result<(), Error> {
     let status = job::cancel(cluster, id).await?;
-    output.show(&status_json(&status), |_| format!("job {id}: {}", state_name(&status.state)))
+    output
+        .show(&cortado_report::Job::from(&status), |_| format!("job {id}: {}", status.state.name()))
 }
 
 pub(super) async fn delete(cluster: &Cluster, id: JobId, output: Output) -> Result<(), Error> {
@@ -87,10 +88,10 @@ pub(super) async fn finish(
     let receipt = verify::parse_receipt(&receipt)?;
     let sentence = receipt.sentence();
     if output.json {
-        let files: Vec<_> = finished.files.iter().map(job_text::file_json).collect();
+        let files: Vec<_> = finished.files.iter().map(cortado_report::File::from).collect();
         let value = json!({
             "job": status.job,
-            "state": state_name(&status.state),
+            "state": status.state.name(),
             "out": out,
             "files": files,
             "receipt": sentence,
@@ -182,9 +183,10 @@ pub(super) async fn rejects(
     }
     if output.json {
         // One line per row, since there may be many rows.
-        let lines: String =
-            all.iter().map(|(table, reject)| format!("{}\n", reject_json(table, reject))).collect();
-        return output.bytes(lines.as_bytes());
+        for (table, reject) in all {
+            output.value(&cortado_report::Rejected::of(table, reject))?;
+        }
+        return Ok(());
     }
     if all.is_empty() {
         return output.line("no rejected rows");
@@ -194,16 +196,6 @@ pub(super) async fn rejects(
         .map(|(_, r)| format!("{}:{}: {}\n    {}\n", r.file, r.line, r.reason, printable(&r.row)))
         .collect();
     output.bytes(lines.as_bytes())
-}
-
-fn reject_json(table: &str, reject: &Reject) -> Value {
-    json!({
-        "table": table,
-        "file": reject.file,
-        "line": reject.line,
-        "reason": reject.reason,
-        "row": reject.row,
-    })
 }
 
 /// Text from outside, without characters that could control a terminal.

@@ -1,23 +1,8 @@
-//! The state of a job, as text and as JSON.
+//! The state of a job, as text.
 
-use cortado_protocol::job::{JobState, JobStatus, Manifest, ResultFile};
-use serde_json::{Value, json};
+use cortado_protocol::job::{JobState, JobStatus};
 
 use super::output::{bytes, grouped, table};
-
-/// The state as one word.
-pub(super) fn state_name(state: &JobState) -> String {
-    match state {
-        JobState::Queued { .. } => "queued",
-        JobState::Uploading => "uploading",
-        JobState::Running => "running",
-        JobState::Finishing => "finishing",
-        JobState::Done => "done",
-        JobState::Failed { .. } => "failed",
-        JobState::Cancelled => "cancelled",
-    }
-    .into()
-}
 
 /// The text of `status`.
 pub(super) fn status(status: &JobStatus) -> String {
@@ -43,7 +28,7 @@ pub(super) fn status(status: &JobStatus) -> String {
         "job    {}\nplan   {}\nstate  {}\nhome   {}\n\n{tables}",
         status.job,
         status.plan,
-        state_name(&status.state),
+        status.state.name(),
         status.coordinator
     );
     if !status.stages.is_empty() {
@@ -75,57 +60,4 @@ pub(super) fn explain(status: &JobStatus) -> String {
         JobState::Failed { message } => format!("failed: {message}"),
         JobState::Cancelled => "cancelled".into(),
     }
-}
-
-/// The state as JSON; see docs/cli-json.md.
-pub(super) fn status_json(status: &JobStatus) -> Value {
-    let tables: Vec<_> = status
-        .tables
-        .iter()
-        .map(|t| {
-            json!({
-                "name": t.name,
-                "batches": t.batches,
-                "declared": t.declared,
-                "rows": t.rows,
-                "bytes": t.bytes,
-                "total_bytes": t.total_bytes,
-                "missing": t.missing.intervals(),
-            })
-        })
-        .collect();
-    let stages: Vec<_> = status
-        .stages
-        .iter()
-        .map(|s| json!({ "name": s.name, "complete": s.complete, "total": s.total }))
-        .collect();
-    let position = match status.state {
-        JobState::Queued { position } => Some(position),
-        _ => None,
-    };
-    let message = match &status.state {
-        JobState::Failed { message } => Some(message),
-        _ => None,
-    };
-    let files = match &status.manifest {
-        Some(Manifest::Done { files, .. }) => Some(files.iter().map(file_json).collect::<Vec<_>>()),
-        _ => None,
-    };
-    json!({
-        "job": status.job,
-        "plan": status.plan,
-        "state": state_name(&status.state),
-        "queue_position": position,
-        "message": message,
-        "coordinator": status.coordinator,
-        "tables": tables,
-        "stages": stages,
-        "waits_for": status.waits_for,
-        "files": files,
-    })
-}
-
-/// A result file as JSON.
-pub(super) fn file_json(file: &ResultFile) -> Value {
-    json!({ "name": file.name, "bytes": file.bytes, "rows": file.rows })
 }

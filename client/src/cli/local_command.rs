@@ -106,7 +106,7 @@ fn show_up(report: &UpReport, output: Output) -> Result<(), Error> {
     let value = json!({
         "dir": report.folder,
         "started": report.started,
-        "cluster": super::cluster_commands::cluster_json(&report.view),
+        "cluster": cortado_report::Cluster::from(&report.view),
         "durability": report.durability,
     });
     output.show(&value, |_| {

@@ -31,6 +31,11 @@ impl Output {
         self.bytes(format!("{text}\n").as_bytes())
     }
 
+    /// Prints a value as JSON, on one line.
+    pub(super) fn value<T: Serialize>(self, value: &T) -> Result<(), Error> {
+        self.line(&serde_json::to_string(value).expect("reports serialize to memory"))
+    }
+
     /// Prints the value as JSON, or as the text that `text` makes of it.
     pub(super) fn show<T: Serialize>(
         self,

@@ -25,12 +25,13 @@ pub(super) fn grow(folder: &Folder, count: u16) -> Result<(), Error> {
         }
     };
     let mut taken: BTreeSet<u16> = nodes.iter().flat_map(NodeFolder::ports).collect();
+    taken.extend(nodes.iter().filter_map(|node| node.config.http_port));
     let mut random = Random::new(seed(), "ports");
     let first = nodes.last().and_then(number).unwrap_or(0) + 1;
     for index in first..first + count {
         let draw = |bound: u16| random.below(u64::from(bound)) as u16;
         let free = ports::pick(ports::PER_NODE, &taken, draw).ok_or_else(|| {
-            Error::Unreachable("no free UDP ports found on the loopback interface".into())
+            Error::Unreachable("no free ports found on the loopback interface".into())
         })?;
         taken.extend(free.clone());
         let name = format!("node-{index}").parse().expect("a valid node name");
@@ -67,6 +68,7 @@ fn config(
         gossip_port: port,
         peer_port: port + 1,
         client_port: port + 2,
+        http_port: Some(port + 3),
         join: Vec::new(),
         expected_nodes: folder.wanted.expected_nodes,
         replicas,

@@ -32,6 +32,9 @@ pub(super) struct NodeConfig {
     pub(super) gossip_port: u16,
     pub(super) peer_port: u16,
     pub(super) client_port: u16,
+    /// Nodes of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) http_port: Option<u16>,
     pub(super) join: Vec<String>,
     pub(super) expected_nodes: u16,
     pub(super) replicas: u8,
@@ -114,9 +117,15 @@ impl NodeFolder {
         SocketAddr::new(self.config.advertise, self.config.gossip_port).to_string()
     }
 
-    /// Its ports: gossip, peers, clients.
+    /// Its address for HTTP.
     #[must_use]
-    pub fn ports(&self) -> [u16; super::ports::PER_NODE as usize] {
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.config.http_port.map(|port| SocketAddr::new(self.config.advertise, port))
+    }
+
+    /// Its UDP ports: gossip, peers, clients.
+    #[must_use]
+    pub fn ports(&self) -> [u16; 3] {
         [self.config.gossip_port, self.config.peer_port, self.config.client_port]
     }
 

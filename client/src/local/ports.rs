@@ -1,14 +1,14 @@
-//! Finds free UDP ports. They are below the range of the system for outgoing sockets, so that no
+//! Finds ports that are free for UDP and TCP. They are below the range of the system for outgoing sockets, so that no
 //! other program takes a node's port while the node is down.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::Range;
 
 /// The range of the search.
 pub(super) const RANGE: Range<u16> = 10_000..32_000;
-/// Ports of one node: gossip, peer, client.
-pub(super) const PER_NODE: u16 = 3;
+/// Ports of one node: gossip, peer, client, HTTP.
+pub(super) const PER_NODE: u16 = 4;
 /// Attempts before the search fails.
 const ATTEMPTS: usize = 1_000;
 
@@ -32,7 +32,9 @@ pub(super) fn pick(
 fn all_free(mut ports: Range<u16>) -> bool {
     let mut held = Vec::new();
     ports.all(|port| {
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).map(|socket| held.push(socket)).is_ok()
+        let at = (Ipv4Addr::LOCALHOST, port);
+        let both = UdpSocket::bind(at).and_then(|udp| Ok((udp, TcpListener::bind(at)?)));
+        both.map(|sockets| held.push(sockets)).is_ok()
     })
 }
 

@@ -46,6 +46,7 @@ mod coordination;
 mod effect;
 mod expiry;
 mod facts;
+mod figures;
 mod forwarding;
 mod handoff;
 mod input;
@@ -79,6 +80,7 @@ mod views;
 
 pub use config::{Config, PlantedBug};
 pub use effect::{Effect, StateFile};
+pub use figures::Figures;
 pub use input::Input;
 pub use job::BoundPlan;
 pub use memory::Budget;

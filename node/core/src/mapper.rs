@@ -71,6 +71,11 @@ impl Mapper {
     pub(crate) fn is_waiting(&self) -> bool {
         self.jobs.values().any(|job| !job.waiting.is_empty())
     }
+
+    /// Batches that wait until their job may run.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.jobs.values().map(|job| job.waiting.len() as u64).sum()
+    }
 }
 
 impl Mapper {

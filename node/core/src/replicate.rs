@@ -58,6 +58,11 @@ impl Replicator {
     pub(crate) fn is_busy(&self) -> bool {
         !self.outstanding.is_empty()
     }
+
+    /// Entries that are not on enough disks yet.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.outstanding.len() as u64
+    }
 }
 
 impl Outstanding {

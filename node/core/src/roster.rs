@@ -136,6 +136,7 @@ mod tests {
             id: node(name),
             state: MemberState::Alive,
             client_addr: "127.0.0.1:1".parse().unwrap(),
+            http_addr: None,
             generation: *generation,
             jobs: None,
             reason: None,

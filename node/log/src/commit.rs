@@ -4,6 +4,7 @@
 //! commit, Gray and Reuter 1992 §9.4). No timer: an idle log syncs a lone request at once.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -94,6 +95,49 @@ impl Busy {
     }
 }
 
+/// Upper bounds of the classes in which [`Meter`] counts syncs, in microseconds.
+pub const SYNC_CLASSES: [u64; 12] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
+
+/// Counts what the committer writes.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Groups that were synced, by class of how long that took; longer ones come last.
+    classes: [AtomicU64; SYNC_CLASSES.len() + 1],
+    /// How long all of them took, in microseconds.
+    micros: AtomicU64,
+    /// Their records and bytes.
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Meter {
+    fn note(&self, took: Duration, records: usize, bytes: usize) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let class = SYNC_CLASSES.partition_point(|bound| *bound < micros);
+        let add = |to: &AtomicU64, n| to.fetch_add(n, Ordering::Relaxed);
+        add(&self.classes[class], 1);
+        add(&self.micros, micros);
+        add(&self.records, records as u64);
+        add(&self.bytes, bytes as u64);
+    }
+
+    /// Groups by class of how long their sync took ([`SYNC_CLASSES`], longer ones last), and how long all of
+    /// them took.
+    #[must_use]
+    pub fn syncs(&self) -> ([u64; SYNC_CLASSES.len() + 1], Duration) {
+        let micros = self.micros.load(Ordering::Relaxed);
+        let counts = std::array::from_fn(|class| self.classes[class].load(Ordering::Relaxed));
+        (counts, Duration::from_micros(micros))
+    }
+
+    /// Records and bytes that were written.
+    #[must_use]
+    pub fn written(&self) -> (u64, u64) {
+        (self.records.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
 /// Sends requests to a [`Committer`]. Cheap to clone.
 pub struct CommitQueue<T>(SyncSender<Request<T>>);
 
@@ -167,6 +211,7 @@ fn closed<T>(request: Request<T>, full: bool) -> QueueClosed<Append<T>> {
 pub struct Committer<T> {
     queue: CommitQueue<T>,
     busy: Busy,
+    meter: Arc<Meter>,
     thread: JoinHandle<Log>,
 }
 
@@ -182,18 +227,24 @@ impl<T: Send + 'static> Committer<T> {
         on_done: impl FnMut(Committed<T>) + Send + 'static,
     ) -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(queued.max(1));
-        let busy = Busy::default();
+        let (busy, meter) = (Busy::default(), Arc::new(Meter::default()));
         let thread = std::thread::Builder::new().name("log-committer".to_owned()).spawn({
-            let busy = busy.clone();
-            move || run(log, receiver, &busy, on_done)
+            let (busy, meter) = (busy.clone(), Arc::clone(&meter));
+            move || run(log, receiver, (&busy, &meter), on_done)
         })?;
-        Ok(Self { queue: CommitQueue(sender), busy, thread })
+        Ok(Self { queue: CommitQueue(sender), busy, meter, thread })
     }
 
     /// Tells for how long the disk has been at the present group.
     #[must_use]
     pub fn busy(&self) -> Busy {
         self.busy.clone()
+    }
+
+    /// Counts what is written.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// A sender of requests.
@@ -215,7 +266,7 @@ impl<T: Send + 'static> Committer<T> {
 fn run<T>(
     mut log: Log,
     receiver: Receiver<Request<T>>,
-    busy: &Busy,
+    (busy, meter): (&Busy, &Meter),
     mut on_done: impl FnMut(Committed<T>),
 ) -> Log {
     let mut group = Vec::new();
@@ -239,7 +290,9 @@ fn run<T>(
             }
         }
         // A poisoned append shows here too: syncing a poisoned log fails.
+        let began = Instant::now();
         let result = log.sync().and_then(|()| {
+            meter.note(began.elapsed(), group.len(), bytes);
             group.drain(..).for_each(&mut on_done);
             forgotten.drain(..).try_for_each(|group| log.forget(group))?;
             released.drain(..).try_for_each(|segment| log.release(segment))?;

@@ -56,7 +56,9 @@ mod storage;
 mod tests;
 
 pub use collect::{Collected, Moved};
-pub use commit::{Append, Busy, CommitQueue, Committed, Committer, QueueClosed};
+pub use commit::{
+    Append, Busy, CommitQueue, Committed, Committer, Meter, QueueClosed, SYNC_CLASSES,
+};
 pub use error::{AppendError, OpenError, ReadError, StateError, SyncError};
 pub use file::{FileStorage, LockError};
 pub use format::{PAYLOAD_BYTES, RecordMeta, RecordRef};

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) struct Gate {
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    all_places: usize,
     most_bytes: usize,
 }
 
@@ -24,6 +25,7 @@ impl Gate {
         Self {
             places: Arc::new(Semaphore::new(places)),
             bytes: Arc::new(Semaphore::new(bytes)),
+            all_places: places,
             most_bytes: bytes,
         }
     }
@@ -36,6 +38,11 @@ impl Gate {
             _place: self.places.clone().acquire_owned().await.expect(closed),
             _bytes: self.bytes.clone().acquire_many_owned(bytes).await.expect(closed),
         }
+    }
+
+    /// Places that are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.all_places - self.places.available_permits()
     }
 
     /// Free places and bytes.

@@ -1,13 +1,13 @@
 //! The state that the tasks of all clients share, and the events that they report to the core.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cortado_protocol::JobId;
-use cortado_protocol::client::ClientRequest;
+use cortado_protocol::client::{ClientRequest, ClientResponse};
 use cortado_protocol::job::BatchHeader;
 use cortado_transport::{BufferPool, Endpoint, ReadError};
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::gate::{Gate, Room};
 use crate::chaos::Chaos;
 use crate::history::History;
+use crate::meters::Meters;
 
 /// Batches read and not yet answered.
 pub(super) const BATCHES: usize = 64;
@@ -84,6 +85,7 @@ pub(super) struct Shared {
     pub(super) events: mpsc::Sender<ClientEvent>,
     pub(super) history: History,
     pub(super) chaos: Option<Chaos>,
+    pub(super) meters: Arc<Meters>,
     pub(super) waiting: Mutex<HashMap<u64, Waiting>>,
     pub(super) next_ticket: AtomicU64,
     pub(super) requests: Gate,
@@ -94,8 +96,20 @@ pub(super) struct Shared {
 /// Where an answer goes.
 pub(super) enum Waiting {
     Request(oneshot::Sender<Bytes>),
-    /// The room is given back when the answer is written.
-    Batch(mpsc::UnboundedSender<(Bytes, Room)>, Room),
+    /// The answer and its tail, for a part of this process.
+    Inside(oneshot::Sender<(ClientResponse, Bytes)>),
+    Batch(WaitingBatch),
+}
+
+/// A batch that waits for its answer.
+pub(super) struct WaitingBatch {
+    pub(super) answers: mpsc::UnboundedSender<(Bytes, Room)>,
+    /// Given back when the answer is written.
+    pub(super) room: Room,
+    /// When it came.
+    pub(super) since: Instant,
+    /// Its size.
+    pub(super) bytes: usize,
 }
 
 impl std::fmt::Debug for Shared {

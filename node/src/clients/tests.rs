@@ -29,9 +29,14 @@ impl Port {
         let certificates = Certificates::new();
         let (to_core, events) = mpsc::channel(EVENTS);
         let bind = (Ipv4Addr::LOCALHOST, 0).into();
-        let clients =
-            Clients::start(bind, &certificates.node(node(1)), History::new(1), None, to_core)
-                .unwrap();
+        let clients = Clients::start(
+            bind,
+            &certificates.node(node(1)),
+            (History::new(1), None),
+            Arc::default(),
+            to_core,
+        )
+        .unwrap();
         Self { clients, events, certificates, endpoints: Vec::new() }
     }
 

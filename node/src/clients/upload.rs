@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use bytes::Bytes;
 use cortado_protocol::client::{BatchOutcome, BatchReply, ClientError, ErrorKind};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::gate::Room;
 use super::shared::{
-    BATCHES, ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, next_ticket, report,
+    BATCHES, ClientEvent, Ended, FRAME_TIMEOUT, Shared, Waiting, WaitingBatch, next_ticket, report,
 };
 use crate::lock::lock;
 
@@ -79,7 +80,9 @@ async fn read(
         let ticket = next_ticket(shared);
         {
             let mut waiting = lock(&shared.waiting);
-            waiting.insert(ticket, Waiting::Batch(answers.clone(), room));
+            let (answers, since, bytes) = (answers.clone(), Instant::now(), payload.len());
+            let batch = WaitingBatch { answers, room, since, bytes };
+            waiting.insert(ticket, Waiting::Batch(batch));
             let mut tickets = lock(tickets);
             tickets.insert(ticket);
             // Removes answered tickets, seldom enough to cost little.

@@ -22,6 +22,7 @@ fn identity(node: usize) -> Identity {
         gossip_port: 7000,
         peer_port: 7001,
         client_port: 7002,
+        http_port: 7003,
     }
 }
 

@@ -186,6 +186,7 @@ fn stream_requests() -> Vec<ClientRequest> {
         StreamRequest::Dead(Place { edge, batch: 1, position: 2 }),
         StreamRequest::Events { edge, from: 1, batches: 4 },
         StreamRequest::Cut { edge: Edge::output(node("a"), 1), batch: 2 },
+        StreamRequest::Latest { windows: 120 },
         StreamRequest::Deliver(Place { edge: Edge::output(node("a"), 1), batch: 2, position: 3 }),
     ];
     all.map(|request| ClientRequest::Stream(JOB, request)).into()
@@ -361,6 +362,7 @@ pub(crate) fn responses() -> Vec<ClientResponse> {
         id: node("b"),
         state: MemberState::Draining,
         client_addr: "[::1]:7003".parse().expect("an address"),
+        http_addr: Some("[::1]:7004".parse().expect("an address")),
         generation: 9,
         jobs: Some(1),
         reason: Some("its disk".to_owned()),

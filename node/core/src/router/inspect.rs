@@ -9,6 +9,7 @@ use cortado_protocol::{Edge, JobId, LogId, NodeId, PROTOCOL_VERSION, SlotSet};
 use super::Core;
 use crate::answers::status_of;
 use crate::config::PlantedBug;
+use crate::figures::Figures;
 use crate::views;
 
 impl Core {
@@ -63,6 +64,26 @@ impl Core {
 
     pub(super) fn ring_view(&self) -> RingView {
         views::ring(&self.facts, self.handoff.moves(&self.facts))
+    }
+
+    /// Figures for an operator. The work grows with the jobs that are here, so this is not for every second.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures {
+            held: self.facts.ledger.jobs().count() as u64,
+            replicating: self.replicator.waiting(),
+            mapping: self.mapper.waiting(),
+            tasks: self.tasks.len() as u64,
+            moving: self.handoff.moves(&self.facts).iter().map(|(_, _, entries)| entries).sum(),
+            streams: self.streams.statuses(&self.facts),
+            ..Figures::default()
+        };
+        for (job, _) in self.facts.jobs.iter().filter(|(job, _)| self.facts.is_coordinator(*job)) {
+            if let Some(status) = self.status(job) {
+                *figures.jobs.entry(status.state.name()).or_default() += 1;
+            }
+        }
+        figures
     }
 
     /// What this node holds durably of a job, for checks from outside.

@@ -69,6 +69,12 @@ impl Streams {
                 out.run(Task::Stream(task), Purpose::Rows(origin));
                 return Answer::Later;
             }
+            StreamRequest::Latest { windows } => {
+                let cursor = self.latest(facts, job, windows.into());
+                let ended = false;
+                let rows = StreamResponse::Rows { ended, cursor, gone: 0 };
+                return now(ClientResponse::Stream(rows));
+            }
             StreamRequest::Dead(place) | StreamRequest::Deliver(place) => {
                 let Place { edge, batch, position } = place;
                 let Some(located) = facts.located_at(job, edge, batch) else {
@@ -128,6 +134,32 @@ impl Streams {
             Ok(entry) => Answer::Record(Box::new(entry)),
             Err(refused) => now(ClientResponse::Error(refused)),
         }
+    }
+
+    /// Where the rows of the newest windows begin. Of a stream that this node does not drive, because it has
+    /// ended, the newest batches of each coordinator are read instead.
+    fn latest(&self, facts: &Facts, job: JobId, windows: usize) -> Cursor {
+        if let Some(stream) = self.all.get(&job) {
+            return stream.state.latest(windows);
+        }
+        let mut cursor = Cursor::default();
+        let held = facts.ledger.job(job).into_iter().flat_map(|held| held.edges());
+        for (edge, index) in held.filter(|(edge, _)| edge.is_output()) {
+            let end = index.meta().intervals().last().map_or(0, |(_, end)| *end);
+            cursor.advance(edge, end.saturating_sub(windows as u64), 0);
+        }
+        cursor
+    }
+
+    /// How the streams that are driven here stand, by name; those that have read what was published before.
+    pub(crate) fn statuses(&self, facts: &Facts) -> Vec<(String, StreamStatus)> {
+        let known = self.all.iter().filter(|(_, stream)| stream.state.has_caught_up());
+        let status = |(job, stream): (&JobId, &super::stream::Stream)| {
+            let log = facts.jobs.get(*job)?;
+            let name = log.brief.as_ref()?.plan_name.clone();
+            Some((name, status_of(facts, *job, (log, stream))))
+        };
+        known.filter_map(status).collect()
     }
 
     fn status(&self, facts: &Facts, job: JobId) -> ClientResponse {

@@ -273,6 +273,21 @@ impl State {
         self.delivered.get(output).cloned().unwrap_or_default()
     }
 
+    /// Where the rows of the newest windows begin.
+    pub(super) fn latest(&self, windows: usize) -> Cursor {
+        let published =
+            |(key, window): (&WindowKey, &Window)| Some((key.1, window.published.as_ref()?.place));
+        let mut newest: Vec<_> = self.windows.iter().filter_map(published).collect();
+        newest.sort_unstable_by_key(|(start, _)| std::cmp::Reverse(*start));
+        let mut first = self.outputs.clone();
+        for (_, (edge, batch)) in newest.into_iter().take(windows) {
+            first.entry(edge).and_modify(|first| *first = batch.min(*first)).or_insert(batch);
+        }
+        let mut cursor = Cursor::default();
+        first.into_iter().for_each(|(edge, batch)| cursor.advance(edge, batch, 0));
+        cursor
+    }
+
     /// How many batches of a publisher or of an output were read.
     pub(super) fn read_of(&self, edge: Edge) -> u64 {
         let of_output = self.outputs.get(&edge).copied();
