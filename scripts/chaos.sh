@@ -79,7 +79,7 @@ up() {
             # here, so that the files that the cluster writes into it belong to this user.
             mkdir -p "$profile"
             CORTADO_ALLOW_CHAOS=true COMPOSE_DIR=$profile COMPOSE_FILE=$work/compose.yml \
-                CLUSTER_NAME=$project IMAGE=cortado-chaos FIRST_PORT=${FIRST_PORT:-27402} \
+                CLUSTER_NAME=$project IMAGE=cortado-chaos FIRST_PORT=${FIRST_PORT:-27402} HTTP_PORT=${HTTP_PORT:-25000} \
                 scripts/compose.sh "$nodes" >/dev/null
             compose up --detach >/dev/null 2>&1
             ;;

@@ -8,7 +8,7 @@
 #   REVIVER=none scripts/compose.sh              without the engine's socket in the containers
 #   IMAGE=registry/cortado scripts/compose.sh    this image, instead of one that is built here
 #   COMPOSE_FILE=/elsewhere/c.yml scripts/compose.sh   path of the compose file; - is stdout
-#   CLUSTER_NAME, FIRST_PORT, DOCKER_SOCKET, CORTADO_ALLOW_CHAOS=true: see below
+#   CLUSTER_NAME, FIRST_PORT, HTTP_PORT, DOCKER_SOCKET, CORTADO_ALLOW_CHAOS=true: see below
 #
 # The nodes bring each other back through the engine's socket, which gives the rights of root on
 # this host; see docs/operations.md. Works with `docker compose` and with docker-compose 1.29.
@@ -20,6 +20,8 @@ dir=${COMPOSE_DIR:-./compose}
 reviver=${REVIVER:-docker}
 name=${CLUSTER_NAME:-cortado}
 first_port=${FIRST_PORT:-17402}
+# The live page of node-1 is at this port of this host, that of node-2 at the next one, and so on.
+http_port=${HTTP_PORT:-5000}
 socket=${DOCKER_SOCKET:-/var/run/docker.sock}
 file=${COMPOSE_FILE:-docker-compose.yml}
 # User and group that the image runs as.
@@ -30,6 +32,7 @@ node_id=65532
 [[ $nodes =~ ^[1-9][0-9]*$ ]] || { echo 'usage: scripts/compose.sh [N]' >&2; exit 2; }
 
 port() { echo "127.0.0.1:$((first_port + 10 * ($1 - 1)))"; }
+http() { echo "127.0.0.1:$((http_port + $1 - 1))"; }
 
 image() {
     echo "  image: ${IMAGE:-cortado}"
@@ -42,6 +45,7 @@ image() {
 options=(--name "$name" --nodes "$nodes" --data /data --timing auto --reviver "$reviver")
 [[ ${CORTADO_ALLOW_CHAOS:-} != true ]] || options+=(--allow-chaos)
 published=$(for ((k = 1; k <= nodes; k++)); do port "$k"; done | paste -sd,)
+published_http=$(for ((k = 1; k <= nodes; k++)); do http "$k"; done | paste -sd,)
 
 write() {
     cat <<YAML
@@ -81,7 +85,7 @@ services:
   init:
     <<: *cortado
     entrypoint: [/cortado, init, --once, --dir, /compose, --seen-as, '$dir']
-    command: [$(printf "'%s', " "${options[@]}" --node-group "$node_id")--published, '$published']
+    command: [$(printf "'%s', " "${options[@]}" --node-group "$node_id")--published, '$published', --published-http, '$published_http']
     # Writes as root into the folder of the user who calls compose, and gives that user all files.
     user: '0:0'
     network_mode: none
@@ -96,7 +100,7 @@ YAML
     <<: *node
     hostname: node-$k
     labels: {cortado.cluster: '$name', cortado.node: node-$k}
-    ports: ['$(port "$k"):7402/udp']
+    ports: ['$(port "$k"):7402/udp', '$(http "$k"):7403']
     volumes:
       - '$dir/node-$k:/etc/cortado:ro'
       - 'data-$k:/data'

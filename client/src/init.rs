@@ -23,6 +23,8 @@ const GOSSIP_PORT: u16 = 7400;
 const PEER_PORT: u16 = 7401;
 /// The port for clients.
 pub const CLIENT_PORT: u16 = 7402;
+/// The TCP port of HTTP.
+const HTTP_PORT: u16 = 7403;
 
 /// The options.
 #[derive(Clone, Debug)]
@@ -33,6 +35,9 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Addresses at which clients reach the nodes, in the same order, if they are not the hosts.
     pub published: Vec<SocketAddr>,
+    /// Addresses at which browsers reach the nodes, in the same order. With them, the nodes answer everyone
+    /// who reaches their HTTP port; without, only programs on their own machines.
+    pub published_http: Vec<SocketAddr>,
     /// The nodes' data folder, on their hosts.
     pub data: PathBuf,
     /// Copies of each batch.
@@ -73,6 +78,13 @@ struct NodeConfig<'a> {
     gossip_port: u16,
     peer_port: u16,
     client_port: u16,
+    http_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_bind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_readers: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_advertise: Option<SocketAddr>,
     join: &'a [String],
     expected_nodes: usize,
     replicas: u8,
@@ -104,12 +116,13 @@ pub fn init(dir: &Path, options: &Options) -> Result<Made, Error> {
     let join: Vec<_> = hosts.iter().map(|host| host.with_port(GOSSIP_PORT)).collect();
     // If a host has only an IPv6 address, all nodes need sockets for both kinds of addresses.
     let bind = if hosts.iter().any(Host::is_v6) { "::" } else { "0.0.0.0" };
+    let mut published_http = options.published_http.iter().copied();
     for (&node, host) in nodes.iter().zip(&hosts) {
         let folder = dir.join(node.as_str());
         fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
         authorities.write_node(&folder, node, &[], &[])?;
         let file = folder.join("node.toml");
-        fs::write(&file, config(options, node, host, bind, &join))
+        fs::write(&file, config(options, (node, host), bind, published_http.next(), &join))
             .map_err(|source| Error::io("write", &file, source))?;
     }
     // Written last: a folder with a profile is complete.
@@ -165,8 +178,10 @@ fn check(options: &Options) -> Result<(), Error> {
     if nodes == 0 || nodes > limits::MEMBERS {
         return bad(format!("{nodes} nodes: expected 1 to {}", limits::MEMBERS));
     }
-    if !options.published.is_empty() && options.published.len() != nodes {
-        let given = options.published.len();
+    let wrong = |published: &&Vec<SocketAddr>| !published.is_empty() && published.len() != nodes;
+    let lists = [&options.published, &options.published_http];
+    if let Some(published) = lists.into_iter().find(wrong) {
+        let given = published.len();
         return bad(format!(
             "{given} published addresses for {nodes} nodes: one for each, or none"
         ));
@@ -180,9 +195,9 @@ fn check(options: &Options) -> Result<(), Error> {
 
 fn config(
     options: &Options,
-    node: NodeId,
-    host: &Host,
+    (node, host): (NodeId, &Host),
     bind: &'static str,
+    published_http: Option<SocketAddr>,
     join: &[String],
 ) -> String {
     let nodes = u16::try_from(join.len()).unwrap_or(u16::MAX);
@@ -196,6 +211,10 @@ fn config(
         gossip_port: GOSSIP_PORT,
         peer_port: PEER_PORT,
         client_port: CLIENT_PORT,
+        http_port: HTTP_PORT,
+        http_bind: published_http.map(|_| bind),
+        http_readers: published_http.map(|_| "everyone"),
+        http_advertise: published_http,
         join,
         expected_nodes: join.len(),
         replicas: copies.replicas,
@@ -237,6 +256,7 @@ mod tests {
                 .map(|n| if n == 1 { "10.0.0.1".into() } else { format!("host-{n}") })
                 .collect(),
             published: Vec::new(),
+            published_http: Vec::new(),
             data: "/data".into(),
             replicas: 3,
             min_copies: 2,

@@ -30,8 +30,8 @@ pub struct Identity {
     pub peer_port: u16,
     /// UDP port of client connections.
     pub client_port: u16,
-    /// TCP port of HTTP; 0 if others can't reach it.
-    pub http_port: u16,
+    /// Where browsers reach it over HTTP, if that is known.
+    pub http_addr: Option<SocketAddr>,
 }
 
 impl Identity {
@@ -53,12 +53,6 @@ impl Identity {
         SocketAddr::new(self.ip, self.client_port)
     }
 
-    /// Address for HTTP, if others can reach it.
-    #[must_use]
-    pub fn http_addr(&self) -> Option<SocketAddr> {
-        (self.http_port != 0).then(|| SocketAddr::new(self.ip, self.http_port))
-    }
-
     /// An identity that serves only to address an announcement to `id` at `gossip`.
     pub(crate) fn addressee(id: NodeId, gossip: SocketAddr) -> Self {
         Self {
@@ -70,7 +64,7 @@ impl Identity {
             gossip_port: gossip.port(),
             peer_port: 0,
             client_port: 0,
-            http_port: 0,
+            http_addr: None,
         }
     }
 }
@@ -151,7 +145,7 @@ mod tests {
         let me = Identity {
             peer_port: 7001,
             client_port: 7002,
-            http_port: 0,
+            http_addr: None,
             ..identity(next_generation(None, 1_795_000_000_000))
         };
         let bytes = postcard::to_stdvec(&me).unwrap();

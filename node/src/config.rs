@@ -1,7 +1,7 @@
 //! Settings of a node: a flag overrides the environment, which overrides the file, which overrides
 //! the default. Unknown keys are errors. The daemon reads them at the start and on SIGHUP.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +105,8 @@ pub struct Settings {
     /// Address to listen on for HTTP.
     #[serde(default = "loopback")]
     pub http_bind: IpAddr,
+    /// Where browsers reach this node over HTTP, if not at `advertise` and `http_port`.
+    pub http_advertise: Option<SocketAddr>,
     /// Who may read over HTTP: `local` (programs on this machine) or `everyone`.
     #[serde(default = "local")]
     pub http_readers: Readers,
@@ -357,10 +359,12 @@ impl Settings {
         self.advertise.unwrap_or(self.bind)
     }
 
-    /// Whether those who reach this node's other ports reach it by HTTP, too.
+    /// Where browsers reach this node over HTTP, which listens on `port`; `None` if that is not known.
     #[must_use]
-    pub fn is_http_reachable(&self) -> bool {
-        !self.http_bind.is_loopback() || self.advertised().is_loopback()
+    pub fn http_addr(&self, port: u16) -> Option<SocketAddr> {
+        let reachable = !self.http_bind.is_loopback() || self.advertised().is_loopback();
+        let own = || reachable.then(|| SocketAddr::new(self.advertised(), port));
+        self.http_advertise.or_else(own)
     }
 
     /// Time without a batch after which an upload loses its place in the queue.

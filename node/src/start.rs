@@ -136,8 +136,7 @@ pub async fn run(
     let (client_bind, events) = (bind(settings.client_port), (history.clone(), chaos.clone()));
     let clients = Clients::start(client_bind, &tls, events, meters, to_clients)?;
 
-    let http_port = http.as_ref().filter(|_| settings.is_http_reachable());
-    let http_port = http_port.map_or(0, |http| http.local_addr().port());
+    let http_addr = http.as_ref().and_then(|http| settings.http_addr(http.local_addr().port()));
     let me = Identity {
         generation,
         leaving: false,
@@ -147,7 +146,7 @@ pub async fn run(
         gossip_port: settings.gossip_port,
         peer_port: peers.local_addr()?.port(),
         client_port: clients.local_addr()?.port(),
-        http_port,
+        http_addr,
     };
     history.record(Happening::Started { generation });
     let config = GossipConfig {

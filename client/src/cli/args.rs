@@ -234,6 +234,10 @@ pub(super) struct InitArguments {
     /// Where clients reach the nodes, in the same order, if not at their hosts' port 7402
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
     pub(super) published: Vec<SocketAddr>,
+    /// Where browsers reach the nodes, in the same order. The nodes then answer everyone who reaches their
+    /// HTTP port; otherwise only programs on their own machines
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub(super) published_http: Vec<SocketAddr>,
     /// The nodes' data folder on their hosts
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(super) data: PathBuf,

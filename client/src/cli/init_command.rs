@@ -10,7 +10,8 @@ use crate::Error;
 use crate::init::{Made, Options, init};
 
 pub(super) fn run(arguments: InitArguments, output: Output) -> Result<(), Error> {
-    let InitArguments { dir, name: cluster, nodes, mut hosts, published, data, .. } = arguments;
+    let InitArguments { dir, name: cluster, nodes, mut hosts, data, .. } = arguments;
+    let InitArguments { published, published_http, .. } = arguments;
     let InitArguments { replicas, min_copies, timing, reviver, allow_chaos, .. } = arguments;
     let InitArguments { once, node_group, seen_as, .. } = arguments;
     if hosts.is_empty() {
@@ -20,6 +21,7 @@ pub(super) fn run(arguments: InitArguments, output: Output) -> Result<(), Error>
         cluster,
         hosts,
         published,
+        published_http,
         data,
         replicas,
         min_copies,

@@ -31,7 +31,7 @@ impl Host {
             return bad("; is there a comma too many?");
         }
         if text.contains(':') {
-            return bad(" without a port: nodes listen on 7400 to 7402");
+            return bad(" without a port: nodes listen on 7400 to 7403");
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         if text.len() > NAME_BYTES || !text.bytes().all(plain) {

@@ -114,7 +114,7 @@ impl World {
             gossip_port: addr(n).port(),
             peer_port: 7001,
             client_port: 7002,
-            http_port: 0,
+            http_addr: None,
         };
         let (profile, seeds) = (self.profile, self.seeds.clone());
         let config = DetectorConfig { profile, seed: self.rng.random(), seeds };

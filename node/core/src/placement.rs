@@ -59,7 +59,7 @@ impl Members {
             id: member.identity.id,
             state: state(member.state),
             client_addr: member.identity.client_addr(),
-            http_addr: member.identity.http_addr(),
+            http_addr: member.identity.http_addr,
             generation: member.identity.generation,
             jobs: None,
             reason: reason(member.state),

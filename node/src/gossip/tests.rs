@@ -49,7 +49,7 @@ fn configured(
             gossip_port: 0,
             peer_port: 1,
             client_port: 2,
-            http_port: 0,
+            http_addr: None,
         },
         follow_own_name: false,
         seeds,

@@ -79,8 +79,13 @@ fn is_known(host: &str, names: &[String]) -> bool {
 }
 
 fn is_page_of_a_member(site: &Site, origin: &HeaderValue) -> bool {
-    let address = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
-    address.is_some_and(|address| site.members().iter().any(|member| member == address))
+    let Some(host) = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://")) else {
+        return false;
+    };
+    // A reader may have typed the name.
+    let port = host.strip_prefix("localhost:");
+    let address = port.map_or_else(|| host.to_owned(), |port| format!("127.0.0.1:{port}"));
+    site.members().contains(&address)
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ impl Site {
     pub(super) fn members(&self) -> Vec<String> {
         let Some(started) = self.parts() else { return Vec::new() };
         let view = started.views.borrow();
-        let addresses = view.members.iter().filter_map(|member| member.identity.http_addr());
+        let addresses = view.members.iter().filter_map(|member| member.identity.http_addr);
         addresses.map(|addr| addr.to_string()).collect()
     }
 }

@@ -22,7 +22,7 @@ fn identity(node: usize) -> Identity {
         gossip_port: 7000,
         peer_port: 7001,
         client_port: 7002,
-        http_port: 7003,
+        http_addr: "127.0.0.1:5000".parse().ok(),
     }
 }
 

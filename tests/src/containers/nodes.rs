@@ -135,6 +135,7 @@ impl Containers {
             .env("COMPOSE_FILE", self.file())
             .env("CLUSTER_NAME", &self.name)
             .env("FIRST_PORT", self.first_port.to_string())
+            .env("HTTP_PORT", (self.first_port + 1).to_string())
             .env("DOCKER_SOCKET", socket)
             .env("IMAGE", image);
         run(&mut script).unwrap_or_else(|why| panic!("{why}"));

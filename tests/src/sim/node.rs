@@ -151,7 +151,7 @@ impl SimNode {
             gossip_port: 7000,
             peer_port: 7001,
             client_port: 7002,
-            http_port: 0,
+            http_addr: None,
         };
         let seeds = (0..count.min(2)).map(gossip_addr).collect();
         let detector_config = DetectorConfig { profile: Profile::Lan, seed: rng.random(), seeds };
