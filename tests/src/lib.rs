@@ -9,6 +9,7 @@
 //! - [`kernel`] filters ports and freezes disks, [`intruder`] breaks the protocols, [`forger`]
 //!   forges addresses.
 
+pub mod browser;
 pub mod chaos;
 pub mod cluster;
 pub mod containers;

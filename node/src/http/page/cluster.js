@@ -17,9 +17,9 @@ let taken = null;
 let pinned = null;
 let near = null;
 let moving = 0;
-let hues = new Map();
+const hues = new Map();
 
-export const hueOf = (node) => hues.get(node) ?? '0';
+const hueOf = (node) => hues.get(node) ?? '0';
 
 function stateOf(member) {
   return view.crash_looping?.includes(member.id) ? 'crash-looping' : member.state;
@@ -121,8 +121,11 @@ function draw() {
 /** Takes a new view of the cluster, whichever view of the page is open. */
 export function showCluster(found) {
   view = found;
-  hues = new Map(view.members.map(({ id }, at) => [id, hue(at, view.members.length)]));
-  if (pinned && !hues.has(pinned)) pinned = null;
+  // A node keeps its hue, also when others leave.
+  for (const { id } of view.members) if (!hues.has(id)) hues.set(id, hue(hues.size));
+  const here = (id) => view.members.some((member) => member.id === id);
+  if (!here(pinned)) pinned = null;
+  if (!here(near)) near = null;
   soon(draw);
 }
 

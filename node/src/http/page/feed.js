@@ -66,7 +66,7 @@ export class Feed {
 
   listen() {
     if (this.source || this.ended || !this.output) return;
-    const path = `${this.path(this.output)}?after=${encodeURIComponent(this.after(this.output))}`;
+    const path = `${this.path(this.output)}?brief=true&after=${encodeURIComponent(this.after(this.output))}`;
     const source = new EventSource(baseUrl(path));
     this.source = source;
     source.onmessage = (event) => {
@@ -140,7 +140,7 @@ export class Feed {
     const few = this.outputs.filter((output) => ['alert', 'dead'].includes(kindOf(output)));
     await Promise.all(few.map(async (output) => {
       try {
-        const found = await rows(`${this.path(output)}?after=${encodeURIComponent(this.after(output))}`);
+        const found = await rows(`${this.path(output)}?brief=true&after=${encodeURIComponent(this.after(output))}`);
         for (const row of found) this.take(output, row);
         const cursor = found.at(-1)?.cursor;
         if (cursor) this.cursors.set(output, cursor);

@@ -29,10 +29,8 @@ function arc(from, to, inner, outer) {
     + `L${point(to, inner)}A${inner} ${inner} 0 ${large} 0 ${point(from, inner)}Z`;
 }
 
-/** A hue for each node, as far from the others as their number allows. */
-export function hue(place, all) {
-  return `${Math.round(all <= 12 ? (place * 360) / Math.max(all, 1) + 40 : place * 137.5 + 40) % 360}`;
-}
+/** The hue of the node that came at a place: by the golden angle any number of hues stay apart. */
+export const hue = (place) => `${Math.round(place * 137.5 + 40) % 360}`;
 
 /** What stands on a segment: the number of the node, or the start of its name. */
 const label = (node) => /\d+$/.exec(node)?.[0].slice(-3) ?? node.slice(0, 2);

@@ -6,7 +6,7 @@ import { totalOf } from './stats.js';
 
 const SHOWN = 100;
 /** Rows move down at most this often, however fast windows close: faster ones can't be read. */
-const EVERY_MS = 500;
+const EVERY_MS = 1000;
 
 let drawn = '';
 let drawnMs = 0;
