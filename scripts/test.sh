@@ -32,7 +32,7 @@ leftovers() {
     local folder comm
     for folder in /proc/[0-9]*; do
         read -r comm 2>/dev/null <"$folder/comm" || continue
-        [[ $comm == cortado* ]] || continue
+        [[ $comm == cortado* || $comm == chrom* ]] || continue
         if tr '\0' '\n' 2>/dev/null <"$folder/environ" | grep -qxF "CORTADO_TEST_RUN=$CORTADO_TEST_RUN"; then
             echo "${folder#/proc/}"
         fi
@@ -91,6 +91,21 @@ if ! command -v cc >/dev/null; then
     else
         echo "a C compiler (cc) is missing: install gcc or clang, on Debian: apt-get install gcc libc6-dev" >&2
         exit 1
+    fi
+fi
+
+# Some tests ask programs of others: a browser, Prometheus's tool, a Python package. Without them these tests
+# say that they were skipped.
+if [[ -z $quick ]] && command -v apt-get >/dev/null && [[ $(id -u) -eq 0 ]]; then
+    packages=()
+    command -v chromedriver >/dev/null || packages+=(chromium chromium-driver)
+    command -v promtool >/dev/null || packages+=(prometheus)
+    python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+    if [[ ${#packages[@]} -gt 0 ]]; then
+        # Nothing of them is to run by itself.
+        { apt-get update -q && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qy \
+            --no-install-recommends "${packages[@]}"; } >/dev/null ||
+            echo "these can't be installed; tests that need them are skipped: ${packages[*]}"
     fi
 fi
 
@@ -173,6 +188,7 @@ fi
 step 'tests' tests
 step 'documentation examples' cargo test --workspace --doc -q
 step "simulation, seeds $seeds" "$bin/simulate" --seeds "$seeds"
+step 'HTTP as described' env OPENAPI_BIN="$bin" scripts/openapi.sh
 step "fuzzing, $fuzz_seconds s a target" scripts/fuzz.sh --seconds "$fuzz_seconds"
 step 'dependencies' dependencies
 step 'leftovers' no_leftovers

@@ -198,7 +198,7 @@ fn a_dead_letter_is_shown_as_it_was_sent() {
     let shown = http.get(&format!("/api/v1/streams/events/dead/{id}")).json();
     assert_eq!(shown["raw"], "{\"event_id\": 1}");
     assert!(!shown["reason"].as_str().unwrap().is_empty());
-    assert_eq!(http.get("/api/v1/streams/events/dead/zz").status, 400);
+    assert_eq!(http.get("/api/v1/streams/events/dead/zz").status, 404);
 }
 
 /// Figures and counts are there, and Prometheus's own tool finds nothing to complain about.

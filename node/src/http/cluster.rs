@@ -17,6 +17,9 @@ use super::cache::SHORT;
 use super::site::Site;
 use crate::health::Health;
 
+/// How long an answer may wait for events, in seconds.
+const LONGEST_WAIT: u8 = 5;
+
 /// The members, as this node sees them.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "cluster", responses(
     (status = 200, body = Cluster),
@@ -61,6 +64,7 @@ pub(super) async fn ring(
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     /// `BOOT.NUMBER` of the last event that is known; all events without it.
+    #[param(pattern = "^[0-9]{1,19}\\.[0-9]{1,19}$")]
     after: Option<String>,
     /// How many seconds to wait if there are none; at most 5.
     #[param(maximum = 5)]
@@ -96,7 +100,11 @@ pub(super) async fn log(
         Some(text) => known(text)
             .ok_or_else(|| Refused::bad(format!("after={text}: expected BOOT.NUMBER")))?,
     };
-    let wait = Duration::from_secs(wanted.wait.unwrap_or_default().into());
+    let wait = wanted.wait.unwrap_or_default();
+    if wait > LONGEST_WAIT {
+        return Err(Refused::bad(format!("wait={wait}: expected at most {LONGEST_WAIT} seconds")));
+    }
+    let wait = Duration::from_secs(wait.into());
     match site.history.after(boot, after, wait).await {
         ClientResponse::Log { boot, events } => {
             let events = events.iter().map(|event| Event::new(site.node, boot, event)).collect();

@@ -84,7 +84,7 @@ pub(super) async fn jobs(
 
 /// One job.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs",
-    params(("id" = String, Path, description = "its id, a UUID")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description = "its id")),
     responses(
         (status = 200, body = Job),
         (status = 400, body = Problem, description = "no UUID"),
@@ -105,7 +105,7 @@ pub(super) async fn job(
 
 /// Rejected rows of a job, at most 1,000 of each table.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/rejects", tag = "jobs",
-    params(("id" = String, Path, description = "its id, a UUID")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description = "its id")),
     responses(
         (status = 200, body = [Rejected]),
         (status = 400, body = Problem, description = "no UUID"),
@@ -135,7 +135,7 @@ pub(super) async fn rejects(
 /// A file of a result: its name stands in `files` of the job.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/results/{file}", tag = "jobs",
     params(
-        ("id" = String, Path, description = "the job's id, a UUID"),
+        ("id" = String, Path, pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description = "the job's id"),
         ("file" = String, Path, description = "the file's name, for example `q1.csv`"),
     ),
     responses(

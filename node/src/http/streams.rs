@@ -180,7 +180,6 @@ pub(super) struct Dead {
     ),
     responses(
         (status = 200, body = Dead),
-        (status = 400, body = Problem, description = "that is no id"),
         (status = 404, body = Problem, description = "there is no such stream or dead letter"),
         (status = 409, body = Problem, description = "it was cancelled"),
         (status = 503, body = Problem, description = "its coordinator does not answer yet"),
@@ -193,7 +192,8 @@ pub(super) async fn dead(
 ) -> Result<Response, Refused> {
     let job = find(&site, &name).await?;
     let place = Place::from_text(&id);
-    let place = place.ok_or_else(|| Refused::bad(format!("'{id}' is no id of a dead letter")))?;
+    let place =
+        place.ok_or_else(|| Refused::not_found(format!("there is no dead letter '{id}'")))?;
     match site.ask(ClientRequest::Stream(job, StreamRequest::Dead(place))).await? {
         (ClientResponse::Stream(StreamResponse::Dead { reason, path }), raw) => {
             let raw = String::from_utf8_lossy(&raw).into_owned();
