@@ -86,7 +86,7 @@ pub async fn run(
         Some(config) => {
             let bind = config.bind;
             let (doctor, history, meters) = (health.doctor(), history.clone(), Arc::clone(&meters));
-            let open = Http::open(config, Known { doctor, history, meters }).await;
+            let open = Http::open(config, Known { doctor, history, meters });
             Some(open.with_context(|| format!("can't listen on {bind} for HTTP"))?)
         }
     };
@@ -234,9 +234,8 @@ pub async fn run(
         reviver.retire(settings.node);
     }
     certificate.abort();
-    if let Some(http) = http {
-        http.stop().await;
-    }
+    // Its thread ends at once: no connection is waited for.
+    drop(http);
     let done = shut_down(driver, committer, ended).await;
     drop(keeper);
     done

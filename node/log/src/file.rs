@@ -108,7 +108,11 @@ impl Storage for FileStorage {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            let metadata = match entry.metadata() {
+                // Another thread has renamed or deleted it meanwhile, for example a state file.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
             // A name that is no text is none of ours.
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
                 files.push((name, metadata.len()));

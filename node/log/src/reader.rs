@@ -55,7 +55,11 @@ impl LogReader {
         let name = segment_name(segment);
         let Some(len) = len_of(&*self.storage, &name)? else { return Ok(None) };
         let mut header = [0; SEGMENT_HEADER_BYTES];
-        read_full(&*self.storage, &name, 0, &mut header)?;
+        match read_full(&*self.storage, &name, 0, &mut header) {
+            // Deleted meanwhile, if this is not the thread that deletes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
         let Ok(SegmentHeader { first_sequence, .. }) = SegmentHeader::decode(&header) else {
             return Ok(None);
         };

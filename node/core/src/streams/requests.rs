@@ -136,10 +136,11 @@ impl Streams {
         }
     }
 
-    /// Where the rows of the newest windows begin. Of a stream that this node does not drive, because it has
-    /// ended, the newest batches of each coordinator are read instead.
+    /// Where the rows of the newest windows begin. Of a stream that has ended, or that this node has just begun
+    /// to coordinate, the newest batches of each coordinator are read instead.
     fn latest(&self, facts: &Facts, job: JobId, windows: usize) -> Cursor {
-        if let Some(stream) = self.all.get(&job) {
+        let stream = self.all.get(&job).filter(|stream| stream.is_settled_here(facts, job));
+        if let Some(stream) = stream {
             return stream.state.latest(windows);
         }
         let mut cursor = Cursor::default();

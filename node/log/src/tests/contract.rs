@@ -152,3 +152,30 @@ fn a_directory_belongs_to_one_process() {
     drop(first);
     FileStorage::open(directory.path()).unwrap();
 }
+
+/// A thread that lists the files is not told of an error because another one replaces some meanwhile: the
+/// log would take it for a broken disk, and the node would stop.
+#[test]
+fn files_that_are_replaced_while_they_are_listed_are_no_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = FileStorage::open(directory.path()).unwrap();
+    storage.create("stays").unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in ["a", "b", "c", "d"] {
+                    let next = format!("{name}-next");
+                    storage.create(&next).unwrap();
+                    storage.rename(&next, name).unwrap();
+                }
+            }
+        });
+        let listed: Vec<_> = (0..5_000).map(|_| storage.list()).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for files in listed {
+            let files = files.expect("no error");
+            assert!(files.iter().any(|(name, _)| name == "stays"));
+        }
+    });
+}

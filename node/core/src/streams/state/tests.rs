@@ -339,3 +339,24 @@ fn a_sealed_publisher_has_ended_once_what_counts_of_it_was_read() {
     assert_eq!((state.read_of(a.edge()), state.counts().received), (4, 20));
     assert_eq!(state.cut().of(a.edge()), 4);
 }
+
+#[test]
+fn the_newest_rows_begin_where_the_newest_windows_were_published_last() {
+    let a = publisher("a", false);
+    let (log, plan) = (log(&[a.clone()]), plan());
+    let mut state = State::default();
+    state.expect(seconds(0), &log);
+    let edge = Edge::output("n".parse().unwrap(), 1);
+    for (number, start_ms) in [(0, 0), (1, 5_000), (2, 10_000), (3, 0)] {
+        let briefs = vec![brief(&a, number, start_ms, 60_000)];
+        state.read((seconds(1), false), &plan, briefs, None);
+        let round = state.next_round(&plan, Some(60_000), None).unwrap();
+        publish(&mut state, number, &round);
+    }
+    let begin = |windows| state.latest(windows).of(edge);
+    // The oldest window was published once more, last of all.
+    assert_eq!(begin(0), (4, 0));
+    assert_eq!(begin(1), (2, 0));
+    assert_eq!(begin(2), (1, 0));
+    assert_eq!(begin(3), (1, 0));
+}
