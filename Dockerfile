@@ -21,8 +21,8 @@ FROM scratch
 COPY --from=build /image/ /
 USER 65532:65532
 VOLUME /data
-# Membership, data between nodes, clients. All UDP.
-EXPOSE 7400/udp 7401/udp 7402/udp
+# Membership, data between nodes, clients, all UDP; HTTP.
+EXPOSE 7400/udp 7401/udp 7402/udp 7403/tcp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=2s --timeout=4s --retries=2 --start-period=60s \
     CMD ["/cortado-node", "health", "--data", "/data"]

@@ -50,12 +50,13 @@ impl StreamSource {
         let plan = StreamPlan::parse(&text).map_err(|error| {
             Error::BadInput(format!("{name}:{}: {}", error.line, error.message))
         })?;
-        let schemas = match schemas {
-            Some(folder) => read_schemas(folder)?,
-            None if name == "events" => built_in(),
-            None => Vec::new(),
+        let (schemas, hint) = match schemas {
+            Some(folder) => (read_schemas(folder)?, ""),
+            None if name == "events" => (built_in(), ""),
+            None => (Vec::new(), "; --schemas DIR names the folder with the schemas"),
         };
-        SchemaSet::compile(&plan, &schemas).map_err(|error| Error::BadInput(error.to_string()))?;
+        SchemaSet::compile(&plan, &schemas)
+            .map_err(|error| Error::BadInput(format!("{error}{hint}")))?;
         Ok(Self { plan, text, schemas })
     }
 }

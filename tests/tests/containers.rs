@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use tests::cluster::{Coffee, Shape, job_id, path_text, wait_for};
+use tests::cluster::{Coffee, Http, Shape, job_id, path_text, wait_for};
 use tests::containers::{Containers, Hit, compose_files};
 
 /// Time limit for a supervisor to be elected, in seconds.
@@ -51,6 +51,14 @@ fn compose_alone_makes_a_cluster_and_says_where_it_is() {
     let (keys, nodes) = (["node-1", "node-2"].map(key), cluster.states());
     assert!(nodes.values().all(|node| node.confined), "{nodes:?}");
     during_upload(&cluster, &Coffee::new(Shape::MIDDLE), 1, |_| ());
+    // The live page of each node is where members say that it is: at a port of this host.
+    let members = cluster.json(&["nodes"])["members"].clone();
+    for member in members.as_array().unwrap() {
+        let addr = member["http_addr"].as_str().unwrap().parse().unwrap();
+        let page = Http::at(addr).get("/");
+        assert!(page.status == 200 && page.body.contains("<title>"), "{page:?}");
+        assert_eq!(Http::at(addr).get("/api/v1/nodes").json()["answered_by"], member["id"]);
+    }
     // A second start changes no file and restarts no node.
     cluster.start_all();
     assert!(cluster.greeting().contains("there already"), "{}", cluster.greeting());

@@ -56,14 +56,19 @@ impl Cluster {
     /// If it has no port for that.
     #[must_use]
     pub fn http(&self, node: &str) -> Http {
-        let addr = self.node(node).http_addr().expect("a node answers over HTTP");
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
-        let config = config.timeout_connect(Some(PATIENCE)).timeout_recv_response(Some(PATIENCE));
-        Http { agent: config.build().into(), addr }
+        Http::at(self.node(node).http_addr().expect("a node answers over HTTP"))
     }
 }
 
 impl Http {
+    /// Asks the node that listens there.
+    #[must_use]
+    pub fn at(addr: SocketAddr) -> Self {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let config = config.timeout_connect(Some(PATIENCE)).timeout_recv_response(Some(PATIENCE));
+        Self { agent: config.build().into(), addr }
+    }
+
     /// Where the node listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
