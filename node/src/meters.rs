@@ -57,6 +57,10 @@ impl Default for Meters {
         };
         let help = "Batches of clients that this node has answered";
         registry.register("batches", help, meters.batches.clone());
+        // From the start, so that the first one is seen as an increase.
+        for outcome in ["durable", "retry", "refused"] {
+            drop(meters.batches.get_or_create(&BatchLabels { outcome: Word(outcome) }));
+        }
         let help = "Size of the batches that are durable";
         registry.register_with_unit("batch_durable", help, Unit::Bytes, meters.batch_bytes.clone());
         let help = "Time from a batch's arrival to its acknowledgement";

@@ -132,7 +132,9 @@ async fn log(started: &Started, sheet: &mut Sheet) {
     let look = tokio::task::spawn_blocking(move || (size_of(&folder), free_at(&folder)));
     if let Ok(Ok((size, free))) = tokio::time::timeout(PATIENCE, look).await {
         sheet.one("data_bytes", "Size of the files in the data folder", size);
-        sheet.one("disk_free_bytes", "Free space where the data folder is", free);
+        if let Some(free) = free {
+            sheet.one("disk_free_bytes", "Free space where the data folder is", free);
+        }
     }
 }
 
@@ -147,8 +149,10 @@ fn size_of(folder: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-fn free_at(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+/// Free space, if the system says.
+fn free_at(folder: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 async fn snapshot(started: &Started) -> Option<Snapshot> {

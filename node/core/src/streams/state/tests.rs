@@ -343,7 +343,7 @@ fn a_sealed_publisher_has_ended_once_what_counts_of_it_was_read() {
 #[test]
 fn the_newest_rows_begin_where_the_newest_windows_were_published_last() {
     let a = publisher("a", false);
-    let (log, plan) = (log(&[a.clone()]), plan());
+    let (log, plan) = (log(std::slice::from_ref(&a)), plan());
     let mut state = State::default();
     state.expect(seconds(0), &log);
     let edge = Edge::output("n".parse().unwrap(), 1);
