@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cluster import Cluster, Cost, Watched, measured
 from events import Events
+from pages import Pages
 from stages import profile
 from storage import Storage
 
@@ -207,6 +208,9 @@ class Bench:
     def events(self):
         Events(self).run()
 
+    def http(self):
+        Pages(self).run()
+
     def storage(self):
         Storage(self, self.cortado.parent / "fill_log").run()
 
@@ -231,12 +235,13 @@ def main():
         ("--catch-up", "a node with an empty disk comes back"),
         ("--storage", "disk, memory and start time of what was written once"),
         ("--events", "events per second of a stream, and how long until they count"),
+        ("--http", "what pages cost a job, how soon they are answered, and a thousand readers of a stream"),
         ("--profile", "where the processors' time goes, by stage (needs perf)"),
     ]:
         parser.add_argument(flag, action="store_true", help=text)
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    modes = ["curve", "small", "two_clients", "start", "catch_up", "storage", "events", "profile"]
+    modes = ["curve", "small", "two_clients", "start", "catch_up", "storage", "events", "http", "profile"]
     chosen = [mode for mode in modes if getattr(arguments, mode)]
     for mode in chosen:
         getattr(bench, mode)()

@@ -5,7 +5,7 @@
 #
 #   scripts/bench.sh                  the table, for clusters of 1, 3, 5 and 8 nodes
 #   scripts/bench.sh --nodes 5 --runs 9
-#   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up | --storage | --events | --profile
+#   scripts/bench.sh --curve | --small | --two-clients | --start | --catch-up | --storage | --events | --http | --profile
 #   BENCH_DIR=/elsewhere scripts/bench.sh          BENCH_BIN=DIR: programs built before
 #
 # Datasets, clusters and results are kept in target/bench. Needs Python 3 with venv; installs DuckDB

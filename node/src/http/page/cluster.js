@@ -104,7 +104,7 @@ function drawSlots() {
 }
 
 function draw() {
-  if (!view || byId('cluster').hidden) return;
+  if (!view || byId('view-cluster').hidden) return;
   keyed(byId('members'), view.members, ({ id }) => id, makeMember, updateMember);
   attention();
   drawMoves();

@@ -49,7 +49,7 @@ function state() {
 }
 
 function draw() {
-  if (byId('events').hidden) return;
+  if (byId('view-events').hidden) return;
   text(byId('stream-state'), state());
   drawTiles();
   if (!feed) return;
@@ -77,7 +77,7 @@ function choose(name, output = null) {
   if (own) byId('output').value = own;
   byId('stream').value = name;
   goTo('events', name);
-  if (!byId('events').hidden && !document.hidden) feed.enter();
+  if (!byId('view-events').hidden && !document.hidden) feed.enter();
   changed();
 }
 

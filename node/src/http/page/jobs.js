@@ -59,7 +59,7 @@ function wanted() {
 }
 
 function draw() {
-  if (byId('jobs').hidden) return;
+  if (byId('view-jobs').hidden) return;
   const found = wanted();
   const some = found.slice(0, shown);
   keyed(byId('job-list'), some, (job) => job.job, make, update);

@@ -4,13 +4,14 @@ export const GLYPHS = {
   queued: '◌', uploading: '↑', running: '▶', finishing: '◔', done: '✓', failed: '✕', cancelled: '–',
 };
 
-/** How much of a job is done: half of it is the upload, half the stages. */
+/** How much of what a job does now is done: of its upload by bytes, then of its stages. */
 export function progress(job) {
   if (job.state === 'done') return 1;
-  const sent = job.tables.reduce((sum, table) => sum + share(table), 0) / (job.tables.length || 1);
   const total = job.stages.reduce((sum, stage) => sum + stage.total, 0);
-  const complete = job.stages.reduce((sum, stage) => sum + stage.complete, 0);
-  return total ? sent / 2 + complete / total / 2 : sent / 2;
+  if (total) return job.stages.reduce((sum, stage) => sum + stage.complete, 0) / total;
+  const bytes = job.tables.reduce((sum, table) => sum + table.total_bytes, 0);
+  const sent = job.tables.reduce((sum, table) => sum + share(table) * table.total_bytes, 0);
+  return bytes ? sent / bytes : 0;
 }
 
 /** The share of a table that has arrived. Headers belong to no batch, so bytes alone never reach all. */

@@ -29,7 +29,8 @@ export function startTabs(opened) {
       const chosen = name === view;
       set(tabs[at], 'aria-selected', chosen ? 'true' : 'false');
       set(tabs[at], 'tabindex', chosen ? null : '-1');
-      hide(byId(name), !chosen);
+      // Not the name alone: the browser would scroll to it, past the head of the page.
+      hide(byId(`view-${name}`), !chosen);
     });
     opened(view);
   };

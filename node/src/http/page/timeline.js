@@ -129,7 +129,8 @@ function away(entry, at, all) {
     if (STATES[kind] === 'down') gone = ms;
     else if (STATES[kind] || (kind === 'revived' && gone !== null)) break;
   }
-  return gone === null ? '' : `, ${duration(entry.ms - gone)} after it was found dead`;
+  if (gone === null) return '';
+  return entry.ms - gone < 1000 ? ', less than a second after it was found dead' : `, ${duration(entry.ms - gone)} after it was found dead`;
 }
 
 function drawList() {
